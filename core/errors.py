@@ -1,0 +1,147 @@
+"""The one error tree, and its mapping to HTTP and gRPC status codes.
+
+    BatonError
+    ├── InvalidRequestError          400  INVALID_ARGUMENT    the caller must change the request
+    │   └── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
+    ├── UnknownModelError            404  NOT_FOUND           no such model is served here
+    ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
+    ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
+    │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
+    │   └── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    ├── DeadlineError                504  DEADLINE_EXCEEDED   the request's own deadline has passed
+    ├── CancelledRequestError        499  CANCELLED           the client went away or asked to stop
+    ├── StaleEpochError              409  FAILED_PRECONDITION an order for an incarnation or epoch that is gone
+    ├── HandoffError                 500  ABORTED             a KV handoff failed; the router places it again
+    │   └── IncompatibleLayoutError  500  ABORTED             two workers' KV layouts cannot be reconciled
+    ├── CheckpointError              500  FAILED_PRECONDITION a model folder that cannot be served, and why
+    ├── ConfigError                  500  FAILED_PRECONDITION a flag or setting that cannot work, and why
+    └── InternalError                500  INTERNAL            our bug
+
+Every message says what was wrong, with the value, and what to do. Not here: OpenAI's JSON error shape, which
+is the HTTP layer's.
+"""
+
+
+class BatonError(Exception):
+    """Base of all errors that cross a package boundary.
+
+    Attributes:
+        http_status: the HTTP status a client sees.
+        grpc_status: the name of the gRPC status code a client sees.
+        code: a short machine-readable word, stable across versions.
+        param: the request field that was wrong, when there is one.
+    """
+
+    http_status: int = 500
+    grpc_status: str = "INTERNAL"
+    code: str = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequestError(BatonError):
+    """The request can never succeed as it is."""
+
+    http_status = 400
+    grpc_status = "INVALID_ARGUMENT"
+    code = "invalid_value"
+
+
+class ContextLengthError(InvalidRequestError):
+    """Prompt, or prompt plus requested answer, does not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class UnknownModelError(BatonError):
+    """The named model is not served here."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    code = "model_not_found"
+
+
+class BodyTooLargeError(BatonError):
+    """The HTTP body is larger than the configured limit."""
+
+    http_status = 413
+    grpc_status = "RESOURCE_EXHAUSTED"
+    code = "request_too_large"
+
+
+class UnavailableError(BatonError):
+    """Nobody can serve this now; the same request may succeed later."""
+
+    http_status = 503
+    grpc_status = "UNAVAILABLE"
+    code = "unavailable"
+
+
+class NoWorkerError(UnavailableError):
+    """No worker of a needed role is attached to the router."""
+
+    code = "no_worker"
+
+
+class WorkerLostError(UnavailableError):
+    """The request was placed again as often as allowed, and every attempt lost its worker."""
+
+    code = "worker_lost"
+
+
+class DeadlineError(BatonError):
+    """The request ran past its deadline."""
+
+    http_status = 504
+    grpc_status = "DEADLINE_EXCEEDED"
+    code = "deadline_exceeded"
+
+
+class CancelledRequestError(BatonError):
+    """The client cancelled the request or disconnected."""
+
+    http_status = 499
+    grpc_status = "CANCELLED"
+    code = "cancelled"
+
+
+class StaleEpochError(BatonError):
+    """An order named a worker incarnation or role epoch that is no longer current."""
+
+    http_status = 409
+    grpc_status = "FAILED_PRECONDITION"
+    code = "stale_epoch"
+
+
+class HandoffError(BatonError):
+    """A KV handoff could not be carried out; the request itself may be placed again."""
+
+    grpc_status = "ABORTED"
+    code = "handoff_failed"
+
+
+class IncompatibleLayoutError(HandoffError):
+    """Two workers' KV layouts differ in a way the transfer cannot reconcile."""
+
+    code = "incompatible_layout"
+
+
+class CheckpointError(BatonError):
+    """A model folder cannot be served; the message names the file or tensor."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    code = "bad_checkpoint"
+
+
+class ConfigError(BatonError):
+    """A flag or setting cannot work; the message names it."""
+
+    grpc_status = "FAILED_PRECONDITION"
+    code = "bad_config"
+
+
+class InternalError(BatonError):
+    """A defect of ours. The message carries what is needed to report it."""

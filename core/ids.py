@@ -1,0 +1,43 @@
+"""Names of workers and of the work they are given. Not for addresses of HTTP clients or of models."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkerId:
+    """A worker's stable name and the incarnation that grows with every start of it.
+
+    Two ids with one name and different incarnations are different processes; the lower one is dead.
+    """
+
+    name: str
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.incarnation}"
+
+    def supersedes(self, other: "WorkerId") -> bool:
+        """Whether `other` is an earlier process of the same worker."""
+        return self.name == other.name and self.incarnation > other.incarnation
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEndpoint:
+    """Where a worker's gRPC services listen.
+
+    Attributes:
+        worker: the worker's id.
+        address: `host:port` of its gRPC server, reachable from routers and other workers.
+    """
+
+    worker: WorkerId
+    address: str
+
+
+def handoff_id(request_id: str, attempt: int) -> str:
+    """Names one attempt (0-based) to serve a request: one placement, one movement of KV.
+
+    Everything a worker says about the request carries this id, so that words from an abandoned attempt are
+    recognised and dropped.
+    """
+    return f"{request_id}.{attempt}"

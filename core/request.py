@@ -1,0 +1,79 @@
+"""Requests in token ids, as everything behind the router sees them. Not the HTTP request, nor its text."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from core.ids import WorkerEndpoint
+from core.sampling import SamplingParams
+
+
+class FinishReason(StrEnum):
+    """Why a request's answer ended, in OpenAI's words."""
+
+    STOP = "stop"
+    """An end-of-sequence or stop token was generated, or a stop string appeared."""
+    LENGTH = "length"
+    """`max_tokens` were generated, or the context is full."""
+
+
+class Role(StrEnum):
+    """Which half a worker is for now."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What a client asked for, tokenized and validated.
+
+    Attributes:
+        request_id: unique over the fleet.
+        prompt: token ids, at least one.
+        max_tokens: the most tokens to generate, at least one; prompt plus this fits the context.
+        sampling: how tokens are chosen.
+        stop_token_ids: generating one of these ends the answer; the token itself is not shown. Holds the
+            model's end-of-sequence ids unless the client asked to ignore them.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: SamplingParams
+    stop_token_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One attempt to serve a request on one prefill and one decode worker; both get the same.
+
+    On a second attempt the tokens already given to the client stand at the end of `prompt`, and
+    `first_position` says how many they are.
+
+    Attributes:
+        handoff_id: names this attempt; see `core.ids.handoff_id`.
+        prompt: token ids whose KV must exist before the next token can be chosen.
+        first_position: index in the *answer* of the first token this attempt generates.
+        max_new_tokens: the most tokens this attempt generates, at least one.
+        sampling: how tokens are chosen; draws are keyed by (seed, index in the answer).
+        stop_token_ids: generating one of these ends the answer.
+        prefill: who computes the prompt.
+        decode: who generates after the first token.
+    """
+
+    handoff_id: str
+    prompt: tuple[int, ...]
+    first_position: int
+    max_new_tokens: int
+    sampling: SamplingParams
+    stop_token_ids: frozenset[int]
+    prefill: WorkerEndpoint
+    decode: WorkerEndpoint
+
+    def finish_reason(self, token_id: int, num_generated: int) -> FinishReason | None:
+        """Whether the answer ends with `token_id`, the `num_generated`-th token of this attempt (1-based)."""
+        if token_id in self.stop_token_ids:
+            return FinishReason.STOP
+        if num_generated >= self.max_new_tokens:
+            return FinishReason.LENGTH
+        return None

@@ -1,0 +1,110 @@
+"""Who holds which KV block. Ids and counts only; the bytes are `engine.kv.pool`'s.
+
+    free ──allocate──> running ──lease──> leased ──release──> free
+      └────reserve──────────────────────────^  │
+                       running <──join── leased ├──quarantine──> quarantined ──release──> free
+
+*running* blocks are read and written by this engine alone. *leased* ones may also be read or written by a peer.
+A one-sided transfer cannot be called back, so blocks whose transfer was abandoned are *quarantined* until the
+transfer is known to have ended or the peer process to be dead; only then are they free.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+
+class BlockState(StrEnum):
+    """What a block is in use for."""
+
+    FREE = "free"
+    RUNNING = "running"
+    LEASED = "leased"
+    QUARANTINED = "quarantined"
+
+
+ALLOWED_MOVES: frozenset[tuple[BlockState, BlockState]] = frozenset(
+    {
+        (BlockState.FREE, BlockState.RUNNING),
+        (BlockState.FREE, BlockState.LEASED),
+        (BlockState.RUNNING, BlockState.LEASED),
+        (BlockState.RUNNING, BlockState.FREE),
+        (BlockState.LEASED, BlockState.RUNNING),
+        (BlockState.LEASED, BlockState.QUARANTINED),
+        (BlockState.LEASED, BlockState.FREE),
+        (BlockState.QUARANTINED, BlockState.FREE),
+    }
+)
+
+
+class BlockAccounting:
+    """Allocates block ids and tracks their states; all operations are O(blocks touched).
+
+    Not thread-safe: the worker's loop is its only caller.
+
+    Args:
+        num_blocks: blocks in the pool, at least one.
+    """
+
+    def __init__(self, num_blocks: int) -> None:
+        assert num_blocks > 0, f"a pool of {num_blocks} blocks cannot hold anything"
+        self.num_blocks = num_blocks
+        self._state = [BlockState.FREE] * num_blocks
+        self._counts = dict.fromkeys(BlockState, 0)
+        self._counts[BlockState.FREE] = num_blocks
+        self._free = deque(range(num_blocks))
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that can be allocated now."""
+        return self._counts[BlockState.FREE]
+
+    def counts(self) -> dict[BlockState, int]:
+        """Blocks in each state; the values sum to `num_blocks`."""
+        return dict(self._counts)
+
+    def try_allocate(self, num_blocks: int, state: BlockState = BlockState.RUNNING) -> list[int] | None:
+        """Takes `num_blocks` free blocks into `state`, or none at all if there are not enough.
+
+        The caller owns them until it calls `release`.
+        """
+        if num_blocks > self.num_free:
+            return None
+        block_ids = [self._free.popleft() for _ in range(num_blocks)]
+        self._set(block_ids, BlockState.FREE, state)
+        return block_ids
+
+    def move(self, block_ids: Sequence[int], source: BlockState, target: BlockState) -> None:
+        """Moves blocks from one state to another; both must be as `ALLOWED_MOVES` says.
+
+        Freeing goes through `release`.
+        """
+        assert target is not BlockState.FREE, "use release() to free blocks"
+        self._set(block_ids, source, target)
+
+    def release(self, block_ids: Iterable[int]) -> None:
+        """Frees blocks from whatever state they are in. Freeing a free block is our bug and asserts."""
+        for block_id in block_ids:
+            self._set([block_id], self._state[block_id], BlockState.FREE)
+            self._free.append(block_id)
+
+    def state_of(self, block_id: int) -> BlockState:
+        """The state of one block."""
+        return self._state[block_id]
+
+    def check(self) -> None:
+        """Asserts the pool's invariant: every block is in exactly one state and the counts agree."""
+        for state in BlockState:
+            actual = self._state.count(state)
+            assert actual == self._counts[state], f"{actual} blocks are {state}, {self._counts[state]} counted"
+        assert sum(self._counts.values()) == self.num_blocks
+        assert sorted(self._free) == [i for i, s in enumerate(self._state) if s is BlockState.FREE]
+
+    def _set(self, block_ids: Sequence[int], source: BlockState, target: BlockState) -> None:
+        """The only writer of block states."""
+        assert (source, target) in ALLOWED_MOVES, f"no block goes from {source} to {target}"
+        for block_id in block_ids:
+            assert self._state[block_id] is source, f"block {block_id} is {self._state[block_id]}, expected {source}"
+            self._state[block_id] = target
+        self._counts[source] -= len(block_ids)
+        self._counts[target] += len(block_ids)

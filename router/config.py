@@ -1,0 +1,51 @@
+"""Settings of a router process, validated on construction. Command-line flags come from these fields."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ConfigError
+
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class RouterConfig:
+    """Settings of one router process.
+
+    Attributes:
+        model_dir: checkpoint folder; the router reads its tokenizer, chat template and context length.
+        served_model_name: the name clients use in `model`.
+        host: address the HTTP and gRPC servers bind to.
+        port: HTTP port.
+        grpc_port: port of the client API and of worker registration.
+        max_model_len: most tokens of prompt plus answer; at most the model's context.
+        max_body_bytes: larger HTTP bodies are refused with status 413.
+        request_timeout_s: a request that has not ended by then is cancelled with status 504.
+        placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
+        heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
+        max_attempts: how often a request is placed before it fails with status 503.
+    """
+
+    model_dir: Path
+    served_model_name: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    grpc_port: int = 8001
+    max_model_len: int = 8192
+    max_body_bytes: int = 8 * 1024 * 1024
+    request_timeout_s: float = 600.0
+    placement_timeout_s: float = 30.0
+    heartbeat_timeout_s: float = 10.0
+    max_attempts: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("port", "grpc_port"):
+            value = getattr(self, name)
+            if not 0 <= value <= MAX_PORT:
+                raise ConfigError(f"{name} is {value}; a port is between 0 and {MAX_PORT}")
+        for name in ("max_model_len", "max_body_bytes", "request_timeout_s", "max_attempts"):
+            value = getattr(self, name)
+            if value <= 0:
+                raise ConfigError(f"{name} is {value}; it must be positive")
+        if not self.model_dir.is_dir():
+            raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")

@@ -1,0 +1,56 @@
+"""The seam between the front ends (HTTP, gRPC) and the dispatcher: submit tokens, read tokens, cancel."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.request import FinishReason, GenerationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDelta:
+    """Tokens that have arrived since the last read.
+
+    Attributes:
+        token_ids: in order, none missing; empty only when the answer has ended without a further token.
+        finish_reason: set on the last delta of an answer, and only there.
+    """
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None
+
+
+class Generation(Protocol):
+    """One answer in the making. Whoever holds it must read it to its end or cancel it."""
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request it answers."""
+        ...
+
+    async def read(self) -> TokenDelta:
+        """Waits for new tokens and returns all that have arrived.
+
+        Raises:
+            BatonError: the request failed for good (no worker, deadline, lost too often); nothing more will come.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Stops the work on all workers and frees what it holds. Idempotent; harmless after the end."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """Takes requests in token ids and has workers generate the answers."""
+
+    def submit(self, request: GenerationRequest) -> Generation:
+        """Accepts a request; placement and generation go on in the background.
+
+        Raises:
+            BatonError: the request cannot be accepted.
+        """
+        ...
+
+    def unready_reason(self) -> str | None:
+        """None when requests can be served now, else one sentence that says what is missing."""
+        ...
