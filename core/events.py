@@ -1,0 +1,64 @@
+"""What a worker tells a router about its work. Not the wire form, which is protobuf."""
+
+from dataclasses import dataclass
+
+from core.request import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """One generated token.
+
+    Attributes:
+        handoff_id: the attempt it belongs to.
+        position: its index in the answer; the router accepts the next position only.
+        token_id: the token.
+        finish_reason: set when the answer ends with it.
+    """
+
+    handoff_id: str
+    position: int
+    token_id: int
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnedWork:
+    """Work that a worker gives back unfinished; it holds nothing for it any more, or only quarantined blocks.
+
+    Attributes:
+        handoff_id: the attempt that has ended.
+        code: a machine-readable word, such as `preempted` or `handoff_failed`.
+        message: what happened, for people.
+        retryable: whether another attempt can succeed.
+    """
+
+    handoff_id: str
+    code: str
+    message: str
+    retryable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLoad:
+    """A worker's load and totals; units as in `baton/v1/worker.proto`, message `WorkerLoad`."""
+
+    queued_prompts: int = 0
+    pending_prompt_tokens: int = 0
+    running_sequences: int = 0
+    incoming_handoffs: int = 0
+    blocks_total: int = 0
+    blocks_free: int = 0
+    blocks_running: int = 0
+    blocks_leased: int = 0
+    blocks_quarantined: int = 0
+    prompt_tokens_computed: int = 0
+    decode_tokens_computed: int = 0
+    steps: int = 0
+    prefill_tokens_per_s: float = 0.0
+    decode_step_s: float = 0.0
+    handoffs_sent: int = 0
+    handoff_bytes: int = 0
+    handoff_write_s: float = 0.0
+    handoff_exposed_s: float = 0.0
+    handoffs_received: int = 0

@@ -1,0 +1,67 @@
+"""One sequence on the decode half: from the announcement of its handoff to its last token."""
+
+from dataclasses import dataclass, field
+
+from core.ids import WorkerId
+from core.request import Assignment
+from engine.plan import Draw, SequenceSlice, SliceKind
+from kvtransfer.port import BeginReply
+from kvtransfer.states import TARGET_TRANSITIONS, TargetEvent, TargetState
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A sequence and its blocks.
+
+    Attributes:
+        handoff_id: names this attempt.
+        state: where the handoff is; written by `move` only.
+        router_id: who assigned it; empty until then.
+        assignment: what the router asked for; None until then.
+        source: who computes the prompt; None until it begins.
+        begin_reply: tells the source its blocks; None when told or not yet asked.
+        block_ids: the blocks reserved, then owned.
+        deadline_s: while receiving, when the lease ends.
+        tokens: generated in this attempt, the source's first token included.
+    """
+
+    handoff_id: str
+    state: TargetState
+    router_id: str = ""
+    assignment: Assignment | None = None
+    source: WorkerId | None = None
+    begin_reply: BeginReply | None = None
+    block_ids: list[int] = field(default_factory=list)
+    deadline_s: float = 0.0
+    tokens: list[int] = field(default_factory=list)
+
+    @property
+    def work(self) -> Assignment:
+        """The assignment, which every state after OPENING has."""
+        assert self.assignment is not None, f"{self.handoff_id} is {self.state} without an assignment"
+        return self.assignment
+
+    @property
+    def next_start(self) -> int:
+        """Position in the sequence of the token that the next step computes: the last one generated."""
+        return len(self.work.prompt) + len(self.tokens) - 1
+
+    @property
+    def next_position(self) -> int:
+        """Index in the answer of the token that the next step draws."""
+        return self.work.first_position + len(self.tokens)
+
+    def next_slice(self) -> SequenceSlice:
+        """One decode token."""
+        return SequenceSlice(
+            sequence_id=self.handoff_id,
+            kind=SliceKind.DECODE,
+            token_ids=(self.tokens[-1],),
+            start=self.next_start,
+            block_ids=self.block_ids,
+            draw=Draw(self.work.sampling, self.next_position),
+        )
+
+    def move(self, event: TargetEvent) -> None:
+        """Takes the transition of the table; an event the state has no place for is our bug."""
+        self.state = TARGET_TRANSITIONS[self.state, event]

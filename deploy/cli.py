@@ -1,0 +1,38 @@
+"""The `baton` command."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from core.errors import BatonError, ConfigError, InvalidRequestError
+from deploy.commands.chat import chat
+from deploy.commands.down import down
+from deploy.commands.model import model_app
+from deploy.commands.serve import serve
+from deploy.commands.status import status
+
+USAGE_EXIT_CODE = 2  # as typer's own for wrong flags
+
+app = typer.Typer(
+    name="baton",
+    help="Disaggregated prefill/decode serving for ERNIE 4.5 mixture-of-experts models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve)
+app.command()(status)
+app.command()(chat)
+app.command()(down)
+app.add_typer(model_app, name="model")
+
+
+def main() -> None:
+    """Runs the command; an error of the tree is one line on stderr, never a trace."""
+    try:
+        app()
+    except BatonError as error:
+        Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
+        sys.exit(USAGE_EXIT_CODE if isinstance(error, ConfigError | InvalidRequestError) else 1)

@@ -1,0 +1,136 @@
+"""A whole cluster as one context: router, prefill workers, decode workers, ready to serve."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ConfigError, UnavailableError
+from core.request import Role
+from deploy.config import ServeConfig
+from deploy.cores import cores_of_worker
+from deploy.ray_cluster import start_ray
+from deploy.status_client import get_status
+from router.config import RouterConfig
+from router.text.tokenizer import TextCodec
+from worker.config import WorkerConfig
+
+READY_TIMEOUT_S = 60.0  # from all processes started to all of them attached
+READY_POLL_S = 0.05
+MIB = 1024 * 1024
+
+Say = Callable[[str], None]
+"""Shows one line of progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAddresses:
+    """Where a running cluster is.
+
+    Attributes:
+        url: of the HTTP API.
+        grpc_address: `host:port` of the gRPC services.
+        log_dir: folder of all processes' logs.
+    """
+
+    url: str
+    grpc_address: str
+    log_dir: Path
+
+
+@contextlib.contextmanager
+def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[ClusterAddresses]:
+    """Starts everything and waits until it serves; leaving stops everything.
+
+    Raises:
+        BatonError: what kept it from starting.
+    """
+    router_config = router_settings(config, model_dir)
+    num_workers = config.prefill + config.decode
+    say("starting Ray")
+    with start_ray(num_workers) as ray_cluster:
+        router = ray_cluster.start_router(router_config)
+        say(f"starting the router, {config.prefill} prefill and {config.decode} decode worker(s)")
+        members = [
+            ray_cluster.start_worker(worker_settings(config, router_config, slot, index))
+            for index, slot in enumerate(worker_slots(config))
+        ]
+        addresses = ray_cluster.wait_router(router)
+        grpc_address = f"{config.host}:{addresses.grpc_port}"
+        for member in members:
+            endpoint = ray_cluster.wait_worker(member)
+            say(f"worker {member.name} serves at {endpoint.address}")
+        wait_until_attached(grpc_address, num_workers)
+        yield ClusterAddresses(f"http://{config.host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+
+
+def worker_slots(config: ServeConfig) -> list[tuple[Role, int]]:
+    """Role and number of every worker; roles alternate, so that neighbours on few cores differ."""
+    prefill = [(Role.PREFILL, number) for number in range(config.prefill)]
+    decode = [(Role.DECODE, number) for number in range(config.decode)]
+    return sorted(prefill + decode, key=lambda pair: (pair[1], pair[0] is Role.DECODE))
+
+
+def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
+    """The router's share of the settings."""
+    max_model_len = config.max_model_len or TextCodec.load(model_dir).context_length
+    if max_model_len is None:
+        raise ConfigError(f"{model_dir}/config.json does not say how long its context is; pass --max-model-len")
+    return RouterConfig(
+        model_dir=model_dir,
+        served_model_name=config.model_name,
+        host=config.host,
+        port=config.port,
+        grpc_port=config.effective_grpc_port or free_port(config.host),
+        max_model_len=max_model_len,
+        max_body_bytes=int(config.max_body_mb * MIB),
+        request_timeout_s=config.request_timeout_s,
+    )
+
+
+def free_port(host: str) -> int:
+    """A port nobody listens on now. Workers must know the router's before it has started."""
+    with socket.create_server((host, 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role, int], index: int) -> WorkerConfig:
+    """The share of the settings of the worker in a slot, which is the `index`-th on this machine."""
+    role, number = slot
+    return WorkerConfig(
+        name=f"{role.value}-{number}",
+        role=role,
+        model_dir=router.model_dir,
+        dtype=config.dtype,
+        device=config.device,
+        host=config.host,
+        routers=(f"{config.host}:{router.grpc_port}",),
+        block_size=config.block_size,
+        kv_cache_gb=config.kv_cache_gb,
+        max_model_len=router.max_model_len,
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        cpu_ids=cores_of_worker(index, config.prefill + config.decode),
+    )
+
+
+def wait_until_attached(grpc_address: str, num_workers: int) -> None:
+    """Waits until the router has attached to all workers.
+
+    Raises:
+        UnavailableError: it has not after a minute, with what the router says.
+    """
+    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        status = get_status(grpc_address)
+        if len(status.workers) == num_workers:
+            return
+        if time.monotonic() > deadline_s:
+            attached = ", ".join(worker.hello.endpoint.worker.name for worker in status.workers) or "none"
+            raise UnavailableError(
+                f"{num_workers} workers started, the router attached to {attached} within {READY_TIMEOUT_S:g} s"
+            )
+        time.sleep(READY_POLL_S)

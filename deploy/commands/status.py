@@ -1,0 +1,64 @@
+"""`baton status`: workers, roles, load and blocks of a running cluster."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from baton.v1 import common_pb2, control_pb2
+from google.protobuf.json_format import MessageToDict
+from rich.console import Console
+from rich.table import Table
+
+from deploy.run_record import find_cluster
+from deploy.status_client import get_status
+
+COLUMNS = (
+    "worker", "role", "address", "prompts", "tokens left", "running", "incoming",
+    "blocks free/run/lease/quar", "prompt tok", "decode tok", "handoffs out/in",
+)  # fmt: skip
+
+
+def status(
+    *,
+    port: Annotated[int | None, typer.Option(help="HTTP port of the cluster. Default: the only one.")] = None,
+    grpc: Annotated[str | None, typer.Option(help="HOST:PORT of a router's gRPC server, on any machine.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show workers, roles, load and KV blocks."""
+    answer = get_status(grpc or find_cluster(port).grpc_address)
+    if as_json:
+        typer.echo(json.dumps(status_as_dict(answer), indent=2))
+    else:
+        print_status(answer, Console())
+
+
+def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
+    """All fields, zero ones included, under their protobuf names; 64-bit numbers as numbers."""
+    fields = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    for worker in fields["workers"]:
+        worker["load"] = {name: float(v) if "_s" in name[-2:] else int(v) for name, v in worker["load"].items()}
+        worker["hello"]["role"] = worker["hello"]["role"].removeprefix("ROLE_").lower()
+    return fields
+
+
+def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
+    """One line per worker."""
+    state = answer.unready_reason or "ready"
+    console.print(f"model [bold]{answer.model}[/]: {state}; {answer.active_requests} request(s) active")
+    table = Table(*COLUMNS, box=None, header_style="dim")
+    for worker in answer.workers:
+        hello, load = worker.hello, worker.load
+        table.add_row(
+            hello.endpoint.worker.name,
+            common_pb2.Role.Name(hello.role).removeprefix("ROLE_").lower(),
+            hello.endpoint.address,
+            f"{load.queued_prompts}",
+            f"{load.pending_prompt_tokens}",
+            f"{load.running_sequences}",
+            f"{load.incoming_handoffs}",
+            f"{load.blocks_free}/{load.blocks_running}/{load.blocks_leased}/{load.blocks_quarantined}",
+            f"{load.prompt_tokens_computed}",
+            f"{load.decode_tokens_computed}",
+            f"{load.handoffs_sent}/{load.handoffs_received}",
+        )
+    console.print(table)

@@ -1,0 +1,70 @@
+"""Settings of `baton serve`, validated on construction; its flags are made from these fields."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import ConfigError
+
+DEMO_NAME = "demo"
+FIRST_QUESTION = "What is the capital of France?"
+
+
+def flag(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of the field, as with dataclasses.field
+    """A field with a default and the sentence that `--help` shows."""
+    return field(default=default, metadata={"help": description})
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """One cluster on one machine. Names follow FastDeploy's and vLLM's flags where they have one.
+
+    Raises:
+        ConfigError: on construction, naming the flag and its value.
+    """
+
+    model: Path | None = flag(None, "Checkpoint folder (Hugging Face layout). Default: the built-in demo model.")
+    served_model_name: str | None = flag(None, "Name clients use. Default: `demo`, or the folder's name.")
+    host: str = flag("127.0.0.1", "Address to listen on.")
+    port: int = flag(8000, "HTTP port.")
+    grpc_port: int | None = flag(None, "Port of the gRPC API and of worker registration. Default: --port + 1.")
+    prefill: int = flag(1, "Number of prefill workers.")
+    decode: int = flag(1, "Number of decode workers.")
+    dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
+    device: str = flag("cpu", "Device of the workers: cpu, or cuda with one GPU each (cuda has not been run yet).")
+    block_size: int = flag(16, "Tokens per KV block.")
+    kv_cache_gb: float = flag(1.0, "KV block pool of each worker, GiB.")
+    max_model_len: int | None = flag(None, "Most tokens of prompt plus answer. Default: the model's context.")
+    max_num_seqs: int = flag(64, "Sequences that a decode worker runs at once at most.")
+    max_num_batched_tokens: int = flag(512, "Most tokens of one engine step; longer prompts are computed in chunks.")
+    request_timeout_s: float = flag(600.0, "Seconds after which a request that has not ended fails with status 504.")
+    max_body_mb: float = flag(8.0, "Largest HTTP body, MiB; larger ones are refused with status 413.")
+    ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
+
+    def __post_init__(self) -> None:
+        for name in ("prefill", "decode"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} is {getattr(self, name)}; at least one worker of each role is needed")
+        for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens", "request_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be positive")
+        if self.max_body_mb <= 0:
+            raise ConfigError(f"--max-body-mb is {self.max_body_mb}; it must be positive")
+        if self.model is not None and not self.model.is_dir():
+            raise ConfigError(
+                f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
+            )
+        if self.device not in ("cpu", "cuda"):
+            raise ConfigError(f"--device is {self.device!r}; it must be cpu or cuda")
+
+    @property
+    def model_name(self) -> str:
+        """The name clients use."""
+        return self.served_model_name or (DEMO_NAME if self.model is None else self.model.resolve().name)
+
+    @property
+    def effective_grpc_port(self) -> int:
+        """The gRPC port."""
+        if self.grpc_port is None:
+            return self.port + 1 if self.port else 0
+        return self.grpc_port

@@ -1,0 +1,52 @@
+"""Grouped-query self-attention of one layer over the paged pool."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from engine.batch import StepBatch
+from engine.config import ModelConfig
+from engine.layers.linear import PackedLinear
+from engine.layers.paged_kv import PagedKv
+from engine.layers.rope import rotate_
+from engine.weights import TensorOptions, TensorSlot
+
+
+class Attention:
+    """Projections, rotary embedding, KV write and attention.
+
+    Args:
+        layer: index of the layer, which selects its part of every block.
+        config: the model.
+        options: type and device.
+    """
+
+    def __init__(self, layer: int, config: ModelConfig, options: TensorOptions) -> None:
+        self._layer = layer
+        self._num_heads = config.num_heads
+        self._kv_heads = config.num_kv_heads
+        self._head_dim = config.head_dim
+        q_size, kv_size = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        qkv = {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size}
+        self._qkv = PackedLinear(config.hidden_size, qkv, use_bias=config.use_bias, options=options)
+        out = {"o_proj": config.hidden_size}
+        self._out = PackedLinear(q_size, out, use_bias=config.use_bias, options=options)
+
+    def __call__(self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv) -> Tensor:
+        """Stores the step's KV of this layer and attends; `[num_tokens, hidden_size]` -> the same shape."""
+        heads = self._qkv(x).view(len(x), -1, self._head_dim)  # [num_tokens, num_heads + 2 * kv_heads, head_dim]
+        rotate_(heads[:, : self._num_heads + self._kv_heads], rotations)
+        kv = heads[:, self._num_heads :].view(len(x), 2, self._kv_heads, -1)
+        paged_kv.write(self._layer, batch.block_ids, batch.offsets, kv)
+        queries = heads[:, : self._num_heads].view(len(x), self._kv_heads, -1, self._head_dim)
+        attended = [
+            span.attend(self._layer, queries[span.first : span.last], kv[span.first : span.last], paged_kv)
+            for span in batch.spans
+        ]
+        return self._out(torch.cat(attended).reshape(len(x), -1))
+
+    def slots(self, prefix: str) -> Iterator[TensorSlot]:
+        """`{prefix}.q_proj`, `.k_proj`, `.v_proj`, `.o_proj`."""
+        yield from self._qkv.slots(prefix)
+        yield from self._out.slots(prefix)

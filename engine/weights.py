@@ -1,0 +1,47 @@
+"""The seam between layers and checkpoint files: which checkpoint tensor fills which piece of a model's memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSlot:
+    """One checkpoint tensor and its place.
+
+    Attributes:
+        names: names the tensor may have in a checkpoint; the first is the one to report as missing.
+        destination: a view into the model's memory with the tensor's shape, in the type it is served in. On the
+            `meta` device it is a shape without memory, which is how a checkpoint is checked before loading.
+    """
+
+    names: tuple[str, ...]
+    destination: Tensor
+
+
+class HasWeights(Protocol):
+    """A piece of a model."""
+
+    def slots(self, prefix: str) -> Iterator[TensorSlot]:
+        """The checkpoint tensors below `prefix` (which ends without a dot) that this piece consists of."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorOptions:
+    """How a model's tensors are made.
+
+    Attributes:
+        dtype: type of weights and activations.
+        device: where they live; `meta` for shapes without memory.
+    """
+
+    dtype: torch.dtype
+    device: str
+
+    def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised tensor, of `dtype` where it differs from the model's."""
+        return torch.empty(shape, dtype=dtype or self.dtype, device=self.device)

@@ -1,0 +1,135 @@
+"""The one thread that talks to the transfer plane, so that neither the engine nor the event loop ever waits for it.
+
+It sleeps while nothing is under way, and polls while writes are open or peers may write. It owns no blocks: whoever
+posts a write keeps its blocks leased until the callback says how the write ended.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from core.errors import HandoffError
+from core.ids import WorkerId
+from kvtransfer.transport import BlockWrite, Transport, WriteState
+
+POLL_S = 0.0005  # between two polls of open writes: well under a chunk's compute time, and 2 % of a core
+INBOUND_POLL_S = 0.002  # between two progress calls when only peers write; matters for TCP only
+
+CONNECTING_S = 3.0  # longer than a peer's warm-up may take
+
+logger = logging.getLogger(__name__)
+
+OnWritten = Callable[[HandoffError | None], None]
+
+
+@dataclass(slots=True)
+class OpenWrite:
+    """A write under way and whom to tell."""
+
+    write: BlockWrite
+    on_written: OnWritten
+
+
+class BlockMover:
+    """Runs a transport on its own thread.
+
+    Args:
+        transport: used by this thread only, and closed by it.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._open: list[OpenWrite] = []
+        self._num_inbound = 0
+        self._connecting_until_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="block-mover", daemon=True)
+        self._thread.start()
+
+    def metadata(self) -> bytes:
+        """What a peer needs to write into this worker's pool."""
+        future: Future[bytes] = Future()
+        self._jobs.put(lambda: future.set_result(self._transport.metadata()))
+        return future.result()
+
+    def add_peer(self, peer: WorkerId, metadata: bytes) -> Future[None]:
+        """Prepares writes to a peer; the future fails with HandoffError when it cannot be reached."""
+        future: Future[None] = Future()
+        self._jobs.put(lambda: self._add_peer(peer, metadata, future))
+        return future
+
+    def remove_peer(self, peer: WorkerId) -> None:
+        """Forgets a peer whose process is gone."""
+        self._jobs.put(lambda: self._transport.remove_peer(peer))
+
+    def write(
+        self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
+    ) -> None:
+        """Queues a write of blocks; `on_written` is called from this thread, exactly once, when it has ended."""
+        self._jobs.put(lambda: self._post(peer, local_ids, remote_ids, on_written))
+
+    def expect_connection(self) -> None:
+        """Says that a peer is about to connect; for a while the thread helps it along."""
+        self._jobs.put(lambda: setattr(self, "_connecting_until_s", time.monotonic() + CONNECTING_S))
+
+    def set_inbound(self, num_inbound: int) -> None:
+        """Says how many handoffs may be written into this pool now; above zero the thread helps them along."""
+        self._jobs.put(lambda: setattr(self, "_num_inbound", num_inbound))
+
+    def close(self) -> None:
+        """Ends the thread and closes the transport. Open writes are not waited for."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._next_job()) is not None:
+            job()
+            self._poll_writes()
+            if self._is_inbound_open():
+                self._transport.progress()
+        self._transport.close()
+
+    def _next_job(self) -> Callable[[], None] | None:
+        """The next job, or a no-op when it is time to poll, or None when the thread is to end."""
+        timeout_s = POLL_S if self._open else INBOUND_POLL_S if self._is_inbound_open() else None
+        try:
+            return self._jobs.get(timeout=timeout_s)
+        except queue.Empty:
+            return lambda: None
+
+    def _is_inbound_open(self) -> bool:
+        return self._num_inbound > 0 or time.monotonic() < self._connecting_until_s
+
+    def _add_peer(self, peer: WorkerId, metadata: bytes, future: Future[None]) -> None:
+        try:
+            self._transport.add_peer(peer, metadata)
+            future.set_result(None)
+        except HandoffError as error:
+            future.set_exception(error)
+
+    def _post(
+        self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
+    ) -> None:
+        try:
+            write = self._transport.post_write(peer, local_ids, remote_ids)
+        except HandoffError as error:
+            on_written(error)
+            return
+        self._open.append(OpenWrite(write, on_written))
+
+    def _poll_writes(self) -> None:
+        still_open = []
+        for entry in self._open:
+            try:
+                if entry.write.poll() is WriteState.IN_FLIGHT:
+                    still_open.append(entry)
+                else:
+                    entry.on_written(None)
+            except HandoffError as error:
+                logger.warning("%s", error)
+                entry.on_written(error)
+        self._open = still_open

@@ -1,0 +1,95 @@
+"""The two ends of a handoff as state machines. Tables only: what is done on a transition is the halves'.
+
+Source (has the KV):
+
+    NEW ──begin──> OPENING ──ready──> OPEN ──commit──> COMMITTING ──end──> CLOSED
+     │                │                 │
+     └──abandon──> CLOSED <──abandon────┴──abandon──> DRAINING ──end──> CLOSED     (a write is still in flight)
+
+Target (gets the KV):
+
+    ANNOUNCED ──begin──┐
+    (router first)     ├──> OPENING ──reserve──> RECEIVING ──commit──> RUNNING ──end──> CLOSED
+    BEGUN ──assign─────┘                             │
+    (source first)                                   └──abandon──> QUARANTINED ──source ended──> CLOSED
+"""
+
+from enum import Enum, auto
+
+
+class SourceState(Enum):
+    """Where the sending end is."""
+
+    NEW = auto()
+    OPENING = auto()
+    OPEN = auto()
+    COMMITTING = auto()
+    DRAINING = auto()
+    CLOSED = auto()
+
+
+class SourceEvent(Enum):
+    """What moves the sending end."""
+
+    BEGIN = auto()
+    READY = auto()
+    COMMIT = auto()
+    ABANDON = auto()
+    ABANDON_IN_FLIGHT = auto()
+    END = auto()
+
+
+SOURCE_TRANSITIONS: dict[tuple[SourceState, SourceEvent], SourceState] = {
+    (SourceState.NEW, SourceEvent.BEGIN): SourceState.OPENING,
+    (SourceState.NEW, SourceEvent.ABANDON): SourceState.CLOSED,
+    (SourceState.OPENING, SourceEvent.READY): SourceState.OPEN,
+    (SourceState.OPENING, SourceEvent.ABANDON): SourceState.CLOSED,
+    (SourceState.OPEN, SourceEvent.COMMIT): SourceState.COMMITTING,
+    (SourceState.OPEN, SourceEvent.ABANDON): SourceState.CLOSED,
+    (SourceState.OPEN, SourceEvent.ABANDON_IN_FLIGHT): SourceState.DRAINING,
+    (SourceState.COMMITTING, SourceEvent.END): SourceState.CLOSED,
+    (SourceState.DRAINING, SourceEvent.END): SourceState.CLOSED,
+}
+
+
+class TargetState(Enum):
+    """Where the receiving end is."""
+
+    ANNOUNCED = auto()
+    BEGUN = auto()
+    OPENING = auto()
+    RECEIVING = auto()
+    RUNNING = auto()
+    QUARANTINED = auto()
+    CLOSED = auto()
+
+
+class TargetEvent(Enum):
+    """What moves the receiving end."""
+
+    ASSIGN = auto()
+    BEGIN = auto()
+    RESERVE = auto()
+    COMMIT = auto()
+    ABANDON = auto()
+    SOURCE_ENDED = auto()
+    END = auto()
+
+
+TARGET_TRANSITIONS: dict[tuple[TargetState, TargetEvent], TargetState] = {
+    (TargetState.ANNOUNCED, TargetEvent.BEGIN): TargetState.OPENING,
+    (TargetState.BEGUN, TargetEvent.ASSIGN): TargetState.OPENING,
+    (TargetState.OPENING, TargetEvent.RESERVE): TargetState.RECEIVING,
+    (TargetState.RECEIVING, TargetEvent.COMMIT): TargetState.RUNNING,
+    (TargetState.RUNNING, TargetEvent.END): TargetState.CLOSED,
+    (TargetState.RUNNING, TargetEvent.ABANDON): TargetState.CLOSED,
+    (TargetState.RECEIVING, TargetEvent.ABANDON): TargetState.QUARANTINED,
+    (TargetState.ANNOUNCED, TargetEvent.ABANDON): TargetState.CLOSED,
+    (TargetState.BEGUN, TargetEvent.ABANDON): TargetState.CLOSED,
+    (TargetState.OPENING, TargetEvent.ABANDON): TargetState.CLOSED,
+    (TargetState.ANNOUNCED, TargetEvent.SOURCE_ENDED): TargetState.CLOSED,
+    (TargetState.BEGUN, TargetEvent.SOURCE_ENDED): TargetState.CLOSED,
+    (TargetState.OPENING, TargetEvent.SOURCE_ENDED): TargetState.CLOSED,
+    (TargetState.RECEIVING, TargetEvent.SOURCE_ENDED): TargetState.CLOSED,
+    (TargetState.QUARANTINED, TargetEvent.SOURCE_ENDED): TargetState.CLOSED,
+}

@@ -1,0 +1,256 @@
+"""The prompt half of a worker: queue, chunks, and handing over KV as chunks finish.
+
+Plain state driven by method calls from the worker's loop; it neither waits nor talks to anybody but its ports.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from core.clock import Clock
+from core.errors import BatonError
+from core.events import ReturnedWork, TokenEvent
+from core.request import Assignment
+from engine.kv.accounting import BlockState
+from engine.kv.pool import BlockPool
+from engine.plan import Draw, SequenceSlice, SliceKind
+from kvtransfer.port import HandoffPort, Outbox
+from kvtransfer.states import SourceEvent, SourceState
+from prefill_worker.prompt import Prompt
+from prefill_worker.stats import HandoffStats
+
+WRITE_TIMEOUT_S = 30.0  # a 131k-token prompt of a large model moves in seconds; past this the peer is not alive
+
+logger = logging.getLogger(__name__)
+
+
+class PrefillHalf:
+    """Computes prompts first come, first served, several in one step when they fit its budget.
+
+    Args:
+        pool: where KV lives; this half allocates and frees its prompts' blocks.
+        port: carries handoff orders to targets.
+        outbox: where tokens and returned work for routers go.
+        clock: for the deadline of writes.
+    """
+
+    def __init__(self, pool: BlockPool, port: HandoffPort, outbox: Outbox, clock: Clock) -> None:
+        self._pool = pool
+        self._port = port
+        self._outbox = outbox
+        self._clock = clock
+        self._queued: deque[Prompt] = deque()
+        self._computing: dict[str, Prompt] = {}
+        self._prompts: dict[str, Prompt] = {}
+        self.stats = HandoffStats()
+
+    @property
+    def num_queued(self) -> int:
+        """Prompts not started."""
+        return len(self._queued)
+
+    @property
+    def num_pending_tokens(self) -> int:
+        """Tokens of queued and started prompts that are still to be computed."""
+        return sum(p.num_remaining for p in (*self._queued, *self._computing.values()))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to compute and nothing to hand over."""
+        return not self._prompts
+
+    # --- orders from routers
+
+    def assign(self, router_id: str, assignment: Assignment) -> None:
+        """Queues a prompt. It starts when a step has room for it and the pool has blocks for all of it."""
+        prompt = Prompt(assignment, router_id)
+        self._prompts[prompt.handoff_id] = prompt
+        self._queued.append(prompt)
+
+    def cancel(self, handoff_id: str) -> None:
+        """Stops work on a prompt and frees its blocks as soon as no write reads them. Unknown ids are ignored."""
+        if prompt := self._prompts.get(handoff_id):
+            self._abandon(prompt)
+
+    def drop_router(self, router_id: str) -> None:
+        """Cancels everything a router assigned: it is gone."""
+        for prompt in [p for p in self._prompts.values() if p.router_id == router_id]:
+            self._abandon(prompt)
+
+    # --- the engine's step
+
+    def plan(self, budget_tokens: int) -> list[SequenceSlice]:
+        """The prompt chunks of the next step, at most `budget_tokens` tokens, oldest prompts first."""
+        slices: list[SequenceSlice] = []
+        while budget_tokens > 0 and (prompt := self._next_prompt(len(slices))):
+            chunk = self._chunk(prompt, budget_tokens)
+            slices.append(chunk)
+            budget_tokens -= len(chunk.token_ids)
+        return slices
+
+    def apply(self, slices: Sequence[SequenceSlice], tokens: Mapping[str, int]) -> None:
+        """Takes in what a step computed for the slices of `plan`."""
+        for chunk in slices:
+            prompt = self._computing[chunk.sequence_id]
+            prompt.num_computed = chunk.end
+            if prompt.num_remaining == 0:
+                self._finish_prompt(prompt, tokens[chunk.sequence_id])
+            if prompt.state is SourceState.OPEN:
+                self._send_ready_blocks(prompt)
+
+    def fail(self, slices: Sequence[SequenceSlice], error: BatonError) -> None:
+        """Gives back the prompts of a step that failed; they are not tried again."""
+        for chunk in slices:
+            self._give_back(self._computing[chunk.sequence_id], error.code, error.message, retryable=False)
+
+    def expire(self) -> None:
+        """Gives back prompts whose write to the target has been in flight for too long."""
+        now_s = self._clock.now_s()
+        for prompt in list(self._prompts.values()):
+            is_stuck = prompt.writes_in_flight and now_s - prompt.write_posted_s > WRITE_TIMEOUT_S
+            if is_stuck and prompt.state is SourceState.OPEN:
+                message = f"writing KV to {prompt.target.worker} took over {WRITE_TIMEOUT_S:g} s; it may be stopped"
+                self._give_back(prompt, "handoff_stalled", message)
+
+    # --- answers from the target (HandoffSource)
+
+    def on_begun(self, handoff_id: str, block_ids: Sequence[int]) -> None:
+        """The target has reserved blocks: send what is computed."""
+        prompt = self._prompts.get(handoff_id)
+        if prompt is None or prompt.state is not SourceState.OPENING:
+            return  # abandoned meanwhile; the abort is on its way to the target
+        assert len(block_ids) == len(prompt.block_ids), "source and target count the prompt's blocks alike"
+        prompt.remote_ids = list(block_ids)
+        prompt.move(SourceEvent.READY)
+        self._send_ready_blocks(prompt)
+
+    def on_begin_refused(self, handoff_id: str, error: BatonError) -> None:
+        """The target takes nothing: the router places the request again."""
+        prompt = self._prompts.get(handoff_id)
+        if prompt is not None and prompt.state is SourceState.OPENING:
+            self._give_back(prompt, error.code, error.message)
+
+    def on_written(self, handoff_id: str, error: BatonError | None) -> None:
+        """A write has ended: commit when it was the last, give back when it failed."""
+        prompt = self._prompts[handoff_id]
+        prompt.writes_in_flight -= 1
+        self.stats.write_s += self._clock.now_s() - prompt.write_posted_s
+        if prompt.state is SourceState.DRAINING:
+            self._drain(prompt)
+        elif error is not None:
+            self._give_back(prompt, error.code, error.message)
+        else:
+            self._send_ready_blocks(prompt)
+
+    def on_committed(self, handoff_id: str, error: BatonError | None) -> None:
+        """The target runs the sequence, or does not want it; either way this worker's blocks are free."""
+        prompt = self._prompts[handoff_id]
+        prompt.move(SourceEvent.END)
+        if error is not None:
+            self._return(prompt, error.code, error.message)
+        else:
+            self.stats.num_sent += 1
+            self.stats.exposed_s += self._clock.now_s() - prompt.computed_s
+        self._forget(prompt)
+
+    # --- inside
+
+    def _next_prompt(self, num_planned: int) -> Prompt | None:
+        """The prompt that gets the next chunk: started ones in order, then a new one if its blocks fit."""
+        if num_planned < len(self._computing):
+            return list(self._computing.values())[num_planned]
+        if not self._queued:
+            return None
+        prompt = self._queued[0]
+        block_ids = self._pool.blocks.try_allocate(self._pool.layout.blocks_for(len(prompt.assignment.prompt)))
+        if block_ids is None:
+            return None
+        self._queued.popleft()
+        prompt.block_ids = block_ids
+        self._computing[prompt.handoff_id] = prompt
+        if prompt.needs_handoff:
+            prompt.move(SourceEvent.BEGIN)
+            self._port.begin(prompt.handoff_id, prompt.target)
+        return prompt
+
+    def _chunk(self, prompt: Prompt, budget_tokens: int) -> SequenceSlice:
+        assignment = prompt.assignment
+        end = prompt.num_computed + min(prompt.num_remaining, budget_tokens)
+        is_last = end == len(assignment.prompt)
+        return SequenceSlice(
+            sequence_id=prompt.handoff_id,
+            kind=SliceKind.PROMPT,
+            token_ids=assignment.prompt[prompt.num_computed : end],
+            start=prompt.num_computed,
+            block_ids=prompt.block_ids,
+            draw=Draw(assignment.sampling, assignment.first_position) if is_last else None,
+        )
+
+    def _finish_prompt(self, prompt: Prompt, token_id: int) -> None:
+        """Publishes the first token; the handoff goes on unless the answer ends with it."""
+        prompt.first_token = token_id
+        prompt.computed_s = self._clock.now_s()
+        del self._computing[prompt.handoff_id]
+        assignment = prompt.assignment
+        reason = assignment.finish_reason(token_id, num_generated=1)
+        event = TokenEvent(prompt.handoff_id, assignment.first_position, token_id, reason)
+        self._outbox.token(prompt.router_id, event)
+        if reason is not None:
+            self._abandon(prompt)
+
+    def _send_ready_blocks(self, prompt: Prompt) -> None:
+        """Posts one write of the blocks that are final, or commits when all are there.
+
+        One write per handoff is in flight: what becomes ready meanwhile goes out together with the next.
+        """
+        if prompt.writes_in_flight:
+            return
+        first, end = prompt.num_blocks_sent, prompt.num_blocks_ready(self._pool.layout.block_tokens)
+        if first < end:
+            local, remote = prompt.block_ids[first:end], prompt.remote_ids[first:end]
+            self._pool.blocks.move(local, BlockState.RUNNING, BlockState.LEASED)
+            prompt.num_blocks_sent = end
+            prompt.writes_in_flight += 1
+            prompt.write_posted_s = self._clock.now_s()
+            self.stats.num_bytes += len(local) * self._pool.layout.block_bytes
+            self._port.write(prompt.handoff_id, prompt.target, local, remote)
+        elif prompt.first_token is not None:
+            prompt.move(SourceEvent.COMMIT)
+            self._port.commit(prompt.handoff_id, prompt.target, prompt.first_token, len(prompt.remote_ids))
+
+    def _give_back(self, prompt: Prompt, code: str, message: str, *, retryable: bool = True) -> None:
+        self._return(prompt, code, message, retryable=retryable)
+        self._abandon(prompt)
+
+    def _return(self, prompt: Prompt, code: str, message: str, *, retryable: bool = True) -> None:
+        if not prompt.is_returned:
+            prompt.is_returned = True
+            self._outbox.returned(prompt.router_id, ReturnedWork(prompt.handoff_id, code, message, retryable))
+
+    def _abandon(self, prompt: Prompt) -> None:
+        """Ends a prompt from any state. While a write reads its blocks they are quarantined, not freed."""
+        if prompt.state in (SourceState.COMMITTING, SourceState.DRAINING):
+            return  # the answer that is on its way ends it
+        if prompt in self._queued:
+            self._queued.remove(prompt)
+        self._computing.pop(prompt.handoff_id, None)
+        if prompt.writes_in_flight:
+            prompt.move(SourceEvent.ABANDON_IN_FLIGHT)
+            leased = prompt.block_ids[: prompt.num_blocks_sent]
+            self._pool.blocks.move(leased, BlockState.LEASED, BlockState.QUARANTINED)
+            return
+        was_begun = prompt.is_begun
+        prompt.move(SourceEvent.ABANDON)
+        if was_begun:
+            self._port.abort(prompt.handoff_id, prompt.target)
+        self._forget(prompt)
+
+    def _drain(self, prompt: Prompt) -> None:
+        if prompt.writes_in_flight == 0:
+            prompt.move(SourceEvent.END)
+            self._port.abort(prompt.handoff_id, prompt.target)
+            self._forget(prompt)
+
+    def _forget(self, prompt: Prompt) -> None:
+        self._pool.blocks.release(prompt.block_ids)
+        del self._prompts[prompt.handoff_id]

@@ -1,0 +1,76 @@
+from baton.v1 import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ConnectPeerRequest(_message.Message):
+    __slots__ = ("source", "target", "model_fingerprint", "layout")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    source: _common_pb2.WorkerId
+    target: _common_pb2.WorkerId
+    model_fingerprint: str
+    layout: _common_pb2.KvLayout
+    def __init__(self, source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ...) -> None: ...
+
+class ConnectPeerResponse(_message.Message):
+    __slots__ = ("transport_metadata", "num_blocks")
+    TRANSPORT_METADATA_FIELD_NUMBER: _ClassVar[int]
+    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    transport_metadata: bytes
+    num_blocks: int
+    def __init__(self, transport_metadata: _Optional[bytes] = ..., num_blocks: _Optional[int] = ...) -> None: ...
+
+class BeginHandoffRequest(_message.Message):
+    __slots__ = ("handoff_id", "source", "target")
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    source: _common_pb2.WorkerId
+    target: _common_pb2.WorkerId
+    def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
+
+class BeginHandoffResponse(_message.Message):
+    __slots__ = ("block_ids",)
+    BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    block_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class CommitHandoffRequest(_message.Message):
+    __slots__ = ("handoff_id", "source", "target", "first_token", "num_blocks")
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    source: _common_pb2.WorkerId
+    target: _common_pb2.WorkerId
+    first_token: int
+    num_blocks: int
+    def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., first_token: _Optional[int] = ..., num_blocks: _Optional[int] = ...) -> None: ...
+
+class CommitHandoffResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AbortHandoffRequest(_message.Message):
+    __slots__ = ("handoff_id", "source", "target")
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    source: _common_pb2.WorkerId
+    target: _common_pb2.WorkerId
+    def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
+
+class AbortHandoffResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

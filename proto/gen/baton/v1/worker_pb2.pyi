@@ -1,0 +1,156 @@
+from baton.v1 import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class AttachRequest(_message.Message):
+    __slots__ = ("hello", "assign", "cancel")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    ASSIGN_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    hello: RouterHello
+    assign: AssignWork
+    cancel: CancelWork
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ...) -> None: ...
+
+class RouterHello(_message.Message):
+    __slots__ = ("router_id",)
+    ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
+    router_id: str
+    def __init__(self, router_id: _Optional[str] = ...) -> None: ...
+
+class AssignWork(_message.Message):
+    __slots__ = ("handoff_id", "prompt", "first_position", "max_new_tokens", "sampling", "stop_token_ids", "prefill", "decode", "role_epoch")
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    prompt: _containers.RepeatedScalarFieldContainer[int]
+    first_position: int
+    max_new_tokens: int
+    sampling: _common_pb2.SamplingParams
+    stop_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    prefill: _common_pb2.WorkerEndpoint
+    decode: _common_pb2.WorkerEndpoint
+    role_epoch: int
+    def __init__(self, handoff_id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., first_position: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., prefill: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., decode: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role_epoch: _Optional[int] = ...) -> None: ...
+
+class CancelWork(_message.Message):
+    __slots__ = ("handoff_id",)
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    def __init__(self, handoff_id: _Optional[str] = ...) -> None: ...
+
+class AttachResponse(_message.Message):
+    __slots__ = ("hello", "report")
+    HELLO_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    hello: WorkerHello
+    report: StepReport
+    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ...) -> None: ...
+
+class WorkerHello(_message.Message):
+    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len")
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
+    endpoint: _common_pb2.WorkerEndpoint
+    role: _common_pb2.Role
+    role_epoch: int
+    model_fingerprint: str
+    layout: _common_pb2.KvLayout
+    num_blocks: int
+    max_num_seqs: int
+    max_model_len: int
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ...) -> None: ...
+
+class StepReport(_message.Message):
+    __slots__ = ("tokens", "returned", "load")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RETURNED_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedCompositeFieldContainer[TokenEvent]
+    returned: _containers.RepeatedCompositeFieldContainer[ReturnedWork]
+    load: WorkerLoad
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ...) -> None: ...
+
+class TokenEvent(_message.Message):
+    __slots__ = ("handoff_id", "position", "token_id", "finish_reason")
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    position: int
+    token_id: int
+    finish_reason: _common_pb2.FinishReason
+    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ...) -> None: ...
+
+class ReturnedWork(_message.Message):
+    __slots__ = ("handoff_id", "code", "message", "retryable")
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    code: str
+    message: str
+    retryable: bool
+    def __init__(self, handoff_id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ...) -> None: ...
+
+class WorkerLoad(_message.Message):
+    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "prefill_tokens_per_s", "decode_step_s", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received")
+    QUEUED_PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    PENDING_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    INCOMING_HANDOFFS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FREE_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_LEASED_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_COMPUTED_FIELD_NUMBER: _ClassVar[int]
+    DECODE_TOKENS_COMPUTED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_STEP_S_FIELD_NUMBER: _ClassVar[int]
+    HANDOFFS_SENT_FIELD_NUMBER: _ClassVar[int]
+    HANDOFF_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HANDOFF_WRITE_S_FIELD_NUMBER: _ClassVar[int]
+    HANDOFF_EXPOSED_S_FIELD_NUMBER: _ClassVar[int]
+    HANDOFFS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    queued_prompts: int
+    pending_prompt_tokens: int
+    running_sequences: int
+    incoming_handoffs: int
+    blocks_total: int
+    blocks_free: int
+    blocks_running: int
+    blocks_leased: int
+    blocks_quarantined: int
+    prompt_tokens_computed: int
+    decode_tokens_computed: int
+    steps: int
+    prefill_tokens_per_s: float
+    decode_step_s: float
+    handoffs_sent: int
+    handoff_bytes: int
+    handoff_write_s: float
+    handoff_exposed_s: float
+    handoffs_received: int
+    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., prefill_tokens_per_s: _Optional[float] = ..., decode_step_s: _Optional[float] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,36 @@
+"""Puts a request's tokens in order: position n + 1 is accepted only after n, and each only once."""
+
+from core.events import TokenEvent
+from core.request import FinishReason
+
+
+class TokenAssembler:
+    """The answer so far.
+
+    The first token comes from the prefill worker and the second from the decode worker, on different streams, so the
+    second may be here before the first; it is held until the gap closes.
+
+    Attributes:
+        tokens: accepted tokens, none missing.
+        finish_reason: set once the last token is accepted.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._held: dict[int, TokenEvent] = {}
+
+    def accept(self, event: TokenEvent) -> int:
+        """Takes in a token; returns how many positions became available. Repeated ones change nothing."""
+        before = len(self.tokens)
+        if event.position < before or self.finish_reason is not None:
+            return 0
+        self._held[event.position] = event
+        while (ready := self._held.pop(len(self.tokens), None)) is not None:
+            self.tokens.append(ready.token_id)
+            self.finish_reason = ready.finish_reason
+        return len(self.tokens) - before
+
+    def drop_held(self) -> None:
+        """Forgets what waits behind a gap: its attempt has ended, and the next generates it again."""
+        self._held.clear()

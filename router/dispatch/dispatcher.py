@@ -1,0 +1,220 @@
+"""Assigns requests to workers, collects their tokens, and places again what comes back. Runs on the event loop."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from core.errors import (
+    BatonError,
+    CancelledRequestError,
+    ContextLengthError,
+    DeadlineError,
+    InternalError,
+    InvalidRequestError,
+    NoWorkerError,
+    UnavailableError,
+    WorkerLostError,
+)
+from core.events import ReturnedWork
+from core.request import GenerationRequest, Role
+from router import wire
+from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
+from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
+from router.dispatch.placement import place
+from router.fleet.fleet import Fleet
+from router.fleet.link import WorkerLink
+
+FIRST_RETRY_S = 0.05  # doubles with every failure in a row: a fleet in trouble is not helped by haste
+MAX_RETRY_S = 2.0
+
+logger = logging.getLogger(__name__)
+
+FINAL_ERRORS: dict[str, type[BatonError]] = {
+    error.code: error for error in (InvalidRequestError, ContextLengthError, UnavailableError)
+}
+"""What a worker's final refusal is to the client, by code; anything else is our defect."""
+
+
+class FleetDispatcher:
+    """Implements `router.generation.Dispatcher` over a fleet; also hears what the fleet says (`FleetObserver`).
+
+    Args:
+        request_timeout_s: a request that has not ended by then fails.
+        placement_timeout_s: how long a request waits for a missing role.
+        max_attempts: placements in a row without a token before a request fails.
+    """
+
+    def __init__(self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int) -> None:
+        self._request_timeout_s = request_timeout_s
+        self._placement_timeout_s = placement_timeout_s
+        self._max_attempts = max_attempts
+        self._fleet: Fleet | None = None
+        self._active: dict[str, ActiveGeneration] = {}
+        self._by_handoff: dict[str, ActiveGeneration] = {}
+        self._timers: dict[str, list[asyncio.TimerHandle]] = {}
+
+    def bind(self, fleet: Fleet) -> None:
+        """Says which fleet; once, before the first request."""
+        self._fleet = fleet
+
+    @property
+    def fleet(self) -> Fleet:
+        """The workers there are."""
+        assert self._fleet is not None, "bind() comes before the first request"
+        return self._fleet
+
+    @property
+    def num_active(self) -> int:
+        """Requests accepted and not ended."""
+        return len(self._active)
+
+    # --- for front ends (Dispatcher)
+
+    def submit(self, request: GenerationRequest) -> ActiveGeneration:
+        """Accepts a request and places it, now or when workers are there."""
+        generation = ActiveGeneration(request, self._cancel)
+        self._active[request.request_id] = generation
+        timeout = DeadlineError(f"the request did not end within {self._request_timeout_s:g} s; ask for fewer tokens")
+        self._later(generation, self._request_timeout_s, lambda: self._fail(generation, timeout))
+        self._try_place(generation)
+        return generation
+
+    def unready_reason(self) -> str | None:
+        """Names the roles that have no worker."""
+        missing = [role.value for role in Role if not self.fleet.with_role(role)]
+        return f"no {' and no '.join(missing)} worker is attached yet" if missing else None
+
+    # --- from the fleet (FleetObserver)
+
+    def on_attached(self, link: WorkerLink) -> None:  # noqa: ARG002 - any worker may be the missing one
+        """Places what waits for a worker."""
+        for generation in list(self._active.values()):
+            if generation.state is RequestState.WAITING:
+                self._try_place(generation)
+
+    def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:  # noqa: ARG002 - ids say whose it is
+        """Takes in tokens, then returned work. Words of attempts that have ended are dropped."""
+        touched: dict[str, ActiveGeneration] = {}
+        for event in report.tokens:
+            generation = self._by_handoff.get(event.handoff_id)
+            if generation is not None and generation.answer.accept(event):
+                touched[generation.request_id] = generation
+        for generation in touched.values():
+            self._on_tokens(generation)
+        for work in report.returned:
+            if generation := self._by_handoff.get(work.handoff_id):
+                self._on_returned(generation, work)
+
+    def on_lost(self, link: WorkerLink) -> None:
+        """Places again everything that was with a lost worker."""
+        for generation in list(self._by_handoff.values()):
+            attempt = generation.attempt
+            if attempt is not None and link in attempt.links():
+                message = f"worker {link.worker} was lost"
+                self._on_returned(generation, ReturnedWork(attempt.assignment.handoff_id, "worker_lost", message))
+
+    # --- placing
+
+    def _try_place(self, generation: ActiveGeneration) -> None:
+        """Places a waiting request; without workers it goes on waiting, for a bounded time."""
+        if generation.state is not RequestState.WAITING:
+            return
+        prefill = {link.worker: link for link in self.fleet.with_role(Role.PREFILL)}
+        decode = {link.worker: link for link in self.fleet.with_role(Role.DECODE)}
+        chosen = place(
+            [prefill_candidate(link) for link in prefill.values()],
+            [decode_candidate(link) for link in decode.values()],
+            generation.num_prompt_tokens,
+            generation.avoid,
+        )
+        if chosen is None:
+            self._later(generation, self._placement_timeout_s, lambda: self._give_up_waiting(generation))
+            return
+        self._assign(generation, prefill[chosen[0]], decode[chosen[1]])
+
+    def _assign(self, generation: ActiveGeneration, prefill: WorkerLink, decode: WorkerLink) -> None:
+        assignment = generation.next_assignment(prefill, decode)
+        num_blocks = -(-len(assignment.prompt) // decode.attached.block_tokens)
+        generation.attempt = Attempt(assignment, prefill, decode, num_blocks, len(assignment.prompt))
+        generation.move(RequestEvent.PLACE)
+        self._by_handoff[assignment.handoff_id] = generation
+        charge(generation.attempt)
+        if decode is not prefill:
+            decode.assign(assignment)
+        prefill.assign(assignment)
+
+    def _give_up_waiting(self, generation: ActiveGeneration) -> None:
+        reason = self.unready_reason()
+        if generation.state is RequestState.WAITING and reason is not None:
+            waited = f"waited {self._placement_timeout_s:g} s in vain"
+            self._fail(generation, NoWorkerError(f"{reason}; {waited}; see `baton status`"))
+
+    # --- what comes back
+
+    def _on_tokens(self, generation: ActiveGeneration) -> None:
+        generation.failures = 0
+        attempt = generation.attempt
+        if attempt is not None:
+            discharge_prompt(attempt)
+        generation.notify()
+        if generation.answer.finish_reason is not None:
+            # When the prefill worker's token was the last, the decode worker still expects the handoff.
+            is_first = attempt is not None and len(generation.answer.tokens) == attempt.assignment.first_position + 1
+            self._end(generation, cancel_workers=is_first)
+
+    def _on_returned(self, generation: ActiveGeneration, work: ReturnedWork) -> None:
+        """Places a request again, a little later each time it comes back without a new token."""
+        attempt = generation.attempt
+        assert attempt is not None, "work comes back from an attempt"
+        logger.info("request %s came back: %s: %s", generation.request_id, work.code, work.message)
+        if not work.retryable:
+            self._fail(generation, FINAL_ERRORS.get(work.code, InternalError)(work.message))
+            return
+        self._leave_attempt(generation, cancel_workers=True)
+        generation.move(RequestEvent.RETURN)
+        generation.failures += 1
+        if generation.failures >= self._max_attempts:
+            tried = f"tried {generation.failures} times"
+            self._fail(
+                generation, WorkerLostError(f"the request could not be served ({tried}); last: {work.message}")
+            )
+            return
+        if work.code != "preempted":
+            generation.avoid = {attempt.decode.worker}
+        delay_s = min(FIRST_RETRY_S * 2 ** (generation.failures - 1), MAX_RETRY_S)
+        self._later(generation, delay_s, lambda: self._try_place(generation))
+
+    # --- ending
+
+    def _cancel(self, generation: ActiveGeneration) -> None:
+        self._fail(generation, CancelledRequestError(f"request {generation.request_id} was cancelled"))
+
+    def _fail(self, generation: ActiveGeneration, error: BatonError) -> None:
+        if generation.state is not RequestState.ENDED:
+            self._end(generation, cancel_workers=True)
+            generation.fail(error)
+
+    def _end(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:
+        self._leave_attempt(generation, cancel_workers=cancel_workers)
+        generation.move(RequestEvent.END)
+        del self._active[generation.request_id]
+        for timer in self._timers.pop(generation.request_id, []):
+            timer.cancel()
+
+    def _leave_attempt(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:
+        """Closes the books on the current attempt; what its workers still say is dropped."""
+        attempt = generation.attempt
+        if attempt is None:
+            return
+        generation.attempt = None
+        generation.answer.drop_held()
+        del self._by_handoff[attempt.assignment.handoff_id]
+        discharge_all(attempt)
+        if cancel_workers:
+            for link in attempt.links():
+                link.cancel(attempt.assignment.handoff_id)
+
+    def _later(self, generation: ActiveGeneration, delay_s: float, call: Callable[[], None]) -> None:
+        """Has a call made while the request lives."""
+        timer = asyncio.get_running_loop().call_later(delay_s, call)
+        self._timers.setdefault(generation.request_id, []).append(timer)

@@ -1,0 +1,148 @@
+"""One request while it is being served: its attempts, its tokens, and whoever reads them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from core.errors import BatonError
+from core.ids import WorkerId, handoff_id
+from core.request import Assignment, GenerationRequest
+from router.dispatch.assembler import TokenAssembler
+from router.fleet.link import WorkerLink
+from router.generation import TokenDelta
+
+
+class RequestState(Enum):
+    """Where a request is."""
+
+    WAITING = auto()
+    PLACED = auto()
+    ENDED = auto()
+
+
+class RequestEvent(Enum):
+    """What moves it."""
+
+    PLACE = auto()
+    RETURN = auto()
+    END = auto()
+
+
+TRANSITIONS: dict[tuple[RequestState, RequestEvent], RequestState] = {
+    (RequestState.WAITING, RequestEvent.PLACE): RequestState.PLACED,
+    (RequestState.PLACED, RequestEvent.RETURN): RequestState.WAITING,
+    (RequestState.PLACED, RequestEvent.END): RequestState.ENDED,
+    (RequestState.WAITING, RequestEvent.END): RequestState.ENDED,
+}
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One placement of a request, and what it was charged to whom.
+
+    Attributes:
+        assignment: what both workers were sent.
+        prefill: who computes the prompt.
+        decode: who generates.
+        num_blocks: KV blocks charged to the decode worker.
+        open_prompt_tokens: prompt tokens charged to the prefill worker and not yet computed.
+    """
+
+    assignment: Assignment
+    prefill: WorkerLink
+    decode: WorkerLink
+    num_blocks: int
+    open_prompt_tokens: int
+
+    def links(self) -> tuple[WorkerLink, WorkerLink]:
+        """Both workers, which may be the same."""
+        return self.prefill, self.decode
+
+
+class ActiveGeneration:
+    """Implements `router.generation.Generation`; the dispatcher writes, a front end reads.
+
+    Attributes:
+        request: what the client asked for.
+        answer: tokens so far.
+        state: written by `move` only.
+        attempt: the current placement while PLACED.
+        num_attempts: placements so far.
+        failures: placements in a row that brought no token.
+        avoid: workers that failed this request.
+    """
+
+    def __init__(self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None]) -> None:
+        self.request = request
+        self.answer = TokenAssembler()
+        self.state = RequestState.WAITING
+        self.attempt: Attempt | None = None
+        self.num_attempts = 0
+        self.failures = 0
+        self.avoid: set[WorkerId] = set()
+        self._on_cancel = on_cancel
+        self._num_read = 0
+        self._error: BatonError | None = None
+        self._arrived = asyncio.Event()
+
+    # --- read by a front end
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request it answers."""
+        return self.request.request_id
+
+    async def read(self) -> TokenDelta:
+        """See `Generation.read`."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        new_tokens = tuple(self.answer.tokens[self._num_read :])
+        self._num_read += len(new_tokens)
+        if new_tokens or self.answer.finish_reason is not None:
+            if self._error is not None:
+                self._arrived.set()  # the tokens first, then the error
+            return TokenDelta(new_tokens, self.answer.finish_reason)
+        assert self._error is not None, "woken without tokens, end or error"
+        raise self._error
+
+    def cancel(self) -> None:
+        """See `Generation.cancel`."""
+        if self.state is not RequestState.ENDED:
+            self._on_cancel(self)
+
+    # --- written by the dispatcher
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens whose KV the next attempt must compute: the prompt and the answer so far."""
+        return len(self.request.prompt) + len(self.answer.tokens)
+
+    def next_assignment(self, prefill: WorkerLink, decode: WorkerLink) -> Assignment:
+        """The next attempt: goes on exactly where the answer stands."""
+        emitted = self.answer.tokens
+        assignment = Assignment(
+            handoff_id=handoff_id(self.request_id, self.num_attempts),
+            prompt=(*self.request.prompt, *emitted),
+            first_position=len(emitted),
+            max_new_tokens=self.request.max_tokens - len(emitted),
+            sampling=self.request.sampling,
+            stop_token_ids=self.request.stop_token_ids,
+            prefill=prefill.endpoint,
+            decode=decode.endpoint,
+        )
+        self.num_attempts += 1
+        return assignment
+
+    def notify(self) -> None:
+        """Wakes the reader: tokens have arrived."""
+        self._arrived.set()
+
+    def fail(self, error: BatonError) -> None:
+        """Has the reader see an error after the tokens that have arrived."""
+        self._error = error
+        self._arrived.set()
+
+    def move(self, event: RequestEvent) -> None:
+        """Takes the transition of the table; an event the state has no place for is our bug."""
+        self.state = TRANSITIONS[self.state, event]

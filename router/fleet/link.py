@@ -1,0 +1,130 @@
+"""One router's stream to one worker, and the books on what is assigned to it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import grpc
+from baton.v1 import worker_pb2, worker_pb2_grpc
+
+from core.clock import Clock
+from core.errors import UnavailableError
+from core.events import WorkerLoad
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, Role
+from router import wire
+from router.fleet.hello import WorkerHello
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # as the worker's
+
+logger = logging.getLogger(__name__)
+
+
+class FleetObserver(Protocol):
+    """Who hears what workers say. Called on the event loop."""
+
+    def on_attached(self, link: "WorkerLink") -> None:
+        """A worker can be given work."""
+        ...
+
+    def on_report(self, link: "WorkerLink", report: wire.StepReport) -> None:
+        """A step's tokens and returned work."""
+        ...
+
+    def on_lost(self, link: "WorkerLink") -> None:
+        """The stream has ended: the worker has dropped all work of this router, or is dead."""
+        ...
+
+
+class WorkerLink:
+    """An attached worker.
+
+    Attributes:
+        endpoint: where it is.
+        hello: what it said of itself; None until it has.
+        load: as last reported.
+        heard_s: when it was last heard, on the router's clock.
+        assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
+        assigned_sequences: this router's sequences that it is to generate, or is generating.
+        assigned_blocks: KV blocks those will hold when their prompts are there.
+    """
+
+    def __init__(self, endpoint: WorkerEndpoint, router_id: str, clock: Clock, heartbeat_timeout_s: float) -> None:
+        self.endpoint = endpoint
+        self.hello: WorkerHello | None = None
+        self.load = WorkerLoad()
+        self.heard_s = clock.now_s()
+        self.assigned_prompt_tokens = 0
+        self.assigned_sequences = 0
+        self.assigned_blocks = 0
+        self._router_id = router_id
+        self._clock = clock
+        self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
+
+    @property
+    def worker(self) -> WorkerId:
+        """The worker's id."""
+        return self.endpoint.worker
+
+    @property
+    def attached(self) -> WorkerHello:
+        """The hello of a worker that is known to have said it."""
+        assert self.hello is not None, f"worker {self.worker} has not said hello"
+        return self.hello
+
+    def has_role(self, role: Role) -> bool:
+        """Whether it is attached and in this role."""
+        return self.hello is not None and self.hello.role is role
+
+    def assign(self, assignment: Assignment) -> None:
+        """Sends an assignment; what becomes of it comes with the reports."""
+        self._orders.put_nowait(wire.assignment_to_proto(assignment, self.attached.role_epoch))
+
+    def cancel(self, handoff_id: str) -> None:
+        """Sends a cancel; unknown ids are ignored by the worker."""
+        self._orders.put_nowait(wire.cancel_to_proto(handoff_id))
+
+    async def run(self, observer: FleetObserver) -> None:
+        """Keeps the stream until it ends, for whatever reason; the observer hears everything.
+
+        Raises:
+            UnavailableError: why it ended.
+        """
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+        async with grpc.aio.insecure_channel(self.endpoint.address, options=options) as channel:
+            call = worker_pb2_grpc.WorkerServiceStub(channel).Attach(self._order_stream())
+            try:
+                await self._receive(call, observer)
+            except grpc.aio.AioRpcError as error:
+                raise UnavailableError(f"worker {self.worker}: {error.code().name}: {error.details()}") from error
+            except TimeoutError as error:
+                silence = f"silent for {self._heartbeat_timeout_s:g} s"
+                raise UnavailableError(f"worker {self.worker} was {silence} and is treated as dead") from error
+            finally:
+                call.cancel()
+
+    async def _receive(
+        self,
+        call: "grpc.aio.StreamStreamCall[worker_pb2.AttachRequest, worker_pb2.AttachResponse]",
+        observer: FleetObserver,
+    ) -> None:
+        while True:
+            async with asyncio.timeout(self._heartbeat_timeout_s):
+                message = await call.read()
+            if not isinstance(message, worker_pb2.AttachResponse):
+                raise UnavailableError(f"worker {self.worker} ended the stream")
+            self.heard_s = self._clock.now_s()
+            if message.HasField("report"):
+                report = wire.report_from_proto(message.report)
+                self.load = report.load
+                observer.on_report(self, report)
+            elif message.HasField("hello"):
+                self.hello = wire.hello_from_proto(message.hello)
+                observer.on_attached(self)
+
+    async def _order_stream(self) -> AsyncIterator[worker_pb2.AttachRequest]:
+        yield wire.router_hello_to_proto(self._router_id)
+        while True:
+            yield await self._orders.get()

@@ -1,0 +1,35 @@
+"""The HTTP application: routes and error handlers put together. Not the server that listens: `router.http.server`."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from router.config import RouterConfig
+from router.generation import Dispatcher
+from router.http.chat_completions import chat_completions_router
+from router.http.chat_request import ChatCompletionRequest
+from router.http.chat_response import ChatCompletionChunk
+from router.http.errors import install_error_handlers
+from router.http.health import health_router
+from router.http.models import models_router
+from router.http.openapi import DocumentedApp
+from router.text.tokenizer import TextCodec
+
+_DESCRIPTION = 'OpenAI-style API of Baton. Every error is `{"error": {"message", "type", "param", "code"}}`.'
+
+
+def build_app(config: RouterConfig, dispatcher: Dispatcher, codec: TextCodec) -> FastAPI:
+    """The ASGI application of one router process; it starts nothing and needs no shutdown.
+
+    Args:
+        config: the process's settings.
+        dispatcher: who has answers generated.
+        codec: the served model's tokenizer and chat template.
+    """
+    app = DocumentedApp(title="Baton", description=_DESCRIPTION, version=version("baton"), redirect_slashes=False)
+    app.documented = (ChatCompletionRequest, ChatCompletionChunk)
+    app.include_router(chat_completions_router(config, dispatcher, codec))
+    app.include_router(models_router(config))
+    app.include_router(health_router(dispatcher))
+    install_error_handlers(app)
+    return app

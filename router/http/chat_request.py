@@ -1,0 +1,193 @@
+"""The body of `POST /v1/chat/completions`: what is accepted, with which types. Not what it means for the model.
+
+Fields and their meaning are OpenAI's (API reference, "Create chat completion"); `top_k`, `ignore_eos`,
+`stop_token_ids` and `stream_options.continuous_usage_stats` are vLLM's. Types are strict: `true` is not 1, "1" is
+not 1, and NaN is not a number.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from core.errors import InvalidRequestError
+from core.sampling import MAX_SEED, MAX_TEMPERATURE
+from router.http.describe import describe, shorten
+from router.http.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS, without_unsupported
+
+MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each
+MAX_STOPS = 16  # OpenAI allows 4; vLLM's clients send more
+MAX_STOP_CHARS = 256  # every new character is compared with every stop string
+MAX_STOP_TOKEN_IDS = 64
+
+_STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _tag(value: object) -> str:
+    # In angle brackets, so that a tag in an error's location is told from a field (see `_param`).
+    return "<string>" if isinstance(value, str) else "<array>"
+
+
+type_of_string_or_array = Discriminator(_tag)
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+class TextPart(BaseModel):
+    """A piece of a message's content. Images, audio and files are not supported."""
+
+    model_config = _STRICT
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One message of the conversation."""
+
+    model_config = _STRICT
+    role: Literal["system", "developer", "user", "assistant"] = Field(description="`developer` is read as `system`.")
+    content: Annotated[
+        Annotated[str, Tag("<string>")]
+        | Annotated[list[TextPart], Field(min_length=1, fail_fast=True), Tag("<array>")],
+        type_of_string_or_array,
+    ]
+
+
+class StreamOptions(BaseModel):
+    """What a stream carries besides text."""
+
+    model_config = _STRICT
+    include_usage: bool | None = Field(None, description="Send the token counts in a last chunk without choices.")
+    continuous_usage_stats: bool | None = Field(None, description="Send the token counts so far in every chunk.")
+    include_obfuscation: Literal[False] | None = None
+
+
+class ChatCompletionRequest(BaseModel):
+    """A request for one answer to a conversation.
+
+    Known OpenAI fields that are not listed are refused with status 400 unless they ask for nothing (null, `n` 1,
+    penalties 0, ...); unknown fields always are.
+    """
+
+    model_config = _STRICT
+    model: str = Field(description="One of `GET /v1/models`.")
+    messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
+    stream: bool | None = Field(None, description="Send the answer as server-sent events while it is generated.")
+    stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
+    temperature: float | None = Field(
+        None, ge=0, le=MAX_TEMPERATURE, description="0 is greedy. Default: the model's generation_config, else 1."
+    )
+    top_p: float | None = Field(None, gt=0, le=1, description="Default: the model's generation_config, else 1.")
+    top_k: int | None = Field(
+        None, ge=-1, description="0 or -1 keeps all. Default: the model's generation_config, else 0."
+    )
+    max_tokens: int | None = Field(None, ge=1, description="Older name of `max_completion_tokens`.")
+    max_completion_tokens: int | None = Field(
+        None, ge=1, description="Most tokens to generate; prompt plus this must fit. Default: all that fit."
+    )
+    stop: (
+        Annotated[
+            Annotated[Stop, Tag("<string>")] | Annotated[list[Stop], Field(max_length=MAX_STOPS), Tag("<array>")],
+            type_of_string_or_array,
+        ]
+        | None
+    ) = Field(None, description="Text that ends the answer and is not part of it.")
+    stop_token_ids: list[int] | None = Field(
+        None, max_length=MAX_STOP_TOKEN_IDS, description="Tokens that end the answer and are not part of it."
+    )
+    ignore_eos: bool | None = Field(None, description="Go on after the model's end-of-sequence token.")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="The same request with the same seed samples the same way."
+    )
+    user: str | None = Field(None, description="Accepted; has no effect.")
+    safety_identifier: str | None = Field(None, description="Accepted; has no effect.")
+    prompt_cache_key: str | None = Field(None, description="Accepted; has no effect.")
+    metadata: dict[str, Any] | None = Field(None, description="Accepted; has no effect.")
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def num_chars(self) -> int:
+        """Characters of text in all messages."""
+        return sum(len(text) for message in self.messages for text in content_texts(message))
+
+
+def content_texts(message: ChatMessage) -> list[str]:
+    """The text parts of a message; a plain string is one part."""
+    content = message.content
+    return [content] if isinstance(content, str) else [part.text for part in content]
+
+
+def parse_chat_request(body: dict[str, Any]) -> ChatCompletionRequest:
+    """Checks a decoded body and types it.
+
+    Raises:
+        InvalidRequestError: naming the first field that is missing, unknown, unsupported or of a wrong type or
+            range, with its value.
+    """
+    fields = without_unsupported(body, REQUEST_FIELDS)
+    messages = fields.get("messages")
+    if isinstance(messages, list):
+        _check_num_parts(messages)
+        fields["messages"] = [_supported_message(message, index) for index, message in enumerate(messages)]
+    try:
+        request = ChatCompletionRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    _check_together(request)
+    return request
+
+
+def _check_num_parts(messages: list[object]) -> None:
+    contents = [message.get("content") for message in messages if isinstance(message, dict)]
+    num_parts = len(messages) + sum(len(content) for content in contents if isinstance(content, list))
+    if num_parts > MAX_PARTS:
+        raise InvalidRequestError(
+            f"messages has {num_parts} messages and parts of contents; at most {MAX_PARTS} are accepted: join some",
+            param="messages",
+        )
+
+
+def _supported_message(message: object, index: int) -> object:
+    if not isinstance(message, dict):
+        return message
+    return without_unsupported(message, MESSAGE_FIELDS, f"messages[{index}].")
+
+
+def _check_together(request: ChatCompletionRequest) -> None:
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequestError("stream_options is only possible with stream: true", param="stream_options")
+    limits = {request.max_tokens, request.max_completion_tokens} - {None}
+    if len(limits) > 1:
+        raise InvalidRequestError(
+            f"max_tokens is {request.max_tokens} but max_completion_tokens is {request.max_completion_tokens}; "
+            "they mean the same, send one",
+            param="max_tokens",
+        )
+
+
+def _invalid(error: ValidationError) -> InvalidRequestError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    param = _param(first["loc"])
+    match first["type"]:
+        case "missing":
+            message = f"{param} is missing; it is required"
+        case "extra_forbidden":
+            message = f"{param} is not a known field; leave it out"
+        case "model_type" | "dict_type":
+            message = f"{param} is {describe(first['input'])}: input should be an object"
+        case _:
+            message = f"{param} is {describe(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    return InvalidRequestError(message, param=param)
+
+
+def _param(location: tuple[int | str, ...]) -> str:
+    # pydantic's ("messages", 0, "content", "<array>", 1, "text") becomes messages[0].content[1].text
+    path = ""
+    for step in location:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif not (step.startswith("<") and step.endswith(">")):
+            path += f".{step}" if path else step
+    return shorten(path)

@@ -1,0 +1,58 @@
+"""Encoding one answer's chunks as server-sent events. Everything that stays the same is encoded once per answer."""
+
+import json
+
+from core.request import FinishReason
+from router.http.chat_response import Usage
+
+DONE = b"data: [DONE]\n\n"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# Line ends to `str.splitlines`, which some clients cut events with, though not to the SSE standard.
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+class ChunkEncoder:
+    """Encodes the chunks of one answer in OpenAI's `chat.completion.chunk` shape.
+
+    Attributes:
+        include_usage: whether chunks carry `usage`, null until the last one, as OpenAI does when asked for it.
+    """
+
+    __slots__ = ("_choice_head", "_head", "include_usage")
+
+    def __init__(self, completion_id: str, created_s: int, model: str, *, include_usage: bool) -> None:
+        head = {"id": completion_id, "object": "chat.completion.chunk", "created": created_s, "model": model}
+        self._head = f'data: {_encode(head)[:-1]},"choices":['
+        self._choice_head = self._head + '{"index":0,"delta":{'
+        self.include_usage = include_usage
+
+    def text(
+        self, text: str, *, first: bool = False, finish_reason: FinishReason | None = None, usage: Usage | None = None
+    ) -> bytes:
+        """A chunk of the answer; the `first` one names the role, the last one says why it ended."""
+        delta = '"role":"assistant",' if first else ""
+        finish = "null" if finish_reason is None else f'"{finish_reason}"'
+        return (
+            f'{self._choice_head}{delta}"content":{encode_text(text)}}},"logprobs":null,"finish_reason":{finish}}}]'
+            f"{self._usage(usage)}}}\n\n"
+        ).encode()
+
+    def usage(self, usage: Usage) -> bytes:
+        """The chunk without choices that ends a stream whose client asked for the token counts."""
+        return f"{self._head}]{self._usage(usage)}}}\n\n".encode()
+
+    def _usage(self, usage: Usage | None) -> str:
+        if usage is not None:
+            return f',"usage":{usage.model_dump_json()}'
+        return ',"usage":null' if self.include_usage else ""
+
+
+def encode_text(text: str) -> str:
+    """`text` as a JSON string that no client takes for several lines."""
+    encoded = _encode(text)
+    return encoded if encoded.isascii() else encoded.translate(_LINE_ENDS)
+
+
+def error_event(document: bytes) -> bytes:
+    """The event that ends a stream which failed: OpenAI's error document, without `[DONE]`, as vLLM does."""
+    return b"data: " + document + b"\n\n"

@@ -1,0 +1,100 @@
+"""The router process: HTTP and gRPC front ends over one dispatcher and one fleet."""
+
+import contextlib
+import logging
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+from baton.v1 import control_pb2_grpc, generate_pb2_grpc
+
+from core.clock import SystemClock
+from core.errors import ConfigError
+from router.config import RouterConfig
+from router.dispatch.dispatcher import FleetDispatcher
+from router.fleet.fleet import Fleet
+from router.http.app import build_app
+from router.http.server import serve_http
+from router.intake import Intake
+from router.rpc.control_services import ControlService, MembershipService
+from router.rpc.generate_service import GenerateService
+from router.text.tokenizer import TextCodec
+
+STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
+LISTEN_BACKLOG = 1024
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterAddresses:
+    """Where a running router listens.
+
+    Attributes:
+        http_port: of the HTTP API.
+        grpc_port: of the gRPC services.
+    """
+
+    http_port: int
+    grpc_port: int
+
+
+@contextlib.asynccontextmanager
+async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
+    """Serves for as long as the context lasts. Port 0 in the settings takes a free one.
+
+    Raises:
+        CheckpointError: the model folder has no usable tokenizer.
+        ConfigError: a port is taken, or `max_model_len` is over the model's context.
+    """
+    codec = TextCodec.load(config.model_dir)
+    dispatcher = FleetDispatcher(
+        request_timeout_s=config.request_timeout_s,
+        placement_timeout_s=config.placement_timeout_s,
+        max_attempts=config.max_attempts,
+    )
+    fleet = Fleet(uuid.uuid4().hex, SystemClock(), config.heartbeat_timeout_s, dispatcher)
+    dispatcher.bind(fleet)
+    listener = bind_http(config.host, config.port)
+    grpc_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    intake = Intake(codec, config.served_model_name, config.max_model_len)
+    generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateService(dispatcher, codec, intake), grpc_server)
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), grpc_server)
+    control = ControlService(config.served_model_name, fleet, dispatcher)
+    control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
+    grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
+    await grpc_server.start()
+    try:
+        async with serve_http(build_app(config, dispatcher, codec), listener):
+            http_port = listener.getsockname()[1]
+            logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
+            yield RouterAddresses(http_port, grpc_port)
+    finally:
+        await fleet.close()
+        await grpc_server.stop(STOP_GRACE_S)
+
+
+def bind_http(host: str, port: int) -> socket.socket:
+    """A TCP socket bound to the HTTP port.
+
+    Raises:
+        ConfigError: the port is taken or the host is not one of this machine.
+    """
+    try:
+        return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
+
+
+def bind_grpc(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Binds a gRPC server; returns the port.
+
+    Raises:
+        ConfigError: the port is taken or the host is not one of this machine.
+    """
+    try:
+        return server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise ConfigError(f"cannot listen on {host}:{port} for gRPC; choose another with --grpc-port") from error

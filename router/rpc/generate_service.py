@@ -1,0 +1,108 @@
+"""The gRPC client API: one prompt in, a stream of tokens and text out."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NoReturn
+
+import grpc
+from baton.v1 import generate_pb2, generate_pb2_grpc
+
+from core.errors import BatonError, InvalidRequestError
+from core.request import GenerationRequest
+from router import wire
+from router.generation import Dispatcher
+from router.intake import Intake, SamplingOptions
+from router.text.stream import TextGeneration
+from router.text.tokenizer import TextCodec
+
+CHAT_ROLES = ("system", "user", "assistant")
+MAX_STOPS = 16  # as over HTTP
+
+Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
+
+
+class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
+    """Serves `GenerateService` on the router's event loop.
+
+    Args:
+        dispatcher: has answers generated.
+        codec: the model's tokenizer and chat template.
+        intake: checks requests.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, codec: TextCodec, intake: Intake) -> None:
+        self._dispatcher = dispatcher
+        self._codec = codec
+        self._intake = intake
+
+    async def Generate(  # noqa: N802 - the name is the service's
+        self, request: generate_pb2.GenerateRequest, context: Context
+    ) -> AsyncIterator[generate_pb2.GenerateResponse]:
+        """Streams one answer; a cancelled call stops the work."""
+        try:
+            prepared = await self._prepare(request)
+            async with self._open(prepared, request.stop) as answer:
+                delta = await answer.read()
+                while delta.finish_reason is None:
+                    yield generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text)
+                    delta = await answer.read()
+                yield generate_pb2.GenerateResponse(
+                    token_ids=delta.token_ids,
+                    text=delta.text,
+                    finish_reason=wire.FINISH_TO_PROTO[delta.finish_reason],
+                    usage=generate_pb2.Usage(
+                        prompt_tokens=len(prepared.prompt), completion_tokens=answer.num_completion_tokens
+                    ),
+                )
+        except BatonError as error:
+            await abort(context, error)
+
+    def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
+        return TextGeneration(
+            self._dispatcher.submit(request),
+            self._codec.detokenizer(),
+            stops=tuple(stops),
+            stop_token_ids=request.stop_token_ids,
+        )
+
+    async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
+        self._intake.check_model(request.model)
+        if len(request.stop) > MAX_STOPS or not all(request.stop):
+            raise InvalidRequestError(
+                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, none empty", param="stop"
+            )
+        return self._intake.request(
+            uuid.uuid4().hex,
+            await self._prompt(request),
+            sampling=sampling_from_proto(request.sampling),
+            max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+            stop_token_ids=request.stop_token_ids,
+            ignore_eos=request.ignore_eos,
+        )
+
+    async def _prompt(self, request: generate_pb2.GenerateRequest) -> Sequence[int]:
+        """Token ids of whichever kind of prompt was sent; tokenizes off the event loop."""
+        if request.HasField("tokens"):
+            return list(request.tokens.ids)
+        if request.HasField("text"):
+            return await asyncio.to_thread(self._codec.encode, request.text, add_special_tokens=True)
+        messages = [{"role": message.role, "content": message.content} for message in request.chat.messages]
+        for message in messages:
+            if message["role"] not in CHAT_ROLES:
+                raise InvalidRequestError(
+                    f"role is {message['role']!r}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
+                )
+        return await asyncio.to_thread(self._codec.encode_chat, messages)
+
+
+def sampling_from_proto(message: generate_pb2.SamplingOptions) -> SamplingOptions:
+    """What the client said; absent fields are None."""
+    names = ("temperature", "top_p", "top_k", "seed")
+    return SamplingOptions(**{name: getattr(message, name) for name in names if message.HasField(name)})
+
+
+async def abort(context: Context, error: BatonError) -> NoReturn:
+    """Ends a call with the status that the error tree assigns."""
+    await context.abort(getattr(grpc.StatusCode, error.grpc_status), error.message)
+    raise AssertionError("abort raises")

@@ -1,0 +1,57 @@
+"""Stop strings in text that arrives in pieces. Not for stop tokens, which the engine knows by id."""
+
+from collections.abc import Sequence
+
+from core.errors import InvalidRequestError
+
+
+class StopMatcher:
+    """Finds the first stop string in one answer and keeps it from being shown.
+
+    The first is the one completed first; of several completed by the same character, the longest. So the result
+    does not depend on how the text was cut into pieces.
+    """
+
+    __slots__ = ("_held", "_longest", "_stops")
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        """Starts an answer.
+
+        Raises:
+            InvalidRequestError: a stop string is empty.
+        """
+        if "" in stops:
+            raise InvalidRequestError("a stop string is empty; leave it out", param="stop")
+        self._stops = tuple(stops)
+        self._longest = max(map(len, self._stops), default=0)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """Takes the next piece; returns what may be shown now, and whether a stop string is complete.
+
+        After a match nothing more is to be pushed; what follows the stop string is dropped.
+        """
+        text = self._held + text
+        start = self._first_match(text)
+        if start is not None:
+            self._held = ""
+            return text[:start], True
+        shown = len(text) - self._num_held(text)
+        self._held = text[shown:]
+        return text[:shown], False
+
+    def finish(self) -> str:
+        """Ends the answer without a match; returns what was held as the possible start of a stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _first_match(self, text: str) -> int | None:
+        matches = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
+        return min(matches)[1] if matches else None
+
+    def _num_held(self, text: str) -> int:
+        """Length of the longest end of `text` that a stop string starts with."""
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            if any(stop.startswith(text[-length:]) for stop in self._stops):
+                return length
+        return 0

@@ -1,0 +1,124 @@
+"""One answer as text: tokens from a `Generation`, detokenized, ended by stop strings. Not SSE, not JSON."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from core.request import FinishReason
+from router.generation import Generation, TokenDelta
+from router.text.detokenizer import Detokenizer
+from router.text.stop import StopMatcher
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """Text that has become certain since the last read.
+
+    Attributes:
+        text: to be shown; may be empty while an incomplete character or a possible stop string is held.
+        token_ids: the tokens counted since the last read, the end-of-sequence token among them; tokens after the
+            one that completed a stop string are not.
+        finish_reason: set on the last delta of an answer, and only there.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens this delta adds to the completion."""
+        return len(self.token_ids)
+
+
+class TextGeneration:
+    """Reads one answer as text. Whoever holds it reads it to its end, or cancels it; as a context manager it cancels.
+
+    Attributes:
+        num_completion_tokens: tokens generated so far, up to and including the one that completed a stop string.
+            An end-of-sequence token counts, as in OpenAI's and vLLM's `usage.completion_tokens`.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        detokenizer: Detokenizer,
+        *,
+        stops: Sequence[str] = (),
+        stop_token_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """Takes over an answer nobody has read from.
+
+        Args:
+            generation: the answer in tokens; cancelled when a stop string completes.
+            detokenizer: a fresh one, for this answer only.
+            stops: strings that end the answer and are not shown.
+            stop_token_ids: those of the request; the one that ends the answer is counted, not shown.
+
+        Raises:
+            InvalidRequestError: a stop string is empty.
+        """
+        self._generation = generation
+        self._detokenizer = detokenizer
+        self._stop_matcher = StopMatcher(stops)
+        # Without stop strings nobody asks which token completed one: a delta is detokenized in one go.
+        self._tokens_per_push = 1 if stops else None
+        self._stop_token_ids = stop_token_ids
+        self._finished = False
+        self.num_completion_tokens = 0
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request it answers."""
+        return self._generation.request_id
+
+    async def read(self) -> TextDelta:
+        """Waits for new tokens and returns their text. Not to be called after the last delta.
+
+        Raises:
+            BatonError: the request failed for good; nothing more will come.
+        """
+        assert not self._finished, f"request {self.request_id} was read past its end"
+        delta = self._detokenize(await self._generation.read())
+        self.num_completion_tokens += delta.num_tokens
+        self._finished = delta.finish_reason is not None
+        return delta
+
+    def cancel(self) -> None:
+        """Stops the work on all workers. Idempotent; harmless after the end."""
+        self._generation.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def _detokenize(self, delta: TokenDelta) -> TextDelta:
+        token_ids = delta.token_ids
+        shown = self._without_stop_token(delta)
+        text = ""
+        step = self._tokens_per_push or max(len(shown), 1)
+        for end in range(step, len(shown) + step, step):
+            piece, matched = self._stop_matcher.push(self._detokenizer.push(shown[end - step : end]))
+            text += piece
+            if matched:
+                return self._stopped(text, token_ids[:end])
+        if delta.finish_reason is None:
+            return TextDelta(text, token_ids, None)
+        piece, matched = self._stop_matcher.push(self._detokenizer.finish())
+        if matched:
+            return self._stopped(text + piece, token_ids)
+        return TextDelta(text + piece + self._stop_matcher.finish(), token_ids, delta.finish_reason)
+
+    def _without_stop_token(self, delta: TokenDelta) -> tuple[int, ...]:
+        token_ids = delta.token_ids
+        ended_by_token = delta.finish_reason is FinishReason.STOP and token_ids[-1:] != ()
+        return token_ids[:-1] if ended_by_token and token_ids[-1] in self._stop_token_ids else token_ids
+
+    def _stopped(self, text: str, token_ids: tuple[int, ...]) -> TextDelta:
+        self._generation.cancel()
+        return TextDelta(text, token_ids, FinishReason.STOP)

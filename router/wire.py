@@ -1,0 +1,130 @@
+"""Protobuf on the router's side of the attach stream."""
+
+from dataclasses import dataclass, field
+
+from baton.v1 import common_pb2, worker_pb2
+
+from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, FinishReason, Role
+from router.fleet.hello import WorkerHello
+
+FINISH_FROM_PROTO = {
+    common_pb2.FINISH_REASON_UNSPECIFIED: None,
+    common_pb2.FINISH_REASON_STOP: FinishReason.STOP,
+    common_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
+}
+FINISH_TO_PROTO = {reason: number for number, reason in FINISH_FROM_PROTO.items()}
+ROLE_FROM_PROTO = {common_pb2.ROLE_PREFILL: Role.PREFILL, common_pb2.ROLE_DECODE: Role.DECODE}
+ROLE_TO_PROTO = {role: number for number, role in ROLE_FROM_PROTO.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one worker step brought for this router.
+
+    Attributes:
+        tokens: in the order of generation.
+        returned: work given back, after the tokens.
+        load: the worker's load after the step.
+    """
+
+    tokens: list[TokenEvent] = field(default_factory=list)
+    returned: list[ReturnedWork] = field(default_factory=list)
+    load: WorkerLoad = field(default_factory=WorkerLoad)
+
+
+def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
+    """A worker's id and address."""
+    worker = common_pb2.WorkerId(name=endpoint.worker.name, incarnation=endpoint.worker.incarnation)
+    return common_pb2.WorkerEndpoint(worker=worker, address=endpoint.address)
+
+
+def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
+    """Inverse of `endpoint_to_proto`."""
+    return WorkerEndpoint(WorkerId(message.worker.name, message.worker.incarnation), message.address)
+
+
+def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
+    """What a worker says of itself."""
+    return WorkerHello(
+        endpoint=endpoint_from_proto(message.endpoint),
+        role=ROLE_FROM_PROTO[message.role],
+        role_epoch=message.role_epoch,
+        fingerprint=message.model_fingerprint,
+        layout=tuple((descriptor.name, value) for descriptor, value in message.layout.ListFields()),
+        block_tokens=message.layout.block_tokens,
+        num_blocks=message.num_blocks,
+        max_num_seqs=message.max_num_seqs,
+        max_model_len=message.max_model_len,
+    )
+
+
+def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
+    """Inverse of `hello_from_proto`."""
+    return worker_pb2.WorkerHello(
+        endpoint=endpoint_to_proto(hello.endpoint),
+        role=ROLE_TO_PROTO[hello.role],
+        role_epoch=hello.role_epoch,
+        model_fingerprint=hello.fingerprint,
+        layout=_layout_to_proto(hello.layout),
+        num_blocks=hello.num_blocks,
+        max_num_seqs=hello.max_num_seqs,
+        max_model_len=hello.max_model_len,
+    )
+
+
+def _layout_to_proto(layout: tuple[tuple[str, int | str], ...]) -> common_pb2.KvLayout:
+    message = common_pb2.KvLayout()
+    for name, value in layout:
+        setattr(message, name, value)
+    return message
+
+
+def load_from_proto(message: worker_pb2.WorkerLoad) -> WorkerLoad:
+    """A worker's load; both sides name the fields alike."""
+    return WorkerLoad(**{name: getattr(message, name) for name in WorkerLoad.__slots__})
+
+
+def load_to_proto(load: WorkerLoad) -> worker_pb2.WorkerLoad:
+    """Inverse of `load_from_proto`."""
+    return worker_pb2.WorkerLoad(**{name: getattr(load, name) for name in WorkerLoad.__slots__})
+
+
+def report_from_proto(message: worker_pb2.StepReport) -> StepReport:
+    """One step's message."""
+    tokens = [
+        TokenEvent(t.handoff_id, t.position, t.token_id, FINISH_FROM_PROTO[t.finish_reason]) for t in message.tokens
+    ]
+    returned = [ReturnedWork(w.handoff_id, w.code, w.message, w.retryable) for w in message.returned]
+    return StepReport(tokens, returned, load_from_proto(message.load))
+
+
+def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.AttachRequest:
+    """An order for the worker that is at `role_epoch`."""
+    sampling = assignment.sampling
+    return worker_pb2.AttachRequest(
+        assign=worker_pb2.AssignWork(
+            handoff_id=assignment.handoff_id,
+            prompt=assignment.prompt,
+            first_position=assignment.first_position,
+            max_new_tokens=assignment.max_new_tokens,
+            sampling=common_pb2.SamplingParams(
+                temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, seed=sampling.seed
+            ),
+            stop_token_ids=sorted(assignment.stop_token_ids),
+            prefill=endpoint_to_proto(assignment.prefill),
+            decode=endpoint_to_proto(assignment.decode),
+            role_epoch=role_epoch,
+        )
+    )
+
+
+def cancel_to_proto(handoff_id: str) -> worker_pb2.AttachRequest:
+    """An order to drop an attempt."""
+    return worker_pb2.AttachRequest(cancel=worker_pb2.CancelWork(handoff_id=handoff_id))
+
+
+def router_hello_to_proto(router_id: str) -> worker_pb2.AttachRequest:
+    """The first message of a stream."""
+    return worker_pb2.AttachRequest(hello=worker_pb2.RouterHello(router_id=router_id))

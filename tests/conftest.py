@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+
+from core.errors import BatonError
+from deploy.demo_model import ensure_demo_model
+from router.text.tokenizer import TextCodec
+
+
+@pytest.fixture(scope="session")
+def demo_model_dir() -> Path:
+    """The demo model in the user's cache, built on first use. Tests only read it."""
+    try:
+        return ensure_demo_model()
+    except BatonError as error:
+        pytest.fail(f"the demo model cannot be built: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def demo_codec(demo_model_dir: Path) -> TextCodec:
+    return TextCodec.load(demo_model_dir)

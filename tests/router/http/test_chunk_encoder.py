@@ -1,0 +1,33 @@
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.request import FinishReason
+from router.http.chat_response import ChatCompletionChunk, Usage
+from router.http.chunk_encoder import ChunkEncoder
+
+
+@given(text=st.text(), first=st.booleans(), reason=st.sampled_from([None, *FinishReason]), counted=st.booleans())
+def test_any_text_is_one_event_line_that_decodes_to_it(
+    text: str, first: bool, reason: FinishReason | None, counted: bool
+) -> None:
+    encoder = ChunkEncoder('chatcmpl-"1"', 1700000000, "org/\u6a21\u578b", include_usage=True)
+    usage = Usage.of(3, 4) if counted else None
+    event = encoder.text(text, first=first, finish_reason=reason, usage=usage).decode()
+    line, *rest = event.splitlines()
+    assert rest == [""]
+    chunk = ChatCompletionChunk.model_validate_json(line.removeprefix("data: "), strict=True)
+    assert chunk.id == 'chatcmpl-"1"'
+    assert chunk.model == "org/\u6a21\u578b"
+    assert chunk.choices[0].delta.content == text
+    assert chunk.choices[0].delta.role == ("assistant" if first else None)
+    assert chunk.choices[0].finish_reason == reason
+    assert chunk.usage == usage
+
+
+def test_usage_is_null_only_for_those_who_asked() -> None:
+    asked = ChunkEncoder("id", 0, "m", include_usage=True).text("x")
+    silent = ChunkEncoder("id", 0, "m", include_usage=False).text("x")
+    assert json.loads(asked.removeprefix(b"data: "))["usage"] is None
+    assert "usage" not in json.loads(silent.removeprefix(b"data: "))

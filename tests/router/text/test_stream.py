@@ -1,0 +1,140 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import WorkerLostError
+from core.request import FinishReason
+from router.generation import TokenDelta
+from router.text.detokenizer import Detokenizer
+from router.text.stream import TextDelta, TextGeneration
+from tests.router.text.small_tokenizers import EOS, byte_level, special_ids
+
+TOKENIZER = byte_level()
+EOS_ID = TOKENIZER.token_to_id(EOS)
+
+
+@dataclass
+class ScriptedGeneration:
+    """The dispatcher's half, cut off: deltas that have already arrived."""
+
+    deltas: list[TokenDelta]
+    request_id: str = "r1"
+    num_cancels: int = 0
+    error: Exception | None = None
+    read_deltas: list[TokenDelta] = field(default_factory=list)
+
+    async def read(self) -> TokenDelta:
+        if not self.deltas and self.error is not None:
+            raise self.error
+        self.read_deltas.append(self.deltas.pop(0))
+        return self.read_deltas[-1]
+
+    def cancel(self) -> None:
+        self.num_cancels += 1
+
+
+def ids(text: str) -> tuple[int, ...]:
+    return tuple(TOKENIZER.encode(text).ids)
+
+
+def scripted(*deltas: tuple[tuple[int, ...], FinishReason | None]) -> ScriptedGeneration:
+    return ScriptedGeneration([TokenDelta(token_ids, reason) for token_ids, reason in deltas])
+
+
+def text_of(
+    generation: ScriptedGeneration, stops: Sequence[str] = (), stop_token_ids: frozenset[int] = frozenset({EOS_ID})
+) -> TextGeneration:
+    detokenizer = Detokenizer(TOKENIZER, special_ids(TOKENIZER))
+    return TextGeneration(generation, detokenizer, stops=stops, stop_token_ids=stop_token_ids)
+
+
+async def read_all(answer: TextGeneration) -> list[TextDelta]:
+    deltas = [await answer.read()]
+    while deltas[-1].finish_reason is None:
+        deltas.append(await answer.read())
+    return deltas
+
+
+async def test_eos_is_counted_and_not_shown() -> None:
+    answer = text_of(scripted((ids("Hi"), None), ((*ids("!"), EOS_ID), FinishReason.STOP)))
+    assert [(delta.text, delta.num_tokens, delta.finish_reason) for delta in await read_all(answer)] == [
+        ("Hi", 2, None),
+        ("!", 2, FinishReason.STOP),
+    ]
+    assert answer.num_completion_tokens == 4
+
+
+async def test_ordinary_stop_token_is_counted_and_not_shown() -> None:
+    generation = scripted((ids("a."), FinishReason.STOP))
+    (delta,) = await read_all(text_of(generation, stop_token_ids=frozenset(ids("."))))
+    assert (delta.text, delta.num_tokens) == ("a", 2)
+
+
+async def test_max_tokens_last_token_is_shown() -> None:
+    (delta,) = await read_all(text_of(scripted((ids("ab"), FinishReason.LENGTH))))
+    assert (delta.text, delta.finish_reason) == ("ab", FinishReason.LENGTH)
+
+
+async def test_max_tokens_inside_character_shows_replacement() -> None:
+    (delta,) = await read_all(text_of(scripted((ids("é")[:1], FinishReason.LENGTH))))
+    assert delta.text == "\ufffd"
+
+
+async def test_end_without_further_token_releases_what_was_held() -> None:
+    deltas = await read_all(text_of(scripted((ids("a#"), None), ((), FinishReason.LENGTH)), stops=["##"]))
+    assert [(delta.text, delta.num_tokens) for delta in deltas] == [("a", 2), ("#", 0)]
+
+
+async def test_stop_string_cancels_and_counts_to_the_token_that_completed_it() -> None:
+    generation = scripted((ids("one#"), None), (ids("#two"), None))
+    answer = text_of(generation, stops=["##"])
+    first, last = await read_all(answer)
+    assert (first.text, first.finish_reason) == ("one", None)
+    assert last == TextDelta("", ids("#"), FinishReason.STOP)
+    assert answer.num_completion_tokens == 5
+    assert generation.num_cancels == 1
+
+
+async def test_stop_string_in_last_delta_goes_before_length() -> None:
+    (delta,) = await read_all(text_of(scripted((ids("a##"), FinishReason.LENGTH)), stops=["##"]))
+    assert (delta.text, delta.num_tokens, delta.finish_reason) == ("a", 3, FinishReason.STOP)
+
+
+@given(st.text(alphabet="ab é", max_size=12), st.lists(st.integers(1, 4), max_size=8), st.booleans())
+async def test_any_batching_gives_the_same_text_and_count(text: str, sizes: list[int], with_stop: bool) -> None:
+    token_ids = (*ids(text), EOS_ID)
+    stops = ["ab"] if with_stop else []
+
+    async def outcome(sizes: list[int]) -> tuple[str, int, FinishReason | None]:
+        pieces = []
+        rest = token_ids
+        for size in sizes:
+            if len(rest) > size:
+                pieces.append((rest[:size], None))
+                rest = rest[size:]
+        answer = text_of(scripted(*pieces, (rest, FinishReason.STOP)), stops=stops)
+        deltas = await read_all(answer)
+        return "".join(delta.text for delta in deltas), answer.num_completion_tokens, deltas[-1].finish_reason
+
+    shown, num_tokens, reason = await outcome(sizes)
+    assert (shown, num_tokens, reason) == await outcome([])
+    assert shown == (text.split("ab", maxsplit=1)[0] if with_stop else text)
+
+
+async def test_failure_of_the_request_reaches_the_reader() -> None:
+    generation = scripted((ids("a"), None))
+    generation.error = WorkerLostError("lost too often")
+    answer = text_of(generation)
+    await answer.read()
+    with pytest.raises(WorkerLostError):
+        await answer.read()
+
+
+async def test_leaving_the_context_cancels() -> None:
+    generation = scripted((ids("a"), None))
+    async with text_of(generation) as answer:
+        assert answer.request_id == "r1"
+    assert generation.num_cancels == 1

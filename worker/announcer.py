@@ -1,0 +1,48 @@
+"""Tells routers that this worker exists, again and again until they attach."""
+
+import asyncio
+import logging
+
+import grpc
+from baton.v1 import control_pb2, control_pb2_grpc
+
+from core.ids import WorkerEndpoint
+from worker import wire
+from worker.attach_service import AttachService
+
+REGISTER_TIMEOUT_S = 2.0
+RETRY_S = 0.5  # while no router is attached: start-up waits for this
+RECHECK_S = 2.0  # while one is: a restarted router hears of this worker within this time
+
+logger = logging.getLogger(__name__)
+
+
+async def announce(endpoint: WorkerEndpoint, routers: tuple[str, ...], attached: AttachService) -> None:
+    """Registers with every router for ever; registering twice changes nothing.
+
+    Args:
+        endpoint: this worker.
+        routers: `host:port` of each router's gRPC server.
+        attached: says whether somebody has attached.
+    """
+    request = control_pb2.RegisterWorkerRequest(endpoint=wire.endpoint_to_proto(endpoint))
+    channels = [grpc.aio.insecure_channel(address) for address in routers]
+    stubs = [control_pb2_grpc.MembershipServiceStub(channel) for channel in channels]
+    try:
+        while True:
+            for stub in stubs:
+                await _register(stub, request)
+            await asyncio.sleep(RECHECK_S if attached.is_attached() else RETRY_S)
+    finally:
+        for channel in channels:
+            await channel.close()
+
+
+async def _register(stub: control_pb2_grpc.MembershipServiceStub, request: control_pb2.RegisterWorkerRequest) -> None:
+    try:
+        await stub.RegisterWorker(request, timeout=REGISTER_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+            logger.error("the router refuses this worker: %s", error.details())  # noqa: TRY400 - no trace: not our bug
+        else:
+            logger.debug("the router cannot be reached yet: %s", error.details())

@@ -1,0 +1,137 @@
+"""The stream between a router and this worker: orders in, one report per step out."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
+
+import grpc
+from baton.v1 import worker_pb2, worker_pb2_grpc
+
+from core.errors import BatonError
+from core.events import ReturnedWork, WorkerLoad
+from decode_worker.half import DecodeHalf
+from prefill_worker.half import PrefillHalf
+from worker import wire
+from worker.identity import WorkerIdentity
+from worker.mailbox import Mailbox
+from worker.report import StepReport
+
+MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
+
+logger = logging.getLogger(__name__)
+
+Reports = asyncio.Queue[StepReport | None]
+
+
+class AttachService(worker_pb2_grpc.WorkerServiceServicer):
+    """Serves `WorkerService`. Lives on the event loop; reaches the halves by the mailbox.
+
+    Args:
+        identity: what the hello says.
+        mailbox: of the worker's loop.
+        prefill: gets assignments that name this worker for the prompt.
+        decode: gets assignments that name this worker for the tokens.
+    """
+
+    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, prefill: PrefillHalf, decode: DecodeHalf) -> None:
+        self._identity = identity
+        self._mailbox = mailbox
+        self._prefill = prefill
+        self._decode = decode
+        self._routers: dict[str, Reports] = {}
+        self.last_load = WorkerLoad()
+
+    def is_attached(self) -> bool:
+        """Whether any router is attached."""
+        return bool(self._routers)
+
+    def publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:
+        """Queues a step's reports for the routers; those that have none get the load."""
+        self.last_load = load
+        for router_id, queue in self._routers.items():
+            report = reports.get(router_id, StepReport())
+            report.load = load
+            if queue.qsize() < MAX_QUEUED_REPORTS:
+                queue.put_nowait(report)
+            else:
+                logger.error("router %s does not read its reports; detaching it", router_id)
+                queue.put_nowait(None)
+
+    def close(self) -> None:
+        """Ends all streams."""
+        for queue in self._routers.values():
+            queue.put_nowait(None)
+
+    async def Attach(  # noqa: N802 - the name is the service's
+        self,
+        request_iterator: AsyncIterator[worker_pb2.AttachRequest],
+        context: "grpc.aio.ServicerContext[worker_pb2.AttachRequest, worker_pb2.AttachResponse]",
+    ) -> AsyncIterator[worker_pb2.AttachResponse]:
+        """One router's stream; when it ends, the router's work is dropped."""
+        first = await anext(aiter(request_iterator))
+        router_id = first.hello.router_id
+        if not router_id or router_id in self._routers:
+            message = f"the first message must be a hello with a router id not yet attached, not {router_id!r}"
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
+        queue: Reports = asyncio.Queue()
+        self._routers[router_id] = queue
+        logger.info("router %s attached", router_id)
+        reader = asyncio.create_task(self._read(router_id, request_iterator, queue))
+        try:
+            yield self._hello()
+            while (report := await queue.get()) is not None:
+                yield wire.report_to_proto(report)
+        finally:
+            reader.cancel()
+            del self._routers[router_id]
+            self._mailbox.post(partial(self._prefill.drop_router, router_id))
+            self._mailbox.post(partial(self._decode.drop_router, router_id))
+            logger.info("router %s detached", router_id)
+
+    async def _read(self, router_id: str, requests: AsyncIterator[worker_pb2.AttachRequest], queue: Reports) -> None:
+        """Passes a router's orders on until it hangs up."""
+        try:
+            async for request in requests:
+                if request.HasField("assign"):
+                    self._assign(router_id, request.assign, queue)
+                elif request.HasField("cancel"):
+                    self._cancel(request.cancel.handoff_id)
+        finally:
+            queue.put_nowait(None)
+
+    def _assign(self, router_id: str, message: worker_pb2.AssignWork, queue: Reports) -> None:
+        try:
+            assignment = wire.assignment_from_proto(message)
+            refusal = self._identity.refusal(assignment, message.role_epoch)
+        except BatonError as error:
+            refusal = error
+        if refusal is not None:
+            retryable = refusal.code == "stale_epoch"
+            work = ReturnedWork(message.handoff_id, refusal.code, refusal.message, retryable)
+            queue.put_nowait(StepReport(returned=[work], load=self.last_load))
+            return
+        me = self._identity.endpoint.worker
+        if assignment.decode.worker == me:
+            self._mailbox.post(partial(self._decode.assign, router_id, assignment))
+        if assignment.prefill.worker == me:
+            self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+
+    def _cancel(self, handoff_id: str) -> None:
+        self._mailbox.post(partial(self._prefill.cancel, handoff_id))
+        self._mailbox.post(partial(self._decode.cancel, handoff_id))
+
+    def _hello(self) -> worker_pb2.AttachResponse:
+        identity = self._identity
+        return worker_pb2.AttachResponse(
+            hello=worker_pb2.WorkerHello(
+                endpoint=wire.endpoint_to_proto(identity.endpoint),
+                role=wire.ROLE_TO_PROTO[identity.role],
+                role_epoch=identity.role_epoch,
+                model_fingerprint=identity.fingerprint,
+                layout=wire.layout_to_proto(identity.layout),
+                num_blocks=identity.num_blocks,
+                max_num_seqs=identity.max_num_seqs,
+                max_model_len=identity.max_model_len,
+            )
+        )

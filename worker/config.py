@@ -1,0 +1,56 @@
+"""Settings of a worker process, validated on construction. Command-line flags come from these fields."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import ConfigError
+from core.request import Role
+
+TRANSPORTS = ("nixl",)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """Settings of one worker process.
+
+    Attributes:
+        name: the worker's stable name, the same after a restart.
+        role: which half it is for at the start.
+        model_dir: checkpoint folder.
+        dtype: `auto` (the checkpoint's), `float32`, `bfloat16` or `float16`.
+        device: torch device of weights and KV blocks.
+        host: address its gRPC server binds to and is reached at.
+        routers: `host:port` of the routers it registers with.
+        block_size: tokens per KV block.
+        kv_cache_gb: memory of the KV block pool, GiB.
+        max_model_len: most tokens of prompt plus answer; None takes the model's context.
+        max_num_seqs: sequences that decode at once at most.
+        max_num_batched_tokens: most tokens of one engine step; bounds how long a prompt chunk stalls decoding.
+        cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
+        transport: how KV moves; one of `TRANSPORTS`.
+    """
+
+    name: str
+    role: Role
+    model_dir: Path
+    dtype: str = "auto"
+    device: str = "cpu"
+    host: str = "127.0.0.1"
+    routers: tuple[str, ...] = ()
+    block_size: int = 16
+    kv_cache_gb: float = 1.0
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 512
+    cpu_ids: tuple[int, ...] = ()
+    transport: str = "nixl"
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens"):
+            value = getattr(self, name)
+            if value <= 0:
+                raise ConfigError(f"{name} is {value}; it must be positive")
+        if self.transport not in TRANSPORTS:
+            raise ConfigError(f"transport is {self.transport!r}; it must be one of {', '.join(TRANSPORTS)}")
+        if not self.model_dir.is_dir():
+            raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")

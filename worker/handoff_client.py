@@ -1,0 +1,136 @@
+"""The prefill half's orders, carried to peers: control over gRPC, bytes by the block mover."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import grpc
+
+from core.errors import BatonError, HandoffError
+from core.ids import WorkerEndpoint, WorkerId
+from kvtransfer.mover import BlockMover
+from kvtransfer.port import HandoffSource
+from worker import wire
+from worker.mailbox import Mailbox
+from worker.peers import Peer, Peers
+
+BEGIN_TIMEOUT_S = 60.0  # how long a computed prompt waits for room at its target before it is placed again
+COMMIT_TIMEOUT_S = 30.0
+ABORT_TIMEOUT_S = 10.0
+ABORT_TRIES = 3  # an abort that is lost costs the target's blocks until this process ends
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class GrpcHandoffPort:
+    """Implements `HandoffPort`. Called on the worker's loop; talks on the event loop; answers by the mailbox.
+
+    Args:
+        worker: this worker.
+        peers: connections to targets.
+        mover: writes blocks.
+        mailbox: of the loop that owns the half.
+        event_loop: where the gRPC calls run.
+    """
+
+    def __init__(
+        self,
+        worker: WorkerId,
+        peers: Peers,
+        mover: BlockMover,
+        mailbox: Mailbox,
+        event_loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._worker = worker
+        self._peers = peers
+        self._mover = mover
+        self._mailbox = mailbox
+        self._event_loop = event_loop
+        self._source: HandoffSource | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def bind(self, source: HandoffSource) -> None:
+        """Says who hears the answers; once, before the first order."""
+        self._source = source
+
+    @property
+    def source(self) -> HandoffSource:
+        """Who hears the answers."""
+        assert self._source is not None, "bind() comes before the first order"
+        return self._source
+
+    def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
+        """See `HandoffPort.begin`."""
+        self._spawn(self._begin(handoff_id, target))
+
+    def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
+        """See `HandoffPort.write`."""
+
+        def on_written(error: HandoffError | None) -> None:
+            self._mailbox.post(partial(self.source.on_written, handoff_id, error))
+
+        self._mover.write(target.worker, local, remote, on_written)
+
+    def commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+        """See `HandoffPort.commit`."""
+        self._spawn(self._commit(handoff_id, target, first_token, num_blocks))
+
+    def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
+        """See `HandoffPort.abort`."""
+        self._spawn(self._abort(handoff_id, target))
+
+    async def _begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
+        request = wire.begin_to_proto(handoff_id, self._worker, target.worker)
+
+        async def call(peer: Peer) -> list[int]:
+            return list((await peer.stub.BeginHandoff(request, timeout=BEGIN_TIMEOUT_S)).block_ids)
+
+        answer = await self._call(target, call)
+        if isinstance(answer, BatonError):
+            self._mailbox.post(partial(self.source.on_begin_refused, handoff_id, answer))
+        else:
+            self._mailbox.post(partial(self.source.on_begun, handoff_id, answer))
+
+    async def _commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+        request = wire.commit_to_proto(handoff_id, self._worker, target.worker, first_token, num_blocks)
+
+        async def call(peer: Peer) -> None:
+            await peer.stub.CommitHandoff(request, timeout=COMMIT_TIMEOUT_S)
+
+        self._mailbox.post(partial(self.source.on_committed, handoff_id, await self._call(target, call)))
+
+    async def _abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
+        request = wire.abort_to_proto(handoff_id, self._worker, target.worker)
+
+        async def call(peer: Peer) -> None:
+            await peer.stub.AbortHandoff(request, timeout=ABORT_TIMEOUT_S)
+
+        for attempt in range(ABORT_TRIES):
+            error = await self._call(target, call)
+            if error is None:
+                return
+            await asyncio.sleep(2**attempt)
+        logger.warning("worker %s did not hear that handoff %s ended: %s", target.worker, handoff_id, error)
+
+    async def _call(self, target: WorkerEndpoint, call: Callable[[Peer], Awaitable[T]]) -> T | BatonError:
+        """Makes one call to a peer; what goes wrong comes back as a value, for it must reach the half."""
+        try:
+            return await call(await self._peers.get(target))
+        except grpc.aio.AioRpcError as error:
+            return HandoffError(f"worker {target.worker} answered {error.code().name}: {error.details()}")
+        except HandoffError as error:
+            return error
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine on the event loop, keeping a reference until it ends. From any thread."""
+
+        def start() -> None:
+            task = self._event_loop.create_task(coroutine)
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+
+        self._event_loop.call_soon_threadsafe(start)

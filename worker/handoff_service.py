@@ -1,0 +1,116 @@
+"""The receiving end of handoffs: peers ask for blocks, commit and abort here."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from baton.v1 import handoff_pb2, handoff_pb2_grpc
+
+from core.errors import BatonError
+from decode_worker.half import DecodeHalf
+from kvtransfer.mover import BlockMover
+from worker import wire
+from worker.identity import WorkerIdentity
+from worker.mailbox import Mailbox
+
+T = TypeVar("T")
+
+Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
+
+
+class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
+    """Serves `HandoffService`. Lives on the event loop; reaches the decode half by the mailbox.
+
+    Args:
+        identity: orders for another incarnation are refused.
+        mailbox: of the worker's loop.
+        decode: takes the handoffs.
+        mover: tells peers how to write here.
+    """
+
+    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, mover: BlockMover) -> None:
+        self._identity = identity
+        self._mailbox = mailbox
+        self._decode = decode
+        self._mover = mover
+        self._metadata = mover.metadata()
+
+    async def ConnectPeer(  # noqa: N802 - the name is the service's
+        self, request: handoff_pb2.ConnectPeerRequest, context: Context
+    ) -> handoff_pb2.ConnectPeerResponse:
+        """Checks that KV can be shared, then tells the peer how to write here."""
+        source = wire.worker_id_from_proto(request.source)
+        layout = wire.layout_from_proto(request.layout)
+        try:
+            self._identity.check_target(wire.worker_id_from_proto(request.target))
+            self._identity.check_compatible(source, request.model_fingerprint, layout)
+        except BatonError as error:
+            await abort(context, error)
+        self._mailbox.post(partial(self._decode.worker_superseded, source))
+        self._mover.expect_connection()
+        return handoff_pb2.ConnectPeerResponse(
+            transport_metadata=self._metadata, num_blocks=self._identity.num_blocks
+        )
+
+    async def BeginHandoff(  # noqa: N802 - the name is the service's
+        self, request: handoff_pb2.BeginHandoffRequest, context: Context
+    ) -> handoff_pb2.BeginHandoffResponse:
+        """Answers when blocks are reserved; a call that is cancelled or times out withdraws the wish."""
+        await self._check_target(request.target, context)
+        source = wire.worker_id_from_proto(request.source)
+        try:
+            block_ids = await self._ask(partial(self._decode.begin, request.handoff_id, source))
+        except asyncio.CancelledError:
+            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
+            raise
+        if isinstance(block_ids, BatonError):
+            await abort(context, block_ids)
+        return handoff_pb2.BeginHandoffResponse(block_ids=block_ids)
+
+    async def CommitHandoff(  # noqa: N802 - the name is the service's
+        self, request: handoff_pb2.CommitHandoffRequest, context: Context
+    ) -> handoff_pb2.CommitHandoffResponse:
+        """Has the sequence run."""
+        await self._check_target(request.target, context)
+        commit = partial(self._decode.commit, request.handoff_id, request.first_token, request.num_blocks)
+        error: BatonError | None = await self._ask(commit)
+        if error is not None:
+            await abort(context, error)
+        return handoff_pb2.CommitHandoffResponse()
+
+    async def AbortHandoff(  # noqa: N802 - the name is the service's
+        self, request: handoff_pb2.AbortHandoffRequest, _context: Context
+    ) -> handoff_pb2.AbortHandoffResponse:
+        """Frees what was reserved. For another incarnation there is nothing to free."""
+        if wire.worker_id_from_proto(request.target) == self._identity.endpoint.worker:
+            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
+        return handoff_pb2.AbortHandoffResponse()
+
+    async def _ask(self, call: Callable[[Callable[[T], None]], None]) -> T:
+        """Has the worker's loop make a call whose last argument is a reply function, and awaits the reply."""
+        event_loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = event_loop.create_future()
+
+        def resolve(answer: T) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        def reply(answer: T) -> None:
+            event_loop.call_soon_threadsafe(resolve, answer)
+
+        self._mailbox.post(partial(call, reply))
+        return await future
+
+    async def _check_target(self, target: Any, context: Context) -> None:  # noqa: ANN401 - a protobuf message
+        try:
+            self._identity.check_target(wire.worker_id_from_proto(target))
+        except BatonError as error:
+            await abort(context, error)
+
+
+async def abort(context: Context, error: BatonError) -> NoReturn:
+    """Ends a call with the status that the error tree assigns."""
+    await context.abort(getattr(grpc.StatusCode, error.grpc_status), error.message)
+    raise AssertionError("abort raises")

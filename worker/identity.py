@@ -1,0 +1,81 @@
+"""What a worker says of itself when a router attaches, and the checks of orders against it."""
+
+from dataclasses import dataclass
+
+from core.errors import BatonError, ContextLengthError, HandoffError, InvalidRequestError, StaleEpochError
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, Role
+from engine.kv.layout import KvLayout
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """Constant for the life of the process, but for role and epoch.
+
+    Attributes:
+        endpoint: the worker's id and address.
+        role: which half it is for.
+        role_epoch: grows with every change of role.
+        fingerprint: of model and serving type.
+        layout: of its KV blocks.
+        num_blocks: in its pool.
+        vocab_size: token ids are below it.
+        max_num_seqs: sequences that decode at once at most.
+        max_model_len: tokens of prompt plus answer at most.
+    """
+
+    endpoint: WorkerEndpoint
+    role: Role
+    role_epoch: int
+    fingerprint: str
+    layout: KvLayout
+    num_blocks: int
+    vocab_size: int
+    max_num_seqs: int
+    max_model_len: int
+
+    def refusal(self, assignment: Assignment, role_epoch: int) -> BatonError | None:
+        """Why this worker cannot take an assignment, or None. A stale order may succeed elsewhere."""
+        if self.endpoint.worker not in (assignment.prefill.worker, assignment.decode.worker):
+            return StaleEpochError(f"this is worker {self.endpoint.worker}, which the assignment does not name")
+        if role_epoch != self.role_epoch:
+            return StaleEpochError(
+                f"role epoch {role_epoch} is stale; worker {self.endpoint.worker} is at {self.role_epoch}"
+            )
+        return self._invalid(assignment)
+
+    def check_target(self, target: WorkerId) -> None:
+        """Makes sure that a peer means this very process.
+
+        Raises:
+            StaleEpochError: it means another worker or incarnation.
+        """
+        if target != self.endpoint.worker:
+            raise StaleEpochError(f"worker {target} is gone; this is {self.endpoint.worker}")
+
+    def check_compatible(self, source: WorkerId, fingerprint: str, layout: KvLayout) -> None:
+        """Makes sure that a source's KV can be used here.
+
+        Raises:
+            HandoffError: model or layout differ; the message has both values.
+        """
+        if fingerprint != self.fingerprint:
+            raise HandoffError(
+                f"{source} serves model {fingerprint}, {self.endpoint.worker} serves {self.fingerprint}"
+            )
+        if difference := self.layout.difference(layout):
+            raise HandoffError(f"KV layouts of {self.endpoint.worker} (here) and {source} (there): {difference}")
+
+    def _invalid(self, assignment: Assignment) -> BatonError | None:
+        if not assignment.prompt or assignment.max_new_tokens < 1:
+            return InvalidRequestError("an assignment needs at least one prompt token and one token to generate")
+        if max(assignment.prompt) >= self.vocab_size:
+            return InvalidRequestError(
+                f"token id {max(assignment.prompt)} is outside the vocabulary of {self.vocab_size}"
+            )
+        needed = len(assignment.prompt) + assignment.max_new_tokens
+        if needed > self.max_model_len:
+            return ContextLengthError(
+                f"{needed} tokens of prompt and answer exceed the limit of {self.max_model_len}"
+            )
+        return None

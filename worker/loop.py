@@ -1,0 +1,158 @@
+"""The loop that owns a worker's engine and both halves: receive, handle, plan, execute, publish.
+
+Everything else in the process only posts to its mailbox. It runs on a thread of its own; a test drives `tick`.
+"""
+
+import logging
+from collections.abc import Callable
+
+from core.clock import Clock
+from core.errors import InternalError
+from core.events import WorkerLoad
+from decode_worker.half import DecodeHalf
+from engine.engine import Engine
+from engine.kv.accounting import BlockState
+from engine.plan import SequenceSlice, StepPlan, StepResult
+from prefill_worker.half import PrefillHalf
+from worker.mailbox import Mailbox
+from worker.report import StepOutbox, StepReport
+from worker.speed import SpeedEstimate
+
+HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
+
+logger = logging.getLogger(__name__)
+
+Publish = Callable[[dict[str, StepReport], WorkerLoad], None]
+"""Sends the reports by router id; routers without one get the load alone. Called from the loop's thread."""
+
+
+class WorkerLoop:
+    """One engine, both halves, one step after another.
+
+    Args:
+        engine: owned by this loop; nobody else calls it.
+        prefill: the prompt half.
+        decode: the token half.
+        outbox: where both halves put what routers must hear.
+        mailbox: how others reach the halves.
+        publish: sends reports.
+        on_inbound: told how many handoffs may be written into the pool now, whenever that changes.
+        clock: for heartbeats and speed.
+        max_num_batched_tokens: most tokens of one step; decode tokens first, prompt chunks in the rest.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        prefill: PrefillHalf,
+        decode: DecodeHalf,
+        outbox: StepOutbox,
+        mailbox: Mailbox,
+        publish: Publish,
+        on_inbound: Callable[[int], None],
+        clock: Clock,
+        max_num_batched_tokens: int,
+    ) -> None:
+        self.engine = engine
+        self.prefill = prefill
+        self.decode = decode
+        self._outbox = outbox
+        self._mailbox = mailbox
+        self._publish_reports = publish
+        self._on_inbound = on_inbound
+        self._num_inbound = 0
+        self._clock = clock
+        self._max_num_batched_tokens = max_num_batched_tokens
+        self._speed = SpeedEstimate()
+        self._did_work = False
+        self._heartbeat_s = clock.now_s()
+        self._is_stopping = False
+
+    def run(self) -> None:
+        """Ticks until `stop`."""
+        while not self._is_stopping:
+            self.tick(HEARTBEAT_S)
+
+    def stop(self) -> None:
+        """Ends `run` after the current step. From any thread."""
+        self._mailbox.post(lambda: setattr(self, "_is_stopping", True))
+
+    def tick(self, idle_wait_s: float = 0.0) -> bool:
+        """One round; waits up to `idle_wait_s` for something to happen when the last round computed nothing.
+
+        Returns:
+            Whether the engine computed anything.
+        """
+        calls = self._mailbox.receive(0.0 if self._did_work else idle_wait_s)
+        for call in calls:
+            call()
+        self.prefill.expire()
+        self.decode.expire()
+        prompt_slices, decode_slices = self._plan()
+        self._did_work = bool(prompt_slices or decode_slices)
+        if self._did_work:
+            self._execute(prompt_slices, decode_slices)
+        self._publish()
+        return self._did_work
+
+    def load(self) -> WorkerLoad:
+        """The worker's load now."""
+        blocks = self.engine.pool.blocks.counts()
+        handoffs = self.prefill.stats
+        return WorkerLoad(
+            queued_prompts=self.prefill.num_queued,
+            pending_prompt_tokens=self.prefill.num_pending_tokens,
+            running_sequences=self.decode.num_running,
+            incoming_handoffs=self.decode.num_incoming,
+            blocks_total=self.engine.pool.num_blocks,
+            blocks_free=blocks[BlockState.FREE],
+            blocks_running=blocks[BlockState.RUNNING],
+            blocks_leased=blocks[BlockState.LEASED],
+            blocks_quarantined=blocks[BlockState.QUARANTINED],
+            prompt_tokens_computed=self.engine.num_prompt_tokens,
+            decode_tokens_computed=self.engine.num_decode_tokens,
+            steps=self.engine.num_steps,
+            prefill_tokens_per_s=self._speed.prefill_tokens_per_s,
+            decode_step_s=self._speed.decode_step_s,
+            handoffs_sent=handoffs.num_sent,
+            handoff_bytes=handoffs.num_bytes,
+            handoff_write_s=handoffs.write_s,
+            handoff_exposed_s=handoffs.exposed_s,
+            handoffs_received=self.decode.num_received,
+        )
+
+    def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:
+        self.decode.admit()
+        decode_slices = self.decode.plan()
+        return self.prefill.plan(self._max_num_batched_tokens - len(decode_slices)), decode_slices
+
+    def _execute(self, prompt_slices: list[SequenceSlice], decode_slices: list[SequenceSlice]) -> None:
+        started_s = self._clock.now_s()
+        try:
+            result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
+        except Exception as error:
+            logger.exception(
+                "an engine step failed; its %d sequences are given up", len(prompt_slices + decode_slices)
+            )
+            failure = InternalError(f"the engine failed in a step: {error}")
+            self.prefill.fail(prompt_slices, failure)
+            self.decode.fail(decode_slices, failure)
+            return
+        self._observe(result, self._clock.now_s() - started_s)
+        self.prefill.apply(prompt_slices, result.tokens)
+        self.decode.apply(decode_slices, result.tokens)
+
+    def _observe(self, result: StepResult, step_s: float) -> None:
+        if step_s > 0:
+            self._speed.observe(result, step_s)
+
+    def _publish(self) -> None:
+        if (num_inbound := self.decode.num_receiving) != self._num_inbound:
+            self._num_inbound = num_inbound
+            self._on_inbound(num_inbound)
+        reports = self._outbox.take()
+        now_s = self._clock.now_s()
+        if reports or now_s - self._heartbeat_s >= HEARTBEAT_S:
+            self._heartbeat_s = now_s
+            self._publish_reports(reports, self.load())

@@ -1,0 +1,110 @@
+"""This worker's connections to the workers it hands KV to: one gRPC channel and one transport peer each."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import grpc
+from baton.v1 import handoff_pb2, handoff_pb2_grpc
+
+from core.errors import HandoffError
+from core.ids import WorkerEndpoint, WorkerId
+from engine.kv.layout import KvLayout
+from kvtransfer.mover import BlockMover
+from worker import wire
+
+CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A connected peer.
+
+    Attributes:
+        channel: closed by `Peers`.
+        stub: its handoff service.
+    """
+
+    channel: grpc.aio.Channel
+    stub: handoff_pb2_grpc.HandoffServiceStub
+
+
+class Peers:
+    """Connects to each peer incarnation once, on first use. Used from the event loop only.
+
+    Args:
+        worker: this worker.
+        fingerprint: of the model it serves; peers must have the same.
+        layout: of its KV blocks; peers must have the same.
+        mover: learns how to write to each peer.
+    """
+
+    def __init__(self, worker: WorkerId, fingerprint: str, layout: KvLayout, mover: BlockMover) -> None:
+        self._worker = worker
+        self._fingerprint = fingerprint
+        self._layout = layout
+        self._mover = mover
+        self._peers: dict[WorkerId, asyncio.Task[Peer]] = {}
+
+    async def get(self, endpoint: WorkerEndpoint) -> Peer:
+        """The connection to a peer, made now if need be.
+
+        Raises:
+            HandoffError: it cannot be reached, is another incarnation, or serves another model or layout. The next
+                call tries again.
+        """
+        task = self._peers.get(endpoint.worker)
+        if task is None:
+            self._forget_superseded(endpoint.worker)
+            task = asyncio.create_task(self._connect(endpoint))
+            self._peers[endpoint.worker] = task
+        try:
+            return await asyncio.shield(task)
+        except HandoffError:
+            if self._peers.get(endpoint.worker) is task:
+                del self._peers[endpoint.worker]
+            raise
+
+    async def close(self) -> None:
+        """Closes all channels."""
+        for task in self._peers.values():
+            task.cancel()
+        results = await asyncio.gather(*self._peers.values(), return_exceptions=True)
+        for peer in results:
+            if isinstance(peer, Peer):
+                await peer.channel.close()
+        self._peers.clear()
+
+    async def _connect(self, endpoint: WorkerEndpoint) -> Peer:
+        channel = grpc.aio.insecure_channel(endpoint.address)
+        stub = handoff_pb2_grpc.HandoffServiceStub(channel)
+        request = handoff_pb2.ConnectPeerRequest(
+            source=wire.worker_id_to_proto(self._worker),
+            target=wire.worker_id_to_proto(endpoint.worker),
+            model_fingerprint=self._fingerprint,
+            layout=wire.layout_to_proto(self._layout),
+        )
+        try:
+            answer = await stub.ConnectPeer(request, timeout=CONNECT_TIMEOUT_S)
+            await asyncio.wrap_future(self._mover.add_peer(endpoint.worker, answer.transport_metadata))
+        except grpc.aio.AioRpcError as error:
+            await channel.close()
+            raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error
+        except HandoffError:
+            await channel.close()
+            raise
+        logger.info("connected to worker %s at %s", endpoint.worker, endpoint.address)
+        return Peer(channel, stub)
+
+    def _forget_superseded(self, worker: WorkerId) -> None:
+        for old in [w for w in self._peers if worker.supersedes(w)]:
+            self._peers.pop(old).add_done_callback(_close_channel)
+            self._mover.remove_peer(old)
+
+
+def _close_channel(task: "asyncio.Task[Peer]") -> None:
+    """Closes the channel of a peer that is gone, on the loop the task ran on."""
+    if not task.cancelled() and task.exception() is None:
+        task.get_loop().create_task(task.result().channel.close())

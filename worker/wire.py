@@ -1,0 +1,132 @@
+"""Protobuf on the worker's side of the attach and handoff services."""
+
+from baton.v1 import common_pb2, handoff_pb2, worker_pb2
+
+from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, FinishReason, Role
+from core.sampling import SamplingParams
+from engine.kv.layout import KvLayout
+from worker.report import StepReport
+
+FINISH_TO_PROTO = {
+    None: common_pb2.FINISH_REASON_UNSPECIFIED,
+    FinishReason.STOP: common_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
+}
+ROLE_TO_PROTO = {Role.PREFILL: common_pb2.ROLE_PREFILL, Role.DECODE: common_pb2.ROLE_DECODE}
+
+
+def worker_id_to_proto(worker: WorkerId) -> common_pb2.WorkerId:
+    """A worker's id."""
+    return common_pb2.WorkerId(name=worker.name, incarnation=worker.incarnation)
+
+
+def worker_id_from_proto(message: common_pb2.WorkerId) -> WorkerId:
+    """Inverse of `worker_id_to_proto`."""
+    return WorkerId(message.name, message.incarnation)
+
+
+def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
+    """A worker's id and address."""
+    return common_pb2.WorkerEndpoint(worker=worker_id_to_proto(endpoint.worker), address=endpoint.address)
+
+
+def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
+    """Inverse of `endpoint_to_proto`."""
+    return WorkerEndpoint(worker_id_from_proto(message.worker), message.address)
+
+
+def layout_to_proto(layout: KvLayout) -> common_pb2.KvLayout:
+    """The shape of a KV block."""
+    return common_pb2.KvLayout(
+        num_layers=layout.num_layers,
+        kv_heads=layout.kv_heads,
+        block_tokens=layout.block_tokens,
+        head_dim=layout.head_dim,
+        dtype=layout.dtype,
+    )
+
+
+def layout_from_proto(message: common_pb2.KvLayout) -> KvLayout:
+    """Inverse of `layout_to_proto`."""
+    return KvLayout(message.num_layers, message.kv_heads, message.block_tokens, message.head_dim, message.dtype)
+
+
+def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
+    """The router's order.
+
+    Raises:
+        InvalidRequestError: sampling parameters out of range.
+    """
+    sampling = message.sampling
+    return Assignment(
+        handoff_id=message.handoff_id,
+        prompt=tuple(message.prompt),
+        first_position=message.first_position,
+        max_new_tokens=message.max_new_tokens,
+        sampling=SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed),
+        stop_token_ids=frozenset(message.stop_token_ids),
+        prefill=endpoint_from_proto(message.prefill),
+        decode=endpoint_from_proto(message.decode),
+    )
+
+
+def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
+    """A generated token."""
+    return worker_pb2.TokenEvent(
+        handoff_id=event.handoff_id,
+        position=event.position,
+        token_id=event.token_id,
+        finish_reason=FINISH_TO_PROTO[event.finish_reason],
+    )
+
+
+def returned_to_proto(work: ReturnedWork) -> worker_pb2.ReturnedWork:
+    """Work given back."""
+    return worker_pb2.ReturnedWork(
+        handoff_id=work.handoff_id, code=work.code, message=work.message, retryable=work.retryable
+    )
+
+
+def load_to_proto(load: WorkerLoad) -> worker_pb2.WorkerLoad:
+    """A worker's load; both sides name the fields alike."""
+    return worker_pb2.WorkerLoad(**{name: getattr(load, name) for name in WorkerLoad.__slots__})
+
+
+def report_to_proto(report: StepReport) -> worker_pb2.AttachResponse:
+    """One step's message to one router."""
+    return worker_pb2.AttachResponse(
+        report=worker_pb2.StepReport(
+            tokens=[token_to_proto(event) for event in report.tokens],
+            returned=[returned_to_proto(work) for work in report.returned],
+            load=load_to_proto(report.load),
+        )
+    )
+
+
+def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> handoff_pb2.BeginHandoffRequest:
+    """A source's wish for blocks."""
+    return handoff_pb2.BeginHandoffRequest(
+        handoff_id=handoff_id, source=worker_id_to_proto(source), target=worker_id_to_proto(target)
+    )
+
+
+def commit_to_proto(
+    handoff_id: str, source: WorkerId, target: WorkerId, first_token: int, num_blocks: int
+) -> handoff_pb2.CommitHandoffRequest:
+    """A source's word that everything is written."""
+    return handoff_pb2.CommitHandoffRequest(
+        handoff_id=handoff_id,
+        source=worker_id_to_proto(source),
+        target=worker_id_to_proto(target),
+        first_token=first_token,
+        num_blocks=num_blocks,
+    )
+
+
+def abort_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> handoff_pb2.AbortHandoffRequest:
+    """A source's word that nothing more will be written."""
+    return handoff_pb2.AbortHandoffRequest(
+        handoff_id=handoff_id, source=worker_id_to_proto(source), target=worker_id_to_proto(target)
+    )
