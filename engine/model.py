@@ -41,10 +41,13 @@ class DecoderLayer:
                 config.hidden_size, config.intermediate_size, use_bias=config.use_bias, options=options
             )
 
-    def __call__(self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv) -> Tensor:
-        """`[num_tokens, hidden_size]` -> the same shape; stores the step's KV of this layer."""
-        x = x + self._attention(self._attention_norm(x), rotations, batch, paged_kv)
-        return x + self._mlp(self._mlp_norm(x))
+    def __call__(
+        self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv, rows: Tensor | None = None
+    ) -> Tensor:
+        """Computes a layer and stores the step's KV of it; for the arguments see `Attention.__call__`."""
+        attended = self._attention(self._attention_norm(x), rotations, batch, paged_kv, rows)
+        x = attended.add_(x if rows is None else x.index_select(0, rows))
+        return self._mlp(self._mlp_norm(x)).add_(x)
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """All tensors of `{prefix}`."""
@@ -79,10 +82,11 @@ class Ernie45Model:
         """Computes a step and stores its KV; returns logits `[num_draws, vocab_size]`, float32."""
         x = F.embedding(batch.token_ids, self._embedding)  # [num_tokens, hidden_size]
         rotations = self._rope.rotations(batch.positions)
-        for layer in self._layers:
+        for layer in self._layers[:-1]:
             x = layer(x, rotations, batch, paged_kv)
-        x = self._norm(x.index_select(0, batch.logit_rows))
-        return linear(x, self._head, self._head_bias).float()
+        # All that the other tokens leave behind is their KV, so the last layer ends for them after attention.
+        x = self._layers[-1](x, rotations, batch, paged_kv, batch.logit_rows)  # [num_draws, hidden_size]
+        return linear(self._norm(x), self._head, self._head_bias).float()
 
     def slots(self) -> Iterator[TensorSlot]:
         """Every checkpoint tensor of the model."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
 from core.request import GenerationRequest
 from core.sampling import MAX_SEED, SamplingParams
+from router.describe import describe
 from router.text.tokenizer import TextCodec
-
-MAX_SHOWN_CHARS = 60  # of a client's value in an error message
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,8 @@ class Intake:
             UnknownModelError: it is not; the message says which is.
         """
         if model != self._served_model_name:
-            shown = repr(model) if len(model) <= MAX_SHOWN_CHARS else repr(model[:MAX_SHOWN_CHARS]) + "..."
             raise UnknownModelError(
-                f"model {shown} is not served here; use {self._served_model_name!r}", param="model"
+                f"model {describe(model)} is not served here; use {self._served_model_name!r}", param="model"
             )
 
     def request(
@@ -53,6 +51,7 @@ class Intake:
         request_id: str,
         prompt: Sequence[int],
         *,
+        prompt_param: str,
         sampling: SamplingOptions,
         max_tokens: int | None = None,
         max_tokens_param: str = "max_tokens",
@@ -64,6 +63,7 @@ class Intake:
         Args:
             request_id: unique over the fleet.
             prompt: token ids.
+            prompt_param: what the client calls the prompt, for messages.
             sampling: what the client said.
             max_tokens: tokens to generate at most; None for as many as fit the context.
             max_tokens_param: what the client calls that, for messages.
@@ -74,14 +74,15 @@ class Intake:
             ContextLengthError: the prompt, or it and the tokens asked for, do not fit.
             InvalidRequestError: another value is out of range; names it.
         """
-        self._check_ids(prompt, "prompt")
+        self._check_ids(prompt, prompt_param)
+        room = self._room(len(prompt), prompt_param)
         stops = list(stop_token_ids)
         self._check_ids(stops, "stop_token_ids")
         end_of_sequence = frozenset() if ignore_eos else self._codec.eos_token_ids
         return GenerationRequest(
             request_id=request_id,
             prompt=tuple(prompt),
-            max_tokens=self._max_tokens(len(prompt), max_tokens, max_tokens_param),
+            max_tokens=self._max_tokens(room, len(prompt), max_tokens, max_tokens_param),
             sampling=self._sampling(sampling),
             stop_token_ids=end_of_sequence.union(stops),
         )
@@ -101,33 +102,32 @@ class Intake:
         for token_id in (min(token_ids, default=0), max(token_ids, default=0)):
             if not 0 <= token_id < vocab_size:
                 raise InvalidRequestError(
-                    f"{param} has token {shown_int(token_id)}; this model's tokens are 0 to {vocab_size - 1}",
+                    f"{param} has token {describe(token_id)}; this model's tokens are 0 to {vocab_size - 1}",
                     param=param,
                 )
 
-    def _max_tokens(self, num_prompt_tokens: int, asked: int | None, param: str) -> int:
+    def _room(self, num_prompt_tokens: int, param: str) -> int:
+        """Tokens that fit after the prompt."""
         if num_prompt_tokens < 1:
-            raise InvalidRequestError("the prompt has no tokens; send at least one", param="prompt")
+            raise InvalidRequestError("the prompt has no tokens; send at least one", param=param)
         room = self._max_model_len - num_prompt_tokens
         if room < 1:
             raise ContextLengthError(
                 f"the prompt has {num_prompt_tokens} tokens; this model's context is {self._max_model_len} tokens "
-                "for prompt and answer: shorten the messages",
-                param="messages",
+                f"for prompt and answer: shorten {param}",
+                param=param,
             )
+        return room
+
+    def _max_tokens(self, room: int, num_prompt_tokens: int, asked: int | None, param: str) -> int:
         if asked is None:
             return room
         if asked < 1:
-            raise InvalidRequestError(f"{param} is {shown_int(asked)}; it must be at least 1", param=param)
+            raise InvalidRequestError(f"{param} is {describe(asked)}; it must be at least 1", param=param)
         if asked > room:
             raise ContextLengthError(
-                f"{param} is {shown_int(asked)} and the prompt has {num_prompt_tokens} tokens; this model's context "
+                f"{param} is {describe(asked)} and the prompt has {num_prompt_tokens} tokens; this model's context "
                 f"is {self._max_model_len} tokens for both: ask for at most {room}",
                 param=param,
             )
         return asked
-
-
-def shown_int(value: int) -> str:
-    """A client's integer for a message; the digits of a huge one are not worth computing."""
-    return str(value) if value.bit_length() <= 64 else f"an integer of {value.bit_length()} bits"  # noqa: PLR2004

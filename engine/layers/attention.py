@@ -33,8 +33,21 @@ class Attention:
         out = {"o_proj": config.hidden_size}
         self._out = PackedLinear(q_size, out, use_bias=config.use_bias, options=options)
 
-    def __call__(self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv) -> Tensor:
-        """Stores the step's KV of this layer and attends; `[num_tokens, hidden_size]` -> the same shape."""
+    def __call__(
+        self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv, rows: Tensor | None
+    ) -> Tensor:
+        """Stores the step's KV of this layer and attends.
+
+        Args:
+            x: `[num_tokens, hidden_size]`.
+            rotations: of `RotaryEmbedding`.
+            batch: where the tokens belong.
+            paged_kv: the pool.
+            rows: the tokens whose output is wanted, or None for all.
+
+        Returns:
+            `[len(rows), hidden_size]`.
+        """
         heads = self._qkv(x).view(len(x), -1, self._head_dim)  # [num_tokens, num_heads + 2 * kv_heads, head_dim]
         rotate_(heads[:, : self._num_heads + self._kv_heads], rotations)
         kv = heads[:, self._num_heads :].view(len(x), 2, self._kv_heads, -1)
@@ -44,7 +57,8 @@ class Attention:
             span.attend(self._layer, queries[span.first : span.last], kv[span.first : span.last], paged_kv)
             for span in batch.spans
         ]
-        return self._out(torch.cat(attended).reshape(len(x), -1))
+        heads_out = torch.cat(attended).view(len(x), -1)  # [num_tokens, num_heads * head_dim]
+        return self._out(heads_out if rows is None else heads_out.index_select(0, rows))
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """`{prefix}.q_proj`, `.k_proj`, `.v_proj`, `.o_proj`."""

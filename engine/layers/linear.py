@@ -15,7 +15,7 @@ from engine.weights import TensorOptions, TensorSlot
 #   (weight @ x.T).T        us  454    324    338    373    382    547    558
 #   weight @ x (vector)     us  303
 # Smaller weights (512 x 512) break even at 32 tokens.
-MAX_TRANSPOSED_TOKENS = 24
+MAX_TRANSPOSED_TOKENS = 32
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -24,10 +24,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     is_fast_as_is = x.dtype != torch.bfloat16 or x.device.type != "cpu" or not 0 < num_tokens <= MAX_TRANSPOSED_TOKENS
     if is_fast_as_is:
         return F.linear(x, weight, bias)
-    if num_tokens == 1:
-        out = torch.mv(weight, x[0])[None]
-    else:
-        out = torch.mm(weight, x.t()).t().contiguous()
+    out = torch.mv(weight, x[0])[None] if num_tokens == 1 else torch.mm(weight, x.t()).t().contiguous()
     return out if bias is None else out.add_(bias)
 
 

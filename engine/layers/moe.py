@@ -2,9 +2,9 @@
 
 The routed experts are computed in one of two ways over the same memory:
 
-    wide      two GEMMs over all experts at once; the routing weights, zero for experts a token does not go to,
-              multiply the activations in between. Reads every weight once, computes num_experts / top_k times
-              more than needed.
+    wide      one GEMM and one batched GEMM over all experts at once; the routing weights, zero for experts a token
+              does not go to, multiply the activations in between. Reads every weight once, computes
+              num_experts / top_k times more than needed.
     grouped   tokens sorted by expert, then expert by expert for those that are hit. Computes only what is needed,
               at the cost of sorting and of a few calls per expert.
 """
@@ -67,15 +67,14 @@ class RoutedExperts:
 
     Attributes:
         gate_up: `[num_experts, 2 * intermediate_size, hidden_size]`.
-        down: `[hidden_size, num_experts, intermediate_size]`, so that all experts together are one projection from
-            `num_experts * intermediate_size` for the wide way.
+        down: `[num_experts, hidden_size, intermediate_size]`.
     """
 
     def __init__(self, hidden_size: int, moe: MoeConfig, options: TensorOptions) -> None:
         self._num_experts = moe.num_experts
         self._top_k = moe.top_k
         self.gate_up = options.empty(moe.num_experts, 2 * moe.intermediate_size, hidden_size)
-        self.down = options.empty(hidden_size, moe.num_experts, moe.intermediate_size)
+        self.down = options.empty(moe.num_experts, hidden_size, moe.intermediate_size)
 
     def __call__(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum of each token's experts.
@@ -101,7 +100,9 @@ class RoutedExperts:
         spread = x.new_zeros(num_tokens, self._num_experts).scatter_(1, experts, weights)
         gate_up = linear(x, self.gate_up.view(-1, hidden_size)).view(num_tokens, self._num_experts, -1)
         hidden = gated_silu(gate_up).mul_(spread[..., None])  # [num_tokens, num_experts, intermediate_size]
-        return linear(hidden.view(num_tokens, -1), self.down.view(hidden_size, -1))
+        # Weights on the left: oneDNN repacks what stands on the right, see `engine.layers.linear`.
+        by_expert = torch.bmm(self.down, hidden.permute(1, 2, 0))  # [num_experts, hidden_size, num_tokens]
+        return by_expert.sum(0).t().contiguous()
 
     def grouped(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """As `__call__`, one expert after the other. Waits for a GPU, whose routing decides what is launched."""
@@ -118,7 +119,7 @@ class RoutedExperts:
                 hidden = gated_silu(linear(x.index_select(0, rows), self.gate_up[expert]))
                 hidden.mul_(weights[begin:end])
                 # A token occurs once per expert, so the order of additions is fixed on every device.
-                out.index_add_(0, rows, linear(hidden, self.down[:, expert]))
+                out.index_add_(0, rows, linear(hidden, self.down[expert]))
             begin = end
         return out
 
@@ -128,4 +129,4 @@ class RoutedExperts:
             gate, up = self.gate_up[expert].chunk(2)
             yield TensorSlot((f"{prefix}.{expert}.gate_proj.weight",), gate)
             yield TensorSlot((f"{prefix}.{expert}.up_proj.weight",), up)
-            yield TensorSlot((f"{prefix}.{expert}.down_proj.weight",), self.down[:, expert])
+            yield TensorSlot((f"{prefix}.{expert}.down_proj.weight",), self.down[expert])

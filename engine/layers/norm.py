@@ -28,7 +28,7 @@ class RmsNorm:
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, hidden_size]` -> the same shape."""
         wide = x.float()
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # [num_tokens, 1]
+        norm: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # [num_tokens, 1]
         scale = norm.square_().div_(self._hidden_size).add_(self._eps).rsqrt_()
         return (wide * scale).to(x.dtype).mul_(self.weight)
 

@@ -16,6 +16,7 @@ from router.http.chat_response import ChatCompletion, ChatCompletionChunk
 from router.http.errors import document_errors
 from router.http.openapi import schema_ref
 from router.http.prepare import ChatPreparer, PreparedChat
+from router.intake import Intake
 from router.text.stream import TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -32,7 +33,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 def chat_completions_router(config: RouterConfig, dispatcher: Dispatcher, codec: TextCodec) -> APIRouter:
     """The route that answers conversations."""
     router = APIRouter(tags=["chat"])
-    preparer = ChatPreparer(codec, config.served_model_name, config.max_model_len)
+    preparer = ChatPreparer(codec, Intake(codec, config.served_model_name, config.max_model_len))
 
     def open_answer(prepared: PreparedChat) -> TextGeneration:
         return TextGeneration(

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from core.errors import InvalidRequestError
 from core.sampling import MAX_SEED, MAX_TEMPERATURE
-from router.http.describe import describe, shorten
+from router.describe import describe, shorten
 from router.http.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS, without_unsupported
 
 MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from core.errors import UnknownModelError
 from router.config import RouterConfig
-from router.http.describe import describe
+from router.describe import describe
 from router.http.errors import document_errors
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.errors import InvalidRequestError
-from router.http.describe import describe
+from router.describe import describe
 
 Neutral = Callable[[Any], bool]
 

@@ -75,6 +75,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         return self._intake.request(
             uuid.uuid4().hex,
             await self._prompt(request),
+            prompt_param="prompt",
             sampling=sampling_from_proto(request.sampling),
             max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
             stop_token_ids=request.stop_token_ids,

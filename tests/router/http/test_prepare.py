@@ -7,6 +7,7 @@ import pytest
 from core.errors import ContextLengthError
 from router.http.chat_request import parse_chat_request
 from router.http.prepare import INLINE_CHARS, ChatPreparer
+from router.intake import Intake
 from router.text.tokenizer import TextCodec
 from tests.router.http.serving import MODEL
 
@@ -23,7 +24,7 @@ async def test_long_prompt_is_tokenized_off_the_event_loop(
 
     monkeypatch.setattr(codec, "encode_chat", encode_chat)
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x" * num_chars}]}
-    prepared = await ChatPreparer(codec, MODEL, 100_000).prepare("id", parse_chat_request(body))
+    prepared = await ChatPreparer(codec, Intake(codec, MODEL, 100_000)).prepare("id", parse_chat_request(body))
     assert len(prepared.generation.prompt) == num_chars + len("<user><assistant>")
     assert (threads == [threading.get_ident()]) is inline
 

@@ -1,0 +1,49 @@
+"""Small real objects that tests of several packages need."""
+
+from core.events import ReturnedWork, TokenEvent
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment
+from core.sampling import SamplingParams
+from engine.kv.layout import KvLayout
+from engine.kv.pool import BlockPool
+
+PREFILL = WorkerEndpoint(WorkerId("prefill-0", 1), "127.0.0.1:1")
+DECODE = WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2")
+STOP_TOKEN = 9
+
+
+def small_pool(num_blocks: int, block_tokens: int = 4) -> BlockPool:
+    """A pool whose blocks are a few bytes."""
+    return BlockPool(KvLayout(1, 1, block_tokens, 2, "float32"), num_blocks)
+
+
+def assignment(
+    handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8, *, first_position: int = 0
+) -> Assignment:
+    """An assignment from the standard prefill to the standard decode worker."""
+    return Assignment(
+        handoff_id=handoff_id,
+        prompt=tuple(range(1, num_prompt_tokens + 1)),
+        first_position=first_position,
+        max_new_tokens=max_new_tokens,
+        sampling=SamplingParams(temperature=0.0),
+        stop_token_ids=frozenset({STOP_TOKEN}),
+        prefill=PREFILL,
+        decode=DECODE,
+    )
+
+
+class ListOutbox:
+    """An outbox that keeps everything in order."""
+
+    def __init__(self) -> None:
+        self.tokens: list[TokenEvent] = []
+        self.returns: list[ReturnedWork] = []
+
+    def token(self, router_id: str, event: TokenEvent) -> None:
+        assert router_id
+        self.tokens.append(event)
+
+    def returned(self, router_id: str, work: ReturnedWork) -> None:
+        assert router_id
+        self.returns.append(work)
