@@ -60,25 +60,28 @@ def draw_token(logits: Floats, params: SamplingParams, u: float) -> int:
         params: not greedy.
         u: in [0, 1).
     """
-    scaled = (logits - logits.max()) / np.float32(max(params.temperature, MIN_TEMPERATURE))
-    total = np.exp(scaled).sum(dtype=np.float64)
-    for depth in (HEAD_DEPTH, np.inf):
-        token_ids, cumulative = _head(scaled, depth)
-        is_whole = len(token_ids) == len(logits)
-        index = _quantile(cumulative, float(total), params, u, is_whole=is_whole)
+    depths = (logits.max() - logits) / np.float32(max(params.temperature, MIN_TEMPERATURE))  # [vocab_size], from 0
+    total = float(np.exp(-depths).sum(dtype=np.float64))
+    for limit in (HEAD_DEPTH, np.inf):
+        token_ids, cumulative = _head(depths, limit)
+        index = _quantile(cumulative, total, params, u, is_whole=len(token_ids) == len(logits))
         if index is not None:
             return int(token_ids[index])
     raise AssertionError("the whole vocabulary always holds the quantile")
 
 
-def _head(scaled: Floats, depth: float) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """Token ids with `scaled >= -depth`, likeliest first, and their cumulative unnormalised probabilities.
+def _head(depths: Floats, limit: float) -> tuple[Ints, npt.NDArray[np.float64]]:
+    """Token ids no deeper than `limit`, likeliest first, and their cumulative unnormalised probabilities.
 
-    Whatever the depth, it is the beginning of the same order, so a deeper head only adds to its end.
+    Whatever the limit, it is the beginning of the same order, so a higher one only adds to its end.
     """
-    token_ids = np.flatnonzero(scaled >= -depth)
-    token_ids = token_ids[np.argsort(-scaled[token_ids], kind="stable")]  # stable: ties stay in order of id
-    return token_ids, np.exp(scaled[token_ids]).cumsum(dtype=np.float64)
+    token_ids = np.flatnonzero(depths <= limit)
+    # The bits of floats from zero up order like the floats. With the id below them all keys differ, so numpy's
+    # vectorised sort, which is not stable, has one result; several times as fast as a stable argsort.
+    keys = depths[token_ids].view(np.uint32).astype(np.uint64) << np.uint64(32) | token_ids.astype(np.uint64)
+    keys.sort()
+    token_ids = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    return token_ids, np.exp(-depths[token_ids]).cumsum(dtype=np.float64)
 
 
 def _quantile(
@@ -90,18 +93,21 @@ def _quantile(
     [  u * mass of this part  )
     """
     num_kept = len(cumulative)
-    if params.top_k and (params.top_k <= num_kept or is_whole):
+    if params.top_k:
+        if params.top_k > num_kept and not is_whole:
+            return None
         num_kept = min(params.top_k, num_kept)
         total = float(cumulative[num_kept - 1])
-    elif params.top_k:
-        return None
+        is_whole = True  # what lies beyond is filtered out
+    target = u * total
     if params.top_p < 1.0:
-        cut = int(np.searchsorted(cumulative[:num_kept], params.top_p * total))  # first with cumulative >= target
+        cut = int(np.searchsorted(cumulative[:num_kept], params.top_p * total))  # first whose sum reaches top_p
         if cut >= num_kept and not is_whole:
             return None
         num_kept = min(cut + 1, num_kept)
-        total = float(cumulative[num_kept - 1])
-    index = int(np.searchsorted(cumulative[:num_kept], u * total, side="right"))  # first with cumulative > target
+        target = u * float(cumulative[num_kept - 1])
+        is_whole = True
+    index = int(np.searchsorted(cumulative[:num_kept], target, side="right"))  # first whose sum exceeds the target
     if index >= num_kept and not is_whole:
         return None
-    return min(index, num_kept - 1)  # rounding of sums may leave a target just above the last
+    return min(index, num_kept - 1)  # rounding may leave the target just above the last sum

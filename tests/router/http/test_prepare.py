@@ -32,7 +32,7 @@ async def test_long_prompt_is_tokenized_off_the_event_loop(
 async def test_prompt_may_fill_the_context_but_for_one_token(codec: TextCodec) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
     num_prompt_tokens = len("<user>x<assistant>")
-    fits = ChatPreparer(codec, MODEL, num_prompt_tokens + 1)
+    fits = ChatPreparer(codec, Intake(codec, MODEL, num_prompt_tokens + 1))
     assert (await fits.prepare("id", parse_chat_request(body))).generation.max_tokens == 1
     with pytest.raises(ContextLengthError, match=f"{num_prompt_tokens} tokens"):
-        await ChatPreparer(codec, MODEL, num_prompt_tokens).prepare("id", parse_chat_request(body))
+        await ChatPreparer(codec, Intake(codec, MODEL, num_prompt_tokens)).prepare("id", parse_chat_request(body))
