@@ -3,10 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
-PACKAGES := core engine kvtransfer prefill_worker decode_worker worker router deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check format lint types imports proto proto-check clean
+.PHONY: help setup serve test check static format lint types imports proto proto-check lock clean
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,7 +26,9 @@ serve: setup ## Start a cluster with the demo model, ask it one question, serve 
 test: setup ## Run all tests.
 	$(BIN)/python -m pytest
 
-check: format lint types imports proto-check test ## What CI runs.
+check: static test ## What CI runs: formatting, lint, types, imports, generated code, tests.
+
+static: format lint types imports proto-check ## All of that but the tests.
 
 format: setup
 	$(BIN)/ruff format --check .
@@ -47,6 +48,9 @@ proto: setup ## Regenerate proto/gen from proto/baton.
 
 proto-check: setup
 	$(BIN)/python -m pytest -q tests/test_proto_drift.py
+
+lock: setup ## Write the versions installed now to constraints.txt.
+	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new && mv constraints.new constraints.txt
 
 clean: ## Remove what setup made.
 	rm -rf $(VENV)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from core.errors import BatonError, ConfigError, InvalidRequestError
+from deploy.commands.bench import bench_app
 from deploy.commands.chat import chat
 from deploy.commands.down import down
 from deploy.commands.model import model_app
@@ -27,6 +28,7 @@ app.command()(status)
 app.command()(chat)
 app.command()(down)
 app.add_typer(model_app, name="model")
+app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from deploy.cores import cores_of_worker
 from deploy.ray_cluster import start_ray
 from deploy.status_client import get_status
 from router.config import RouterConfig
+from router.process import bind_http
 from router.text.tokenizer import TextCodec
 from worker.config import WorkerConfig
 
@@ -48,6 +49,7 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         BatonError: what kept it from starting.
     """
     router_config = router_settings(config, model_dir)
+    check_ports(router_config)
     num_workers = config.prefill + config.decode
     say("starting Ray")
     with start_ray(num_workers) as ray_cluster:
@@ -88,6 +90,19 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
     )
+
+
+def check_ports(config: RouterConfig) -> None:
+    """Makes sure, before anything is started, that the router will be able to listen.
+
+    Raises:
+        ConfigError: a port is taken; names the flag.
+    """
+    bind_http(config.host, config.port).close()
+    try:
+        socket.create_server((config.host, config.grpc_port)).close()
+    except OSError as error:
+        raise ConfigError(f"gRPC port {config.grpc_port} is taken; choose another with --grpc-port") from error
 
 
 def free_port(host: str) -> int:

@@ -1,13 +1,20 @@
 """Settings of `baton serve`, validated on construction; its flags are made from these fields."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from router.config import MAX_PORT
 
 DEMO_NAME = "demo"
 FIRST_QUESTION = "What is the capital of France?"
+POSITIVE = (
+    "block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "request_timeout_s",
+    "max_body_mb",
+)  # fmt: skip
+CHOICES = {"dtype": ("auto", "float32", "bfloat16", "float16"), "device": ("cpu", "cuda")}
 
 
 def flag(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of the field, as with dataclasses.field
@@ -45,17 +52,26 @@ class ServeConfig:
         for name in ("prefill", "decode"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name} is {getattr(self, name)}; at least one worker of each role is needed")
-        for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens", "request_timeout_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be positive")
-        if self.max_body_mb <= 0:
-            raise ConfigError(f"--max-body-mb is {self.max_body_mb}; it must be positive")
+        for name in POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
+        self._check_ports()
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"--{name} is {value!r}; it must be one of {', '.join(choices)}")
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
             )
-        if self.device not in ("cpu", "cuda"):
-            raise ConfigError(f"--device is {self.device!r}; it must be cpu or cuda")
+
+    def _check_ports(self) -> None:
+        for name, port in (("port", self.port), ("grpc-port", self.effective_grpc_port)):
+            if not 0 <= port <= MAX_PORT:
+                raise ConfigError(f"--{name} is {port}; a port is between 0 and {MAX_PORT}")
+        if self.port == self.effective_grpc_port != 0:
+            raise ConfigError(f"--grpc-port is {self.port}, as is --port; HTTP and gRPC need a port each")
 
     @property
     def model_name(self) -> str:

@@ -9,6 +9,8 @@ import psutil
 
 from core.errors import ConfigError, UnavailableError
 
+START_TOLERANCE_S = 2.0  # boot time is known in whole seconds; no pid comes round again so soon
+
 
 def runs_dir() -> Path:
     """Where the records are; `XDG_CACHE_HOME` is respected."""
@@ -22,7 +24,7 @@ class RunRecord:
 
     Attributes:
         pid: of the process.
-        started_s: when it started, seconds since the epoch; with the pid it names one process for certain.
+        started_s: when it started, seconds after boot; with the pid it names one process for certain.
         url: of the HTTP API.
         grpc_address: `host:port` of the gRPC services.
         model: served model name.
@@ -45,7 +47,8 @@ class RunRecord:
         """The process, if it is still that one and runs."""
         try:
             process = psutil.Process(self.pid)
-            is_same = process.create_time() == self.started_s and process.status() != psutil.STATUS_ZOMBIE
+            drift_s = abs(started_after_boot_s(process) - self.started_s)
+            is_same = drift_s < START_TOLERANCE_S and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
         return process if is_same else None
@@ -65,7 +68,17 @@ class RunRecord:
 def record_of_this_process(*, url: str, grpc_address: str, model: str, log_dir: str) -> RunRecord:
     """A record of the calling process."""
     process = psutil.Process()
-    return RunRecord(process.pid, process.create_time(), url, grpc_address, model, log_dir)
+    return RunRecord(process.pid, started_after_boot_s(process), url, grpc_address, model, log_dir)
+
+
+def started_after_boot_s(process: psutil.Process) -> float:
+    """When a process started. Unlike its time of day this does not move when the system's clock is set.
+
+    Raises:
+        psutil.NoSuchProcess: it has ended.
+    """
+    started_s: float = process.create_time() - psutil.boot_time()
+    return started_s
 
 
 def running_clusters() -> list[RunRecord]:
@@ -74,13 +87,15 @@ def running_clusters() -> list[RunRecord]:
     for path in sorted(runs_dir().glob("*.json")) if runs_dir().is_dir() else []:
         try:
             record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
+            is_running = record.process() is not None
+        except FileNotFoundError:
+            continue  # removed by its cluster meanwhile
         except (ValueError, TypeError):
-            path.unlink(missing_ok=True)
-            continue
-        if record.process() is None:
-            record.remove()
-        else:
+            is_running = False
+        if is_running:
             records.append(record)
+        else:
+            path.unlink(missing_ok=True)
     return sorted(records, key=lambda record: record.started_s)
 
 

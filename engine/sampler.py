@@ -26,7 +26,8 @@ Ints = npt.NDArray[np.int64]
 
 def uniform(seed: int, position: int) -> float:
     """The random number in [0, 1) of a position (of the answer) under a seed; 53 random bits."""
-    return float(np.random.Generator(np.random.Philox(key=seed, counter=position)).random())
+    # Raw bits: numpy promises them for all versions, but not what a Generator makes of them.
+    return (np.random.Philox(key=seed, counter=position).random_raw() >> 11) * 2.0**-53
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
@@ -62,12 +63,19 @@ def draw_token(logits: Floats, params: SamplingParams, u: float) -> int:
     """
     depths = (logits.max() - logits) / np.float32(max(params.temperature, MIN_TEMPERATURE))  # [vocab_size], from 0
     total = float(np.exp(-depths).sum(dtype=np.float64))
-    for limit in (HEAD_DEPTH, np.inf):
+    for limit in (_first_limit(depths, params.top_k), np.inf):
         token_ids, cumulative = _head(depths, limit)
         index = _quantile(cumulative, total, params, u, is_whole=len(token_ids) == len(logits))
         if index is not None:
             return int(token_ids[index])
     raise AssertionError("the whole vocabulary always holds the quantile")
+
+
+def _first_limit(depths: Floats, top_k: int) -> float:
+    """A depth that probably holds the draw; with top-k, one that surely does: that of the k-th token."""
+    if 0 < top_k < len(depths):
+        return float(np.partition(depths, top_k - 1)[top_k - 1])
+    return HEAD_DEPTH
 
 
 def _head(depths: Floats, limit: float) -> tuple[Ints, npt.NDArray[np.float64]]:

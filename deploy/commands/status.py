@@ -13,9 +13,10 @@ from deploy.run_record import find_cluster
 from deploy.status_client import get_status
 
 COLUMNS = (
-    "worker", "role", "address", "prompts", "tokens left", "running", "incoming",
-    "blocks free/run/lease/quar", "prompt tok", "decode tok", "handoffs out/in",
+    "worker", "role", "queued", "tokens", "running", "incoming",
+    "free", "held", "leased", "quarant.", "prompt tok", "decode tok", "sent", "received",
 )  # fmt: skip
+PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
 
 
 def status(
@@ -29,7 +30,8 @@ def status(
     if as_json:
         typer.echo(json.dumps(status_as_dict(answer), indent=2))
     else:
-        print_status(answer, Console())
+        console = Console()
+        print_status(answer, console if console.is_terminal else Console(width=PIPE_WIDTH))
 
 
 def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
@@ -51,14 +53,17 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
         table.add_row(
             hello.endpoint.worker.name,
             common_pb2.Role.Name(hello.role).removeprefix("ROLE_").lower(),
-            hello.endpoint.address,
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",
             f"{load.running_sequences}",
             f"{load.incoming_handoffs}",
-            f"{load.blocks_free}/{load.blocks_running}/{load.blocks_leased}/{load.blocks_quarantined}",
+            f"{load.blocks_free}",
+            f"{load.blocks_running}",
+            f"{load.blocks_leased}",
+            f"{load.blocks_quarantined}",
             f"{load.prompt_tokens_computed}",
             f"{load.decode_tokens_computed}",
-            f"{load.handoffs_sent}/{load.handoffs_received}",
+            f"{load.handoffs_sent}",
+            f"{load.handoffs_received}",
         )
     console.print(table)

@@ -21,9 +21,13 @@ from engine.layers.mlp import GatedMlp, gated_silu
 from engine.layers.router import ExpertRouter
 from engine.weights import TensorOptions, TensorSlot
 
-# Up to here a GEMM is bound by reading its weights, so computing too much of it costs little. Measured on one
-# AVX-512/AMX core with 16 experts, top-4: wide is faster up to 32 tokens, equal at 64, slower above.
-MAX_WIDE_TOKENS = 48
+# Up to about here a GEMM is bound by reading its weights, so computing too much of it costs little. Measured on one
+# AVX-512/AMX core in bfloat16, us a layer, wide / grouped:
+#   tokens                                     1           4           8          32          64
+#   16 experts of 256, top-4, hidden 512   1323/519   1394/1703   1506/2274   1983/2752   3636/3037
+#   4 experts of 1536, top-2, hidden 576   1821/1222  2069/2287   2131/2514   3001/2998   4514/3878
+#   64 experts of 512, top-6, hidden 1024  16102/2271 16739/7832  17361/12636 23416/24227 38481/25890
+MAX_WIDE_TOKENS = 32
 
 
 class MoeMlp:

@@ -1,0 +1,136 @@
+"""A cluster as a user starts it: the `baton` command in a process of its own, reached over its ports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openai
+import psutil
+
+BATON = Path(sys.executable).parent / "baton"
+START_TIMEOUT_S = 180.0
+STOP_TIMEOUT_S = 60.0
+WAIT_S = 60.0
+
+
+def baton(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a `baton` command to its end."""
+    return subprocess.run([BATON, *arguments], capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+@dataclass
+class ServedCluster:
+    """A running `baton serve`."""
+
+    process: subprocess.Popen[str]
+    output: list[str]
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.port + 1}"
+
+    def sdk(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=WAIT_S)
+
+    def status(self) -> dict[str, Any]:
+        """What `baton status --json` says."""
+        finished = baton("status", "--json", "--port", str(self.port))
+        assert finished.returncode == 0, finished.stderr
+        answer: dict[str, Any] = json.loads(finished.stdout)
+        return answer
+
+    def loads(self, role: str) -> list[dict[str, Any]]:
+        """The load of every worker in a role."""
+        return [worker["load"] for worker in self.status()["workers"] if worker["hello"]["role"] == role]
+
+    def total(self, role: str, field: str) -> int:
+        return sum(int(load[field]) for load in self.loads(role))
+
+    def wait_until(self, is_true: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+        """Waits until something holds of all workers' loads; fails with the last of them."""
+        deadline_s = time.monotonic() + WAIT_S
+        while True:
+            loads = [worker["load"] for worker in self.status()["workers"]]
+            if is_true(loads):
+                return loads
+            assert time.monotonic() < deadline_s, f"still: {loads}"
+
+    def wait_until_all_free(self) -> list[dict[str, Any]]:
+        """Waits until no worker holds a block."""
+        return self.wait_until(lambda loads: all(load["blocks_free"] == load["blocks_total"] for load in loads))
+
+    def worker_process(self, name: str) -> psutil.Process:
+        """The process that listens at a worker's address."""
+        (worker,) = [w for w in self.status()["workers"] if w["hello"]["endpoint"]["worker"]["name"] == name]
+        port = int(worker["hello"]["endpoint"]["address"].rpartition(":")[2])
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            for connection in process.net_connections(kind="tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return process
+        raise AssertionError(f"nobody listens at port {port}")
+
+    def stop_with(self, stop: Callable[[], object]) -> list[psutil.Process]:
+        """Stops it; returns processes of it that are left, which must be none."""
+        processes = psutil.Process(self.process.pid).children(recursive=True)
+        assert len(processes) > 3, "Ray, a router and workers run"
+        stop()
+        assert self.process.wait(STOP_TIMEOUT_S) == 0
+        return psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)[1]
+
+    def interrupt(self) -> None:
+        """Ctrl-C: the terminal sends it to the whole process group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def close(self) -> None:
+        """Ends it by force if a test left it running."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def serve(port: int, *flags: str) -> ServedCluster:
+    """Starts `baton serve` and waits until it says that it serves."""
+    process = subprocess.Popen(
+        [BATON, "serve", "--port", str(port), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    cluster = ServedCluster(process, [], port)
+    try:
+        read_until(process, "Ctrl-C stops it", cluster.output)
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+def read_until(process: subprocess.Popen[str], word: str, lines: list[str]) -> None:
+    """Collects a process's lines up to the one that holds a word; a process that takes too long is killed."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
+    watchdog.start()
+    try:
+        while not (lines and word in lines[-1]):
+            line = process.stdout.readline()
+            assert line, f"it ended: {''.join(lines)}"
+            lines.append(line)
+    finally:
+        watchdog.cancel()

@@ -1,0 +1,16 @@
+from core.ids import WorkerId, handoff_id
+
+
+def test_later_incarnation_supersedes_earlier_of_the_same_name() -> None:
+    assert WorkerId("p0", 2).supersedes(WorkerId("p0", 1))
+    assert not WorkerId("p0", 1).supersedes(WorkerId("p0", 2))
+    assert not WorkerId("p0", 1).supersedes(WorkerId("p0", 1))
+    assert not WorkerId("p1", 2).supersedes(WorkerId("p0", 1))
+
+
+def test_text_names_worker_and_incarnation() -> None:
+    assert str(WorkerId("p0", 3)) == "p0@3"
+
+
+def test_attempts_of_a_request_have_different_handoffs() -> None:
+    assert len({handoff_id("r", 0), handoff_id("r", 1), handoff_id("s", 0)}) == 3
