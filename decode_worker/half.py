@@ -62,11 +62,13 @@ class DecodeHalf:
     # --- orders from routers
 
     def assign(self, router_id: str, assignment: Assignment) -> None:
-        """Announces a handoff; blocks are reserved when its source begins."""
+        """Announces a handoff; blocks are reserved when its source begins. A second announcement changes nothing."""
         handoff_id = assignment.handoff_id
         if handoff_id in self._ended:
             return  # the source was faster: its first token ended the answer
         sequence = self._sequences.setdefault(handoff_id, Sequence(handoff_id, TargetState.ANNOUNCED))
+        if sequence.assignment is not None:
+            return
         sequence.router_id, sequence.assignment = router_id, assignment
         if sequence.state is TargetState.BEGUN:
             sequence.move(TargetEvent.ASSIGN)
@@ -124,7 +126,8 @@ class DecodeHalf:
         for sequence in list(self._sequences.values()):
             is_from_dead = sequence.source is not None and worker.supersedes(sequence.source)
             if is_from_dead and sequence.state is not TargetState.RUNNING:
-                self._return(sequence, "source_lost", f"worker {sequence.source} died before its KV was here")
+                if sequence.state is not TargetState.QUARANTINED:  # given back or cancelled long ago
+                    self._return(sequence, "source_lost", f"worker {sequence.source} died before its KV was here")
                 self.source_ended(sequence.handoff_id)
 
     # --- the engine's step

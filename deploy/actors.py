@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from core.errors import BatonError
+from core.errors import BatonError, InternalError
 from core.ids import WorkerEndpoint
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
@@ -22,7 +22,10 @@ from worker.config import WorkerConfig
 if TYPE_CHECKING:
     from worker.process import WorkerProcess
 
+CRASH_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+logger = logging.getLogger(__name__)
 
 
 def configure_logging() -> None:
@@ -82,8 +85,11 @@ class RouterActor:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve(config))
-        except BatonError as error:
-            self._started.set_result(error)
+        except Exception as error:
+            logger.exception("the router ended")
+            if self._started.done():
+                os._exit(CRASH_EXIT_CODE)  # a dead router must not look alive: Ray starts another
+            self._started.set_result(error if isinstance(error, BatonError) else InternalError(repr(error)))
 
     async def _serve(self, config: RouterConfig) -> None:
         async with run_router(config) as addresses:

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from core.errors import BatonError, ConfigError, UnavailableError
 from core.ids import WorkerEndpoint
 from deploy.actors import RouterActor, WorkerActor
+from deploy.processes import wait_ended
 from router.config import RouterConfig
 from router.process import RouterAddresses
 from worker.config import WorkerConfig
@@ -158,8 +159,7 @@ def start_ray(num_workers: int) -> Iterator[RayCluster]:
 
 def end_leftovers(processes: list[psutil.Process]) -> None:
     """Makes sure that processes of ours have ended; normally Ray has seen to it."""
-    _, alive = psutil.wait_procs(processes, timeout=LEFTOVER_TIMEOUT_S)
-    for process in alive:
+    for process in wait_ended(processes, LEFTOVER_TIMEOUT_S):
         logger.warning("killing left-over process %d", process.pid)
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

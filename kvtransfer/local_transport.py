@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from core.errors import HandoffError
 from core.ids import WorkerId
 from engine.kv.pool import BlockPool
@@ -40,6 +43,11 @@ class LocalTransport:
         """See `Transport.add_peer`."""
         if metadata != str(peer).encode() or peer not in self._neighbours:
             raise HandoffError(f"worker {peer} does not live in this process; use the NIXL transport")
+        theirs, mine = self._neighbours[peer].layout.block_bytes, self._pool.layout.block_bytes
+        if theirs != mine:
+            raise HandoffError(
+                f"worker {peer} has blocks of {theirs} bytes, this one {mine}; start both with the same settings"
+            )
         self._peers.add(peer)
 
     def remove_peer(self, peer: WorkerId) -> None:
@@ -48,11 +56,13 @@ class LocalTransport:
 
     def post_write(self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int]) -> FinishedWrite:
         """Copies at once."""
-        if peer not in self._peers:
+        target = self._neighbours.get(peer)
+        if peer not in self._peers or target is None:
             raise HandoffError(f"worker {peer} is not connected; the request is placed again")
-        target = self._neighbours[peer].tensor
+        if max(remote_ids) >= target.num_blocks:
+            raise HandoffError(f"worker {peer} has no block {max(remote_ids)}, only {target.num_blocks}")
         for local_id, remote_id in zip(local_ids, remote_ids, strict=True):
-            target[remote_id].copy_(self._pool.tensor[local_id])
+            bytes_of(target)[remote_id].copy_(bytes_of(self._pool)[local_id])
         return FinishedWrite()
 
     def progress(self) -> None:
@@ -61,3 +71,8 @@ class LocalTransport:
     def close(self) -> None:
         """Withdraws the pool from the neighbours."""
         self._neighbours.pop(self._worker, None)
+
+
+def bytes_of(pool: BlockPool) -> Tensor:
+    """A pool's memory without its types: `[num_blocks, block_bytes]` uint8, a view."""
+    return pool.tensor.view(torch.uint8).flatten(start_dim=1)

@@ -28,8 +28,9 @@ OnWritten = Callable[[HandoffError | None], None]
 
 @dataclass(slots=True)
 class OpenWrite:
-    """A write under way and whom to tell."""
+    """A write under way, to whom, and whom to tell."""
 
+    peer: WorkerId
     write: BlockWrite
     on_written: OnWritten
 
@@ -39,12 +40,15 @@ class BlockMover:
 
     Args:
         transport: used by this thread only, and closed by it.
+        on_crash: called from this thread when it ends by a defect of ours: no write is answered any more.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, on_crash: Callable[[], None]) -> None:
         self._transport = transport
+        self._on_crash = on_crash
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._open: list[OpenWrite] = []
+        self._leaving: set[WorkerId] = set()  # peers to forget when the last write to them has ended
         self._num_inbound = 0
         self._connecting_until_s = 0.0
         self._thread = threading.Thread(target=self._run, name="block-mover", daemon=True)
@@ -63,13 +67,16 @@ class BlockMover:
         return future
 
     def remove_peer(self, peer: WorkerId) -> None:
-        """Forgets a peer whose process is gone."""
-        self._jobs.put(lambda: self._transport.remove_peer(peer))
+        """Forgets a peer whose process is gone, as soon as no write to it is under way."""
+        self._jobs.put(lambda: self._remove_peer(peer))
 
     def write(
         self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
     ) -> None:
-        """Queues a write of blocks; `on_written` is called from this thread, exactly once, when it has ended."""
+        """Queues a write of blocks; `on_written` is called from this thread, exactly once, when it has ended.
+
+        Writes that have not ended at `close` are never answered.
+        """
         self._jobs.put(lambda: self._post(peer, local_ids, remote_ids, on_written))
 
     def expect_connection(self) -> None:
@@ -81,11 +88,18 @@ class BlockMover:
         self._jobs.put(lambda: setattr(self, "_num_inbound", num_inbound))
 
     def close(self) -> None:
-        """Ends the thread and closes the transport. Open writes are not waited for."""
+        """Ends the thread and closes the transport; the last call. Open writes are not waited for."""
         self._jobs.put(None)
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            logger.critical("the block mover died", exc_info=True)
+            self._on_crash()
+
+    def _serve(self) -> None:
         while (job := self._next_job()) is not None:
             job()
             self._poll_writes()
@@ -105,31 +119,50 @@ class BlockMover:
         return self._num_inbound > 0 or time.monotonic() < self._connecting_until_s
 
     def _add_peer(self, peer: WorkerId, metadata: bytes, future: Future[None]) -> None:
+        if not future.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
+        self._leaving.discard(peer)
         try:
             self._transport.add_peer(peer, metadata)
-            future.set_result(None)
         except HandoffError as error:
             future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    def _remove_peer(self, peer: WorkerId) -> None:
+        """A transport may not forget a peer under a write: it would say that the write has ended."""
+        if any(entry.peer == peer for entry in self._open):
+            self._leaving.add(peer)
+        else:
+            self._transport.remove_peer(peer)
 
     def _post(
         self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
     ) -> None:
+        if peer in self._leaving:
+            on_written(HandoffError(f"worker {peer} is gone; the request is placed again"))
+            return
         try:
             write = self._transport.post_write(peer, local_ids, remote_ids)
         except HandoffError as error:
             on_written(error)
             return
-        self._open.append(OpenWrite(write, on_written))
+        self._open.append(OpenWrite(peer, write, on_written))
 
     def _poll_writes(self) -> None:
         still_open = []
         for entry in self._open:
+            error = None
             try:
-                if entry.write.poll() is WriteState.IN_FLIGHT:
-                    still_open.append(entry)
-                else:
-                    entry.on_written(None)
-            except HandoffError as error:
-                logger.warning("%s", error)
+                is_open = entry.write.poll() is WriteState.IN_FLIGHT
+            except HandoffError as failure:
+                logger.warning("%s", failure)
+                is_open, error = False, failure
+            if is_open:
+                still_open.append(entry)
+            else:
                 entry.on_written(error)
         self._open = still_open
+        for peer in self._leaving - {entry.peer for entry in still_open}:
+            self._leaving.discard(peer)
+            self._transport.remove_peer(peer)

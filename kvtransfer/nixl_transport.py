@@ -55,20 +55,21 @@ class NixlWrite:
         try:
             state = self.agent.check_xfer_state(self.handle)
         except Exception as error:  # NIXL raises a family of C++ errors, one per backend status
-            self._release()
+            self.release()
             raise HandoffError(f"the NIXL write failed: {error}; the request is placed again") from error
         if state == "PROC":
             return WriteState.IN_FLIGHT
-        self._release()
+        self.release()
         if state != "DONE":
             raise HandoffError(f"the NIXL write ended in state {state!r}; the request is placed again")
         return WriteState.DONE
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Gives the request back; NIXL tries to call off one that is under way."""
         try:
             self.agent.release_xfer_handle(self.handle)
-        except Exception as error:  # noqa: BLE001 - the write has ended; a handle NIXL keeps costs only its memory
-            logger.warning("NIXL kept a finished transfer handle: %s", error)
+        except Exception as error:  # noqa: BLE001 - a handle that NIXL keeps costs only its memory
+            logger.warning("NIXL kept a transfer handle: %s", error)
 
 
 class NixlTransport:
@@ -104,13 +105,16 @@ class NixlTransport:
         if peer in self._peers:
             return
         theirs = self._unpack(peer, metadata)
+        name = self._load_agent(peer, metadata[METADATA_HEADER.size :])
+        if name != str(peer):
+            raise HandoffError(f"the metadata of worker {peer} is that of {name}; the request is placed again")
         try:
-            name = self._agent.add_remote_agent(metadata[METADATA_HEADER.size :])
             self._warm_up(name, theirs)
             self._peers[peer] = self._prepare(name, theirs)
-        except HandoffError:
-            raise
         except Exception as error:
+            self._forget_agent(name)
+            if isinstance(error, HandoffError):
+                raise
             raise HandoffError(f"NIXL could not connect to worker {peer}: {error}") from error
 
     def remove_peer(self, peer: WorkerId) -> None:
@@ -118,24 +122,22 @@ class NixlTransport:
         descriptors = self._peers.pop(peer, None)
         if descriptors is not None:
             self._agent.release_dlist_handle(descriptors)
-            self._agent.remove_remote_agent(str(peer))
+            self._forget_agent(str(peer))
 
     def post_write(self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int]) -> NixlWrite:
         """Posts one transfer request for all blocks given."""
         if peer not in self._peers:
             raise HandoffError(f"worker {peer} is not connected; the request is placed again")
+        sides = (
+            self._local,
+            np.asarray(local_ids, dtype=np.int32),
+            self._peers[peer],
+            np.asarray(remote_ids, dtype=np.int32),
+        )
         try:
-            handle = self._agent.make_prepped_xfer(
-                "WRITE",
-                self._local,
-                np.asarray(local_ids, dtype=np.int32),
-                self._peers[peer],
-                np.asarray(remote_ids, dtype=np.int32),
-            )
-            self._agent.transfer(handle)
+            return self._post(self._agent.make_prepped_xfer("WRITE", *sides))
         except Exception as error:
             raise HandoffError(f"NIXL could not write to worker {peer}: {error}") from error
-        return NixlWrite(self._agent, handle)
 
     def progress(self) -> None:
         """Collecting notifications makes UCX progress."""
@@ -165,18 +167,35 @@ class NixlTransport:
             )
             for pool in (self._geometry, theirs)
         ]
-        handle = self._agent.initialize_xfer("WRITE", *sides, agent_name)
-        self._agent.transfer(handle)
-        write = NixlWrite(self._agent, handle)
+        write = self._post(self._agent.initialize_xfer("WRITE", *sides, agent_name))
         deadline_s = time.monotonic() + WARM_UP_S
         while write.poll() is WriteState.IN_FLIGHT:
             if time.monotonic() > deadline_s:
+                write.release()
                 raise HandoffError(f"NIXL agent {agent_name} did not answer within {WARM_UP_S:g} s; is it stopped?")
             time.sleep(WARM_UP_POLL_S)
 
-    def _scratch_of(self, pool: PoolGeometry) -> Any:  # noqa: ANN401 - an opaque NIXL descriptor list
-        line = (pool.scratch_address, SCRATCH_BYTES, pool.device)
-        return self._agent.get_xfer_descs([line], pool.memory_type.decode())
+    def _post(self, handle: Any) -> NixlWrite:  # noqa: ANN401 - an opaque NIXL handle
+        """Starts a transfer request; releases it when it cannot be started."""
+        write = NixlWrite(self._agent, handle)
+        try:
+            self._agent.transfer(handle)
+        except BaseException:
+            write.release()
+            raise
+        return write
+
+    def _load_agent(self, peer: WorkerId, agent_metadata: bytes) -> str:
+        try:
+            return str(self._agent.add_remote_agent(agent_metadata), "utf-8")
+        except Exception as error:
+            raise HandoffError(f"NIXL could not connect to worker {peer}: {error}") from error
+
+    def _forget_agent(self, name: str) -> None:
+        try:
+            self._agent.remove_remote_agent(name)
+        except Exception as error:  # noqa: BLE001 - the peer is gone; what NIXL keeps of it costs only its memory
+            logger.warning("NIXL kept agent %s: %s", name, error)
 
     def _unpack(self, peer: WorkerId, metadata: bytes) -> PoolGeometry:
         if len(metadata) <= METADATA_HEADER.size:

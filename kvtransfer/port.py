@@ -12,7 +12,7 @@ class HandoffPort(Protocol):
     """Carries a source's orders to the target of a handoff. No method blocks.
 
     Every order but `abort` is answered exactly once, by the matching method of `HandoffSource`, on the thread that
-    owns the half.
+    owns the half, and never before the order has returned.
     """
 
     def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:

@@ -3,15 +3,17 @@
 Source (has the KV):
 
     NEW ──begin──> OPENING ──ready──> OPEN ──commit──> COMMITTING ──end──> CLOSED
-     │                │                 │
-     └──abandon──> CLOSED <──abandon────┴──abandon──> DRAINING ──end──> CLOSED     (a write is still in flight)
+    NEW, OPENING, OPEN ──abandon──> CLOSED
+    OPEN ──abandon in flight──> DRAINING ──end──> CLOSED     (a write still reads the blocks)
 
 Target (gets the KV):
 
-    ANNOUNCED ──begin──┐
-    (router first)     ├──> OPENING ──reserve──> RECEIVING ──commit──> RUNNING ──end──> CLOSED
-    BEGUN ──assign─────┘                             │
-    (source first)                                   └──abandon──> QUARANTINED ──source ended──> CLOSED
+    ANNOUNCED ──begin──> OPENING                             (the router's word came first)
+    BEGUN ──assign──> OPENING                                (the source's word came first)
+    OPENING ──reserve──> RECEIVING ──commit──> RUNNING ──end──> CLOSED
+    ANNOUNCED, BEGUN, OPENING, RUNNING ──abandon──> CLOSED
+    RECEIVING ──abandon──> QUARANTINED                       (the source may still write the blocks)
+    ANNOUNCED, BEGUN, OPENING, RECEIVING, QUARANTINED ──source ended──> CLOSED
 """
 
 from enum import Enum, auto

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from core.clock import Clock
-from core.errors import BatonError
+from core.errors import BatonError, HandoffError
 from core.events import ReturnedWork, TokenEvent
 from core.request import Assignment
 from engine.kv.accounting import BlockState
@@ -62,7 +62,12 @@ class PrefillHalf:
     # --- orders from routers
 
     def assign(self, router_id: str, assignment: Assignment) -> None:
-        """Queues a prompt. It starts when a step has room for it and the pool has blocks for all of it."""
+        """Queues a prompt. It starts when a step has room for it and the pool has blocks for all of it.
+
+        An attempt that is here already is not taken twice.
+        """
+        if assignment.handoff_id in self._prompts:
+            return
         prompt = Prompt(assignment, router_id)
         self._prompts[prompt.handoff_id] = prompt
         self._queued.append(prompt)
@@ -119,7 +124,10 @@ class PrefillHalf:
         prompt = self._prompts.get(handoff_id)
         if prompt is None or prompt.state is not SourceState.OPENING:
             return  # abandoned meanwhile; the abort is on its way to the target
-        assert len(block_ids) == len(prompt.block_ids), "source and target count the prompt's blocks alike"
+        if len(block_ids) != len(prompt.block_ids):
+            counts = f"{len(block_ids)} blocks for a prompt of {len(prompt.block_ids)}"
+            self._give_back(prompt, HandoffError.code, f"{prompt.target.worker} reserved {counts}")
+            return
         prompt.remote_ids = list(block_ids)
         prompt.move(SourceEvent.READY)
         self._send_ready_blocks(prompt)
@@ -148,6 +156,7 @@ class PrefillHalf:
         prompt.move(SourceEvent.END)
         if error is not None:
             self._return(prompt, error.code, error.message)
+            self._port.abort(prompt.handoff_id, prompt.target)  # a commit that got lost leaves the target waiting
         else:
             self.stats.num_sent += 1
             self.stats.exposed_s += self._clock.now_s() - prompt.computed_s

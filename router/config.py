@@ -1,11 +1,13 @@
 """Settings of a router process, validated on construction. Command-line flags come from these fields."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ConfigError
 
 MAX_PORT = 65535
+TIMEOUTS = ("request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,9 @@ class RouterConfig:
             value = getattr(self, name)
             if not 0 <= value <= MAX_PORT:
                 raise ConfigError(f"{name} is {value}; a port is between 0 and {MAX_PORT}")
-        for name in ("max_model_len", "max_body_bytes", "request_timeout_s", "max_attempts"):
+        for name in ("max_model_len", "max_body_bytes", "max_attempts", *TIMEOUTS):
             value = getattr(self, name)
-            if value <= 0:
-                raise ConfigError(f"{name} is {value}; it must be positive")
+            if not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}; it must be positive and finite")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")

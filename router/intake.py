@@ -92,7 +92,7 @@ class Intake:
         return SamplingParams(
             temperature=default.temperature if options.temperature is None else options.temperature,
             top_p=default.top_p if options.top_p is None else options.top_p,
-            top_k=default.top_k if options.top_k is None else options.top_k,
+            top_k=min(default.top_k if options.top_k is None else options.top_k, self._codec.vocab_size),
             # Drawn here, so that another worker can go on with a request whose worker died.
             seed=secrets.randbelow(MAX_SEED + 1) if options.seed is None else options.seed,
         )

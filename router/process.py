@@ -49,7 +49,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         CheckpointError: the model folder has no usable tokenizer.
         ConfigError: a port is taken, or `max_model_len` is over the model's context.
     """
-    codec = TextCodec.load(config.model_dir)
+    codec = load_codec(config)
     dispatcher = FleetDispatcher(
         request_timeout_s=config.request_timeout_s,
         placement_timeout_s=config.placement_timeout_s,
@@ -57,23 +57,39 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     )
     fleet = Fleet(uuid.uuid4().hex, SystemClock(), config.heartbeat_timeout_s, dispatcher)
     dispatcher.bind(fleet)
-    listener = bind_http(config.host, config.port)
     grpc_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateService(dispatcher, codec, intake), grpc_server)
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), grpc_server)
     control = ControlService(config.served_model_name, fleet, dispatcher)
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
-    grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
-    await grpc_server.start()
-    try:
-        async with serve_http(build_app(config, dispatcher, codec), listener):
-            http_port = listener.getsockname()[1]
-            logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
-            yield RouterAddresses(http_port, grpc_port)
-    finally:
-        await fleet.close()
-        await grpc_server.stop(STOP_GRACE_S)
+    # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(fleet.close)
+        listener = stack.enter_context(bind_http(config.host, config.port))
+        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
+        stack.push_async_callback(grpc_server.stop, STOP_GRACE_S)
+        await grpc_server.start()
+        await stack.enter_async_context(serve_http(build_app(config, dispatcher, codec), listener))
+        http_port = listener.getsockname()[1]
+        logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
+        yield RouterAddresses(http_port, grpc_port)
+
+
+def load_codec(config: RouterConfig) -> TextCodec:
+    """The model's tokenizer and chat template.
+
+    Raises:
+        CheckpointError: the model folder has no usable tokenizer.
+        ConfigError: `max_model_len` is over the model's context.
+    """
+    codec = TextCodec.load(config.model_dir)
+    if codec.context_length is not None and config.max_model_len > codec.context_length:
+        raise ConfigError(
+            f"max_model_len is {config.max_model_len}; the model's context is {codec.context_length} tokens: "
+            "lower --max-model-len"
+        )
+    return codec
 
 
 def bind_http(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from baton.v1 import common_pb2, worker_pb2
 
+from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
@@ -17,6 +18,7 @@ FINISH_FROM_PROTO = {
 FINISH_TO_PROTO = {reason: number for number, reason in FINISH_FROM_PROTO.items()}
 ROLE_FROM_PROTO = {common_pb2.ROLE_PREFILL: Role.PREFILL, common_pb2.ROLE_DECODE: Role.DECODE}
 ROLE_TO_PROTO = {role: number for number, role in ROLE_FROM_PROTO.items()}
+SAME_VERSION = "run the same version of Baton on routers and workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,18 @@ def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
 
 
 def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
-    """What a worker says of itself."""
+    """What a worker says of itself.
+
+    Raises:
+        ConfigError: a worker that says so can serve nothing here.
+    """
+    endpoint = endpoint_from_proto(message.endpoint)
+    role = ROLE_FROM_PROTO.get(message.role)
+    if role is None:
+        raise ConfigError(f"worker {endpoint.worker} says its role is number {message.role}; {SAME_VERSION}")
     return WorkerHello(
-        endpoint=endpoint_from_proto(message.endpoint),
-        role=ROLE_FROM_PROTO[message.role],
+        endpoint=endpoint,
+        role=role,
         role_epoch=message.role_epoch,
         fingerprint=message.model_fingerprint,
         layout=tuple((descriptor.name, value) for descriptor, value in message.layout.ListFields()),
@@ -92,12 +102,21 @@ def load_to_proto(load: WorkerLoad) -> worker_pb2.WorkerLoad:
 
 
 def report_from_proto(message: worker_pb2.StepReport) -> StepReport:
-    """One step's message."""
-    tokens = [
-        TokenEvent(t.handoff_id, t.position, t.token_id, FINISH_FROM_PROTO[t.finish_reason]) for t in message.tokens
-    ]
+    """One step's message.
+
+    Raises:
+        UnavailableError: it says something this router does not know.
+    """
+    tokens = [_token_from_proto(token) for token in message.tokens]
     returned = [ReturnedWork(w.handoff_id, w.code, w.message, w.retryable) for w in message.returned]
     return StepReport(tokens, returned, load_from_proto(message.load))
+
+
+def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
+    if message.finish_reason not in FINISH_FROM_PROTO:
+        raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
+    reason = FINISH_FROM_PROTO[message.finish_reason]
+    return TokenEvent(message.handoff_id, message.position, message.token_id, reason)
 
 
 def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.AttachRequest:

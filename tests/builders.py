@@ -1,11 +1,14 @@
 """Small real objects that tests of several packages need."""
 
+from collections.abc import Sequence
+
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment
 from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
+from engine.plan import SequenceSlice
 
 PREFILL = WorkerEndpoint(WorkerId("prefill-0", 1), "127.0.0.1:1")
 DECODE = WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2")
@@ -47,3 +50,35 @@ class ListOutbox:
     def returned(self, router_id: str, work: ReturnedWork) -> None:
         assert router_id
         self.returns.append(work)
+
+
+class ListPort:
+    """A handoff port that keeps all orders in order, and answers none."""
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[object, ...]] = []
+
+    def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
+        self.orders.append(("begin", handoff_id, target))
+
+    def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
+        assert target == DECODE
+        self.orders.append(("write", handoff_id, list(local), list(remote)))
+
+    def commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+        assert target == DECODE
+        self.orders.append(("commit", handoff_id, first_token, num_blocks))
+
+    def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
+        assert target == DECODE
+        self.orders.append(("abort", handoff_id))
+
+    def take(self) -> list[tuple[object, ...]]:
+        """The orders since the last call."""
+        orders, self.orders = self.orders, []
+        return orders
+
+
+def drawn(slices: Sequence[SequenceSlice], token: int) -> dict[str, int]:
+    """What an engine that always draws `token` answers to a plan."""
+    return {piece.sequence_id: token for piece in slices if piece.draw is not None}

@@ -52,16 +52,12 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         for router_id, queue in self._routers.items():
             report = reports.get(router_id, StepReport())
             report.load = load
-            if queue.qsize() < MAX_QUEUED_REPORTS:
-                queue.put_nowait(report)
-            else:
-                logger.error("router %s does not read its reports; detaching it", router_id)
-                queue.put_nowait(None)
+            _put(queue, report, router_id)
 
     def close(self) -> None:
         """Ends all streams."""
         for queue in self._routers.values():
-            queue.put_nowait(None)
+            _end(queue)
 
     async def Attach(  # noqa: N802 - the name is the service's
         self,
@@ -69,12 +65,12 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         context: "grpc.aio.ServicerContext[worker_pb2.AttachRequest, worker_pb2.AttachResponse]",
     ) -> AsyncIterator[worker_pb2.AttachResponse]:
         """One router's stream; when it ends, the router's work is dropped."""
-        first = await anext(aiter(request_iterator))
-        router_id = first.hello.router_id
+        first = await anext(aiter(request_iterator), None)
+        router_id = first.hello.router_id if first else ""
         if not router_id or router_id in self._routers:
             message = f"the first message must be a hello with a router id not yet attached, not {router_id!r}"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
-        queue: Reports = asyncio.Queue()
+        queue: Reports = asyncio.Queue(MAX_QUEUED_REPORTS)
         self._routers[router_id] = queue
         logger.info("router %s attached", router_id)
         reader = asyncio.create_task(self._read(router_id, request_iterator, queue))
@@ -98,7 +94,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 elif request.HasField("cancel"):
                     self._cancel(request.cancel.handoff_id)
         finally:
-            queue.put_nowait(None)
+            _end(queue)
 
     def _assign(self, router_id: str, message: worker_pb2.AssignWork, queue: Reports) -> None:
         try:
@@ -109,7 +105,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         if refusal is not None:
             retryable = refusal.code == "stale_epoch"
             work = ReturnedWork(message.handoff_id, refusal.code, refusal.message, retryable)
-            queue.put_nowait(StepReport(returned=[work], load=self.last_load))
+            _put(queue, StepReport(returned=[work], load=self.last_load), router_id)
             return
         me = self._identity.endpoint.worker
         if assignment.decode.worker == me:
@@ -135,3 +131,19 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 max_model_len=identity.max_model_len,
             )
         )
+
+
+def _put(queue: Reports, report: StepReport, router_id: str) -> None:
+    """Queues a report. A router that cannot keep up is cut off: with one report lost the others are worth nothing."""
+    if queue.full():
+        logger.error("router %s does not read its reports; detaching it", router_id)
+        _end(queue)
+    else:
+        queue.put_nowait(report)
+
+
+def _end(queue: Reports) -> None:
+    """Ends a stream, ahead of all that is queued for it."""
+    while not queue.empty():
+        queue.get_nowait()
+    queue.put_nowait(None)

@@ -1,5 +1,6 @@
 """Settings of a worker process, validated on construction. Command-line flags come from these fields."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from core.errors import ConfigError
 from core.request import Role
 
 TRANSPORTS = ("nixl",)
+MIN_MODEL_LEN = 2  # one prompt token and one of the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,15 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens"):
             value = getattr(self, name)
-            if value <= 0:
+            if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be positive")
+        if self.max_model_len is not None and self.max_model_len < MIN_MODEL_LEN:
+            raise ConfigError(f"max_model_len is {self.max_model_len}; it must be at least {MIN_MODEL_LEN}")
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            raise ConfigError(
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}; it must be at least max_num_seqs "
+                f"({self.max_num_seqs}), for every sequence decodes one token a step"
+            )
         if self.transport not in TRANSPORTS:
             raise ConfigError(f"transport is {self.transport!r}; it must be one of {', '.join(TRANSPORTS)}")
         if not self.model_dir.is_dir():

@@ -83,6 +83,12 @@ class GrpcHandoffPort:
         """See `HandoffPort.abort`."""
         self._spawn(self._abort(handoff_id, target))
 
+    async def close(self) -> None:
+        """Gives up all calls; the half is not told."""
+        for task in self._calls:
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
     async def _begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
         request = wire.begin_to_proto(handoff_id, self._worker, target.worker)
 
@@ -110,20 +116,28 @@ class GrpcHandoffPort:
             await peer.stub.AbortHandoff(request, timeout=ABORT_TIMEOUT_S)
 
         for attempt in range(ABORT_TRIES):
+            await asyncio.sleep(attempt)
             error = await self._call(target, call)
             if error is None:
                 return
-            await asyncio.sleep(2**attempt)
         logger.warning("worker %s did not hear that handoff %s ended: %s", target.worker, handoff_id, error)
 
     async def _call(self, target: WorkerEndpoint, call: Callable[[Peer], Awaitable[T]]) -> T | BatonError:
-        """Makes one call to a peer; what goes wrong comes back as a value, for it must reach the half."""
+        """Makes one call to a peer; what goes wrong comes back as a value, for it must reach the half.
+
+        A cancellation that is not this task's own is a channel closed under the call, because a newer incarnation
+        of the peer has come.
+        """
         try:
             return await call(await self._peers.get(target))
         except grpc.aio.AioRpcError as error:
             return HandoffError(f"worker {target.worker} answered {error.code().name}: {error.details()}")
         except HandoffError as error:
             return error
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return HandoffError(f"worker {target.worker} was replaced by a newer incarnation during the call")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine on the event loop, keeping a reference until it ends. From any thread."""

@@ -38,6 +38,7 @@ class WorkerLoop:
         publish: sends reports.
         on_inbound: told how many handoffs may be written into the pool now, whenever that changes.
         clock: for heartbeats and speed.
+        speed: kept up to date with every step.
         max_num_batched_tokens: most tokens of one step; decode tokens first, prompt chunks in the rest.
     """
 
@@ -52,6 +53,7 @@ class WorkerLoop:
         publish: Publish,
         on_inbound: Callable[[int], None],
         clock: Clock,
+        speed: SpeedEstimate,
         max_num_batched_tokens: int,
     ) -> None:
         self.engine = engine
@@ -64,7 +66,7 @@ class WorkerLoop:
         self._num_inbound = 0
         self._clock = clock
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._speed = SpeedEstimate()
+        self._speed = speed
         self._did_work = False
         self._heartbeat_s = clock.now_s()
         self._is_stopping = False
@@ -90,10 +92,11 @@ class WorkerLoop:
         self.prefill.expire()
         self.decode.expire()
         prompt_slices, decode_slices = self._plan()
+        self._tell_inbound()
         self._did_work = bool(prompt_slices or decode_slices)
         if self._did_work:
             self._execute(prompt_slices, decode_slices)
-        self._publish()
+        self._publish(is_news=bool(calls) and not self._did_work)
         return self._did_work
 
     def load(self) -> WorkerLoad:
@@ -147,12 +150,16 @@ class WorkerLoop:
         if step_s > 0:
             self._speed.observe(result, step_s)
 
-    def _publish(self) -> None:
+    def _tell_inbound(self) -> None:
+        """Before the step, not after it: a source that has just got its blocks writes while the engine computes."""
         if (num_inbound := self.decode.num_receiving) != self._num_inbound:
             self._num_inbound = num_inbound
             self._on_inbound(num_inbound)
+
+    def _publish(self, *, is_news: bool) -> None:
+        """Says what a step brought, or that something has ended: freed blocks are worth as much as tokens."""
         reports = self._outbox.take()
         now_s = self._clock.now_s()
-        if reports or now_s - self._heartbeat_s >= HEARTBEAT_S:
+        if reports or is_news or now_s - self._heartbeat_s >= HEARTBEAT_S:
             self._heartbeat_s = now_s
             self._publish_reports(reports, self.load())

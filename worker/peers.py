@@ -57,8 +57,8 @@ class Peers:
         """
         task = self._peers.get(endpoint.worker)
         if task is None:
-            self._forget_superseded(endpoint.worker)
-            task = asyncio.create_task(self._connect(endpoint))
+            superseded = self._forget_superseded(endpoint.worker)
+            task = asyncio.create_task(self._connect(endpoint, superseded))
             self._peers[endpoint.worker] = task
         try:
             return await asyncio.shield(task)
@@ -69,15 +69,12 @@ class Peers:
 
     async def close(self) -> None:
         """Closes all channels."""
-        for task in self._peers.values():
-            task.cancel()
-        results = await asyncio.gather(*self._peers.values(), return_exceptions=True)
-        for peer in results:
-            if isinstance(peer, Peer):
-                await peer.channel.close()
+        tasks = list(self._peers.values())
         self._peers.clear()
+        await _close_channels(tasks)
 
-    async def _connect(self, endpoint: WorkerEndpoint) -> Peer:
+    async def _connect(self, endpoint: WorkerEndpoint, superseded: "list[asyncio.Task[Peer]]") -> Peer:
+        await _close_channels(superseded)
         channel = grpc.aio.insecure_channel(endpoint.address)
         stub = handoff_pb2_grpc.HandoffServiceStub(channel)
         request = handoff_pb2.ConnectPeerRequest(
@@ -92,19 +89,24 @@ class Peers:
         except grpc.aio.AioRpcError as error:
             await channel.close()
             raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error
-        except HandoffError:
+        except BaseException:
             await channel.close()
             raise
         logger.info("connected to worker %s at %s", endpoint.worker, endpoint.address)
         return Peer(channel, stub)
 
-    def _forget_superseded(self, worker: WorkerId) -> None:
-        for old in [w for w in self._peers if worker.supersedes(w)]:
-            self._peers.pop(old).add_done_callback(_close_channel)
+    def _forget_superseded(self, worker: WorkerId) -> "list[asyncio.Task[Peer]]":
+        """Forgets earlier incarnations of a worker; returns their connections, which are to be closed."""
+        gone = [old for old in self._peers if worker.supersedes(old)]
+        for old in gone:
             self._mover.remove_peer(old)
+        return [self._peers.pop(old) for old in gone]
 
 
-def _close_channel(task: "asyncio.Task[Peer]") -> None:
-    """Closes the channel of a peer that is gone, on the loop the task ran on."""
-    if not task.cancelled() and task.exception() is None:
-        task.get_loop().create_task(task.result().channel.close())
+async def _close_channels(tasks: "list[asyncio.Task[Peer]]") -> None:
+    """Ends connections, made or in the making; calls on them end as cancelled."""
+    for task in tasks:
+        task.cancel()
+    for peer in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(peer, Peer):
+            await peer.channel.close()

@@ -34,6 +34,7 @@ from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
 from worker.peers import Peers
 from worker.report import StepOutbox, StepReport
+from worker.speed import measure_speed
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
 STOP_TIMEOUT_S = 5.0
@@ -61,7 +62,8 @@ class WorkerProcess:
         self.config = config
         self.worker = WorkerId(config.name, time.time_ns())
         self.engine = load_engine(config)
-        self._mover = BlockMover((make_transport or nixl_transport)(self.worker, self.engine.pool))
+        transport = (make_transport or nixl_transport)(self.worker, self.engine.pool)
+        self._mover = BlockMover(transport, on_crash=die)
         self._mailbox = Mailbox()
         self._events = uvloop.new_event_loop()
         self._threads = [threading.Thread(target=self._events.run_forever, name="control", daemon=True)]
@@ -85,10 +87,10 @@ class WorkerProcess:
     def _assemble(self) -> None:
         """Connects halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
-        port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events)
-        self.prefill = PrefillHalf(self.engine.pool, port, outbox, clock)
+        self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events)
+        self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
         self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
-        port.bind(self.prefill)
+        self._port.bind(self.prefill)
         self.loop = WorkerLoop(
             engine=self.engine,
             prefill=self.prefill,
@@ -98,6 +100,7 @@ class WorkerProcess:
             publish=self._publish,
             on_inbound=self._mover.set_inbound,
             clock=clock,
+            speed=measure_speed(self.engine, self.config.max_num_batched_tokens),
             max_num_batched_tokens=self.config.max_num_batched_tokens,
         )
 
@@ -105,7 +108,10 @@ class WorkerProcess:
         """Binds the gRPC server to a free port and starts announcing it."""
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
         self._server = grpc.aio.server(options=options)
-        port = self._server.add_insecure_port(f"{self.config.host}:0")
+        try:
+            port = self._server.add_insecure_port(f"{self.config.host}:0")
+        except RuntimeError as error:
+            raise ConfigError(f"host is {self.config.host!r}; no port can be bound there: {error}") from error
         identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode)
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover)
@@ -117,8 +123,10 @@ class WorkerProcess:
 
     async def _stop_server(self) -> None:
         self._announcing.cancel()
+        await asyncio.gather(self._announcing, return_exceptions=True)
         self._attach.close()
         await self._server.stop(grace=1.0)
+        await self._port.close()
         await self._peers.close()
 
     def _identity(self, endpoint: WorkerEndpoint) -> WorkerIdentity:
@@ -142,12 +150,20 @@ class WorkerProcess:
         try:
             self.loop.run()
         except BaseException:
-            # A worker whose loop is dead must not look alive: whoever owns the process starts a new incarnation.
-            logger.critical("the worker's loop died; the process ends", exc_info=True)
-            os._exit(CRASH_EXIT_CODE)
+            logger.critical("the worker's loop died", exc_info=True)
+            die()
 
     def _on_events(self, coroutine: Any) -> Any:  # noqa: ANN401 - returns what the coroutine returns
         return asyncio.run_coroutine_threadsafe(coroutine, self._events).result()
+
+
+def die() -> None:
+    """Ends the process at once: without its loop or its mover a worker must not look alive.
+
+    Whoever owns the process starts a new incarnation.
+    """
+    logger.critical("the process ends with status %d", CRASH_EXIT_CODE)
+    os._exit(CRASH_EXIT_CODE)
 
 
 def nixl_transport(worker: WorkerId, pool: BlockPool) -> Transport:

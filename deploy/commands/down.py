@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-import psutil
 import typer
 
 from core.errors import UnavailableError
+from deploy.processes import wait_ended
 from deploy.run_record import find_cluster
 
 STOP_TIMEOUT_S = 60.0  # an orderly stop takes a few seconds; requests under way may finish for ten
@@ -21,7 +21,7 @@ def down(
         raise UnavailableError(f"the cluster at {record.url} has just ended")
     children = process.children(recursive=True)
     process.terminate()
-    _, alive = psutil.wait_procs([process, *children], timeout=STOP_TIMEOUT_S)
+    alive = wait_ended([process, *children], STOP_TIMEOUT_S)
     for left in alive:
         left.kill()
     record.remove()

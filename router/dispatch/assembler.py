@@ -21,12 +21,15 @@ class TokenAssembler:
         self._held: dict[int, TokenEvent] = {}
 
     def accept(self, event: TokenEvent) -> int:
-        """Takes in a token; returns how many positions became available. Repeated ones change nothing."""
+        """Takes in a token; returns how many positions became available.
+
+        Repeated ones change nothing, nor does anything after the last token.
+        """
         before = len(self.tokens)
         if event.position < before or self.finish_reason is not None:
             return 0
         self._held[event.position] = event
-        while (ready := self._held.pop(len(self.tokens), None)) is not None:
+        while self.finish_reason is None and (ready := self._held.pop(len(self.tokens), None)) is not None:
             self.tokens.append(ready.token_id)
             self.finish_reason = ready.finish_reason
         return len(self.tokens) - before

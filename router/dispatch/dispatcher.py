@@ -1,8 +1,7 @@
 """Assigns requests to workers, collects their tokens, and places again what comes back. Runs on the event loop."""
 
-import asyncio
 import logging
-from collections.abc import Callable
+from functools import partial
 
 from core.errors import (
     BatonError,
@@ -12,6 +11,7 @@ from core.errors import (
     InternalError,
     InvalidRequestError,
     NoWorkerError,
+    StaleEpochError,
     UnavailableError,
     WorkerLostError,
 )
@@ -21,6 +21,7 @@ from router import wire
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
 from router.dispatch.placement import place
+from router.dispatch.timers import Purpose
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 
@@ -33,6 +34,10 @@ FINAL_ERRORS: dict[str, type[BatonError]] = {
     error.code: error for error in (InvalidRequestError, ContextLengthError, UnavailableError)
 }
 """What a worker's final refusal is to the client, by code; anything else is our defect."""
+
+
+NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code})
+"""Codes of returned work that speak against no worker: one was full, or this router is behind the times."""
 
 
 class FleetDispatcher:
@@ -51,7 +56,6 @@ class FleetDispatcher:
         self._fleet: Fleet | None = None
         self._active: dict[str, ActiveGeneration] = {}
         self._by_handoff: dict[str, ActiveGeneration] = {}
-        self._timers: dict[str, list[asyncio.TimerHandle]] = {}
 
     def bind(self, fleet: Fleet) -> None:
         """Says which fleet; once, before the first request."""
@@ -75,7 +79,7 @@ class FleetDispatcher:
         generation = ActiveGeneration(request, self._cancel)
         self._active[request.request_id] = generation
         timeout = DeadlineError(f"the request did not end within {self._request_timeout_s:g} s; ask for fewer tokens")
-        self._later(generation, self._request_timeout_s, lambda: self._fail(generation, timeout))
+        generation.timers.start(Purpose.DEADLINE, self._request_timeout_s, lambda: self._fail(generation, timeout))
         self._try_place(generation)
         return generation
 
@@ -92,7 +96,7 @@ class FleetDispatcher:
             if generation.state is RequestState.WAITING:
                 self._try_place(generation)
 
-    def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:  # noqa: ARG002 - ids say whose it is
+    def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
         """Takes in tokens, then returned work. Words of attempts that have ended are dropped."""
         touched: dict[str, ActiveGeneration] = {}
         for event in report.tokens:
@@ -102,14 +106,16 @@ class FleetDispatcher:
         for generation in touched.values():
             self._on_tokens(generation)
         for work in report.returned:
-            if generation := self._by_handoff.get(work.handoff_id):
+            generation = self._by_handoff.get(work.handoff_id)
+            if generation is not None and generation.placement.needs(link):
+                self._suspect_peer(generation, link, work)
                 self._on_returned(generation, work)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
         for generation in list(self._by_handoff.values()):
-            attempt = generation.attempt
-            if attempt is not None and link in attempt.links():
+            attempt = generation.placement
+            if attempt.needs(link):
                 message = f"worker {link.worker} was lost"
                 self._on_returned(generation, ReturnedWork(attempt.assignment.handoff_id, "worker_lost", message))
 
@@ -128,7 +134,8 @@ class FleetDispatcher:
             generation.avoid,
         )
         if chosen is None:
-            self._later(generation, self._placement_timeout_s, lambda: self._give_up_waiting(generation))
+            give_up = partial(self._give_up_waiting, generation)
+            generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return
         self._assign(generation, prefill[chosen[0]], decode[chosen[1]])
 
@@ -137,6 +144,7 @@ class FleetDispatcher:
         num_blocks = -(-len(assignment.prompt) // decode.attached.block_tokens)
         generation.attempt = Attempt(assignment, prefill, decode, num_blocks, len(assignment.prompt))
         generation.move(RequestEvent.PLACE)
+        generation.timers.stop(Purpose.MISSING_ROLE, Purpose.RETRY)
         self._by_handoff[assignment.handoff_id] = generation
         charge(generation.attempt)
         if decode is not prefill:
@@ -152,20 +160,24 @@ class FleetDispatcher:
     # --- what comes back
 
     def _on_tokens(self, generation: ActiveGeneration) -> None:
+        attempt = generation.placement
+        attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
+        discharge_prompt(attempt)
         generation.failures = 0
-        attempt = generation.attempt
-        if attempt is not None:
-            discharge_prompt(attempt)
         generation.notify()
         if generation.answer.finish_reason is not None:
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
-            is_first = attempt is not None and len(generation.answer.tokens) == attempt.assignment.first_position + 1
-            self._end(generation, cancel_workers=is_first)
+            self._end(generation, cancel_workers=not attempt.is_handed_over)
+
+    def _suspect_peer(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
+        """A worker that gives a handoff back says that the other one failed it, or its link to it."""
+        if work.code not in NOBODYS_FAULT:
+            attempt = generation.placement
+            peer = attempt.prefill if link is attempt.decode else attempt.decode
+            generation.avoid.add(peer.worker)
 
     def _on_returned(self, generation: ActiveGeneration, work: ReturnedWork) -> None:
         """Places a request again, a little later each time it comes back without a new token."""
-        attempt = generation.attempt
-        assert attempt is not None, "work comes back from an attempt"
         logger.info("request %s came back: %s: %s", generation.request_id, work.code, work.message)
         if not work.retryable:
             self._fail(generation, FINAL_ERRORS.get(work.code, InternalError)(work.message))
@@ -179,10 +191,8 @@ class FleetDispatcher:
                 generation, WorkerLostError(f"the request could not be served ({tried}); last: {work.message}")
             )
             return
-        if work.code != "preempted":
-            generation.avoid = {attempt.decode.worker}
         delay_s = min(FIRST_RETRY_S * 2 ** (generation.failures - 1), MAX_RETRY_S)
-        self._later(generation, delay_s, lambda: self._try_place(generation))
+        generation.timers.start(Purpose.RETRY, delay_s, partial(self._try_place, generation))
 
     # --- ending
 
@@ -198,8 +208,7 @@ class FleetDispatcher:
         self._leave_attempt(generation, cancel_workers=cancel_workers)
         generation.move(RequestEvent.END)
         del self._active[generation.request_id]
-        for timer in self._timers.pop(generation.request_id, []):
-            timer.cancel()
+        generation.timers.stop(*Purpose)
 
     def _leave_attempt(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:
         """Closes the books on the current attempt; what its workers still say is dropped."""
@@ -213,8 +222,3 @@ class FleetDispatcher:
         if cancel_workers:
             for link in attempt.links():
                 link.cancel(attempt.assignment.handoff_id)
-
-    def _later(self, generation: ActiveGeneration, delay_s: float, call: Callable[[], None]) -> None:
-        """Has a call made while the request lives."""
-        timer = asyncio.get_running_loop().call_later(delay_s, call)
-        self._timers.setdefault(generation.request_id, []).append(timer)

@@ -9,6 +9,7 @@ from core.errors import BatonError
 from core.ids import WorkerId, handoff_id
 from core.request import Assignment, GenerationRequest
 from router.dispatch.assembler import TokenAssembler
+from router.dispatch.timers import RequestTimers
 from router.fleet.link import WorkerLink
 from router.generation import TokenDelta
 
@@ -47,6 +48,7 @@ class Attempt:
         decode: who generates.
         num_blocks: KV blocks charged to the decode worker.
         open_prompt_tokens: prompt tokens charged to the prefill worker and not yet computed.
+        is_handed_over: whether the decode worker has generated, so that the prefill worker is not needed any more.
     """
 
     assignment: Assignment
@@ -54,10 +56,15 @@ class Attempt:
     decode: WorkerLink
     num_blocks: int
     open_prompt_tokens: int
+    is_handed_over: bool = False
 
     def links(self) -> tuple[WorkerLink, WorkerLink]:
         """Both workers, which may be the same."""
         return self.prefill, self.decode
+
+    def needs(self, link: WorkerLink) -> bool:
+        """Whether the attempt fails with this worker."""
+        return link is self.decode or (link is self.prefill and not self.is_handed_over)
 
 
 class ActiveGeneration:
@@ -71,6 +78,7 @@ class ActiveGeneration:
         num_attempts: placements so far.
         failures: placements in a row that brought no token.
         avoid: workers that failed this request.
+        timers: what is to happen to it later.
     """
 
     def __init__(self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None]) -> None:
@@ -81,6 +89,7 @@ class ActiveGeneration:
         self.num_attempts = 0
         self.failures = 0
         self.avoid: set[WorkerId] = set()
+        self.timers = RequestTimers()
         self._on_cancel = on_cancel
         self._num_read = 0
         self._error: BatonError | None = None
@@ -94,16 +103,15 @@ class ActiveGeneration:
         return self.request.request_id
 
     async def read(self) -> TokenDelta:
-        """See `Generation.read`."""
-        await self._arrived.wait()
-        self._arrived.clear()
+        """See `Generation.read`. Tokens that arrived before an error come first; the error comes every time."""
+        while not self._has_news():
+            self._arrived.clear()
+            await self._arrived.wait()
         new_tokens = tuple(self.answer.tokens[self._num_read :])
         self._num_read += len(new_tokens)
         if new_tokens or self.answer.finish_reason is not None:
-            if self._error is not None:
-                self._arrived.set()  # the tokens first, then the error
             return TokenDelta(new_tokens, self.answer.finish_reason)
-        assert self._error is not None, "woken without tokens, end or error"
+        assert self._error is not None, "news are tokens, the end or an error"
         raise self._error
 
     def cancel(self) -> None:
@@ -112,6 +120,12 @@ class ActiveGeneration:
             self._on_cancel(self)
 
     # --- written by the dispatcher
+
+    @property
+    def placement(self) -> Attempt:
+        """The current attempt of a request that is known to be placed."""
+        assert self.attempt is not None, f"request {self.request_id} is not placed"
+        return self.attempt
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -137,6 +151,10 @@ class ActiveGeneration:
     def notify(self) -> None:
         """Wakes the reader: tokens have arrived."""
         self._arrived.set()
+
+    def _has_news(self) -> bool:
+        has_tokens = len(self.answer.tokens) > self._num_read
+        return has_tokens or self.answer.finish_reason is not None or self._error is not None
 
     def fail(self, error: BatonError) -> None:
         """Has the reader see an error after the tokens that have arrived."""

@@ -24,7 +24,7 @@ class PrefillCandidate:
 
     def completion_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds until a prompt placed now is computed."""
-        speed = self.tokens_per_s or ASSUMED_PREFILL_TOKENS_PER_S
+        speed = self.tokens_per_s if self.tokens_per_s > 0 else ASSUMED_PREFILL_TOKENS_PER_S
         return (self.pending_tokens + num_prompt_tokens) / speed
 
 

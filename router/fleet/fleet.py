@@ -2,15 +2,31 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass
 
 from core.clock import Clock
-from core.errors import ConfigError, StaleEpochError, UnavailableError
+from core.errors import BatonError, ConfigError, InvalidRequestError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from router import wire
 from router.fleet.link import FleetObserver, WorkerLink
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a worker is not let in, however often it registers.
+
+    Attributes:
+        worker: who is refused; another incarnation may do better.
+        reason: what is wrong, with the values.
+        because_of: whom it cannot serve with; the refusal ends when that worker is gone. None: it is wrong by itself.
+    """
+
+    worker: WorkerId
+    reason: str
+    because_of: WorkerId | None = None
 
 
 class Fleet:
@@ -29,8 +45,8 @@ class Fleet:
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._observer = observer
         self._links: dict[str, WorkerLink] = {}
-        self._tasks: dict[WorkerId, asyncio.Task[None]] = {}
-        self._refused: dict[WorkerId, str] = {}
+        self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
+        self._refusals: dict[str, Refusal] = {}
 
     def links(self) -> list[WorkerLink]:
         """Attached workers, ordered by name."""
@@ -48,22 +64,27 @@ class Fleet:
         """Attaches to a worker unless that is done already. A newer incarnation replaces an older one.
 
         Raises:
+            InvalidRequestError: the worker has no name or no address.
             StaleEpochError: a newer incarnation is known.
-            ConfigError: the worker cannot serve together with those already here.
+            ConfigError: the worker cannot serve here, or not together with those already here.
         """
         worker = endpoint.worker
-        if reason := self._refused.get(worker):
-            raise ConfigError(reason)
+        if not worker.name or not endpoint.address:
+            raise InvalidRequestError(f"worker {worker} at {endpoint.address!r} has no name or no address")
+        if (refusal := self._refusals.get(worker.name)) and refusal.worker == worker and self._holds(refusal):
+            raise ConfigError(refusal.reason)
         known = self._links.get(worker.name)
         if known is not None and known.worker == worker:
             return
         if known is not None and known.worker.supersedes(worker):
             raise StaleEpochError(f"worker {worker} was replaced by {known.worker}")
         if known is not None:
-            self._tasks[known.worker].cancel()
+            self._tasks[known].cancel()
+        self._refusals.pop(worker.name, None)
         link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s)
         self._links[worker.name] = link
-        self._tasks[worker] = asyncio.create_task(self._run(link))
+        task = self._tasks[link] = asyncio.create_task(self._run(link))
+        task.add_done_callback(lambda _: self._tasks.pop(link))
 
     async def close(self) -> None:
         """Detaches from all workers, which then drop this router's work."""
@@ -75,14 +96,20 @@ class Fleet:
     # --- what links say (FleetObserver), checked before it goes on
 
     def on_attached(self, link: WorkerLink) -> None:
-        """Lets a worker in, unless its answers would differ from those of the others."""
+        """Lets a worker in.
+
+        Raises:
+            ConfigError: its answers would differ from those of the others.
+            StaleEpochError: another worker, or another incarnation, answers at its address.
+        """
+        there = link.attached.endpoint.worker
+        if there != link.worker:
+            raise StaleEpochError(f"worker {link.worker} is gone; at {link.endpoint.address} is {there}")
         other = next((known for known in self.links() if known is not link), None)
-        difference = other and other.attached.difference(link.attached)
-        if other is not None and difference:
+        if other is not None and (difference := other.attached.difference(link.attached)):
             reason = f"worker {link.worker} cannot serve with {other.worker}: {difference}"
-            self._refused[link.worker] = reason
-            link.hello = None
-            raise UnavailableError(reason)
+            self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
+            raise ConfigError(reason)
         logger.info("worker %s attached as %s", link.worker, link.attached.role)
         self._observer.on_attached(link)
 
@@ -94,13 +121,27 @@ class Fleet:
         """Forgets a worker; it comes back by registering again."""
         if self._links.get(link.worker.name) is link:
             del self._links[link.worker.name]
-        self._tasks.pop(link.worker, None)
         self._observer.on_lost(link)
 
+    def _holds(self, refusal: Refusal) -> bool:
+        return refusal.because_of is None or any(link.worker == refusal.because_of for link in self.links())
+
     async def _run(self, link: WorkerLink) -> None:
+        """Whatever happens to one link ends that link only."""
         try:
             await link.run(self)
-        except UnavailableError as error:
+        except ConfigError as error:
+            logger.error("%s", error)  # noqa: TRY400 - no trace: not our bug
+            self._refusals.setdefault(link.worker.name, Refusal(link.worker, error.message))
+        except BatonError as error:
             logger.warning("%s", error)
+        except Exception:
+            logger.exception("worker %s is detached because of a defect in the router", link.worker)
         finally:
+            self._lose(link)
+
+    def _lose(self, link: WorkerLink) -> None:
+        try:
             self.on_lost(link)
+        except Exception:
+            logger.exception("a defect in the router: the loss of worker %s was not handled", link.worker)

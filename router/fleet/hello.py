@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+from core.errors import ConfigError
 from core.ids import WorkerEndpoint
 from core.request import Role
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerHello:
-    """Facts that hold until the stream ends.
+    """Facts that hold until the stream ends, or until another hello on it.
 
     Attributes:
         endpoint: the worker's id and address.
@@ -20,6 +21,9 @@ class WorkerHello:
         num_blocks: blocks in its pool.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
+
+    Raises:
+        ConfigError: on construction, when a worker that says so can serve nothing.
     """
 
     endpoint: WorkerEndpoint
@@ -32,13 +36,20 @@ class WorkerHello:
     max_num_seqs: int
     max_model_len: int
 
+    def __post_init__(self) -> None:
+        for name in ("block_tokens", "num_blocks", "max_num_seqs", "max_model_len"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"worker {self.endpoint.worker} says {name} is {value}; it must be positive")
+
     def difference(self, other: "WorkerHello") -> str | None:
         """Why two workers cannot serve the same requests, with both values, or None if they can."""
         if self.fingerprint != other.fingerprint:
             return f"model fingerprint {self.fingerprint} against {other.fingerprint}"
-        for (name, mine), (_, theirs) in zip(self.layout, other.layout, strict=True):
-            if mine != theirs:
-                return f"KV layout: {name} {mine} against {theirs}"
+        mine, theirs = dict(self.layout), dict(other.layout)
+        for name in sorted(mine.keys() | theirs.keys()):
+            if mine.get(name) != theirs.get(name):
+                return f"KV layout: {name} {mine.get(name)} against {theirs.get(name)}"
         if self.max_model_len != other.max_model_len:
             return f"max_model_len {self.max_model_len} against {other.max_model_len}"
         return None

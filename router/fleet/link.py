@@ -90,6 +90,7 @@ class WorkerLink:
         """Keeps the stream until it ends, for whatever reason; the observer hears everything.
 
         Raises:
+            ConfigError: the worker said what no worker can serve with.
             UnavailableError: why it ended.
         """
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
@@ -103,6 +104,7 @@ class WorkerLink:
                 silence = f"silent for {self._heartbeat_timeout_s:g} s"
                 raise UnavailableError(f"worker {self.worker} was {silence} and is treated as dead") from error
             finally:
+                self.hello = None  # nothing is placed here while the channel closes
                 call.cancel()
 
     async def _receive(

@@ -1,14 +1,15 @@
 """The gRPC client API: one prompt in, a stream of tokens and text out."""
 
 import asyncio
+import logging
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import grpc
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
-from core.errors import BatonError, InvalidRequestError
+from core.errors import BatonError, InternalError, InvalidRequestError
 from core.request import GenerationRequest
 from router import wire
 from router.generation import Dispatcher
@@ -20,6 +21,8 @@ CHAT_ROLES = ("system", "user", "assistant")
 MAX_STOPS = 16  # as over HTTP
 
 Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
+
+logger = logging.getLogger(__name__)
 
 
 class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
@@ -38,25 +41,31 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
 
     async def Generate(  # noqa: N802 - the name is the service's
         self, request: generate_pb2.GenerateRequest, context: Context
-    ) -> AsyncIterator[generate_pb2.GenerateResponse]:
+    ) -> None:
         """Streams one answer; a cancelled call stops the work."""
         try:
             prepared = await self._prepare(request)
             async with self._open(prepared, request.stop) as answer:
-                delta = await answer.read()
-                while delta.finish_reason is None:
-                    yield generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text)
-                    delta = await answer.read()
-                yield generate_pb2.GenerateResponse(
-                    token_ids=delta.token_ids,
-                    text=delta.text,
-                    finish_reason=wire.FINISH_TO_PROTO[delta.finish_reason],
-                    usage=generate_pb2.Usage(
-                        prompt_tokens=len(prepared.prompt), completion_tokens=answer.num_completion_tokens
-                    ),
-                )
+                await self._send(answer, len(prepared.prompt), context)
         except BatonError as error:
             await abort(context, error)
+        except Exception as error:
+            logger.exception("a defect while answering over gRPC")
+            await abort(context, InternalError(f"{type(error).__name__} in the server; see its log"))
+
+    async def _send(self, answer: TextGeneration, num_prompt_tokens: int, context: Context) -> None:
+        # Written, not yielded: a call that is cancelled while it writes unwinds this very task.
+        delta = await answer.read()
+        while delta.finish_reason is None:
+            await context.write(generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text))
+            delta = await answer.read()
+        usage = generate_pb2.Usage(prompt_tokens=num_prompt_tokens, completion_tokens=answer.num_completion_tokens)
+        reason = wire.FINISH_TO_PROTO[delta.finish_reason]
+        await context.write(
+            generate_pb2.GenerateResponse(
+                token_ids=delta.token_ids, text=delta.text, finish_reason=reason, usage=usage
+            )
+        )
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
         return TextGeneration(
@@ -89,6 +98,8 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         if request.HasField("text"):
             return await asyncio.to_thread(self._codec.encode, request.text, add_special_tokens=True)
         messages = [{"role": message.role, "content": message.content} for message in request.chat.messages]
+        if not messages:
+            raise InvalidRequestError("there is no prompt; send text, tokens or chat messages", param="prompt")
         for message in messages:
             if message["role"] not in CHAT_ROLES:
                 raise InvalidRequestError(

@@ -15,6 +15,8 @@ from typing import Any
 import openai
 import psutil
 
+from deploy.processes import wait_ended
+
 BATON = Path(sys.executable).parent / "baton"
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
@@ -88,7 +90,7 @@ class ServedCluster:
         assert len(processes) > 3, "Ray, a router and workers run"
         stop()
         assert self.process.wait(STOP_TIMEOUT_S) == 0
-        return psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)[1]
+        return wait_ended(processes, STOP_TIMEOUT_S)
 
     def interrupt(self) -> None:
         """Ctrl-C: the terminal sends it to the whole process group."""

@@ -12,23 +12,19 @@ import httpx
 import openai
 import pytest
 import uvloop
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from core.request import FinishReason, GenerationRequest
 from router.config import RouterConfig
 from router.http.app import build_app
 from router.http.server import serve_http
 from router.text.tokenizer import TextCodec
+from tests.byte_tokenizer import BYTE_EOS, NUM_BYTE_TOKENS, write_byte_tokenizer
 from tests.router.http.fakes import WAIT_S, FakeDispatcher, Script, Step, tokens
 
 MODEL = "org/tiny"
 MAX_BODY_BYTES = 1024 * 1024
-EOS = 256
-NUM_TOKENS = 257
-TEMPLATE = (
-    "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
-)
+EOS = BYTE_EOS
+NUM_TOKENS = NUM_BYTE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +42,9 @@ class Api:
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder without weights, whose tokens are the 256 bytes and an end-of-sequence token."""
     folder = tmp_path_factory.mktemp("tiny-model")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("</s>", special=True)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    files = {
-        "config.json": {"vocab_size": NUM_TOKENS, "eos_token_id": EOS, "max_position_embeddings": 8192},
-        "tokenizer_config.json": {"chat_template": TEMPLATE, "eos_token": "</s>"},
-        "generation_config.json": {"temperature": 0.8, "top_p": 0.9, "top_k": 7},
-    }
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    write_byte_tokenizer(folder)
+    config = {"vocab_size": NUM_BYTE_TOKENS, "eos_token_id": BYTE_EOS, "max_position_embeddings": 8192}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 

@@ -1,0 +1,470 @@
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from core.clock import ManualClock
+from core.errors import BatonError, CancelledRequestError, HandoffError, InternalError
+from core.events import ReturnedWork, TokenEvent
+from core.ids import WorkerId
+from core.request import FinishReason
+from core.sampling import SamplingParams
+from decode_worker import half as half_module
+from decode_worker.half import LEASE_S, DecodeHalf
+from engine.kv.accounting import BlockState
+from engine.kv.pool import BlockPool
+from engine.plan import Draw, SequenceSlice, SliceKind
+from tests.builders import PREFILL, STOP_TOKEN, ListOutbox, assignment, drawn, small_pool
+
+ROUTER = "router-1"
+TOKEN = 5
+FIRST = 7
+BLOCK_TOKENS = 4
+NEWER = WorkerId(PREFILL.worker.name, PREFILL.worker.incarnation + 1)
+
+Answer = list[int] | BatonError | None
+
+
+@dataclass
+class Rig:
+    num_blocks: int = 16
+    max_num_seqs: int = 4
+    outbox: ListOutbox = field(default_factory=ListOutbox)
+    clock: ManualClock = field(default_factory=ManualClock)
+
+    def __post_init__(self) -> None:
+        self.pool: BlockPool = small_pool(self.num_blocks, BLOCK_TOKENS)
+        self.half = DecodeHalf(self.pool, self.outbox, self.clock, self.max_num_seqs)
+        self.begun: dict[str, list[Answer]] = {}
+        self.committed: dict[str, list[Answer]] = {}
+        self.asked: Counter[str] = Counter()
+
+    def assign(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> None:
+        self.half.assign(ROUTER, assignment(handoff_id, num_prompt_tokens, max_new_tokens))
+
+    def begin(self, handoff_id: str) -> None:
+        self.asked[handoff_id] += 1
+        self.half.begin(handoff_id, PREFILL.worker, self.begun.setdefault(handoff_id, []).append)
+
+    def commit(self, handoff_id: str, num_blocks: int) -> Answer:
+        self.asked[handoff_id] += 1
+        answers = self.committed.setdefault(handoff_id, [])
+        self.half.commit(handoff_id, FIRST, num_blocks, answers.append)
+        return answers[-1]
+
+    def receive(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> list[int]:
+        """Assigned, begun and reserved; returns the blocks."""
+        self.assign(handoff_id, num_prompt_tokens, max_new_tokens)
+        self.begin(handoff_id)
+        self.half.admit()
+        (block_ids,) = self.begun[handoff_id]
+        assert isinstance(block_ids, list), block_ids
+        return block_ids
+
+    def run(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> list[int]:
+        block_ids = self.receive(handoff_id, num_prompt_tokens, max_new_tokens)
+        assert self.commit(handoff_id, len(block_ids)) is None
+        return block_ids
+
+    def step(self, token: int = TOKEN) -> list[SequenceSlice]:
+        self.half.admit()
+        slices = self.half.plan()
+        self.half.apply(slices, drawn(slices, token))
+        self.pool.blocks.check()
+        return slices
+
+    def counts(self) -> dict[BlockState, int]:
+        return {state: count for state, count in self.pool.blocks.counts().items() if count}
+
+    @property
+    def is_free(self) -> bool:
+        return self.pool.blocks.num_free == self.pool.num_blocks and not self.half._sequences
+
+    def returned(self) -> list[tuple[str, str, bool]]:
+        return [(work.handoff_id, work.code, work.retryable) for work in self.outbox.returns]
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.pool.blocks.check()
+    for handoff_id, answers in (*rig.begun.items(), *rig.committed.items()):
+        assert len(answers) <= rig.asked[handoff_id], "a reply function was called twice"
+
+
+# --- taking over
+
+
+@pytest.mark.parametrize("is_router_first", [True, False])
+def test_begin_is_answered_with_leased_blocks_in_whatever_order_words_come(rig: Rig, is_router_first: bool) -> None:
+    words = [lambda: rig.assign("h", 9), lambda: rig.begin("h")]
+    for say in words if is_router_first else reversed(words):
+        rig.half.admit()
+        assert rig.counts() == {BlockState.FREE: 16}
+        say()
+    assert rig.begun["h"] == []
+    rig.half.admit()
+    (block_ids,) = rig.begun["h"]
+    assert isinstance(block_ids, list)
+    assert len(block_ids) == 3
+    assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
+    assert (rig.half.num_incoming, rig.half.num_receiving, rig.half.num_running) == (1, 1, 0)
+
+
+def test_commit_joins_and_the_next_step_continues_after_the_first_token(rig: Rig) -> None:
+    work = replace(assignment("h", 6, first_position=3), sampling=SamplingParams(temperature=0.5, seed=8))
+    rig.half.assign(ROUTER, work)
+    rig.begin("h")
+    rig.half.admit()
+    assert rig.half.plan() == []
+    assert rig.commit("h", 2) is None
+    assert rig.counts() == {BlockState.RUNNING: 2, BlockState.FREE: 14}
+    assert (rig.half.num_incoming, rig.half.num_receiving, rig.half.num_running) == (0, 0, 1)
+    (piece,) = rig.step()
+    assert (piece.kind, list(piece.token_ids), piece.start) == (SliceKind.DECODE, [FIRST], 6)
+    assert piece.draw == Draw(work.sampling, position=4)
+    assert rig.outbox.tokens == [TokenEvent("h", 4, TOKEN, None)]
+    (piece,) = rig.step()
+    assert (list(piece.token_ids), piece.start) == ([TOKEN], 7)
+    assert rig.half.num_received == 1
+
+
+@pytest.mark.parametrize(
+    ("max_new_tokens", "tokens", "reason"),
+    [(4, [TOKEN, TOKEN, TOKEN], FinishReason.LENGTH), (8, [TOKEN, STOP_TOKEN], FinishReason.STOP)],
+)
+def test_sequence_ends_with_its_reason_and_frees(
+    rig: Rig, max_new_tokens: int, tokens: list[int], reason: FinishReason
+) -> None:
+    rig.run("h", 6, max_new_tokens)
+    for token in tokens:
+        assert len(rig.step(token)) == 1
+    assert [(e.position, e.token_id) for e in rig.outbox.tokens] == list(enumerate(tokens, start=1))
+    assert [e.finish_reason for e in rig.outbox.tokens] == [None] * (len(tokens) - 1) + [reason]
+    assert rig.step() == []
+    assert rig.is_free
+    assert rig.outbox.returns == []
+
+
+def test_sequence_grows_by_a_block_when_the_last_is_full(rig: Rig) -> None:
+    first = rig.run("h", num_prompt_tokens=7)
+    tables = [list(rig.step()[0].block_ids) for _ in range(6)]  # KV of 8, 9 ... 13 tokens
+    assert [len(table) for table in tables] == [2, 3, 3, 3, 3, 4]
+    assert all(table[:2] == first for table in tables)
+
+
+def test_prompt_that_fills_its_blocks_grows_at_the_first_step(rig: Rig) -> None:
+    rig.run("h", num_prompt_tokens=8)
+    assert len(rig.step()[0].block_ids) == 3
+
+
+def test_all_running_sequences_are_in_every_step(rig: Rig) -> None:
+    for name in "abc":
+        rig.run(name)
+    assert [piece.sequence_id for piece in rig.step()] == ["a", "b", "c"]
+
+
+# --- room
+
+
+def test_full_batch_makes_handoffs_wait_first_come_first_served() -> None:
+    rig = Rig(max_num_seqs=2)
+    for name in "abcd":
+        rig.assign(name)
+    for name in "bdca":  # sources begin in another order
+        rig.begin(name)
+        rig.half.admit()
+    assert [name for name in "abcd" if rig.begun[name]] == ["b", "d"]
+    rig.commit("b", 2)
+    rig.half.admit()
+    assert not rig.begun["a"]
+    assert not rig.begun["c"]
+    rig.half.cancel("b")
+    rig.half.admit()
+    assert rig.begun["a"]
+    assert not rig.begun["c"]
+
+
+def test_full_pool_makes_handoffs_wait_and_a_small_one_does_not_overtake(rig: Rig) -> None:
+    rig.run("running", num_prompt_tokens=40, max_new_tokens=2)
+    rig.assign("big", num_prompt_tokens=24)
+    rig.assign("small", num_prompt_tokens=4)
+    for name in ("big", "small"):
+        rig.begin(name)
+    rig.half.admit()
+    assert rig.begun == {"running": rig.begun["running"], "big": [], "small": []}
+    rig.step()
+    rig.half.admit()
+    assert [len(rig.begun[name]) for name in ("big", "small")] == [1, 1]
+
+
+def test_room_is_left_for_running_sequences_to_grow() -> None:
+    rig = Rig(num_blocks=4)
+    rig.run("running", num_prompt_tokens=8)
+    rig.assign("h", num_prompt_tokens=8)
+    rig.begin("h")
+    rig.half.admit()
+    assert rig.begun["h"] == []
+
+
+def test_abandoned_handoff_holds_its_slot_until_its_source_has_ended() -> None:
+    rig = Rig(max_num_seqs=1)
+    rig.receive("a")
+    rig.half.cancel("a")
+    rig.assign("b")
+    rig.begin("b")
+    rig.half.admit()
+    assert rig.begun["b"] == []
+    rig.half.source_ended("a")
+    rig.half.admit()
+    assert len(rig.begun["b"]) == 1
+
+
+def test_out_of_blocks_the_youngest_goes_back_as_preempted() -> None:
+    rig = Rig(num_blocks=6)
+    for name in "abc":
+        rig.run(name, num_prompt_tokens=3)
+    for _ in range(5):  # up to 8 tokens each: two blocks each
+        assert len(rig.step()) == 3
+    assert [piece.sequence_id for piece in rig.step()] == ["a", "b"]
+    assert rig.returned() == [("c", "preempted", True)]
+    assert "6 in all" in rig.outbox.returns[0].message
+    assert rig.half.num_running == 2
+    rig.begin("c")
+    assert isinstance(rig.begun["c"][-1], CancelledRequestError)
+
+
+def test_preempted_sequence_is_its_own_victim_when_it_is_the_only_one() -> None:
+    rig = Rig(num_blocks=3)
+    rig.run("a", num_prompt_tokens=3, max_new_tokens=100)
+    rig.receive("b", num_prompt_tokens=4)
+    for _ in range(5):
+        rig.step()
+    assert rig.step() == []
+    assert rig.returned() == [("a", "preempted", True)]
+    assert rig.counts() == {BlockState.LEASED: 1, BlockState.FREE: 2}
+
+
+# --- words out of order
+
+
+def test_assign_after_the_source_ended_is_ignored(rig: Rig) -> None:
+    """Its first token ended the answer before the router's word came."""
+    rig.half.source_ended("h")
+    rig.assign("h")
+    assert rig.half.num_incoming == 0
+    rig.begin("h")
+    assert isinstance(rig.begun["h"][0], CancelledRequestError)
+
+
+def test_assign_twice_changes_nothing(rig: Rig) -> None:
+    rig.run("h", num_prompt_tokens=6)
+    rig.half.assign("router-2", assignment("h", num_prompt_tokens=40))
+    rig.half.drop_router("router-2")
+    (piece,) = rig.step()
+    assert piece.start == 6
+
+
+def test_begin_twice_refuses_the_second_only(rig: Rig) -> None:
+    rig.begin("h")
+    rig.begin("h")
+    rig.assign("h")
+    rig.half.admit()
+    first, second = rig.begun["h"]
+    assert isinstance(first, HandoffError)
+    assert "twice" in str(first)
+    assert isinstance(second, list)
+
+
+def test_begin_after_reserving_is_refused(rig: Rig) -> None:
+    rig.receive("h")
+    rig.begin("h")
+    assert isinstance(rig.begun["h"][1], HandoffError)
+    assert rig.commit("h", 2) is None
+
+
+def test_commit_of_unknown_is_refused(rig: Rig) -> None:
+    assert isinstance(rig.commit("h", 2), CancelledRequestError)
+    assert rig.is_free
+
+
+@pytest.mark.parametrize("num_blocks", [0, 1, 3])
+def test_commit_of_another_number_of_blocks_is_refused_and_given_back(rig: Rig, num_blocks: int) -> None:
+    rig.receive("h")
+    answer = rig.commit("h", num_blocks)
+    assert isinstance(answer, HandoffError)
+    assert f"2 blocks expected, {num_blocks} came" in str(answer)
+    assert rig.returned() == [("h", "handoff_incomplete", True)]
+    assert rig.is_free
+
+
+def test_commit_twice_is_refused_and_the_sequence_runs_on(rig: Rig) -> None:
+    rig.run("h")
+    assert isinstance(rig.commit("h", 2), CancelledRequestError)
+    assert len(rig.step()) == 1
+
+
+def test_abort_after_commit_says_nothing(rig: Rig) -> None:
+    rig.run("h")
+    rig.half.source_ended("h")
+    assert len(rig.step()) == 1
+
+
+def test_abort_before_begin_refuses_it(rig: Rig) -> None:
+    rig.assign("h")
+    rig.half.source_ended("h")
+    assert rig.is_free
+    rig.begin("h")
+    assert isinstance(rig.begun["h"][0], CancelledRequestError)
+    assert rig.is_free
+
+
+@pytest.mark.parametrize("is_assigned", [True, False])
+def test_abort_while_waiting_answers_the_begin(rig: Rig, is_assigned: bool) -> None:
+    rig.begin("h")
+    if is_assigned:
+        rig.assign("h")
+    rig.half.source_ended("h")
+    (answer,) = rig.begun["h"]
+    assert isinstance(answer, CancelledRequestError)
+    assert rig.is_free
+
+
+def test_abort_while_receiving_frees(rig: Rig) -> None:
+    rig.receive("h")
+    rig.half.source_ended("h")
+    assert rig.is_free
+
+
+def test_ended_handoffs_remembered_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half_module, "MAX_TOMBSTONES", 3)
+    for i in range(5):
+        rig.half.source_ended(f"h{i}")
+    assert list(rig.half._ended) == ["h2", "h3", "h4"]
+
+
+# --- leases and dead sources
+
+
+def test_lease_expires_quarantines_gives_back_once_and_is_freed_by_the_source(rig: Rig) -> None:
+    rig.receive("h")
+    rig.clock.advance(LEASE_S)
+    rig.half.expire()
+    assert rig.outbox.returns == []
+    rig.clock.advance(0.1)
+    rig.half.expire()
+    rig.half.expire()
+    assert rig.returned() == [("h", "lease_expired", True)]
+    assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.FREE: 14}
+    assert rig.half.num_receiving == 1  # the source may still write
+    rig.half.source_ended("h")
+    assert rig.is_free
+
+
+def test_commit_after_the_lease_is_refused_and_frees(rig: Rig) -> None:
+    rig.receive("h")
+    rig.clock.advance(LEASE_S + 1)
+    rig.half.expire()
+    assert isinstance(rig.commit("h", 2), CancelledRequestError)
+    assert rig.is_free
+    assert len(rig.outbox.returns) == 1
+
+
+def test_running_sequence_has_no_lease(rig: Rig) -> None:
+    rig.run("h")
+    rig.clock.advance(LEASE_S + 1)
+    rig.half.expire()
+    assert len(rig.step()) == 1
+
+
+def test_newer_incarnation_of_the_source_frees_what_it_was_sending(rig: Rig) -> None:
+    rig.receive("receiving")
+    rig.receive("abandoned")
+    rig.half.cancel("abandoned")
+    rig.begin("unassigned")
+    rig.run("running")
+    rig.half.worker_superseded(NEWER)
+    assert rig.returned() == [("receiving", "source_lost", True)]
+    assert str(PREFILL.worker) in rig.outbox.returns[0].message
+    assert isinstance(rig.begun["unassigned"][0], BatonError)
+    assert rig.counts() == {BlockState.RUNNING: 2, BlockState.FREE: 14}
+    assert [piece.sequence_id for piece in rig.step()] == ["running"]
+
+
+@pytest.mark.parametrize("worker", [PREFILL.worker, WorkerId("prefill-9", 99)])
+def test_other_workers_starting_concern_nobody(rig: Rig, worker: WorkerId) -> None:
+    rig.receive("h")
+    rig.half.worker_superseded(worker)
+    assert rig.commit("h", 2) is None
+
+
+# --- cancels
+
+
+def test_cancel_announced_refuses_the_begin_that_comes(rig: Rig) -> None:
+    rig.assign("h")
+    rig.half.cancel("h")
+    rig.begin("h")
+    assert isinstance(rig.begun["h"][0], CancelledRequestError)
+    assert rig.is_free
+
+
+@pytest.mark.parametrize("is_assigned", [True, False])
+def test_cancel_waiting_answers_the_begin(rig: Rig, is_assigned: bool) -> None:
+    rig.begin("h")
+    if is_assigned:
+        rig.assign("h")
+    rig.half.cancel("h")
+    (answer,) = rig.begun["h"]
+    assert isinstance(answer, CancelledRequestError)
+    assert rig.is_free
+
+
+def test_cancel_receiving_quarantines_until_the_source_has_ended(rig: Rig) -> None:
+    rig.receive("h")
+    rig.half.cancel("h")
+    rig.half.cancel("h")
+    assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.FREE: 14}
+    assert rig.outbox.returns == []
+    rig.half.source_ended("h")
+    assert rig.is_free
+
+
+def test_cancel_running_frees_at_once(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.half.cancel("a")
+    assert [piece.sequence_id for piece in rig.step()] == ["b"]
+    assert rig.counts() == {BlockState.RUNNING: 2, BlockState.FREE: 14}
+
+
+def test_cancel_unknown_is_ignored(rig: Rig) -> None:
+    rig.half.cancel("nobody")
+    assert rig.is_free
+
+
+def test_drop_router_ends_its_sequences_in_every_state(rig: Rig) -> None:
+    rig.assign("announced")
+    rig.receive("receiving")
+    rig.run("running")
+    rig.half.assign("router-2", assignment("other"))
+    rig.half.drop_router(ROUTER)
+    assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.FREE: 14}
+    assert set(rig.half._sequences) == {"receiving", "other"}
+    assert rig.outbox.returns == []
+
+
+def test_fail_gives_back_the_step_s_sequences_for_good(rig: Rig) -> None:
+    rig.run("a")
+    rig.run("b")
+    rig.receive("c")
+    rig.half.fail(rig.half.plan(), InternalError("out of memory"))
+    assert rig.outbox.returns == [
+        ReturnedWork("a", "internal_error", "out of memory", retryable=False),
+        ReturnedWork("b", "internal_error", "out of memory", retryable=False),
+    ]
+    assert rig.counts() == {BlockState.LEASED: 2, BlockState.FREE: 14}
+    assert rig.commit("c", 2) is None
+    assert [piece.sequence_id for piece in rig.step()] == ["c"]

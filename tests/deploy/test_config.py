@@ -1,0 +1,74 @@
+import math
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from deploy.config import POSITIVE, ServeConfig
+
+
+def test_defaults_are_valid() -> None:
+    ServeConfig()
+
+
+def test_every_field_says_what_it_is() -> None:
+    assert all(field.metadata["help"].endswith(".") for field in fields(ServeConfig))
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_number_that_is_not_positive_is_named_by_its_flag(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')} is {value}; it must be positive"):
+        ServeConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["prefill", "decode"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_role_without_workers_is_refused(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"--{name} is {value}; at least one worker of each role is needed"):
+        ServeConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("ports", "flag"),
+    [
+        ({"port": -1}, "--port is -1"),
+        ({"port": 65536}, "--port is 65536"),
+        ({"grpc_port": 65536}, "--grpc-port is 65536"),
+        ({"port": 65535}, "--grpc-port is 65536"),
+        ({"port": 9000, "grpc_port": 9000}, "--grpc-port is 9000, as is --port"),
+    ],
+)
+def test_ports_that_cannot_be_listened_on_are_named(ports: dict[str, int], flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{flag}"):
+        ServeConfig(**ports)
+
+
+@pytest.mark.parametrize(
+    ("ports", "expected"),
+    [({}, 8001), ({"port": 9000}, 9001), ({"port": 0}, 0), ({"port": 0, "grpc_port": 0}, 0), ({"grpc_port": 7}, 7)],
+)
+def test_grpc_port_is_the_next_unless_said(ports: dict[str, int], expected: int) -> None:
+    assert ServeConfig(**ports).effective_grpc_port == expected
+
+
+@pytest.mark.parametrize(("name", "value"), [("dtype", "int8"), ("device", "tpu"), ("device", "")])
+def test_unknown_choice_is_named_with_those_there_are(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--{name} is '{value}'; it must be one of "):
+        ServeConfig(**{name: value})
+
+
+def test_model_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--model .*missing is not a folder"):
+        ServeConfig(model=tmp_path / "missing")
+
+
+def test_model_name_is_what_was_said_or_the_folders_or_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ServeConfig().model_name == "demo"
+    folder = tmp_path / "ernie"
+    folder.mkdir()
+    assert ServeConfig(model=folder).model_name == "ernie"
+    assert ServeConfig(model=folder, served_model_name="mine").model_name == "mine"
+    monkeypatch.chdir(folder)
+    assert ServeConfig(model=Path()).model_name == "ernie"

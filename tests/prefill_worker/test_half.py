@@ -1,0 +1,404 @@
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from core.clock import ManualClock
+from core.errors import HandoffError, InternalError
+from core.events import ReturnedWork, TokenEvent
+from core.request import FinishReason
+from core.sampling import SamplingParams
+from engine.kv.accounting import BlockState
+from engine.kv.pool import BlockPool
+from engine.plan import Draw, SequenceSlice, SliceKind
+from prefill_worker.half import WRITE_TIMEOUT_S, PrefillHalf
+from tests.builders import DECODE, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
+
+ROUTER = "router-1"
+TOKEN = 5
+BLOCK_TOKENS = 4
+REMOTE = list(range(100, 120))  # ids a target might give
+
+
+@dataclass
+class Rig:
+    pool: BlockPool = field(default_factory=lambda: small_pool(16, BLOCK_TOKENS))
+    port: ListPort = field(default_factory=ListPort)
+    outbox: ListOutbox = field(default_factory=ListOutbox)
+    clock: ManualClock = field(default_factory=ManualClock)
+
+    def __post_init__(self) -> None:
+        self.half = PrefillHalf(self.pool, self.port, self.outbox, self.clock)
+
+    def assign(self, handoff_id: str, num_prompt_tokens: int, max_new_tokens: int = 8) -> None:
+        self.half.assign(ROUTER, assignment(handoff_id, num_prompt_tokens, max_new_tokens))
+
+    def step(self, budget: int, token: int = TOKEN) -> list[SequenceSlice]:
+        slices = self.half.plan(budget)
+        self.half.apply(slices, drawn(slices, token))
+        self.pool.blocks.check()
+        return slices
+
+    def begun(self, handoff_id: str, num_blocks: int) -> list[int]:
+        remote = REMOTE[:num_blocks]
+        self.half.on_begun(handoff_id, remote)
+        return remote
+
+    def to_open(self, num_prompt_tokens: int = 10) -> list[int]:
+        """A computed prompt with its first write in flight; returns its blocks."""
+        self.assign("h", num_prompt_tokens)
+        block_ids = list(self.step(64)[0].block_ids)
+        self.begun("h", len(block_ids))
+        return block_ids
+
+    def to_committing(self) -> None:
+        self.to_open()
+        self.half.on_written("h", None)
+
+    def counts(self) -> dict[BlockState, int]:
+        return {state: count for state, count in self.pool.blocks.counts().items() if count}
+
+    @property
+    def is_free(self) -> bool:
+        return self.pool.blocks.num_free == self.pool.num_blocks and self.half.is_idle
+
+    def returned(self) -> list[tuple[str, str, bool]]:
+        return [(work.handoff_id, work.code, work.retryable) for work in self.outbox.returns]
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.pool.blocks.check()
+
+
+# --- planning
+
+
+@pytest.mark.parametrize("budget", [0, -3])
+def test_plan_without_budget_starts_nothing(rig: Rig, budget: int) -> None:
+    rig.assign("h", 6)
+    assert rig.half.plan(budget) == []
+    assert rig.port.orders == []
+    assert rig.half.num_queued == 1
+
+
+def test_plan_whole_prompt_fits_is_one_slice_with_a_draw(rig: Rig) -> None:
+    work = replace(assignment("h", 6, first_position=3), sampling=SamplingParams(temperature=0.5, seed=8))
+    rig.half.assign(ROUTER, work)
+    (piece,) = rig.half.plan(6)
+    assert (piece.sequence_id, piece.kind, piece.start) == ("h", SliceKind.PROMPT, 0)
+    assert tuple(piece.token_ids) == work.prompt
+    assert piece.draw == Draw(work.sampling, position=3)
+    assert len(piece.block_ids) == 2
+
+
+def test_plan_long_prompt_is_chunked_and_only_the_last_chunk_draws(rig: Rig) -> None:
+    rig.assign("h", 10)
+    pieces = [rig.step(4)[0] for _ in range(3)]
+    assert [(piece.start, piece.end) for piece in pieces] == [(0, 4), (4, 8), (8, 10)]
+    assert [t for piece in pieces for t in piece.token_ids] == list(range(1, 11))
+    assert [piece.draw is None for piece in pieces] == [True, True, False]
+    assert {tuple(piece.block_ids) for piece in pieces} == {tuple(pieces[0].block_ids)}
+    assert rig.step(4) == []
+
+
+def test_plan_several_prompts_share_a_step_first_come_first_served(rig: Rig) -> None:
+    for i, num_tokens in enumerate((3, 4, 9, 2)):
+        rig.assign(f"h{i}", num_tokens)
+    assert [(p.sequence_id, len(p.token_ids)) for p in rig.step(10)] == [("h0", 3), ("h1", 4), ("h2", 3)]
+    assert [(p.sequence_id, len(p.token_ids)) for p in rig.step(10)] == [("h2", 6), ("h3", 2)]
+    assert rig.half.num_pending_tokens == 0
+    assert [event.handoff_id for event in rig.outbox.tokens] == ["h0", "h1", "h2", "h3"]
+
+
+def test_plan_pool_is_full_the_next_prompt_waits_and_nobody_overtakes(rig: Rig) -> None:
+    rig.assign("big", 40)
+    rig.assign("bigger", 48)
+    rig.assign("small", 4)
+    assert [p.sequence_id for p in rig.step(64)] == ["big"]
+    assert rig.step(64) == []
+    rig.half.cancel("big")
+    assert [p.sequence_id for p in rig.step(64)] == ["bigger", "small"]
+
+
+def test_pending_tokens_count_queued_and_started_prompts(rig: Rig) -> None:
+    rig.assign("a", 10)
+    rig.assign("b", 6)
+    assert (rig.half.num_queued, rig.half.num_pending_tokens) == (2, 16)
+    rig.step(4)
+    assert (rig.half.num_queued, rig.half.num_pending_tokens) == (1, 12)
+
+
+def test_assign_twice_is_taken_once(rig: Rig) -> None:
+    rig.assign("h", 6)
+    rig.assign("h", 6)
+    assert len(rig.step(64)) == 1
+    rig.assign("h", 6)
+    assert rig.step(64) == []
+    rig.half.drop_router(ROUTER)
+    assert rig.is_free
+
+
+# --- handing over
+
+
+def test_begin_is_sent_with_the_first_chunk_and_not_again(rig: Rig) -> None:
+    rig.assign("h", 10)
+    assert rig.port.orders == []
+    rig.half.plan(4)
+    assert rig.port.take() == [("begin", "h", DECODE)]
+    rig.step(4)
+    rig.step(4)
+    assert rig.port.take() == []
+
+
+def test_blocks_are_written_while_later_chunks_are_still_to_be_computed(rig: Rig) -> None:
+    """Push overlaps compute; one write at a time, and what becomes ready meanwhile goes out together."""
+    rig.assign("h", 18)
+    blocks = list(rig.step(6)[0].block_ids)  # tokens [0, 6): one block is full
+    remote = rig.begun("h", 5)
+    assert rig.port.take()[1:] == [("write", "h", blocks[:1], remote[:1])]
+    rig.step(6)
+    rig.step(4)
+    assert rig.port.take() == []
+    assert rig.counts() == {BlockState.LEASED: 1, BlockState.RUNNING: 4, BlockState.FREE: 11}
+    rig.half.on_written("h", None)
+    assert rig.port.take() == [("write", "h", blocks[1:4], remote[1:4])]
+    rig.half.on_written("h", None)
+    assert rig.port.take() == []
+    rig.step(6)
+    assert rig.port.take() == [("write", "h", blocks[4:], remote[4:])]  # the last one is partly filled
+    rig.half.on_written("h", None)
+    assert rig.port.take() == [("commit", "h", TOKEN, 5)]
+
+
+def test_target_is_ready_only_after_the_prompt_everything_goes_in_one_write(rig: Rig) -> None:
+    blocks = rig.to_open(10)
+    assert rig.port.take() == [("begin", "h", DECODE), ("write", "h", blocks, REMOTE[:3])]
+    assert [(e.position, e.token_id, e.finish_reason) for e in rig.outbox.tokens] == [(0, TOKEN, None)]
+
+
+def test_committed_frees_the_blocks_and_counts(rig: Rig) -> None:
+    rig.to_open(10)
+    rig.clock.advance(2.0)
+    rig.half.on_written("h", None)
+    rig.clock.advance(1.0)
+    rig.half.on_committed("h", None)
+    assert rig.is_free
+    assert rig.outbox.returns == []
+    stats = rig.half.stats
+    block_bytes = rig.pool.layout.block_bytes
+    assert (stats.num_sent, stats.num_bytes, stats.write_s, stats.exposed_s) == (1, 3 * block_bytes, 2.0, 3.0)
+
+
+def test_one_new_token_finishes_here_without_a_handoff(rig: Rig) -> None:
+    rig.assign("h", 6, max_new_tokens=1)
+    rig.step(64)
+    assert rig.outbox.tokens == [TokenEvent("h", 0, TOKEN, FinishReason.LENGTH)]
+    assert rig.port.orders == []
+    assert rig.is_free
+
+
+def test_first_token_is_a_stop_token_aborts_the_handoff(rig: Rig) -> None:
+    rig.assign("h", 6)
+    rig.step(64, token=STOP_TOKEN)
+    assert rig.outbox.tokens == [TokenEvent("h", 0, STOP_TOKEN, FinishReason.STOP)]
+    assert rig.port.take() == [("begin", "h", DECODE), ("abort", "h")]
+    assert rig.is_free
+    rig.begun("h", 2)  # the answer crosses the abort
+    assert rig.port.take() == []
+
+
+def test_first_token_is_a_stop_token_with_a_write_in_flight_aborts_when_it_has_ended(rig: Rig) -> None:
+    rig.assign("h", 6)
+    rig.step(4)
+    rig.begun("h", 2)
+    rig.step(4, token=STOP_TOKEN)
+    assert [order[0] for order in rig.port.take()] == ["begin", "write"]
+    assert rig.counts()[BlockState.QUARANTINED] == 1
+    rig.half.on_written("h", None)
+    assert rig.port.take() == [("abort", "h")]
+    assert rig.is_free
+    assert rig.outbox.returns == []
+
+
+# --- what goes wrong
+
+
+def test_begin_refused_gives_the_work_back(rig: Rig) -> None:
+    rig.assign("h", 10)
+    rig.step(4)
+    rig.half.on_begin_refused("h", HandoffError("no room"))
+    assert rig.outbox.returns == [ReturnedWork("h", "handoff_failed", "no room")]
+    assert rig.port.take()[1:] == [("abort", "h")]
+    assert rig.is_free
+    assert rig.step(64) == []
+
+
+@pytest.mark.parametrize("num_blocks", [0, 2, 4])
+def test_target_reserves_another_number_of_blocks_gives_the_work_back(rig: Rig, num_blocks: int) -> None:
+    rig.assign("h", 10)
+    rig.step(64)
+    rig.begun("h", num_blocks)
+    assert rig.returned() == [("h", "handoff_failed", True)]
+    assert f"{num_blocks} blocks for a prompt of 3" in rig.outbox.returns[0].message
+    assert rig.port.take()[1:] == [("abort", "h")]
+    assert rig.is_free
+
+
+def test_write_fails_gives_the_work_back(rig: Rig) -> None:
+    rig.to_open()
+    rig.port.take()
+    rig.half.on_written("h", HandoffError("the link broke"))
+    assert rig.outbox.returns == [ReturnedWork("h", "handoff_failed", "the link broke")]
+    assert rig.port.take() == [("abort", "h")]
+    assert rig.is_free
+
+
+def test_write_fails_before_the_prompt_is_computed_stops_computing(rig: Rig) -> None:
+    rig.assign("h", 10)
+    rig.step(4)
+    rig.begun("h", 3)
+    rig.half.on_written("h", HandoffError("the link broke"))
+    assert rig.step(64) == []
+    assert rig.outbox.tokens == []
+    assert rig.is_free
+
+
+def test_write_stalls_quarantines_and_gives_back_once(rig: Rig) -> None:
+    rig.to_open()
+    rig.clock.advance(WRITE_TIMEOUT_S)
+    rig.half.expire()
+    assert rig.outbox.returns == []
+    rig.clock.advance(0.1)
+    rig.port.take()
+    for _ in range(3):
+        rig.half.expire()
+        rig.clock.advance(WRITE_TIMEOUT_S)
+    assert rig.returned() == [("h", "handoff_stalled", True)]
+    assert rig.counts() == {BlockState.QUARANTINED: 3, BlockState.FREE: 13}
+    assert rig.port.take() == []  # the target must not free its blocks: the write may still land
+    assert not rig.half.is_idle
+    rig.half.on_written("h", HandoffError("the peer died"))
+    assert rig.port.take() == [("abort", "h")]
+    assert rig.returned() == [("h", "handoff_stalled", True)]
+    assert rig.is_free
+
+
+def test_stalled_write_of_an_unfinished_prompt_stops_computing(rig: Rig) -> None:
+    rig.assign("h", 10)
+    rig.step(4)
+    rig.begun("h", 3)
+    rig.clock.advance(WRITE_TIMEOUT_S + 1)
+    rig.half.expire()
+    assert rig.step(64) == []
+    assert rig.counts() == {BlockState.QUARANTINED: 1, BlockState.RUNNING: 2, BlockState.FREE: 13}
+    rig.half.on_written("h", None)
+    assert rig.is_free
+
+
+def test_commit_refused_gives_the_work_back_and_tells_the_target(rig: Rig) -> None:
+    """The commit may have been lost on its way, and then the target would keep its blocks for ever."""
+    rig.to_committing()
+    rig.port.take()
+    rig.half.on_committed("h", HandoffError("no answer"))
+    assert rig.outbox.returns == [ReturnedWork("h", "handoff_failed", "no answer")]
+    assert rig.port.take() == [("abort", "h")]
+    assert rig.is_free
+    assert rig.half.stats.num_sent == 0
+
+
+def test_fail_gives_back_the_step_s_prompts_for_good(rig: Rig) -> None:
+    rig.assign("a", 4)
+    rig.assign("b", 10)
+    rig.assign("later", 4)
+    slices = rig.half.plan(8)
+    rig.half.fail(slices, InternalError("out of memory"))
+    assert rig.outbox.returns == [
+        ReturnedWork("a", "internal_error", "out of memory", retryable=False),
+        ReturnedWork("b", "internal_error", "out of memory", retryable=False),
+    ]
+    assert [order[0] for order in rig.port.take()] == ["begin", "begin", "abort", "abort"]
+    assert [p.sequence_id for p in rig.step(64)] == ["later"]
+
+
+def test_fail_with_a_write_in_flight_quarantines(rig: Rig) -> None:
+    rig.assign("h", 10)
+    rig.step(4)
+    rig.begun("h", 3)
+    rig.half.fail(rig.half.plan(4), InternalError("out of memory"))
+    assert rig.counts()[BlockState.QUARANTINED] == 1
+    rig.half.on_written("h", None)
+    assert rig.is_free
+    assert len(rig.outbox.returns) == 1
+
+
+# --- cancels, in every state
+
+
+def test_cancel_queued_leaves_the_others(rig: Rig) -> None:
+    rig.assign("a", 6)
+    rig.assign("b", 6)
+    rig.half.cancel("a")
+    assert [p.sequence_id for p in rig.step(64)] == ["b"]
+
+
+def test_cancel_opening_tells_the_target(rig: Rig) -> None:
+    rig.assign("h", 10)
+    rig.step(4)
+    rig.half.cancel("h")
+    assert [order[0] for order in rig.port.take()] == ["begin", "abort"]
+    assert rig.is_free
+    rig.half.on_begin_refused("h", HandoffError("late"))
+    rig.begun("h", 3)
+    assert rig.port.take() == []
+
+
+def test_cancel_open_without_a_write_frees_at_once(rig: Rig) -> None:
+    rig.assign("h", 10)
+    rig.step(3)
+    rig.begun("h", 3)
+    rig.half.cancel("h")
+    assert [order[0] for order in rig.port.take()] == ["begin", "abort"]
+    assert rig.is_free
+
+
+def test_cancel_open_with_a_write_in_flight_frees_when_it_has_ended(rig: Rig) -> None:
+    rig.to_open()
+    rig.port.take()
+    rig.half.cancel("h")
+    rig.half.cancel("h")
+    assert rig.counts()[BlockState.QUARANTINED] == 3
+    assert rig.port.take() == []
+    rig.half.on_written("h", HandoffError("the link broke"))
+    assert rig.port.take() == [("abort", "h")]
+    assert rig.is_free
+
+
+@pytest.mark.parametrize("error", [None, HandoffError("not wanted")])
+def test_cancel_committing_is_ended_by_the_answer(rig: Rig, error: HandoffError | None) -> None:
+    rig.to_committing()
+    rig.half.cancel("h")
+    assert rig.counts()[BlockState.LEASED] == 3
+    rig.half.on_committed("h", error)
+    assert rig.is_free
+
+
+def test_cancel_unknown_is_ignored(rig: Rig) -> None:
+    rig.half.cancel("nobody")
+
+
+def test_cancel_gives_nothing_back(rig: Rig) -> None:
+    rig.to_open()
+    rig.half.cancel("h")
+    rig.half.on_written("h", None)
+    assert rig.outbox.returns == []
+
+
+def test_drop_router_ends_its_prompts_only(rig: Rig) -> None:
+    rig.assign("queued", 4)
+    rig.half.assign("router-2", assignment("other", 4))
+    rig.half.drop_router(ROUTER)
+    assert [p.sequence_id for p in rig.step(64)] == ["other"]

@@ -1,0 +1,66 @@
+"""Workers and requests as the router's tests need them."""
+
+from typing import Any
+
+from core.clock import ManualClock
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, GenerationRequest, Role
+from core.sampling import SamplingParams
+from router.fleet.hello import WorkerHello
+from router.fleet.link import WorkerLink
+
+LAYOUT = (("num_layers", 2), ("kv_heads", 1), ("block_tokens", 4), ("head_dim", 8), ("dtype", "float32"))
+
+
+def worker_hello(endpoint: WorkerEndpoint, role: Role, **changes: Any) -> WorkerHello:  # noqa: ANN401 - any field
+    """What a small worker says of itself."""
+    fields = {
+        "endpoint": endpoint,
+        "role": role,
+        "role_epoch": 3,
+        "fingerprint": "abc",
+        "layout": LAYOUT,
+        "block_tokens": 4,
+        "num_blocks": 100,
+        "max_num_seqs": 8,
+        "max_model_len": 64,
+    }
+    return WorkerHello(**{**fields, **changes})
+
+
+def generation_request(
+    request_id: str = "r", prompt: tuple[int, ...] = (1, 2, 3), max_tokens: int = 8, seed: int = 11
+) -> GenerationRequest:
+    """A request whose answer ends with token 9 at the latest after `max_tokens`."""
+    return GenerationRequest(request_id, prompt, max_tokens, SamplingParams(seed=seed), frozenset({9}))
+
+
+class RecordingLink(WorkerLink):
+    """An attached worker in memory that keeps the orders it is sent."""
+
+    def __init__(self, name: str, role: Role, incarnation: int = 1, **changes: Any) -> None:  # noqa: ANN401
+        endpoint = WorkerEndpoint(WorkerId(name, incarnation), f"{name}:1")
+        super().__init__(endpoint, "router", ManualClock(), heartbeat_timeout_s=10.0)
+        self.hello = worker_hello(endpoint, role, **changes)
+        self.assigned: list[Assignment] = []
+        self.cancelled: list[str] = []
+
+    def assign(self, assignment: Assignment) -> None:
+        self.assigned.append(assignment)
+
+    def cancel(self, handoff_id: str) -> None:
+        self.cancelled.append(handoff_id)
+
+    def books(self) -> tuple[int, int, int]:
+        """Prompt tokens, sequences and blocks charged to it."""
+        return self.assigned_prompt_tokens, self.assigned_sequences, self.assigned_blocks
+
+
+class MemoryFleet:
+    """The part of a fleet that a dispatcher asks: who is there."""
+
+    def __init__(self, *links: RecordingLink) -> None:
+        self.members = list(links)
+
+    def with_role(self, role: Role) -> list[RecordingLink]:
+        return sorted((link for link in self.members if link.has_role(role)), key=lambda link: link.worker)

@@ -1,0 +1,106 @@
+"""A dispatcher over workers in memory, driven from a test."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+import pytest_asyncio
+
+from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.request import Assignment, FinishReason, GenerationRequest, Role
+from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
+from router.dispatch.generation import ActiveGeneration
+from router.generation import TokenDelta
+from router.wire import StepReport
+from tests.router.builders import MemoryFleet, RecordingLink, generation_request
+from tests.router.dispatch.loop_time import LoopTime, settle
+
+REQUEST_TIMEOUT_S = 100.0
+PLACEMENT_TIMEOUT_S = 30.0
+MAX_ATTEMPTS = 4
+
+
+@dataclass
+class Bench:
+    """A dispatcher over workers in memory, and the loop's time in the test's hand."""
+
+    time: LoopTime
+    fleet: MemoryFleet
+    dispatcher: FleetDispatcher
+
+    @property
+    def links(self) -> list[RecordingLink]:
+        return self.fleet.members
+
+    def link(self, name: str) -> RecordingLink:
+        return next(link for link in self.links if link.worker.name == name)
+
+    def attach(self, *links: RecordingLink) -> None:
+        for link in links:
+            self.links.append(link)
+            self.dispatcher.on_attached(link)
+
+    def lose(self, link: RecordingLink) -> None:
+        self.links.remove(link)
+        self.dispatcher.on_lost(link)
+
+    def submit(self, request: GenerationRequest | None = None) -> ActiveGeneration:
+        return self.dispatcher.submit(request or generation_request())
+
+    def report(self, link: RecordingLink, *words: TokenEvent | ReturnedWork) -> None:
+        tokens = [word for word in words if isinstance(word, TokenEvent)]
+        returned = [word for word in words if isinstance(word, ReturnedWork)]
+        self.dispatcher.on_report(link, StepReport(tokens, returned, WorkerLoad()))
+
+    async def give_back(self, link: RecordingLink, code: str = "handoff_failed") -> None:
+        """Its newest work comes back, and the pause before the next attempt passes."""
+        self.report(link, ReturnedWork(link.assigned[-1].handoff_id, code, f"{code} at {link.worker}"))
+        await self.time.advance(MAX_RETRY_S)
+
+    def is_settled(self) -> bool:
+        """No request, nothing booked."""
+        return self.dispatcher.num_active == 0 and {link.books() for link in self.links} == {(0, 0, 0)}
+
+
+def make_bench(*links: RecordingLink) -> Bench:
+    fleet = MemoryFleet()
+    dispatcher = FleetDispatcher(
+        request_timeout_s=REQUEST_TIMEOUT_S, placement_timeout_s=PLACEMENT_TIMEOUT_S, max_attempts=MAX_ATTEMPTS
+    )
+    dispatcher.bind(fleet)
+    bench = Bench(LoopTime(asyncio.get_running_loop()), fleet, dispatcher)
+    bench.attach(*links)
+    return bench
+
+
+@pytest_asyncio.fixture
+async def empty() -> Bench:
+    return make_bench()
+
+
+@pytest_asyncio.fixture
+async def bench() -> Bench:
+    return make_bench(RecordingLink("p", Role.PREFILL), RecordingLink("d", Role.DECODE))
+
+
+def token(assignment: Assignment, position: int, finish: FinishReason | None = None) -> TokenEvent:
+    return TokenEvent(assignment.handoff_id, position, 100 + position, finish)
+
+
+async def read(generation: ActiveGeneration) -> TokenDelta:
+    """What is there to be read now; a read that would wait is a failure."""
+    reading = asyncio.ensure_future(generation.read())
+    await settle()
+    if not reading.done():
+        reading.cancel()
+        pytest.fail("there is nothing to read")
+    return reading.result()
+
+
+async def nothing_to_read(generation: ActiveGeneration) -> bool:
+    reading = asyncio.ensure_future(generation.read())
+    await settle()
+    is_waiting = not reading.done()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    return is_waiting

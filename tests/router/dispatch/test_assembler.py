@@ -1,0 +1,71 @@
+from itertools import takewhile
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from core.events import TokenEvent
+from core.request import FinishReason
+from router.dispatch.assembler import TokenAssembler
+
+
+def event(position: int, finish: FinishReason | None = None) -> TokenEvent:
+    return TokenEvent("h", position, token_id=100 + position, finish_reason=finish)
+
+
+def test_tokens_in_order_are_accepted_one_by_one() -> None:
+    answer = TokenAssembler()
+    assert [answer.accept(event(position)) for position in range(3)] == [1, 1, 1]
+    assert answer.tokens == [100, 101, 102]
+
+
+def test_token_before_its_predecessor_is_held() -> None:
+    answer = TokenAssembler()
+    assert answer.accept(event(1)) == 0
+    assert answer.accept(event(2, FinishReason.STOP)) == 0
+    assert (answer.tokens, answer.finish_reason) == ([], None)
+    assert answer.accept(event(0)) == 3
+    assert (answer.tokens, answer.finish_reason) == ([100, 101, 102], FinishReason.STOP)
+
+
+def test_repeated_token_changes_nothing() -> None:
+    answer = TokenAssembler()
+    answer.accept(event(0))
+    assert answer.accept(TokenEvent("h", 0, 7, FinishReason.STOP)) == 0
+    assert (answer.tokens, answer.finish_reason) == ([100], None)
+
+
+def test_token_after_the_end_is_dropped() -> None:
+    answer = TokenAssembler()
+    answer.accept(event(0, FinishReason.LENGTH))
+    assert answer.accept(event(1)) == 0
+    assert answer.tokens == [100]
+
+
+def test_held_token_after_the_end_is_dropped() -> None:
+    answer = TokenAssembler()
+    answer.accept(event(1))
+    assert answer.accept(event(0, FinishReason.STOP)) == 1
+    assert (answer.tokens, answer.finish_reason) == ([100], FinishReason.STOP)
+
+
+def test_dropped_held_tokens_do_not_come_back() -> None:
+    answer = TokenAssembler()
+    answer.accept(event(1))
+    answer.drop_held()
+    assert answer.accept(event(0)) == 1
+    assert answer.tokens == [100]
+
+
+@given(positions=st.lists(st.integers(0, 8)), last=st.none() | st.integers(0, 8))
+def test_any_order_with_gaps_and_repeats_gives_the_longest_prefix(positions: list[int], last: int | None) -> None:
+    answer = TokenAssembler()
+    seen: set[int] = set()
+    for position in positions:
+        seen.add(position)
+        grown = answer.accept(event(position, FinishReason.STOP if position == last else None))
+        # The naive model: all positions from 0 without a gap, up to the last one.
+        end = 9 if last is None else last + 1
+        prefix = list(takewhile(lambda expected: expected in seen, range(end)))
+        assert answer.tokens == [100 + expected for expected in prefix]
+        assert 0 <= grown <= len(prefix)
+        assert (answer.finish_reason is None) == (last is None or len(prefix) <= last)

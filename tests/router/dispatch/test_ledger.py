@@ -1,0 +1,78 @@
+import hypothesis.strategies as st
+from hypothesis import given, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from core.events import WorkerLoad
+from core.request import Role
+from router.dispatch.generation import Attempt
+from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
+from tests.builders import assignment
+from tests.router.builders import RecordingLink
+
+
+class Ledger(RuleBasedStateMachine):
+    """Attempts on two workers of each role, opened and closed in any order."""
+
+    @initialize()
+    def start(self) -> None:
+        self.prefill = [RecordingLink(f"p{i}", Role.PREFILL) for i in (0, 1)]
+        self.decode = [RecordingLink(f"d{i}", Role.DECODE) for i in (0, 1)]
+        self.attempts: list[Attempt] = []
+
+    @rule(pair=st.tuples(st.integers(0, 1), st.integers(0, 1)), num_tokens=st.integers(1, 50))
+    def place(self, pair: tuple[int, int], num_tokens: int) -> None:
+        attempt = Attempt(
+            assignment("h", num_tokens), self.prefill[pair[0]], self.decode[pair[1]], num_tokens // 4, num_tokens
+        )
+        charge(attempt)
+        self.attempts.append(attempt)
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data())
+    def prompt_computed(self, data: st.DataObject) -> None:
+        discharge_prompt(data.draw(st.sampled_from(self.attempts)))
+
+    @precondition(lambda self: self.attempts)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        index = data.draw(st.integers(0, len(self.attempts) - 1))
+        discharge_all(self.attempts.pop(index))
+
+    @invariant()
+    def books_are_the_sum_of_open_attempts(self) -> None:
+        for link in (*self.prefill, *self.decode):
+            generating = [a for a in self.attempts if a.decode is link]
+            prompt_tokens = sum(a.open_prompt_tokens for a in self.attempts if a.prefill is link)
+            assert link.books() == (prompt_tokens, len(generating), sum(a.num_blocks for a in generating))
+
+    def teardown(self) -> None:
+        while self.attempts:
+            discharge_all(self.attempts.pop())
+        assert {link.books() for link in (*self.prefill, *self.decode)} == {(0, 0, 0)}
+
+
+TestLedger = Ledger.TestCase
+TestLedger.settings = settings(max_examples=30, deadline=None)
+
+
+@given(reported=st.integers(0, 1000), assigned=st.integers(0, 1000))
+def test_prompt_tokens_under_way_count_before_they_are_reported(reported: int, assigned: int) -> None:
+    link = RecordingLink("p", Role.PREFILL)
+    link.load = WorkerLoad(pending_prompt_tokens=reported, prefill_tokens_per_s=5.0)
+    link.assigned_prompt_tokens = assigned
+    candidate = prefill_candidate(link)
+    assert (candidate.pending_tokens, candidate.tokens_per_s) == (max(reported, assigned), 5.0)
+
+
+def test_decode_worker_without_a_report_has_all_its_blocks() -> None:
+    candidate = decode_candidate(RecordingLink("d", Role.DECODE, num_blocks=50))
+    assert (candidate.free_blocks, candidate.num_sequences, candidate.max_num_seqs) == (50, 0, 8)
+
+
+def test_blocks_and_sequences_count_as_taken_by_report_or_by_promise() -> None:
+    link = RecordingLink("d", Role.DECODE, num_blocks=50)
+    link.load = WorkerLoad(blocks_total=50, blocks_free=30, running_sequences=2, incoming_handoffs=1)
+    link.assigned_blocks, link.assigned_sequences = 5, 1
+    assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (30, 3)
+    link.assigned_blocks, link.assigned_sequences = 45, 6
+    assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (5, 6)

@@ -1,0 +1,122 @@
+import math
+from collections import Counter
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from core.ids import WorkerId
+from router.dispatch.placement import DecodeCandidate, PrefillCandidate, place
+
+PREFILL = [PrefillCandidate(WorkerId(f"p{i}", 1), pending_tokens=0, tokens_per_s=1000.0) for i in range(4)]
+DECODE = [
+    DecodeCandidate(WorkerId(f"d{i}", 1), num_sequences=0, max_num_seqs=8, free_blocks=100, block_tokens=16)
+    for i in range(4)
+]
+
+prefill_sets = st.lists(
+    st.builds(
+        PrefillCandidate,
+        worker=st.integers(0, 9).map(lambda i: WorkerId(f"p{i}", 1)),
+        pending_tokens=st.integers(0, 10_000),
+        tokens_per_s=st.sampled_from([0.0, 10.0, 1000.0]),
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda c: c.worker,
+)
+decode_sets = st.lists(
+    st.builds(
+        DecodeCandidate,
+        worker=st.integers(0, 9).map(lambda i: WorkerId(f"d{i}", 1)),
+        num_sequences=st.integers(0, 8),
+        max_num_seqs=st.integers(1, 8),
+        free_blocks=st.integers(0, 20),
+        block_tokens=st.just(16),
+    ),
+    min_size=1,
+    max_size=5,
+    unique_by=lambda c: c.worker,
+)
+
+
+@pytest.mark.parametrize(("prefill", "decode"), [([], DECODE), (PREFILL, []), ([], [])])
+def test_missing_role_gives_none(prefill: list[PrefillCandidate], decode: list[DecodeCandidate]) -> None:
+    assert place(prefill, decode, 10) is None
+
+
+@given(prefill=prefill_sets, decode=decode_sets, num_tokens=st.integers(1, 400), data=st.data())
+def test_choice_does_not_depend_on_the_order_of_candidates(
+    prefill: list[PrefillCandidate], decode: list[DecodeCandidate], num_tokens: int, data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(prefill)), data.draw(st.permutations(decode))
+    assert place(*shuffled, num_tokens) == place(prefill, decode, num_tokens)
+
+
+@given(prefill=prefill_sets, decode=decode_sets, num_tokens=st.integers(1, 400), data=st.data())
+def test_avoided_worker_is_taken_only_when_all_are_avoided(
+    prefill: list[PrefillCandidate], decode: list[DecodeCandidate], num_tokens: int, data: st.DataObject
+) -> None:
+    avoid = data.draw(st.sets(st.sampled_from([c.worker for c in (*prefill, *decode)])))
+    chosen = place(prefill, decode, num_tokens, avoid)
+    assert chosen is not None
+    for worker, candidates in zip(chosen, (prefill, decode), strict=True):
+        assert worker not in avoid or {c.worker for c in candidates} <= avoid
+
+
+@given(prefill=prefill_sets, decode=decode_sets, num_tokens=st.integers(1, 400))
+def test_prompt_is_predicted_to_be_done_first_where_it_goes(
+    prefill: list[PrefillCandidate], decode: list[DecodeCandidate], num_tokens: int
+) -> None:
+    chosen = place(prefill, decode, num_tokens)
+    assert chosen is not None
+    times_s = {c.worker: c.completion_s(num_tokens) for c in prefill}
+    assert times_s[chosen[0]] == min(times_s.values())
+
+
+@given(prefill=prefill_sets, decode=decode_sets, num_tokens=st.integers(1, 400))
+def test_full_decode_worker_is_chosen_only_when_all_are_full(
+    prefill: list[PrefillCandidate], decode: list[DecodeCandidate], num_tokens: int
+) -> None:
+    chosen = place(prefill, decode, num_tokens)
+    assert chosen is not None
+
+    def has_room(candidate: DecodeCandidate) -> bool:
+        num_blocks = math.ceil(num_tokens / candidate.block_tokens) + 1
+        return candidate.num_sequences < candidate.max_num_seqs and num_blocks <= candidate.free_blocks
+
+    if any(map(has_room, decode)):
+        assert has_room(next(c for c in decode if c.worker == chosen[1]))
+
+
+@pytest.mark.parametrize("num_requests", [4, 7, 32])
+def test_burst_of_equal_prompts_spreads_evenly(num_requests: int) -> None:
+    prefill, decode = list(PREFILL), list(DECODE)
+    given: Counter[WorkerId] = Counter()
+    for _ in range(num_requests):
+        chosen = place(prefill, decode, 100)
+        assert chosen is not None
+        given.update(chosen)
+        prefill = [replace(c, pending_tokens=c.pending_tokens + 100 * (c.worker in chosen)) for c in prefill]
+        decode = [replace(c, num_sequences=c.num_sequences + (c.worker in chosen)) for c in decode]
+    for candidates in (prefill, decode):
+        counts = [given[c.worker] for c in candidates]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_faster_prefill_worker_gets_the_longer_queue() -> None:
+    slow = PrefillCandidate(WorkerId("a-slow", 1), pending_tokens=1000, tokens_per_s=100.0)
+    fast = PrefillCandidate(WorkerId("b-fast", 1), pending_tokens=4000, tokens_per_s=1000.0)
+    assert place([slow, fast], DECODE, 100) == (fast.worker, DECODE[0].worker)
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, math.nan])
+def test_speed_that_is_no_speed_counts_as_not_measured(speed: float) -> None:
+    unmeasured = PrefillCandidate(WorkerId("a", 1), pending_tokens=500, tokens_per_s=speed)
+    idle = PrefillCandidate(WorkerId("b", 1), pending_tokens=0, tokens_per_s=1000.0)
+    assert place([unmeasured, idle], DECODE, 100) == (idle.worker, DECODE[0].worker)
+
+
+def test_equal_workers_are_taken_in_the_order_of_their_names() -> None:
+    assert place(PREFILL[::-1], DECODE[::-1], 100) == (PREFILL[0].worker, DECODE[0].worker)

@@ -1,0 +1,327 @@
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+import pytest_asyncio
+from baton.v1 import common_pb2
+
+from core.clock import ManualClock
+from core.errors import ConfigError, InvalidRequestError, StaleEpochError
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Role
+from router.fleet.fleet import Fleet
+from router.fleet.link import WorkerLink
+from tests.router.builders import LAYOUT
+from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker, token
+
+
+@pytest.fixture
+def observer() -> RecordingObserver:
+    return RecordingObserver()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest_asyncio.fixture
+async def fleet(observer: RecordingObserver, clock: ManualClock) -> AsyncIterator[Fleet]:
+    fleet = Fleet("router-1", clock, WAIT_S, observer)
+    yield fleet
+    await fleet.close()
+
+
+@pytest_asyncio.fixture
+async def worker() -> AsyncIterator[ScriptedWorker]:
+    async with ScriptedWorker("p0") as worker:
+        yield worker
+
+
+def names(links: Iterable[WorkerLink]) -> list[str]:
+    return [str(link.worker) for link in links]
+
+
+def refusal(fleet: Fleet, worker: ScriptedWorker) -> str:
+    """What a worker that is not let in hears when it registers again."""
+    with pytest.raises(ConfigError) as caught:
+        fleet.register(worker.endpoint)
+    return caught.value.message
+
+
+# --- coming
+
+
+async def test_registered_worker_is_attached_once_it_has_said_hello(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    assert fleet.links() == []
+    await observer.expect(("attached", worker))
+    assert names(fleet.links()) == names(fleet.with_role(Role.PREFILL)) == ["p0@1"]
+    assert fleet.with_role(Role.DECODE) == []
+    assert await worker.attaching.get() == "router-1"
+
+
+async def test_worker_that_registers_again_keeps_its_link(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    (link,) = fleet.links()
+    fleet.register(worker.endpoint)
+    worker.report()
+    await observer.expect(("report", worker))
+    assert fleet.links() == [link]
+    assert worker.attaching.qsize() == 1
+
+
+async def test_workers_are_ordered_by_name(fleet: Fleet, observer: RecordingObserver) -> None:
+    async with ScriptedWorker("b", Role.DECODE) as b, ScriptedWorker("a", Role.DECODE) as a:
+        for worker in (b, a):
+            fleet.register(worker.endpoint)
+            await observer.expect(("attached", worker))
+        assert names(fleet.with_role(Role.DECODE)) == ["a@1", "b@1"]
+
+
+async def test_silence_is_measured_on_the_fleets_clock(
+    fleet: Fleet, clock: ManualClock, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    clock.advance(3.0)
+    assert fleet.silent_s(fleet.links()[0]) == 3.0
+
+
+@pytest.mark.parametrize(("name", "address"), [("", "127.0.0.1:1"), ("w", "")])
+async def test_endpoint_without_name_or_address_is_refused(fleet: Fleet, name: str, address: str) -> None:
+    with pytest.raises(InvalidRequestError, match="no name or no address"):
+        fleet.register(WorkerEndpoint(WorkerId(name, 1), address))
+
+
+# --- incarnations
+
+
+async def test_newer_incarnation_replaces_the_older(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    async with ScriptedWorker("p0", incarnation=2) as newer:
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        fleet.register(newer.endpoint)
+        assert fleet.links() == []  # at once: nothing more is placed on the older
+        await observer.expect(("lost", worker), ("attached", newer))
+        assert names(fleet.links()) == ["p0@2"]
+        with pytest.raises(StaleEpochError, match="worker p0@1 was replaced by p0@2"):
+            fleet.register(worker.endpoint)
+        assert names(fleet.links()) == ["p0@2"]
+
+
+async def test_worker_replaced_before_it_was_reached_leaves_nothing(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    async with ScriptedWorker("p0", incarnation=2) as newer:
+        fleet.register(worker.endpoint)
+        fleet.register(newer.endpoint)
+        await observer.expect(("attached", newer))
+        assert len(fleet._tasks) == 1
+
+
+async def test_other_incarnation_at_the_same_address_is_not_let_in(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    restarted = WorkerEndpoint(WorkerId("p0", 2), worker.endpoint.address)
+    worker.hello.endpoint.worker.incarnation = 2  # type: ignore[union-attr]
+    fleet.register(worker.endpoint)
+    await observer.expect(("lost", worker))
+    assert "worker p0@1 is gone" in caplog.text
+    worker.endpoint = restarted
+    fleet.register(restarted)
+    await observer.expect(("attached", worker))
+    assert names(fleet.links()) == ["p0@2"]
+
+
+# --- workers that do not fit
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fingerprint": "xyz"}, "worker d0@1 cannot serve with p0@1: model fingerprint abc against xyz"),
+        ({"layout": (*LAYOUT[:-1], ("dtype", "bfloat16"))}, "KV layout: dtype float32 against bfloat16"),
+        ({"layout": LAYOUT[:-1]}, "KV layout: dtype float32 against None"),
+        ({"max_model_len": 65}, "max_model_len 64 against 65"),
+    ],
+)
+async def test_worker_that_differs_is_refused_for_good_with_both_values(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker, changes: dict[str, object], reason: str
+) -> None:
+    async with ScriptedWorker("d0", Role.DECODE, **changes) as other:
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        fleet.register(other.endpoint)
+        await observer.expect(("lost", other))
+        assert reason in refusal(fleet, other)
+        assert names(fleet.links()) == ["p0@1"]
+        assert other.attaching.qsize() == 1
+
+
+async def test_refused_worker_is_let_in_when_the_other_has_gone(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    async with ScriptedWorker("d0", Role.DECODE, fingerprint="xyz") as other:
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        fleet.register(other.endpoint)
+        await observer.expect(("lost", other))
+        worker.end_stream()
+        await observer.expect(("lost", worker))
+        fleet.register(other.endpoint)
+        await observer.expect(("attached", other))
+
+
+async def test_newer_incarnation_of_a_refused_worker_is_looked_at_anew(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    async with (
+        ScriptedWorker("d0", Role.DECODE, fingerprint="xyz") as wrong,
+        ScriptedWorker("d0", Role.DECODE, incarnation=2) as right,
+    ):
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        fleet.register(wrong.endpoint)
+        await observer.expect(("lost", wrong))
+        fleet.register(right.endpoint)
+        await observer.expect(("attached", right))
+        assert fleet._refusals == {}
+
+
+async def test_worker_with_an_unknown_role_is_refused_and_the_others_stay(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ScriptedWorker("bad") as bad:
+        bad.hello.role = 17
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        fleet.register(bad.endpoint)
+        await observer.expect(("lost", bad))
+        assert "its role is number 17" in refusal(fleet, bad)
+        assert "Traceback" not in caplog.text
+        worker.report()
+        await observer.expect(("report", worker))
+        assert names(fleet.links()) == ["p0@1"]
+
+
+async def test_worker_whose_second_hello_has_another_role_changes_its_role(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    worker.say_hello(role=common_pb2.ROLE_DECODE, role_epoch=4)
+    await observer.expect(("attached", worker))
+    assert fleet.with_role(Role.PREFILL) == []
+    (link,) = fleet.with_role(Role.DECODE)
+    assert link.attached.role_epoch == 4
+
+
+async def test_worker_whose_second_hello_does_not_fit_is_lost(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    async with ScriptedWorker("d0", Role.DECODE) as other:
+        for member in (worker, other):
+            fleet.register(member.endpoint)
+            await observer.expect(("attached", member))
+        worker.say_hello(model_fingerprint="xyz")
+        await observer.expect(("lost", worker))
+        assert names(fleet.links()) == ["d0@1"]
+
+
+# --- going
+
+
+async def test_worker_that_ends_its_stream_is_lost_and_may_come_back(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    worker.end_stream()
+    await observer.expect(("lost", worker))
+    assert fleet.links() == []
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    assert names(fleet.links()) == ["p0@1"]
+    assert len(fleet._tasks) == 1
+
+
+async def test_silent_worker_is_lost(fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    fleet.links()[0]._heartbeat_timeout_s = 0.05  # from the next message on
+    worker.report()
+    await observer.expect(("report", worker), ("lost", worker))
+    assert fleet.links() == []
+    assert await asyncio.wait_for(worker.detached.get(), WAIT_S) == "router-1"
+
+
+async def test_worker_that_dies_is_lost(fleet: Fleet, observer: RecordingObserver) -> None:
+    async with ScriptedWorker("p0") as worker:
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+    await observer.expect(("lost", worker))
+    assert fleet.links() == []
+
+
+async def test_close_detaches_from_all(fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    await fleet.close()
+    await observer.expect(("lost", worker))
+    assert fleet.links() == []
+    assert fleet._tasks == {}
+    assert await asyncio.wait_for(worker.detached.get(), WAIT_S) == "router-1"
+
+
+# --- defects in who listens
+
+
+@pytest.mark.parametrize("where", ["attached", "report"])
+async def test_observer_that_fails_loses_that_worker_and_no_other(
+    fleet: Fleet,
+    observer: RecordingObserver,
+    worker: ScriptedWorker,
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+) -> None:
+    async with ScriptedWorker("d0", Role.DECODE) as other:
+        fleet.register(other.endpoint)
+        await observer.expect(("attached", other))
+        observer.fails_at = {where}
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        if where == "report":
+            worker.report(token(0))
+            await observer.expect(("report", worker))
+        await observer.expect(("lost", worker))
+        assert names(fleet.links()) == ["d0@1"]
+        assert "is detached because of a defect" in caplog.text
+        observer.fails_at = set()
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        other.report()
+        await observer.expect(("report", other))
+
+
+async def test_observer_that_fails_at_a_loss_leaves_no_link(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    observer.fails_at = {"lost"}
+    worker.end_stream()
+    await observer.expect(("lost", worker))
+    assert fleet.links() == []
+    observer.fails_at = set()
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    assert "the loss of worker p0@1 was not handled" in caplog.text

@@ -1,0 +1,138 @@
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import pytest
+import pytest_asyncio
+from baton.v1 import common_pb2, control_pb2, control_pb2_grpc
+
+from core.clock import ManualClock
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Role
+from router import wire
+from router.dispatch.dispatcher import FleetDispatcher
+from router.fleet.fleet import Fleet
+from router.rpc.control_services import ControlService, MembershipService
+from tests.router.builders import generation_request
+from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker
+from tests.router.rpc.serving import channel_to
+
+
+@dataclass
+class Router:
+    """Both services over a real fleet and dispatcher."""
+
+    fleet: Fleet
+    dispatcher: FleetDispatcher
+    clock: ManualClock
+    heard: RecordingObserver
+    membership: control_pb2_grpc.MembershipServiceStub
+    control: control_pb2_grpc.ControlServiceStub
+
+    async def register(self, endpoint: WorkerEndpoint) -> None:
+        request = control_pb2.RegisterWorkerRequest(endpoint=wire.endpoint_to_proto(endpoint))
+        await self.membership.RegisterWorker(request, timeout=WAIT_S)
+
+    async def status(self) -> control_pb2.GetStatusResponse:
+        return await self.control.GetStatus(control_pb2.GetStatusRequest(), timeout=WAIT_S)
+
+
+class Both:
+    """A dispatcher that hears what a fleet says, and somebody who writes it down."""
+
+    def __init__(self, dispatcher: FleetDispatcher, recorder: RecordingObserver) -> None:
+        self._observers = (dispatcher, recorder)
+
+    def on_attached(self, link: object) -> None:
+        for observer in self._observers:
+            observer.on_attached(link)
+
+    def on_report(self, link: object, report: object) -> None:
+        for observer in self._observers:
+            observer.on_report(link, report)
+
+    def on_lost(self, link: object) -> None:
+        for observer in self._observers:
+            observer.on_lost(link)
+
+
+@pytest_asyncio.fixture
+async def router() -> AsyncIterator[Router]:
+    heard, clock = RecordingObserver(), ManualClock()
+    dispatcher = FleetDispatcher(request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2)
+    fleet = Fleet("router-1", clock, WAIT_S, Both(dispatcher, heard))
+    dispatcher.bind(fleet)
+    server = grpc.aio.server()
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), server)
+    control_pb2_grpc.add_ControlServiceServicer_to_server(ControlService("m", fleet, dispatcher), server)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(fleet.close)
+        channel = await stack.enter_async_context(channel_to(server))
+        yield Router(
+            fleet,
+            dispatcher,
+            clock,
+            heard,
+            control_pb2_grpc.MembershipServiceStub(channel),
+            control_pb2_grpc.ControlServiceStub(channel),
+        )
+
+
+async def test_registration_attaches_the_worker(router: Router) -> None:
+    async with ScriptedWorker("p0") as worker:
+        await router.register(worker.endpoint)
+        await router.heard.expect(("attached", worker))
+        await router.register(worker.endpoint)
+        assert len(router.fleet.links()) == 1
+
+
+async def test_stale_registration_is_a_failed_precondition(router: Router) -> None:
+    async with ScriptedWorker("p0", incarnation=2) as worker:
+        await router.register(worker.endpoint)
+        with pytest.raises(grpc.aio.AioRpcError, match="was replaced by p0@2") as caught:
+            await router.register(WorkerEndpoint(WorkerId("p0", 1), worker.endpoint.address))
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_registration_of_a_refused_worker_is_a_failed_precondition(router: Router) -> None:
+    async with ScriptedWorker("p0") as worker, ScriptedWorker("d0", Role.DECODE, fingerprint="xyz") as other:
+        await router.register(worker.endpoint)
+        await router.heard.expect(("attached", worker))
+        await router.register(other.endpoint)
+        await router.heard.expect(("lost", other))
+        with pytest.raises(grpc.aio.AioRpcError, match="model fingerprint abc against xyz") as caught:
+            await router.register(other.endpoint)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_empty_registration_is_an_invalid_argument(router: Router) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await router.membership.RegisterWorker(control_pb2.RegisterWorkerRequest(), timeout=WAIT_S)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_status_of_an_empty_fleet_says_what_is_missing(router: Router) -> None:
+    generation = router.dispatcher.submit(generation_request())
+    status = await router.status()
+    assert (status.model, status.active_requests, len(status.workers)) == ("m", 1, 0)
+    assert status.unready_reason == "no prefill and no decode worker is attached yet"
+    generation.cancel()
+    assert (await router.status()).active_requests == 0
+
+
+async def test_status_has_every_worker_with_its_load_and_silence(router: Router) -> None:
+    async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
+        for worker in (prefill, decode):
+            await router.register(worker.endpoint)
+            await router.heard.expect(("attached", worker))
+        router.clock.advance(1.5)
+        decode.report(running=3)
+        await router.heard.expect(("report", decode))
+        router.clock.advance(0.5)
+        status = await router.status()
+        assert status.unready_reason == ""
+        first, second = status.workers
+        assert (first.hello, second.hello) == (decode.hello, prefill.hello)
+        assert (first.hello.role, first.load.running_sequences, first.silent_s) == (common_pb2.ROLE_DECODE, 3, 0.5)
+        assert (second.load.running_sequences, second.silent_s) == (0, 2.0)

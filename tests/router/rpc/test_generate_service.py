@@ -1,0 +1,257 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc
+
+from core import errors
+from core.errors import BatonError, UnavailableError, WorkerLostError
+from core.request import FinishReason
+from router.intake import Intake
+from router.rpc.generate_service import GenerateService
+from router.text.tokenizer import TextCodec
+from tests.router.http.fakes import WAIT_S, EndlessGeneration, FakeDispatcher, FakeGeneration, tokens
+from tests.router.http.serving import EOS, MODEL, NUM_TOKENS, says
+from tests.router.rpc.serving import channel_to
+
+MAX_MODEL_LEN = 100
+ERRORS = [error for error in vars(errors).values() if isinstance(error, type)]
+
+Stub = generate_pb2_grpc.GenerateServiceStub
+
+
+@pytest.fixture
+def dispatcher(codec: TextCodec) -> FakeDispatcher:
+    dispatcher = FakeDispatcher()
+    dispatcher.script = says(codec, "Hello, world")
+    return dispatcher
+
+
+@pytest_asyncio.fixture
+async def stub(codec: TextCodec, dispatcher: FakeDispatcher) -> AsyncIterator[Stub]:
+    server = grpc.aio.server()
+    service = GenerateService(dispatcher, codec, Intake(codec, MODEL, MAX_MODEL_LEN))
+    generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
+    async with channel_to(server) as channel:
+        yield Stub(channel)
+
+
+def ask(**fields: Any) -> generate_pb2.GenerateRequest:  # noqa: ANN401 - any field
+    prompt = {} if fields.keys() & {"tokens", "text", "chat"} else {"text": "Hi"}
+    return generate_pb2.GenerateRequest(**{"model": MODEL, **prompt, **fields})
+
+
+def tokens_of(*ids: int) -> generate_pb2.TokenIds:
+    return generate_pb2.TokenIds(ids=ids)
+
+
+def chat(*messages: tuple[str, str]) -> generate_pb2.ChatPrompt:
+    return generate_pb2.ChatPrompt(
+        messages=[generate_pb2.ChatMessage(role=role, content=content) for role, content in messages]
+    )
+
+
+async def answers(stub: Stub, request: generate_pb2.GenerateRequest) -> list[generate_pb2.GenerateResponse]:
+    return [response async for response in stub.Generate(request, timeout=WAIT_S)]
+
+
+async def failure(stub: Stub, request: generate_pb2.GenerateRequest) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answers(stub, request)
+    return caught.value
+
+
+async def next_generation(dispatcher: FakeDispatcher) -> FakeGeneration:
+    return await asyncio.to_thread(dispatcher.next_generation)
+
+
+# --- prompts and answers
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ({"tokens": tokens_of(5, 6, 7)}, (5, 6, 7)),
+        ({"text": "Hi"}, "Hi"),
+        ({"chat": chat(("system", "Be brief"), ("user", "Hi"))}, "<system>Be brief<user>Hi<assistant>"),
+    ],
+)
+async def test_every_kind_of_prompt_arrives_as_token_ids(
+    stub: Stub, dispatcher: FakeDispatcher, codec: TextCodec, prompt: dict[str, Any], expected: tuple[int, ...] | str
+) -> None:
+    await answers(stub, ask(**prompt))
+    request = dispatcher.next_generation().request
+    if isinstance(expected, str):
+        expected = tuple(codec.encode(expected, add_special_tokens=False))
+    assert request.prompt == expected
+    assert request.max_tokens == MAX_MODEL_LEN - len(expected)
+
+
+async def test_answer_has_tokens_text_reason_and_usage(stub: Stub, codec: TextCodec) -> None:
+    responses = await answers(stub, ask(tokens=tokens_of(1, 2, 3)))
+    *middle, last = responses
+    text = codec.encode("Hello, world", add_special_tokens=False)
+    assert [token for response in responses for token in response.token_ids] == [*text, EOS]
+    assert "".join(response.text for response in responses) == "Hello, world"
+    assert last.finish_reason == common_pb2.FINISH_REASON_STOP
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, len(text) + 1)
+    assert all(not response.finish_reason and not response.HasField("usage") for response in middle)
+
+
+async def test_tokens_are_sent_as_they_arrive(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.script = lambda _request: [tokens(65)]
+    call = stub.Generate(ask(), timeout=WAIT_S)
+    assert list((await call.read()).token_ids) == [65]
+    generation = await next_generation(dispatcher)
+    generation.put(tokens(66, 67))
+    assert list((await call.read()).token_ids) == [66, 67]
+    generation.put(tokens(68, finish=FinishReason.LENGTH))
+    last = await call.read()
+    assert (list(last.token_ids), last.finish_reason) == ([68], common_pb2.FINISH_REASON_LENGTH)
+    assert await call.read() is grpc.aio.EOF
+
+
+async def test_stop_string_ends_the_answer_and_the_work(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    responses = await answers(stub, ask(stop=["xyz", ", w"]))
+    assert "".join(response.text for response in responses) == "Hello"
+    assert responses[-1].finish_reason == common_pb2.FINISH_REASON_STOP
+    assert responses[-1].usage.completion_tokens == len("Hello, w")
+    assert dispatcher.next_generation().cancelled.is_set()
+
+
+async def test_options_reach_the_request(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    sampling = generate_pb2.SamplingOptions(temperature=0.5, top_p=0.25, top_k=0, seed=42)
+    await answers(stub, ask(max_tokens=3, sampling=sampling, stop_token_ids=[7], ignore_eos=True))
+    request = dispatcher.next_generation().request
+    chosen = request.sampling
+    assert (chosen.temperature, chosen.top_p, chosen.top_k, chosen.seed) == (0.5, 0.25, 0, 42)
+    assert (request.max_tokens, request.stop_token_ids) == (3, frozenset({7}))
+
+
+async def test_absent_options_are_the_models_with_a_seed_of_its_own(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    for _ in range(2):
+        await answers(stub, ask(max_tokens=1))
+    first, second = (dispatcher.next_generation().request for _ in range(2))
+    assert (first.sampling.temperature, first.sampling.top_p, first.sampling.top_k) == (0.8, 0.9, 7)
+    assert first.stop_token_ids == frozenset({EOS})
+    assert first.sampling.seed != second.sampling.seed
+    assert first.request_id != second.request_id
+
+
+# --- requests that cannot be served
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tokens": tokens_of()}, "the prompt has no tokens"),
+        ({"text": ""}, "the prompt has no tokens"),
+        ({"chat": chat()}, "there is no prompt; send text, tokens or chat messages"),
+        ({"chat": chat(("tool", "x"))}, "role is 'tool'; it must be one of system, user, assistant"),
+        ({"tokens": tokens_of(NUM_TOKENS)}, f"prompt has token {NUM_TOKENS}; this model's tokens are 0 to"),
+        ({"stop_token_ids": [NUM_TOKENS]}, "stop_token_ids has token"),
+        ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),
+        ({"max_tokens": MAX_MODEL_LEN}, "ask for at most 98"),
+        ({"tokens": tokens_of(*[1] * MAX_MODEL_LEN)}, "the prompt has 100 tokens"),
+        ({"stop": [""]}, "stop has 1 texts"),
+        ({"stop": ["x"] * 17}, "stop has 17 texts; at most 16"),
+        ({"sampling": generate_pb2.SamplingOptions(temperature=float("nan"))}, "temperature is nan"),
+        ({"sampling": generate_pb2.SamplingOptions(top_p=0)}, "top_p is 0"),
+        ({"sampling": generate_pb2.SamplingOptions(seed=2**63)}, "seed is 9223372036854775808"),
+    ],
+)
+async def test_bad_request_is_an_invalid_argument(
+    stub: Stub, dispatcher: FakeDispatcher, fields: dict[str, Any], message: str
+) -> None:
+    error = await failure(stub, ask(**fields))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert message in error.details()
+    assert dispatcher.generations.empty()
+
+
+async def test_request_without_a_prompt_is_an_invalid_argument(stub: Stub) -> None:
+    error = await failure(stub, generate_pb2.GenerateRequest(model=MODEL))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "there is no prompt" in error.details()
+
+
+async def test_other_model_is_not_found(stub: Stub) -> None:
+    error = await failure(stub, ask(model="gpt-5"))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert error.details() == f"model 'gpt-5' is not served here; use '{MODEL}'"
+
+
+# --- work that fails
+
+
+@pytest.mark.parametrize("error_type", ERRORS)
+async def test_error_of_the_tree_has_its_status(
+    stub: Stub, dispatcher: FakeDispatcher, error_type: type[BatonError]
+) -> None:
+    dispatcher.script = lambda _request: [tokens(65), error_type("what went wrong: 3 ≠ 4")]
+    error = await failure(stub, ask())
+    assert error.code().name == error_type.grpc_status
+    assert error.details() == "what went wrong: 3 ≠ 4"
+
+
+async def test_tokens_before_an_error_are_sent(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.script = lambda _request: [tokens(65), WorkerLostError("lost")]
+    call = stub.Generate(ask(), timeout=WAIT_S)
+    assert list((await call.read()).token_ids) == [65]
+    with pytest.raises(grpc.aio.AioRpcError, match="lost"):
+        await call.read()
+
+
+async def test_refused_submission_has_its_status(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.refusal = UnavailableError("nobody there")
+    assert (await failure(stub, ask())).code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_defect_is_internal_and_tells_no_details(
+    stub: Stub, dispatcher: FakeDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_request: object) -> None:
+        raise ValueError("a secret")
+
+    dispatcher.script = broken
+    error = await failure(stub, ask())
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == "ValueError in the server; see its log"
+    assert "a secret" in caplog.text
+
+
+# --- clients that go away
+
+
+async def test_cancelled_call_cancels_the_work(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.script = lambda _request: [tokens(65)]
+    call = stub.Generate(ask(), timeout=WAIT_S)
+    await call.read()
+    call.cancel()
+    generation = await next_generation(dispatcher)
+    assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+
+
+async def test_call_cancelled_while_its_client_reads_nothing_cancels_the_work(
+    stub: Stub, dispatcher: FakeDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    dispatcher.script = lambda _request: [tokens(*[65] * 1000)]
+    dispatcher.generation_type = EndlessGeneration
+    call = stub.Generate(ask(), timeout=WAIT_S)
+    await call.read()
+    call.cancel()
+    generation = await next_generation(dispatcher)
+    assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+    assert caplog.records == []
+
+
+async def test_call_past_its_clients_deadline_cancels_the_work(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.script = lambda _request: []
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Generate(ask(), timeout=1.0).read()
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    generation = await next_generation(dispatcher)
+    assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)

@@ -1,0 +1,35 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from core.errors import ConfigError
+from router.config import RouterConfig
+
+
+def test_defaults_are_valid(tmp_path: Path) -> None:
+    RouterConfig(tmp_path, "m")
+    RouterConfig(tmp_path, "m", port=0, grpc_port=65535)
+
+
+@pytest.mark.parametrize("name", ["port", "grpc_port"])
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_port_out_of_range_is_named(tmp_path: Path, name: str, port: int) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} is {port}; a port is between 0 and 65535"):
+        RouterConfig(tmp_path, "m", **{name: port})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_model_len", "max_body_bytes", "request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s",
+     "max_attempts"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_limit_that_is_no_positive_number_is_named(tmp_path: Path, name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"^{name} is {value}; it must be positive"):
+        RouterConfig(tmp_path, "m", **{name: value})
+
+
+def test_missing_model_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no-such-folder does not exist"):
+        RouterConfig(tmp_path / "no-such-folder", "m")

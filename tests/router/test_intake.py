@@ -1,0 +1,96 @@
+import pytest
+
+from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
+from core.request import GenerationRequest
+from core.sampling import MAX_SEED, SamplingParams
+from router.intake import Intake, SamplingOptions
+from router.text.tokenizer import TextCodec
+from tests.router.http.serving import EOS, MODEL, NUM_TOKENS
+
+MAX_MODEL_LEN = 10
+
+
+@pytest.fixture
+def intake(codec: TextCodec) -> Intake:
+    return Intake(codec, MODEL, MAX_MODEL_LEN)
+
+
+def make(intake: Intake, prompt: tuple[int, ...] = (1, 2, 3), **fields: object) -> GenerationRequest:
+    return intake.request("id", prompt, **{"prompt_param": "messages", "sampling": SamplingOptions(), **fields})
+
+
+def test_served_model_passes_and_another_is_named(intake: Intake) -> None:
+    intake.check_model(MODEL)
+    with pytest.raises(UnknownModelError, match=rf"model 'gpt-5' is not served here; use '{MODEL}'") as caught:
+        intake.check_model("gpt-5")
+    assert caught.value.param == "model"
+
+
+def test_request_takes_the_models_defaults(intake: Intake, codec: TextCodec) -> None:
+    request = make(intake)
+    assert (request.request_id, request.prompt, request.max_tokens) == ("id", (1, 2, 3), 7)
+    assert request.stop_token_ids == codec.eos_token_ids == frozenset({EOS})
+    default = codec.default_sampling
+    expected = SamplingParams(default.temperature, default.top_p, default.top_k, request.sampling.seed)
+    assert request.sampling == expected
+
+
+def test_seed_is_drawn_when_none_is_given(intake: Intake) -> None:
+    seeds = {make(intake).sampling.seed for _ in range(8)}
+    assert len(seeds) == 8
+    assert all(0 <= seed <= MAX_SEED for seed in seeds)
+
+
+def test_what_the_client_said_goes_before_the_defaults_zero_too(intake: Intake) -> None:
+    said = SamplingOptions(temperature=0.0, top_p=0.5, top_k=0, seed=0)
+    assert make(intake, sampling=said).sampling == SamplingParams(0.0, 0.5, 0, 0)
+
+
+def test_top_k_beyond_the_vocabulary_keeps_all_and_fits_the_wire(intake: Intake) -> None:
+    assert make(intake, sampling=SamplingOptions(top_k=2**40)).sampling.top_k == NUM_TOKENS
+
+
+def test_stop_tokens_are_added_to_the_models_or_replace_them(intake: Intake) -> None:
+    assert make(intake, stop_token_ids=[7, 8]).stop_token_ids == {7, 8, EOS}
+    assert make(intake, stop_token_ids=[7, 8], ignore_eos=True).stop_token_ids == {7, 8}
+    assert make(intake, ignore_eos=True).stop_token_ids == frozenset()
+
+
+@pytest.mark.parametrize("num_prompt_tokens", [1, 9])
+def test_prompt_and_answer_may_fill_the_context(intake: Intake, num_prompt_tokens: int) -> None:
+    room = MAX_MODEL_LEN - num_prompt_tokens
+    assert make(intake, (1,) * num_prompt_tokens, max_tokens=room).max_tokens == room
+
+
+@pytest.mark.parametrize("num_prompt_tokens", [10, 11, 1000])
+def test_prompt_that_leaves_no_room_is_too_long(intake: Intake, num_prompt_tokens: int) -> None:
+    with pytest.raises(ContextLengthError, match=rf"has {num_prompt_tokens} tokens.*is 10 tokens") as caught:
+        make(intake, (1,) * num_prompt_tokens)
+    assert caught.value.param == "messages"
+
+
+def test_more_tokens_than_fit_are_too_many_and_the_message_says_how_many_fit(intake: Intake) -> None:
+    with pytest.raises(ContextLengthError, match="ask for at most 7") as caught:
+        make(intake, max_tokens=8, max_tokens_param="max_completion_tokens")
+    assert caught.value.param == "max_completion_tokens"
+
+
+@pytest.mark.parametrize("asked", [0, -1])
+def test_no_tokens_asked_for_is_invalid(intake: Intake, asked: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"max_tokens is {asked}; it must be at least 1"):
+        make(intake, max_tokens=asked)
+
+
+def test_empty_prompt_is_invalid(intake: Intake) -> None:
+    with pytest.raises(InvalidRequestError, match="the prompt has no tokens"):
+        make(intake, ())
+
+
+@pytest.mark.parametrize("token_id", [-1, NUM_TOKENS, 2**70])
+def test_token_outside_the_vocabulary_is_named(intake: Intake, token_id: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"messages has token {token_id}") as caught:
+        make(intake, (1, token_id, 2))
+    assert caught.value.param == "messages"
+    with pytest.raises(InvalidRequestError, match=f"stop_token_ids has token {token_id}") as caught:
+        make(intake, stop_token_ids=[token_id])
+    assert caught.value.param == "stop_token_ids"

@@ -1,0 +1,140 @@
+import asyncio
+import contextlib
+import gc
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from baton.v1 import control_pb2, control_pb2_grpc, generate_pb2, generate_pb2_grpc
+
+from core.errors import CheckpointError, ConfigError
+from core.request import Role
+from router import wire
+from router.config import RouterConfig
+from router.process import run_router
+from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker
+from tests.router.http.serving import MODEL
+
+MISSING = "no prefill and no decode worker is attached yet"
+
+
+@pytest.fixture
+def free_ports(config: RouterConfig) -> RouterConfig:
+    return replace(config, port=0, grpc_port=0, request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S)
+
+
+async def get(port: int, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S, trust_env=False) as client:
+        return await client.get(path)
+
+
+async def get_status(port: int) -> control_pb2.GetStatusResponse:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = control_pb2_grpc.ControlServiceStub(channel)
+        return await stub.GetStatus(control_pb2.GetStatusRequest(), timeout=WAIT_S)
+
+
+async def register(port: int, worker: ScriptedWorker) -> None:
+    """Registers a worker, and waits until the router's stream is there."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = control_pb2.RegisterWorkerRequest(endpoint=wire.endpoint_to_proto(worker.endpoint))
+        await control_pb2_grpc.MembershipServiceStub(channel).RegisterWorker(request, timeout=WAIT_S)
+    await asyncio.wait_for(worker.attaching.get(), WAIT_S)
+
+
+async def test_router_without_workers_lives_and_says_what_is_missing(free_ports: RouterConfig) -> None:
+    async with run_router(free_ports) as addresses:
+        assert (await get(addresses.http_port, "/health")).status_code == 200
+        ready = await get(addresses.http_port, "/ready")
+        assert (ready.status_code, ready.json()["error"]["message"]) == (503, MISSING)
+        models = await get(addresses.http_port, "/v1/models")
+        assert [model["id"] for model in models.json()["data"]] == [MODEL]
+        status = await get_status(addresses.grpc_port)
+        assert (status.model, status.unready_reason, len(status.workers)) == (MODEL, MISSING, 0)
+
+
+async def test_router_with_both_roles_is_ready_until_it_is_left(free_ports: RouterConfig) -> None:
+    async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
+        async with run_router(free_ports) as addresses:
+            for worker in (prefill, decode):
+                await register(addresses.grpc_port, worker)
+            async with asyncio.timeout(WAIT_S):
+                while (await get(addresses.http_port, "/ready")).status_code != 200:
+                    pass
+            assert len((await get_status(addresses.grpc_port)).workers) == 2
+        for worker in (prefill, decode):
+            await asyncio.wait_for(worker.detached.get(), WAIT_S)
+
+
+async def test_two_routers_run_side_by_side(free_ports: RouterConfig) -> None:
+    async with run_router(free_ports) as first, run_router(free_ports) as second:
+        assert len({first.http_port, first.grpc_port, second.http_port, second.grpc_port}) == 4
+        for addresses in (first, second):
+            assert (await get(addresses.http_port, "/health")).status_code == 200
+            assert (await get_status(addresses.grpc_port)).model == MODEL
+
+
+async def test_leaving_ends_calls_and_closes_both_ports(free_ports: RouterConfig) -> None:
+    before = asyncio.all_tasks()
+    async with run_router(free_ports) as addresses:
+        reading = asyncio.create_task(read_answer(addresses.grpc_port))
+        async with asyncio.timeout(WAIT_S):
+            while not (await get_status(addresses.grpc_port)).active_requests:
+                pass
+    error = await asyncio.wait_for(reading, WAIT_S)
+    assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    for port in (addresses.http_port, addresses.grpc_port):
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+    assert asyncio.all_tasks() == before
+
+
+async def read_answer(port: int) -> grpc.aio.AioRpcError:
+    """Asks for an answer that waits for workers; returns how the call ends."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = generate_pb2.GenerateRequest(model=MODEL, text="Hi")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await generate_pb2_grpc.GenerateServiceStub(channel).Generate(request, timeout=WAIT_S).read()
+        return caught.value
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(("setting", "flag"), [("port", "--port"), ("grpc_port", "--grpc-port")])
+async def test_taken_port_is_a_config_error_and_leaves_nothing_open(
+    free_ports: RouterConfig, setting: str, flag: str
+) -> None:
+    with taken_port() as port, pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}.*choose another with {flag}$"):
+        async with run_router(replace(free_ports, **{setting: port})):
+            pytest.fail("the port is taken")
+    gc.collect()  # a socket left open is a warning, and warnings are errors
+
+
+async def test_failed_start_frees_the_http_port(free_ports: RouterConfig) -> None:
+    with taken_port() as first:
+        pass
+    with taken_port() as second, pytest.raises(ConfigError):
+        async with run_router(replace(free_ports, port=first, grpc_port=second)):
+            pytest.fail("the port is taken")
+    async with run_router(replace(free_ports, port=first)) as addresses:
+        assert addresses.http_port == first
+
+
+async def test_context_longer_than_the_models_is_a_config_error(free_ports: RouterConfig) -> None:
+    with pytest.raises(ConfigError, match="max_model_len is 8193; the model's context is 8192 tokens"):
+        async with run_router(replace(free_ports, max_model_len=8193)):
+            pytest.fail("the model has no such context")
+
+
+async def test_folder_without_a_tokenizer_is_a_checkpoint_error(free_ports: RouterConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
+        async with run_router(replace(free_ports, model_dir=tmp_path)):
+            pytest.fail("there is no tokenizer")

@@ -1,0 +1,127 @@
+"""What one side writes the other reads the same; the worker's half of the wire is the reference for the router's."""
+
+from dataclasses import fields
+
+import hypothesis.strategies as st
+import pytest
+from baton.v1 import common_pb2, worker_pb2
+from hypothesis import given
+
+import worker.report
+import worker.wire
+from core.errors import ConfigError, UnavailableError
+from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, FinishReason, Role
+from core.sampling import MAX_SEED, SamplingParams
+from engine.kv.layout import KvLayout
+from router import wire
+from tests.builders import DECODE
+from tests.router.builders import LAYOUT, worker_hello
+
+UINT32 = st.integers(0, 2**32 - 1)
+UINT64 = st.integers(0, 2**64 - 1)
+
+endpoints = st.builds(
+    WorkerEndpoint,
+    worker=st.builds(WorkerId, name=st.text(max_size=8), incarnation=UINT64),
+    address=st.text(max_size=8),
+)
+assignments = st.builds(
+    Assignment,
+    handoff_id=st.text(),
+    prompt=st.lists(UINT32).map(tuple),
+    first_position=UINT32,
+    max_new_tokens=UINT32,
+    sampling=st.builds(
+        SamplingParams,
+        temperature=st.floats(0, 2),
+        top_p=st.floats(0, 1, exclude_min=True),
+        top_k=UINT32,
+        seed=st.integers(0, MAX_SEED),
+    ),
+    stop_token_ids=st.frozensets(UINT32),
+    prefill=endpoints,
+    decode=endpoints,
+)
+token_events = st.builds(
+    TokenEvent,
+    handoff_id=st.text(),
+    position=UINT32,
+    token_id=UINT32,
+    finish_reason=st.none() | st.sampled_from(FinishReason),
+)
+returned_work = st.builds(
+    ReturnedWork, handoff_id=st.text(), code=st.text(), message=st.text(), retryable=st.booleans()
+)
+
+
+@given(endpoint=endpoints)
+def test_endpoint_round_trip(endpoint: WorkerEndpoint) -> None:
+    assert wire.endpoint_from_proto(wire.endpoint_to_proto(endpoint)) == endpoint
+    assert worker.wire.endpoint_from_proto(wire.endpoint_to_proto(endpoint)) == endpoint
+
+
+@given(assignment=assignments, role_epoch=UINT64)
+def test_assignment_reaches_the_worker_as_it_is(assignment: Assignment, role_epoch: int) -> None:
+    sent = wire.assignment_to_proto(assignment, role_epoch).SerializeToString()
+    received = worker_pb2.AttachRequest.FromString(sent)
+    assert received.WhichOneof("message") == "assign"
+    assert received.assign.role_epoch == role_epoch
+    assert worker.wire.assignment_from_proto(received.assign) == assignment
+
+
+def test_cancel_and_hello_name_what_they_mean() -> None:
+    assert wire.cancel_to_proto("r.0").cancel.handoff_id == "r.0"
+    assert wire.router_hello_to_proto("router-1").hello.router_id == "router-1"
+
+
+@given(tokens=st.lists(token_events), returned=st.lists(returned_work), steps=UINT64)
+def test_report_reaches_the_router_as_it_is(
+    tokens: list[TokenEvent], returned: list[ReturnedWork], steps: int
+) -> None:
+    load = WorkerLoad(steps=steps, blocks_free=3, prefill_tokens_per_s=1.5)
+    report = worker.report.StepReport(tokens=tokens, returned=returned, load=load)
+    received = worker_pb2.AttachResponse.FromString(worker.wire.report_to_proto(report).SerializeToString())
+    assert wire.report_from_proto(received.report) == wire.StepReport(tokens, returned, load)
+
+
+def test_every_field_of_the_load_makes_the_round_trip() -> None:
+    values = {field.name: field.type(index) for index, field in enumerate(fields(WorkerLoad), start=1)}
+    load = WorkerLoad(**values)
+    assert wire.load_from_proto(wire.load_to_proto(load)) == load
+    assert {field.name for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields} == values.keys()
+
+
+@pytest.mark.parametrize("role", Role)
+def test_hello_round_trip(role: Role) -> None:
+    hello = worker_hello(DECODE, role)
+    assert wire.hello_from_proto(wire.hello_to_proto(hello)) == hello
+
+
+def test_layout_of_a_worker_arrives_under_its_names() -> None:
+    layout = KvLayout(num_layers=2, kv_heads=1, block_tokens=4, head_dim=8, dtype="float32")
+    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message.layout.CopyFrom(worker.wire.layout_to_proto(layout))
+    assert wire.hello_from_proto(message).layout == LAYOUT
+
+
+@pytest.mark.parametrize("role", [common_pb2.ROLE_UNSPECIFIED, 17])
+def test_unknown_role_is_a_config_error(role: int) -> None:
+    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message.role = role
+    with pytest.raises(ConfigError, match=f"worker decode-0@1 says its role is number {role}"):
+        wire.hello_from_proto(message)
+
+
+def test_unknown_finish_reason_is_unavailable() -> None:
+    token = worker_pb2.TokenEvent(handoff_id="r.0", finish_reason=17)
+    with pytest.raises(UnavailableError, match="number 17"):
+        wire.report_from_proto(worker_pb2.StepReport(tokens=[token]))
+
+
+def test_tables_cover_all_roles_and_reasons() -> None:
+    assert set(wire.ROLE_TO_PROTO) == set(Role)
+    assert set(wire.FINISH_TO_PROTO) == {None, *FinishReason}
+    assert len(wire.ROLE_FROM_PROTO) == len(common_pb2.Role.values()) - 1
+    assert len(wire.FINISH_FROM_PROTO) == len(common_pb2.FinishReason.values())

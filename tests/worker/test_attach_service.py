@@ -1,0 +1,266 @@
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+from baton.v1 import worker_pb2
+
+from core.clock import ManualClock
+from core.events import TokenEvent, WorkerLoad
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, FinishReason, Role
+from core.sampling import SamplingParams
+from decode_worker.half import DecodeHalf
+from prefill_worker.half import PrefillHalf
+from router import wire
+from tests.builders import ListPort, assignment, small_pool
+from tests.oracles import greedy_tokens
+from tests.worker.loops import greedy
+from tests.worker.routers import AttachedRouter, attached, is_free, look, wait_until
+from tests.worker.test_identity import IDENTITY
+from worker import attach_service
+from worker.attach_service import AttachService
+from worker.mailbox import Mailbox
+from worker.process import WorkerProcess
+from worker.report import StepOutbox, StepReport
+
+PROMPT = (5, 17, 40, 99, 3, 3, 120)
+NOWHERE = WorkerEndpoint(WorkerId("nobody-0", 1), "127.0.0.1:1")  # nothing listens at port 1
+
+
+def work_for(process: WorkerProcess, handoff_id: str, max_new_tokens: int = 1, **changes: object) -> Assignment:
+    """One that the process can finish alone."""
+    work = greedy(handoff_id, PROMPT, max_new_tokens)
+    return replace(work, **{"prefill": process.endpoint, "decode": NOWHERE, **changes})
+
+
+def test_hello_says_who_the_worker_is_and_what_it_can_do(prefill: WorkerProcess) -> None:
+    router = AttachedRouter(prefill.endpoint.address, wire.router_hello_to_proto("router-hello"))
+    hello = router.hello()
+    router.close()
+    assert hello.endpoint == prefill.endpoint
+    assert (hello.role, hello.role_epoch) == (Role.PREFILL, 1)
+    assert hello.fingerprint == prefill.engine.fingerprint
+    assert dict(hello.layout) == {
+        "num_layers": 4, "kv_heads": 2, "block_tokens": 4, "head_dim": 16, "dtype": "float32"
+    }  # fmt: skip
+    assert (hello.num_blocks, hello.max_num_seqs, hello.max_model_len) == (256, 4, 256)
+
+
+def test_second_router_with_the_same_id_is_refused_and_the_first_goes_on(prefill: WorkerProcess) -> None:
+    with attached(prefill) as first:
+        second = AttachedRouter(prefill.endpoint.address, wire.router_hello_to_proto("router-1"))
+        assert second.wait_end() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "'router-1'" in second.details()
+        second.close()
+        first.assign(work_for(prefill, "same-id"))
+        assert len(first.wait_tokens("same-id", until_end=True)) == 1
+
+
+@pytest.mark.parametrize(
+    "first",
+    [None, wire.cancel_to_proto("h"), wire.assignment_to_proto(assignment("h"), 1), wire.router_hello_to_proto("")],
+)
+def test_stream_that_does_not_begin_with_a_hello_is_refused(
+    prefill: WorkerProcess, first: worker_pb2.AttachRequest | None
+) -> None:
+    router = AttachedRouter(prefill.endpoint.address, first)
+    assert router.wait_end() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "the first message must be a hello" in router.details()
+    router.close()
+
+
+def test_router_that_leaves_ends_the_stream_well_and_may_come_back(prefill: WorkerProcess) -> None:
+    with attached(prefill, "router-back") as router:
+        router.hang_up()
+        assert router.wait_end() is grpc.StatusCode.OK
+    with attached(prefill, "router-back") as router:
+        router.assign(work_for(prefill, "back"))
+        assert len(router.wait_tokens("back", until_end=True)) == 1
+
+
+def test_each_router_hears_of_its_own_work_only(prefill: WorkerProcess) -> None:
+    with attached(prefill, "router-a") as a, attached(prefill, "router-b") as b:
+        a.assign(work_for(prefill, "of-a"))
+        a.wait_tokens("of-a", until_end=True)
+        b.assign(work_for(prefill, "of-b"))
+        b.wait_tokens("of-b", until_end=True)
+        assert (set(a.tokens), set(b.tokens)) == ({"of-a"}, {"of-b"})
+
+
+def test_token_carries_position_and_reason(prefill: WorkerProcess) -> None:
+    (expected,) = greedy_tokens(prefill.config.model_dir, PROMPT, 1)
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "t", first_position=11))
+        (event,) = router.wait_tokens("t", until_end=True)
+    assert (event.position, event.token_id, event.finish_reason) == (11, expected, FinishReason.LENGTH)
+    wait_until(prefill, is_free)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "is_retryable", "words"),
+    [
+        ({"prefill": NOWHERE}, "stale_epoch", True, "which the assignment does not name"),
+        ({"prompt": (1, 160)}, "invalid_value", False, "token id 160"),
+        ({"prompt": ()}, "invalid_value", False, "at least one prompt token"),
+        ({"prompt": (1,) * 250, "max_new_tokens": 7}, "context_length_exceeded", False, "257 tokens"),
+    ],
+)
+def test_assignment_that_cannot_be_served_is_returned_with_the_reason(
+    prefill: WorkerProcess,
+    changes: dict[str, object],
+    code: str,
+    is_retryable: bool,
+    words: str,
+) -> None:
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "bad", **changes))
+        work = router.wait_returned("bad")
+        assert (work.code, work.retryable) == (code, is_retryable)
+        assert words in work.message
+        router.assign(work_for(prefill, "good"))
+        assert len(router.wait_tokens("good", until_end=True)) == 1
+    wait_until(prefill, is_free)
+
+
+def test_assignment_for_an_earlier_incarnation_is_stale(prefill: WorkerProcess) -> None:
+    me = prefill.endpoint
+    earlier = WorkerEndpoint(WorkerId(me.worker.name, me.worker.incarnation - 1), me.address)
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "old", prefill=earlier))
+        assert router.wait_returned("old").code == "stale_epoch"
+
+
+@pytest.mark.parametrize("role_epoch", [0, 2])
+def test_assignment_of_another_epoch_is_stale(prefill: WorkerProcess, role_epoch: int) -> None:
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "epoch"), role_epoch)
+        work = router.wait_returned("epoch")
+    assert (work.code, work.retryable) == ("stale_epoch", True)
+
+
+def test_sampling_out_of_range_is_returned(prefill: WorkerProcess) -> None:
+    request = wire.assignment_to_proto(work_for(prefill, "hot", sampling=SamplingParams(temperature=1.0)), 1)
+    request.assign.sampling.temperature = 9.0
+    with attached(prefill) as router:
+        router.send(request)
+        work = router.wait_returned("hot")
+    assert (work.code, work.retryable) == ("invalid_value", False)
+    assert "temperature is 9.0" in work.message
+
+
+def test_target_that_cannot_be_reached_gives_the_work_back(prefill: WorkerProcess) -> None:
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "lonely", max_new_tokens=4))
+        work = router.wait_returned("lonely")
+    assert (work.code, work.retryable) == ("handoff_failed", True)
+    assert "nobody-0@1 did not connect" in work.message
+    wait_until(prefill, is_free)
+
+
+def test_router_that_detaches_takes_its_work_along(decode: WorkerProcess) -> None:
+    with attached(decode, "router-gone") as router:
+        router.assign(work_for(decode, "announced", 8, prefill=NOWHERE, decode=decode.endpoint))
+        wait_until(decode, lambda d: d.decode.num_incoming == 1)
+    wait_until(decode, is_free)
+
+
+def test_cancel_ends_the_work(decode: WorkerProcess) -> None:
+    with attached(decode) as router:
+        router.assign(work_for(decode, "cancelled", 8, prefill=NOWHERE, decode=decode.endpoint))
+        wait_until(decode, lambda d: d.decode.num_incoming == 1)
+        router.cancel("cancelled")
+        router.cancel("unknown")
+        wait_until(decode, is_free)
+
+
+def test_heartbeat_has_the_load(decode: WorkerProcess) -> None:
+    with attached(decode) as router:
+        router.read()
+        assert router.load is not None
+        assert router.load.blocks_total == 256
+        assert router.load.prefill_tokens_per_s > 0
+        assert look(decode, lambda d: d.loop.load().blocks_total) == 256
+
+
+# --- the service alone, read as slowly as the test wants
+
+
+class NoContext:
+    """Only `abort` is ever called."""
+
+    async def abort(self, code: grpc.StatusCode, message: str) -> None:
+        raise AssertionError(f"{code}: {message}")
+
+
+class Orders:
+    """A router's messages: those given, then none, but it does not hang up."""
+
+    def __init__(self, *requests: worker_pb2.AttachRequest) -> None:
+        self._requests = list(requests)
+
+    def __aiter__(self) -> "Orders":
+        return self
+
+    async def __anext__(self) -> worker_pb2.AttachRequest:
+        if not self._requests:
+            await asyncio.Event().wait()
+        return self._requests.pop(0)
+
+
+def lone_service() -> tuple[AttachService, Mailbox]:
+    mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
+    halves = PrefillHalf(pool, ListPort(), outbox, clock), DecodeHalf(pool, outbox, clock, max_num_seqs=4)
+    return AttachService(IDENTITY, mailbox, *halves), mailbox
+
+
+async def test_router_that_reads_too_slowly_is_detached_and_costs_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(attach_service, "MAX_QUEUED_REPORTS", 8)
+    service, mailbox = lone_service()
+    context: Any = NoContext()
+    stream = service.Attach(Orders(wire.router_hello_to_proto("slow")), context)
+    assert (await anext(stream)).HasField("hello")
+    for i in range(8):
+        service.publish({}, WorkerLoad(steps=i))
+    assert "does not read" not in caplog.text
+    for i in range(100):
+        service.publish({}, WorkerLoad(steps=i))
+        assert service._routers["slow"].qsize() <= 8
+    assert "router slow does not read its reports" in caplog.text
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert not service.is_attached()
+    assert len(mailbox.receive(0.0)) == 2  # both halves drop its work
+
+
+async def test_refusals_that_nobody_reads_cost_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attach_service, "MAX_QUEUED_REPORTS", 8)
+    service, _ = lone_service()
+    context: Any = NoContext()
+    stale = wire.assignment_to_proto(assignment("stale"), role_epoch=9)
+    stream = service.Attach(Orders(wire.router_hello_to_proto("slow"), *[stale] * 20), context)
+    assert (await anext(stream)).HasField("hello")
+    await asyncio.sleep(0)  # lets the reader go through them
+    assert service._routers["slow"].qsize() <= 8
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_reports_are_sent_in_order_and_load_goes_to_everybody() -> None:
+    service, _ = lone_service()
+    context: Any = NoContext()
+    streams = {name: service.Attach(Orders(wire.router_hello_to_proto(name)), context) for name in ("a", "b")}
+    for stream in streams.values():
+        await anext(stream)
+    tokens = [TokenEvent("h", position, 7) for position in range(3)]
+    for event in tokens:
+        service.publish({"a": StepReport(tokens=[event])}, WorkerLoad(steps=event.position))
+    for name, stream in streams.items():
+        reports = [wire.report_from_proto((await anext(stream)).report) for _ in tokens]
+        assert [report.load.steps for report in reports] == [0, 1, 2]
+        assert [report.tokens for report in reports] == [[event] if name == "a" else [] for event in tokens]
+        await stream.aclose()
+    assert not service.is_attached()

@@ -1,0 +1,73 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.errors import CheckpointError, ConfigError
+from core.request import Role
+from worker.config import WorkerConfig
+from worker.engine_factory import load_engine
+from worker.process import pin_to_cores
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> WorkerConfig:
+    return WorkerConfig(name="prefill-0", role=Role.PREFILL, model_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_number_not_positive_is_refused_by_name_and_value(config: WorkerConfig, name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is {value}; it must be positive"):
+        replace(config, **{name: value})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_memory_that_is_no_number_is_refused(config: WorkerConfig, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"kv_cache_gb is {value}"):
+        replace(config, kv_cache_gb=value)
+
+
+def test_limit_too_short_for_a_prompt_and_an_answer_is_refused(config: WorkerConfig) -> None:
+    with pytest.raises(ConfigError, match="max_model_len is 1; it must be at least 2"):
+        replace(config, max_model_len=1)
+
+
+def test_step_too_small_for_all_sequences_is_refused_with_both_values(config: WorkerConfig) -> None:
+    assert replace(config, max_num_batched_tokens=64, max_num_seqs=64)
+    with pytest.raises(ConfigError, match=r"max_num_batched_tokens is 63; .* max_num_seqs \(64\)"):
+        replace(config, max_num_batched_tokens=63, max_num_seqs=64)
+
+
+def test_unknown_transport_is_refused_with_those_there_are(config: WorkerConfig) -> None:
+    with pytest.raises(ConfigError, match="transport is 'pigeon'; it must be one of nixl"):
+        replace(config, transport="pigeon")
+
+
+def test_missing_model_folder_is_refused_with_the_remedy(config: WorkerConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere does not exist; pass --model DIR"):
+        replace(config, model_dir=tmp_path / "nowhere")
+
+
+def test_engine_has_as_many_blocks_as_fit_in_the_memory(config: WorkerConfig, tiny_model_dir: Path) -> None:
+    config = replace(config, model_dir=tiny_model_dir, block_size=4, max_model_len=64)
+    block_bytes = 4 * 4 * 2 * 2 * 16 * 4  # tokens, layers, keys and values, heads, elements, bytes
+    engine = load_engine(replace(config, kv_cache_gb=100.5 * block_bytes / 2**30))
+    assert engine.pool.layout.block_bytes == block_bytes
+    assert engine.pool.num_blocks == 100
+    assert engine.max_model_len == 64
+
+
+def test_pool_too_small_for_one_sequence_is_refused(config: WorkerConfig, tiny_model_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="num_blocks is 1"):
+        load_engine(replace(config, model_dir=tiny_model_dir, kv_cache_gb=2e-5))
+
+
+def test_folder_without_a_model_is_refused(config: WorkerConfig) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load_engine(config)
+
+
+def test_core_that_does_not_exist_is_refused_by_number() -> None:
+    with pytest.raises(ConfigError, match="4000"):
+        pin_to_cores((4000,))

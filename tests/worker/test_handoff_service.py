@@ -1,0 +1,260 @@
+"""Two workers in this process, over real gRPC and NIXL; then what peers may say that is wrong."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import grpc
+import pytest
+import torch
+from baton.v1 import handoff_pb2, handoff_pb2_grpc
+
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, Role
+from engine.kv.accounting import BlockState
+from tests.oracles import greedy_tokens
+from tests.worker.loops import greedy
+from tests.worker.routers import TIMEOUT_S, attached, is_free, look, wait_until
+from worker import wire
+from worker.process import WorkerProcess
+
+SOURCE = WorkerId("prefill-7", 1)
+BEGIN_TIMEOUT_S = 0.2  # until a wish for blocks is withdrawn
+
+
+def prompt_of(num_tokens: int, seed: int = 0) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, 160, (num_tokens,), generator=generator).tolist()
+
+
+def work_for(prefill: WorkerEndpoint, decode: WorkerEndpoint, handoff_id: str, num_tokens: int = 6) -> Assignment:
+    return replace(greedy(handoff_id, prompt_of(num_tokens), 8), prefill=prefill, decode=decode)
+
+
+# --- whole handoffs
+
+
+def serve(prefill: WorkerProcess, decode: WorkerProcess, works: list[Assignment]) -> dict[str, list[int]]:
+    """Assigns everything to both and collects the answers, as a router does."""
+    with attached(prefill) as p, attached(decode) as d:
+        for work in works:
+            d.assign(work)
+            p.assign(work)
+        answers = {}
+        for work in works:
+            (first,) = p.wait_tokens(work.handoff_id, until_end=False)
+            events = [first]
+            if first.finish_reason is None:
+                events += d.wait_tokens(work.handoff_id, until_end=True)
+            assert [event.position for event in events] == list(range(len(events)))
+            answers[work.handoff_id] = [event.token_id for event in events]
+            if len(events) == 1:
+                d.cancel(work.handoff_id)
+        wait_until(prefill, is_free)
+        wait_until(decode, is_free)
+    return answers
+
+
+def test_answer_across_two_workers_is_that_of_transformers(prefill: WorkerProcess, decode: WorkerProcess) -> None:
+    before = decode.engine.num_prompt_tokens, prefill.engine.num_decode_tokens
+    works = [
+        replace(
+            greedy(f"whole-{i}", prompt_of(num_tokens, i), num_new),
+            prefill=prefill.endpoint,
+            decode=decode.endpoint,
+        )
+        for i, (num_tokens, num_new) in enumerate([(50, 12), (1, 5), (4, 9), (90, 3), (17, 1), (33, 16), (8, 2)])
+    ]
+    answers = serve(prefill, decode, works)
+    for work in works:
+        expected = greedy_tokens(prefill.config.model_dir, work.prompt, work.max_new_tokens)
+        assert answers[work.handoff_id] == expected, work
+    assert (decode.engine.num_prompt_tokens, prefill.engine.num_decode_tokens) == before
+    sent = look(prefill, lambda p: p.loop.load())
+    assert sent.handoffs_sent == look(decode, lambda d: d.decode.num_received)
+
+
+def test_restarted_target_is_connected_anew(
+    prefill: WorkerProcess, start_worker: Callable[[str, Role], WorkerProcess]
+) -> None:
+    for attempt in range(2):
+        target = start_worker("decode-restarted", Role.DECODE)
+        work = work_for(prefill.endpoint, target.endpoint, f"restart-{attempt}")
+        answers = serve(prefill, target, [work])
+        assert answers[work.handoff_id] == greedy_tokens(prefill.config.model_dir, work.prompt, 8)
+    assert [w.name for w in prefill._peers._peers].count("decode-restarted") == 1
+
+
+def test_dead_incarnation_of_the_target_gives_the_work_back(prefill: WorkerProcess, decode: WorkerProcess) -> None:
+    """The address is alive, but another process answers there."""
+    me = decode.endpoint
+    dead = WorkerEndpoint(WorkerId(me.worker.name, me.worker.incarnation - 1), me.address)
+    with attached(prefill) as router:
+        router.assign(work_for(prefill.endpoint, dead, "dead"))
+        work = router.wait_returned("dead")
+    assert (work.code, work.retryable) == ("handoff_failed", True)
+    assert f"{dead.worker} is gone; this is {me.worker}" in work.message
+    wait_until(prefill, is_free)
+
+
+def test_target_that_has_cancelled_gives_the_work_back(prefill: WorkerProcess, decode: WorkerProcess) -> None:
+    work = work_for(prefill.endpoint, decode.endpoint, "cancelled-there")
+    with attached(prefill) as p, attached(decode) as d:
+        d.assign(work)
+        d.cancel(work.handoff_id)
+        wait_until(decode, lambda worker: work.handoff_id in worker.decode._ended)
+        p.assign(work)
+        returned = p.wait_returned(work.handoff_id)
+    assert (returned.code, returned.retryable) == ("handoff_failed", True)
+    assert "has ended here" in returned.message
+    wait_until(prefill, is_free)
+    wait_until(decode, is_free)
+
+
+def test_router_cancels_under_way_both_workers_are_free_again(prefill: WorkerProcess, decode: WorkerProcess) -> None:
+    works = [
+        replace(greedy(f"under-way-{i}", prompt_of(60, i), 100), prefill=prefill.endpoint, decode=decode.endpoint)
+        for i in range(6)
+    ]
+    with attached(prefill) as p, attached(decode) as d:
+        for work in works:
+            d.assign(work)
+            p.assign(work)
+        for i, work in enumerate(works):
+            if i % 2:
+                p.wait_tokens(work.handoff_id, until_end=False)
+            d.cancel(work.handoff_id)
+            p.cancel(work.handoff_id)
+        wait_until(prefill, is_free)
+        wait_until(decode, is_free)
+
+
+# --- a peer's words, one by one
+
+
+@pytest.fixture
+def peer(decode: WorkerProcess) -> Iterator[handoff_pb2_grpc.HandoffServiceStub]:
+    with grpc.insecure_channel(decode.endpoint.address) as channel:
+        yield handoff_pb2_grpc.HandoffServiceStub(channel)
+    wait_until(decode, is_free)
+
+
+def connect_request(decode: WorkerProcess, source: WorkerId = SOURCE) -> handoff_pb2.ConnectPeerRequest:
+    return handoff_pb2.ConnectPeerRequest(
+        source=wire.worker_id_to_proto(source),
+        target=wire.worker_id_to_proto(decode.worker),
+        model_fingerprint=decode.engine.fingerprint,
+        layout=wire.layout_to_proto(decode.engine.pool.layout),
+    )
+
+
+def refused(
+    call: Callable[..., object], request: object, timeout_s: float = TIMEOUT_S
+) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call(request, timeout=timeout_s)
+    return caught.value.code(), caught.value.details()
+
+
+def reserve(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, handoff_id: str) -> list[int]:
+    """Assigned by a router that stays as long as the caller's block, then begun."""
+    look(decode, lambda d: d.decode.assign("router-x", work_for(d.endpoint, d.endpoint, handoff_id)))
+    begin = wire.begin_to_proto(handoff_id, SOURCE, decode.worker)
+    return list(peer.BeginHandoff(begin, timeout=TIMEOUT_S).block_ids)
+
+
+def test_connect_tells_how_to_write_here(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
+    answer = peer.ConnectPeer(connect_request(decode), timeout=TIMEOUT_S)
+    assert answer.num_blocks == 256
+    assert answer.transport_metadata == decode._mover.metadata()
+
+
+def test_connect_with_another_model_is_refused_with_both_values(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+) -> None:
+    request = connect_request(decode)
+    request.model_fingerprint = "cafe"
+    code, details = refused(peer.ConnectPeer, request)
+    assert code is grpc.StatusCode.ABORTED
+    assert "cafe" in details
+    assert decode.engine.fingerprint in details
+
+
+@pytest.mark.parametrize(("name", "mine", "theirs"), [("block_tokens", 4, 16), ("dtype", "float32", "bfloat16")])
+def test_connect_with_another_layout_is_refused_with_both_values(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, name: str, mine: object, theirs: object
+) -> None:
+    request = connect_request(decode)
+    setattr(request.layout, name, theirs)
+    code, details = refused(peer.ConnectPeer, request)
+    assert code is grpc.StatusCode.ABORTED
+    assert f"{name} is {mine} here and {theirs} there" in details
+
+
+def test_words_for_another_incarnation_are_refused(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+) -> None:
+    other = WorkerId(decode.worker.name, decode.worker.incarnation + 1)
+    connect = connect_request(decode)
+    connect.target.CopyFrom(wire.worker_id_to_proto(other))
+    calls = [
+        (peer.ConnectPeer, connect),
+        (peer.BeginHandoff, wire.begin_to_proto("h", SOURCE, other)),
+        (peer.CommitHandoff, wire.commit_to_proto("h", SOURCE, other, 1, 1)),
+    ]
+    for call, request in calls:
+        code, details = refused(call, request)
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert f"{other} is gone; this is {decode.worker}" in details
+
+
+def test_begin_that_meets_its_deadline_is_withdrawn(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+) -> None:
+    """No router has assigned it, so it waits; afterwards nothing is left of it and it cannot come back."""
+    begin = wire.begin_to_proto("withdrawn", SOURCE, decode.worker)
+    code, _ = refused(peer.BeginHandoff, begin, BEGIN_TIMEOUT_S)
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_until(decode, lambda d: "withdrawn" in d.decode._ended)
+    assert look(decode, is_free)
+    look(decode, lambda d: d.decode.assign("router-x", work_for(d.endpoint, d.endpoint, "withdrawn")))
+    assert look(decode, is_free)
+    code, details = refused(peer.BeginHandoff, begin)
+    assert code is grpc.StatusCode.CANCELLED
+    assert "has ended here" in details
+
+
+def test_begin_is_answered_with_blocks_and_abort_frees_them(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+) -> None:
+    block_ids = reserve(decode, peer, "aborted")
+    assert len(block_ids) == 2
+    assert look(decode, lambda d: {d.engine.pool.blocks.state_of(b) for b in block_ids}) == {BlockState.LEASED}
+    elsewhere = wire.abort_to_proto("aborted", SOURCE, WorkerId(decode.worker.name, 1))
+    peer.AbortHandoff(elsewhere, timeout=TIMEOUT_S)
+    assert not look(decode, is_free)
+    for _ in range(2):
+        peer.AbortHandoff(wire.abort_to_proto("aborted", SOURCE, decode.worker), timeout=TIMEOUT_S)
+    assert look(decode, is_free)
+
+
+def test_commit_without_all_blocks_is_refused(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+) -> None:
+    reserve(decode, peer, "incomplete")
+    code, details = refused(peer.CommitHandoff, wire.commit_to_proto("incomplete", SOURCE, decode.worker, 1, 1))
+    assert code is grpc.StatusCode.ABORTED
+    assert "2 blocks expected, 1 came" in details
+
+
+def test_commit_of_unknown_is_refused(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
+    code, details = refused(peer.CommitHandoff, wire.commit_to_proto("nobody", SOURCE, decode.worker, 1, 1))
+    assert code is grpc.StatusCode.CANCELLED
+    assert "not wanted here" in details
+
+
+def test_newer_incarnation_of_a_source_connects_what_the_dead_one_held_is_freed(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+) -> None:
+    reserve(decode, peer, "orphan")
+    peer.ConnectPeer(connect_request(decode, WorkerId(SOURCE.name, SOURCE.incarnation + 1)), timeout=TIMEOUT_S)
+    wait_until(decode, is_free)

@@ -1,0 +1,260 @@
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.events import ReturnedWork, WorkerLoad
+from core.request import FinishReason
+from engine.engine import Engine
+from engine.plan import StepPlan, StepResult
+from tests.builders import DECODE, PREFILL
+from tests.engine.driver import Driver
+from tests.oracles import greedy_tokens
+from tests.worker.loops import BLOCK_TOKENS, EOS, ROUTER, LoopFleet, greedy
+from worker.loop import HEARTBEAT_S
+
+VOCAB = 160
+NUM_NEW = 12
+
+
+@pytest.fixture
+def fleet(tiny_model_dir: Path) -> LoopFleet:
+    return LoopFleet(tiny_model_dir)
+
+
+def prompt_of(num_tokens: int, seed: int = 0) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(EOS + 1, VOCAB, (num_tokens,), generator=generator).tolist()
+
+
+@pytest.mark.parametrize("num_tokens", [1, BLOCK_TOKENS, 50])
+def test_handed_over_answer_is_that_of_transformers_and_of_one_engine(
+    fleet: LoopFleet, tiny_model_dir: Path, num_tokens: int
+) -> None:
+    prompt = prompt_of(num_tokens)
+    expected = greedy_tokens(tiny_model_dir, prompt, NUM_NEW)
+    fleet.assign(greedy("h", prompt, NUM_NEW))
+    fleet.run()
+    assert fleet.answer("h") == expected
+
+    alone = Driver(Engine.load(tiny_model_dir, block_tokens=BLOCK_TOKENS, num_blocks=64, max_model_len=256))
+    assert alone.generate(alone.add("h", prompt), len(expected)) == expected
+    assert fleet.is_free
+
+
+def test_decode_worker_computes_no_prompt_token_and_prefill_worker_no_other(fleet: LoopFleet) -> None:
+    fleet.assign(greedy("h", prompt_of(50), NUM_NEW))
+    fleet.run()
+    num_answer = len(fleet.answer("h"))
+    assert num_answer > 2
+    assert (fleet.p.engine.num_prompt_tokens, fleet.p.engine.num_decode_tokens) == (50, 0)
+    assert (fleet.d.engine.num_prompt_tokens, fleet.d.engine.num_decode_tokens) == (0, num_answer - 1)
+
+
+@pytest.mark.parametrize("block", [0, 5, -1])
+def test_answer_rests_on_the_transferred_blocks(fleet: LoopFleet, tiny_model_dir: Path, block: int) -> None:
+    """One block of noise between the write and the join changes the answer; so the answer is read from there."""
+    prompt = prompt_of(50)
+
+    def corrupt(handoff_id: str, block_ids: list[int]) -> None:
+        if handoff_id == "corrupted":
+            assert len(block_ids) == 13
+            fleet.d.pool.tensor[block_ids[block]].normal_(std=3.0)
+
+    torch.manual_seed(0)
+    fleet.p.port.before_commit = corrupt
+    for name in ("whole", "corrupted"):
+        fleet.assign(greedy(name, prompt, NUM_NEW))
+        fleet.run()
+    expected = greedy_tokens(tiny_model_dir, prompt, NUM_NEW)
+    assert fleet.answer("whole") == expected
+    assert fleet.answer("corrupted") != expected
+    assert fleet.answer("corrupted")[0] == expected[0]  # drawn by the prefill worker
+
+
+def test_interleaved_requests_get_the_answers_they_would_get_alone(fleet: LoopFleet, tiny_model_dir: Path) -> None:
+    works = {
+        f"h{i}": greedy(f"h{i}", prompt_of(num_tokens, i), num_new)
+        for i, (num_tokens, num_new) in enumerate(
+            [(33, 9), (1, 20), (70, 3), (4, 1), (17, 14), (5, 2), (64, 20), (20, 7)]
+        )
+    }
+    for work in works.values():
+        fleet.assign(work)
+        fleet.tick()
+    assert fleet.d.decode.num_incoming + fleet.d.decode.num_running > 1
+    fleet.run()
+    assert fleet.returned() == []
+    for name, work in works.items():
+        assert fleet.answer(name) == greedy_tokens(tiny_model_dir, work.prompt, work.max_new_tokens), name
+    assert fleet.is_free
+    assert fleet.p.prefill.is_idle
+    assert fleet.d.decode.num_running == fleet.d.decode.num_receiving == 0
+    assert fleet.tokens("h3")[-1].finish_reason is FinishReason.LENGTH
+
+
+def test_small_pools_and_batch_still_serve_everybody(tiny_model_dir: Path) -> None:
+    fleet = LoopFleet(tiny_model_dir, num_blocks=24, max_num_seqs=2, budget=5, max_len=96)
+    works = {f"h{i}": greedy(f"h{i}", prompt_of(11 + 9 * i, i), 4) for i in range(6)}
+    for work in works.values():
+        fleet.assign(work)
+    fleet.run()
+    assert fleet.returned() == []
+    for name, work in works.items():
+        assert fleet.answer(name) == greedy_tokens(tiny_model_dir, work.prompt, work.max_new_tokens), name
+    assert fleet.is_free
+
+
+def test_worker_with_both_halves_at_work_mixes_them_within_its_budget(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the requests go one way, half the other: both workers compute prompts between their decode tokens."""
+    budget = 6
+    fleet = LoopFleet(tiny_model_dir, budget=budget, max_num_seqs=4)
+    compute = fleet.d.engine.step
+    steps: list[StepResult] = []
+
+    def step(plan: StepPlan) -> StepResult:
+        steps.append(compute(plan))
+        return steps[-1]
+
+    monkeypatch.setattr(fleet.d.engine, "step", step)
+    works = [greedy(f"h{i}", prompt_of(10 + 7 * i, i), 20) for i in range(8)]
+    works = [work if i % 2 else replace(work, prefill=DECODE, decode=PREFILL) for i, work in enumerate(works)]
+    for work in works:
+        fleet.assign(work)
+    fleet.run()
+    assert max(result.num_prompt_tokens + result.num_decode_tokens for result in steps) == budget
+    assert any(result.num_prompt_tokens and result.num_decode_tokens for result in steps)
+    for work in works:
+        assert fleet.answer(work.handoff_id) == greedy_tokens(tiny_model_dir, work.prompt, 20), work.handoff_id
+    assert fleet.is_free
+
+
+def test_failed_step_gives_up_its_own_sequences_and_the_loop_goes_on(
+    fleet: LoopFleet, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    compute = fleet.p.engine.step
+
+    def step(plan: StepPlan) -> StepResult:
+        if any(piece.sequence_id == "bad" for piece in plan.slices):
+            raise RuntimeError("out of memory")
+        return compute(plan)
+
+    monkeypatch.setattr(fleet.p.engine, "step", step)
+    names = ("before", "bad", "after")
+    prompts = {name: prompt_of(16, i) for i, name in enumerate(names)}  # a step each
+    for name, prompt in prompts.items():
+        fleet.assign(greedy(name, prompt, NUM_NEW))
+    fleet.run()
+    failure = "the engine failed in a step: out of memory"
+    assert fleet.returned() == [ReturnedWork("bad", "internal_error", failure, retryable=False)]
+    assert "an engine step failed" in caplog.text
+    for name in ("before", "after"):
+        assert fleet.answer(name) == greedy_tokens(tiny_model_dir, prompts[name], NUM_NEW)
+    assert fleet.is_free
+
+
+def test_failed_decode_step_gives_up_what_ran_and_frees(fleet: LoopFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(plan: StepPlan) -> StepResult:
+        raise RuntimeError(f"{len(plan.slices)} slices are too many")
+
+    for name in ("a", "b"):
+        fleet.assign(greedy(name, prompt_of(8), NUM_NEW))
+    monkeypatch.setattr(fleet.d.engine, "step", step)
+    fleet.run()
+    assert {(work.handoff_id, work.code, work.retryable) for work in fleet.returned()} == {
+        (name, "internal_error", False) for name in ("a", "b")
+    }
+    assert fleet.is_free
+
+
+def test_lost_router_ends_its_work_and_no_other(fleet: LoopFleet, tiny_model_dir: Path) -> None:
+    prompt = prompt_of(40)
+    fleet.assign(greedy("lost", prompt_of(60), NUM_NEW), router_id="router-2")
+    fleet.assign(greedy("kept", prompt, NUM_NEW))
+    for _ in range(3):  # of the four that the long prompt takes
+        fleet.tick()
+    for worker, half in ((fleet.p, fleet.p.prefill), (fleet.d, fleet.d.decode)):
+        worker.mailbox.post(partial(half.drop_router, "router-2"))
+    fleet.run()
+    assert fleet.answer("kept") == greedy_tokens(tiny_model_dir, prompt, NUM_NEW)
+    assert fleet.tokens("lost", "router-2") == []
+    assert fleet.is_free
+
+
+def test_idle_worker_says_that_it_lives_once_per_heartbeat(fleet: LoopFleet) -> None:
+    fleet.p.tick()
+    assert fleet.p.published == []
+    for _ in range(3):
+        fleet.clock.advance(HEARTBEAT_S)
+        fleet.p.tick()
+        fleet.p.tick()
+    assert [reports for reports, _ in fleet.p.published] == [{}] * 3
+    assert fleet.p.published[0][1].blocks_free == fleet.p.pool.num_blocks
+
+
+def test_step_with_tokens_is_published_at_once_and_counts_as_a_heartbeat(fleet: LoopFleet) -> None:
+    fleet.clock.advance(HEARTBEAT_S * 0.9)
+    fleet.assign(greedy("h", prompt_of(4), 1))
+    fleet.p.tick()
+    fleet.clock.advance(HEARTBEAT_S * 0.5)
+    fleet.p.tick()
+    ((reports, _),) = fleet.p.published
+    assert set(reports) == {ROUTER}
+
+
+def test_load_counts_what_is_there(fleet: LoopFleet) -> None:
+    fleet.assign(greedy("a", prompt_of(24), NUM_NEW))
+    fleet.assign(greedy("b", prompt_of(10), NUM_NEW))
+    fleet.p.tick()
+    load = fleet.p.loop.load()
+    assert (load.queued_prompts, load.pending_prompt_tokens, load.blocks_running) == (1, 24 - 16 + 10, 6)
+    assert (load.blocks_total, load.blocks_free, load.steps) == (256, 250, 1)
+    assert (load.prompt_tokens_computed, load.decode_tokens_computed) == (16, 0)
+    fleet.d.tick()
+    load = fleet.d.loop.load()
+    assert (load.incoming_handoffs, load.running_sequences, load.blocks_leased) == (2, 0, 6)
+    assert fleet.d.inbound == [1]
+
+    fleet.run()
+    sent, received = fleet.p.loop.load(), fleet.d.loop.load()
+    assert (sent.handoffs_sent, received.handoffs_received) == (2, 2)
+    assert sent.handoff_bytes == (6 + 3) * fleet.p.pool.layout.block_bytes
+    assert sent.prompt_tokens_computed == 34
+    assert received.decode_tokens_computed == sum(len(fleet.answer(name)) - 1 for name in "ab")
+    assert fleet.d.inbound[-1] == 0
+    quiet = (received.incoming_handoffs, received.running_sequences, received.blocks_leased, received.blocks_running)
+    assert quiet == (0, 0, 0, 0)
+    assert (sent.prefill_tokens_per_s, sent.decode_step_s) == (100.0, 0.1)  # no time passes on a manual clock
+    assert isinstance(received, WorkerLoad)
+
+
+def test_inbound_is_told_before_the_step_computes(fleet: LoopFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source writes as soon as it hears of its blocks; the mover must help while the engine computes."""
+    told_at_step: list[list[int]] = []
+    compute = fleet.d.engine.step
+
+    def step(plan: StepPlan) -> StepResult:
+        told_at_step.append(list(fleet.d.inbound))
+        return compute(plan)
+
+    monkeypatch.setattr(fleet.d.engine, "step", step)
+    fleet.assign(greedy("running", prompt_of(4), NUM_NEW))
+    while not fleet.d.decode.num_running:
+        fleet.tick()
+    told_at_step.clear()
+    fleet.d.inbound.clear()
+    fleet.assign(greedy("next", prompt_of(30), NUM_NEW))
+    fleet.p.tick()
+    assert fleet.d.tick()
+    assert told_at_step == [[1]]
+
+
+def test_stop_ends_run_after_what_was_posted_before(fleet: LoopFleet) -> None:
+    fleet.assign(greedy("h", prompt_of(4), 1))
+    fleet.p.loop.stop()
+    fleet.p.loop.run()
+    assert len(fleet.tokens("h")) == 1

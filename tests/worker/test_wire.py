@@ -1,0 +1,149 @@
+"""Both ends of the attach stream agree: what one side writes, the other reads as the same."""
+
+import hypothesis.strategies as st
+import pytest
+from baton.v1 import common_pb2, worker_pb2
+from google.protobuf.message import Message
+from hypothesis import given
+
+from core.errors import InvalidRequestError
+from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.ids import WorkerEndpoint, WorkerId
+from core.request import Assignment, FinishReason, Role
+from core.sampling import MAX_SEED, SamplingParams
+from engine.kv.layout import DTYPE_BYTES, KvLayout
+from router import wire as router_wire
+from tests.builders import assignment
+from worker import wire
+from worker.report import StepReport
+
+UINT32 = st.integers(0, 2**32 - 1)
+UINT64 = st.integers(0, 2**64 - 1)
+TEXT = st.text(max_size=20)
+SECONDS = st.floats(0, 1e9)
+
+workers = st.builds(WorkerId, TEXT, UINT64)
+endpoints = st.builds(WorkerEndpoint, workers, TEXT)
+sampling = st.builds(
+    SamplingParams,
+    st.floats(0, 2),
+    st.floats(0, 1, exclude_min=True),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, MAX_SEED),
+)
+assignments = st.builds(
+    Assignment,
+    handoff_id=TEXT,
+    prompt=st.lists(UINT32, max_size=20).map(tuple),
+    first_position=UINT32,
+    max_new_tokens=UINT32,
+    sampling=sampling,
+    stop_token_ids=st.frozensets(UINT32, max_size=5),
+    prefill=endpoints,
+    decode=endpoints,
+)
+layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
+tokens = st.builds(TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]))
+returned = st.builds(ReturnedWork, TEXT, TEXT, TEXT, st.booleans())
+LOAD_TYPES = {field.name: field for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields}
+loads = st.builds(
+    WorkerLoad,
+    **{
+        name: SECONDS if field.type == field.TYPE_DOUBLE else UINT32 if field.type == field.TYPE_UINT32 else UINT64
+        for name, field in LOAD_TYPES.items()
+    },
+)
+reports = st.builds(StepReport, st.lists(tokens, max_size=4), st.lists(returned, max_size=4), loads)
+
+
+def parsed(message: Message) -> Message:
+    """The message as the other process gets it."""
+    return type(message).FromString(message.SerializeToString())
+
+
+def unset_fields(message: Message) -> set[str]:
+    """Names of fields, nested ones included, that a message does not carry."""
+    carried = {field.name: value for field, value in message.ListFields()}
+    unset = {field.name for field in message.DESCRIPTOR.fields} - set(carried)
+    for name, value in carried.items():
+        if isinstance(value, Message):
+            unset |= {f"{name}.{inner}" for inner in unset_fields(value)}
+    return unset
+
+
+@given(assignments, UINT64)
+def test_assignment_arrives_as_it_was_sent(work: Assignment, role_epoch: int) -> None:
+    message = parsed(router_wire.assignment_to_proto(work, role_epoch)).assign
+    assert wire.assignment_from_proto(message) == work
+    assert message.role_epoch == role_epoch
+
+
+@given(reports)
+def test_report_arrives_as_it_was_sent(report: StepReport) -> None:
+    arrived = router_wire.report_from_proto(parsed(wire.report_to_proto(report)).report)
+    assert (arrived.tokens, arrived.returned, arrived.load) == (report.tokens, report.returned, report.load)
+
+
+def test_load_has_the_same_fields_on_both_sides_and_on_the_wire() -> None:
+    assert set(LOAD_TYPES) == set(WorkerLoad.__slots__)
+    load = WorkerLoad(**{name: i for i, name in enumerate(LOAD_TYPES, start=1)})
+    assert unset_fields(wire.load_to_proto(load)) == set()
+
+
+@given(endpoints)
+def test_endpoint_arrives_as_it_was_sent(endpoint: WorkerEndpoint) -> None:
+    message = parsed(wire.endpoint_to_proto(endpoint))
+    assert wire.endpoint_from_proto(message) == router_wire.endpoint_from_proto(message) == endpoint
+    assert parsed(router_wire.endpoint_to_proto(endpoint)) == message
+
+
+@given(layouts)
+def test_layout_arrives_as_it_was_sent(layout: KvLayout) -> None:
+    assert wire.layout_from_proto(parsed(wire.layout_to_proto(layout))) == layout
+
+
+def test_every_field_of_an_assignment_is_carried() -> None:
+    work = assignment("h", first_position=2)
+    message = router_wire.assignment_to_proto(work, 1).assign
+    assert unset_fields(message) == {"sampling.temperature", "sampling.top_k", "sampling.seed"}  # zero in this one
+
+
+@pytest.mark.parametrize("role", Role)
+def test_every_role_and_reason_has_a_number_the_router_knows(role: Role) -> None:
+    assert router_wire.ROLE_FROM_PROTO[wire.ROLE_TO_PROTO[role]] is role
+    assert {n: r for r, n in wire.FINISH_TO_PROTO.items()} == router_wire.FINISH_FROM_PROTO
+    assert set(wire.FINISH_TO_PROTO) == {None, *FinishReason}
+    assert set(wire.FINISH_TO_PROTO.values()) == set(common_pb2.FinishReason.values())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"temperature": 3.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"seed": MAX_SEED + 1}]
+)
+def test_sampling_out_of_range_is_refused_by_field(changes: dict[str, float]) -> None:
+    message = router_wire.assignment_to_proto(assignment("h"), 1).assign
+    for name, value in changes.items():
+        setattr(message.sampling, name, value)
+    with pytest.raises(InvalidRequestError, match=next(iter(changes))):
+        wire.assignment_from_proto(message)
+
+
+def test_assignment_without_sampling_is_refused() -> None:
+    message = router_wire.assignment_to_proto(assignment("h"), 1).assign
+    message.ClearField("sampling")
+    with pytest.raises(InvalidRequestError, match="top_p is 0"):
+        wire.assignment_from_proto(message)
+
+
+def test_handoff_messages_carry_every_field() -> None:
+    source, target = WorkerId("prefill-0", 1), WorkerId("decode-0", 2)
+    messages = (
+        wire.begin_to_proto("h", source, target),
+        wire.commit_to_proto("h", source, target, first_token=3, num_blocks=4),
+        wire.abort_to_proto("h", source, target),
+    )
+    for message in messages:
+        assert unset_fields(message) == set()
+        assert message.handoff_id == "h"
+        assert wire.worker_id_from_proto(message.source) == source
+        assert wire.worker_id_from_proto(message.target) == target
+    assert (messages[1].first_token, messages[1].num_blocks) == (3, 4)
