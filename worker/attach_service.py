@@ -8,8 +8,9 @@ from functools import partial
 import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
-from core.errors import BatonError
+from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import ReturnedWork, WorkerLoad
+from core.request import Assignment
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from worker import wire
@@ -17,6 +18,7 @@ from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.report import StepReport
 
+MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only grow its memory
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
 
 logger = logging.getLogger(__name__)
@@ -99,11 +101,9 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
     def _assign(self, router_id: str, message: worker_pb2.AssignWork, queue: Reports) -> None:
         try:
             assignment = wire.assignment_from_proto(message)
-            refusal = self._identity.refusal(assignment, message.role_epoch)
-        except BatonError as error:
-            refusal = error
-        if refusal is not None:
-            retryable = refusal.code == "stale_epoch"
+            self._check(assignment, message.role_epoch)
+        except BatonError as refusal:
+            retryable = isinstance(refusal, StaleEpochError | UnavailableError)
             work = ReturnedWork(message.handoff_id, refusal.code, refusal.message, retryable)
             _put(queue, StepReport(returned=[work], load=self.last_load), router_id)
             return
@@ -112,6 +112,14 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             self._mailbox.post(partial(self._decode.assign, router_id, assignment))
         if assignment.prefill.worker == me:
             self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+
+    def _check(self, assignment: Assignment, role_epoch: int) -> None:
+        """Raises why this worker cannot take an assignment."""
+        if refusal := self._identity.refusal(assignment, role_epoch):
+            raise refusal
+        if self._prefill.num_queued >= MAX_QUEUED_PROMPTS:
+            me = self._identity.endpoint.worker
+            raise UnavailableError(f"worker {me} has {self._prefill.num_queued} prompts queued; it takes no more")
 
     def _cancel(self, handoff_id: str) -> None:
         self._mailbox.post(partial(self._prefill.cancel, handoff_id))

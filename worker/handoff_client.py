@@ -71,6 +71,8 @@ class GrpcHandoffPort:
         """See `HandoffPort.write`."""
 
         def on_written(error: HandoffError | None) -> None:
+            if error is not None:
+                self._event_loop.call_soon_threadsafe(self._peers.forget, target.worker)
             self._mailbox.post(partial(self.source.on_written, handoff_id, error))
 
         self._mover.write(target.worker, local, remote, on_written)

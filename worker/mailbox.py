@@ -9,7 +9,7 @@ Call = Callable[[], None]
 class Mailbox:
     """A queue of calls with one receiver.
 
-    It needs no bound of its own: every call belongs to an assignment, and `WorkerService` bounds those.
+    It needs no bound of its own: every call belongs to an assignment, and `AttachService` bounds those.
     """
 
     def __init__(self) -> None:

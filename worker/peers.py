@@ -14,6 +14,7 @@ from kvtransfer.mover import BlockMover
 from worker import wire
 
 CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
+CLOSE_GRACE_S = 90.0  # longer than any call of a handoff may take
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Peers:
         self._layout = layout
         self._mover = mover
         self._peers: dict[WorkerId, asyncio.Task[Peer]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, endpoint: WorkerEndpoint) -> Peer:
         """The connection to a peer, made now if need be.
@@ -67,8 +69,25 @@ class Peers:
                 del self._peers[endpoint.worker]
             raise
 
+    def forget(self, worker: WorkerId) -> None:
+        """Has the next handoff to a peer connect anew: the link has failed, though the peer may be well.
+
+        Calls under way on the old connection may still end.
+        """
+        task = self._peers.get(worker)
+        if task is None or not task.done():
+            return  # forgotten already, or being made anew
+        del self._peers[worker]
+        self._mover.remove_peer(worker)
+        if not task.cancelled() and task.exception() is None:
+            closing = asyncio.create_task(task.result().channel.close(grace=CLOSE_GRACE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
     async def close(self) -> None:
         """Closes all channels."""
+        for closing in self._closing:
+            closing.cancel()
         tasks = list(self._peers.values())
         self._peers.clear()
         await _close_channels(tasks)

@@ -140,6 +140,14 @@ def test_assignment_of_another_epoch_is_stale(prefill: WorkerProcess, role_epoch
     assert (work.code, work.retryable) == ("stale_epoch", True)
 
 
+def test_assignment_over_the_queue_limit_is_returned(prefill: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attach_service, "MAX_QUEUED_PROMPTS", 0)
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "late"))
+        work = router.wait_returned("late")
+    assert (work.code, work.retryable) == ("unavailable", True)
+
+
 def test_sampling_out_of_range_is_returned(prefill: WorkerProcess) -> None:
     request = wire.assignment_to_proto(work_for(prefill, "hot", sampling=SamplingParams(temperature=1.0)), 1)
     request.assign.sampling.temperature = 9.0

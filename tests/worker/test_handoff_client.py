@@ -183,6 +183,24 @@ async def test_write_to_a_stranger_is_answered_with_the_reason(world: World) -> 
     assert "decode-0@1 is not connected" in str(message)
 
 
+async def test_failed_write_has_the_next_handoff_connect_anew(world: World) -> None:
+    target = await world.target(D1)
+    for handoff_id in ("a", "b"):
+        target.assign(handoff_id)
+    world.port.begin("a", target.endpoint)
+    ((_, _, block_ids),) = await world.hear()
+    assert isinstance(block_ids, list)
+    world.mover.remove_peer(D1)  # as after a link that failed
+    world.port.write("a", target.endpoint, [1, 2], block_ids)
+    assert "not connected" in str((await world.hear())[0][2])
+    await world.until(lambda: D1 not in world.peers._peers)
+    world.port.begin("b", target.endpoint)
+    ((_, _, block_ids),) = await world.hear()
+    assert isinstance(block_ids, list)
+    world.port.write("b", target.endpoint, [1, 2], block_ids)
+    assert await world.hear() == [("written", "b", None)]
+
+
 async def test_peer_refuses_to_connect_the_next_call_tries_again(world: World) -> None:
     target = await world.target(D1)
     right = target.service._identity
