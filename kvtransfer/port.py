@@ -1,11 +1,42 @@
 """The seam between a half and the world it hands KV to: orders go out here, answers come back as method calls."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from core.errors import BatonError
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class LastBlocks:
+    """What ends a handoff.
+
+    Attributes:
+        local: the source's blocks that are still to be written; may be none.
+        remote: where to, in the same order.
+        first_token: the token chosen after the prompt.
+        num_blocks: of the whole prompt; the target checks that it has reserved so many.
+    """
+
+    local: Sequence[int]
+    remote: Sequence[int]
+    first_token: int
+    num_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTimes:
+    """When the end of a handoff came, on the clock.
+
+    Attributes:
+        written_s: the last block was there.
+        acknowledged_s: the target said that it has taken over.
+    """
+
+    written_s: float
+    acknowledged_s: float
 
 
 class HandoffPort(Protocol):
@@ -23,8 +54,12 @@ class HandoffPort(Protocol):
         """Copies blocks; answered by `on_written`."""
         ...
 
-    def commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
-        """Lets the target run the sequence; answered by `on_committed`."""
+    def finish(self, handoff_id: str, target: WorkerEndpoint, last: "LastBlocks") -> None:
+        """Copies the last blocks and, as soon as they are there, lets the target run the sequence.
+
+        One order, so that the target need not wait until the source's engine has time to look. Answered by
+        `on_finished`.
+        """
         ...
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
@@ -43,12 +78,15 @@ class HandoffSource(Protocol):
         """The target has reserved nothing, and says why."""
         ...
 
-    def on_written(self, handoff_id: str, error: BatonError | None) -> None:
-        """One write has ended; with an error, the blocks' contents at the target are undefined."""
+    def on_written(self, handoff_id: str, error: BatonError | None, ended_s: float) -> None:
+        """One write ended at `ended_s` on the clock; with an error, the target's blocks hold anything."""
         ...
 
-    def on_committed(self, handoff_id: str, error: BatonError | None) -> None:
-        """The target has taken over the sequence, or with an error has not and will not."""
+    def on_finished(self, handoff_id: str, error: BatonError | None, times: "FinishTimes") -> None:
+        """The target has taken over the sequence; with an error nobody knows, and it must be told to let go.
+
+        Either way no write is in flight any more.
+        """
         ...
 
 

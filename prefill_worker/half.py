@@ -14,7 +14,7 @@ from core.request import Assignment
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
-from kvtransfer.port import HandoffPort, Outbox
+from kvtransfer.port import FinishTimes, HandoffPort, LastBlocks, Outbox
 from kvtransfer.states import SourceEvent, SourceState
 from prefill_worker.prompt import Prompt
 from prefill_worker.stats import HandoffStats
@@ -75,12 +75,12 @@ class PrefillHalf:
     def cancel(self, handoff_id: str) -> None:
         """Stops work on a prompt and frees its blocks as soon as no write reads them. Unknown ids are ignored."""
         if prompt := self._prompts.get(handoff_id):
-            self._abandon(prompt)
+            self._cancel(prompt)
 
     def drop_router(self, router_id: str) -> None:
         """Cancels everything a router assigned: it is gone."""
         for prompt in [p for p in self._prompts.values() if p.router_id == router_id]:
-            self._abandon(prompt)
+            self._cancel(prompt)
 
     # --- the engine's step
 
@@ -112,8 +112,8 @@ class PrefillHalf:
         """Gives back prompts whose write to the target has been in flight for too long."""
         now_s = self._clock.now_s()
         for prompt in list(self._prompts.values()):
-            is_stuck = prompt.writes_in_flight and now_s - prompt.write_posted_s > WRITE_TIMEOUT_S
-            if is_stuck and prompt.state is SourceState.OPEN:
+            is_writing = prompt.writes_in_flight or prompt.state is SourceState.COMMITTING
+            if is_writing and not prompt.is_returned and now_s - prompt.write_posted_s > WRITE_TIMEOUT_S:
                 message = f"writing KV to {prompt.target.worker} took over {WRITE_TIMEOUT_S:g} s; it may be stopped"
                 self._give_back(prompt, "handoff_stalled", message)
 
@@ -138,11 +138,11 @@ class PrefillHalf:
         if prompt is not None and prompt.state is SourceState.OPENING:
             self._give_back(prompt, error.code, error.message)
 
-    def on_written(self, handoff_id: str, error: BatonError | None) -> None:
-        """A write has ended: commit when it was the last, give back when it failed."""
+    def on_written(self, handoff_id: str, error: BatonError | None, ended_s: float) -> None:
+        """A write has ended: send what has been computed meanwhile, or give the prompt back."""
         prompt = self._prompts[handoff_id]
         prompt.writes_in_flight -= 1
-        self.stats.write_s += self._clock.now_s() - prompt.write_posted_s
+        self.stats.write_s += ended_s - prompt.write_posted_s
         if prompt.state is SourceState.DRAINING:
             self._drain(prompt)
         elif error is not None:
@@ -150,16 +150,17 @@ class PrefillHalf:
         else:
             self._send_ready_blocks(prompt)
 
-    def on_committed(self, handoff_id: str, error: BatonError | None) -> None:
+    def on_finished(self, handoff_id: str, error: BatonError | None, times: FinishTimes) -> None:
         """The target runs the sequence, or does not want it; either way this worker's blocks are free."""
         prompt = self._prompts[handoff_id]
         prompt.move(SourceEvent.END)
+        self.stats.write_s += times.written_s - prompt.write_posted_s
         if error is not None:
             self._return(prompt, error.code, error.message)
             self._port.abort(prompt.handoff_id, prompt.target)  # a commit that got lost leaves the target waiting
         else:
             self.stats.num_sent += 1
-            self.stats.exposed_s += self._clock.now_s() - prompt.computed_s
+            self.stats.exposed_s += times.acknowledged_s - prompt.computed_s
         self._forget(prompt)
 
     # --- inside
@@ -208,24 +209,29 @@ class PrefillHalf:
             self._abandon(prompt)
 
     def _send_ready_blocks(self, prompt: Prompt) -> None:
-        """Posts one write of the blocks that are final, or commits when all are there.
+        """Posts one write of the blocks that are final, and with the last of them the commit.
 
         One write per handoff is in flight: what becomes ready meanwhile goes out together with the next.
         """
-        if prompt.writes_in_flight:
-            return
         first, end = prompt.num_blocks_sent, prompt.num_blocks_ready(self._pool.layout.block_tokens)
-        if first < end:
-            local, remote = prompt.block_ids[first:end], prompt.remote_ids[first:end]
-            self._pool.blocks.move(local, BlockState.RUNNING, BlockState.LEASED)
-            prompt.num_blocks_sent = end
+        if prompt.writes_in_flight or (first == end and prompt.first_token is None):
+            return
+        local, remote = prompt.block_ids[first:end], prompt.remote_ids[first:end]
+        self._pool.blocks.move(local, BlockState.RUNNING, BlockState.LEASED)
+        prompt.num_blocks_sent = end
+        prompt.write_posted_s = self._clock.now_s()
+        self.stats.num_bytes += len(local) * self._pool.layout.block_bytes
+        if prompt.first_token is None:
             prompt.writes_in_flight += 1
-            prompt.write_posted_s = self._clock.now_s()
-            self.stats.num_bytes += len(local) * self._pool.layout.block_bytes
             self._port.write(prompt.handoff_id, prompt.target, local, remote)
-        elif prompt.first_token is not None:
+        else:
             prompt.move(SourceEvent.COMMIT)
-            self._port.commit(prompt.handoff_id, prompt.target, prompt.first_token, len(prompt.remote_ids))
+            last = LastBlocks(local, remote, prompt.first_token, len(prompt.remote_ids))
+            self._port.finish(prompt.handoff_id, prompt.target, last)
+
+    def _cancel(self, prompt: Prompt) -> None:
+        prompt.is_returned = True  # nobody wants it back, however it ends
+        self._abandon(prompt)
 
     def _give_back(self, prompt: Prompt, code: str, message: str, *, retryable: bool = True) -> None:
         self._return(prompt, code, message, retryable=retryable)
@@ -239,7 +245,7 @@ class PrefillHalf:
     def _abandon(self, prompt: Prompt) -> None:
         """Ends a prompt from any state. While a write reads its blocks they are quarantined, not freed."""
         if prompt.state in (SourceState.COMMITTING, SourceState.DRAINING):
-            return  # the answer that is on its way ends it
+            return  # the answer that is on its way ends it, and frees the blocks
         if prompt in self._queued:
             self._queued.remove(prompt)
         self._computing.pop(prompt.handoff_id, None)

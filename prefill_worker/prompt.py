@@ -25,7 +25,7 @@ class Prompt:
         writes_in_flight: posted writes that have not ended.
         write_posted_s: when the oldest write in flight was posted.
         computed_s: when the last prompt token was computed.
-        is_returned: whether the router has been given the work back.
+        is_returned: whether the router has been given the work back, or does not want it any more.
         state: where the handoff is; written by `move` only.
     """
 

@@ -9,6 +9,7 @@ from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice
+from kvtransfer.port import FinishTimes, LastBlocks
 
 PREFILL = WorkerEndpoint(WorkerId("prefill-0", 1), "127.0.0.1:1")
 DECODE = WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2")
@@ -65,9 +66,10 @@ class ListPort:
         assert target == DECODE
         self.orders.append(("write", handoff_id, list(local), list(remote)))
 
-    def commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
         assert target == DECODE
-        self.orders.append(("commit", handoff_id, first_token, num_blocks))
+        end = (list(last.local), list(last.remote), last.first_token, last.num_blocks)
+        self.orders.append(("finish", handoff_id, *end))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         assert target == DECODE
@@ -82,3 +84,7 @@ class ListPort:
 def drawn(slices: Sequence[SequenceSlice], token: int) -> dict[str, int]:
     """What an engine that always draws `token` answers to a plan."""
     return {piece.sequence_id: token for piece in slices if piece.draw is not None}
+
+
+NOW = FinishTimes(0.0, 0.0)
+"""A handoff that ended when the clock started."""

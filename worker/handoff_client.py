@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 import grpc
 
+from core.clock import Clock
 from core.errors import BatonError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.mover import BlockMover
-from kvtransfer.port import HandoffSource
+from kvtransfer.port import FinishTimes, HandoffSource, LastBlocks
 from worker import wire
 from worker.mailbox import Mailbox
 from worker.peers import Peer, Peers
@@ -35,21 +36,24 @@ class GrpcHandoffPort:
         mover: writes blocks.
         mailbox: of the loop that owns the half.
         event_loop: where the gRPC calls run.
+        clock: the half's.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - collaborators, given once
         self,
         worker: WorkerId,
         peers: Peers,
         mover: BlockMover,
         mailbox: Mailbox,
         event_loop: asyncio.AbstractEventLoop,
+        clock: Clock,
     ) -> None:
         self._worker = worker
         self._peers = peers
         self._mover = mover
         self._mailbox = mailbox
         self._event_loop = event_loop
+        self._clock = clock
         self._source: HandoffSource | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -73,13 +77,25 @@ class GrpcHandoffPort:
         def on_written(error: HandoffError | None) -> None:
             if error is not None:
                 self._event_loop.call_soon_threadsafe(self._peers.forget, target.worker)
-            self._mailbox.post(partial(self.source.on_written, handoff_id, error))
+            self._mailbox.post(partial(self.source.on_written, handoff_id, error, self._clock.now_s()))
 
         self._mover.write(target.worker, local, remote, on_written)
 
-    def commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
-        """See `HandoffPort.commit`."""
-        self._spawn(self._commit(handoff_id, target, first_token, num_blocks))
+    def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
+        """See `HandoffPort.finish`."""
+
+        def on_written(error: HandoffError | None) -> None:
+            written_s = self._clock.now_s()
+            if error is None:
+                self._spawn(self._commit(handoff_id, target, last, written_s))
+                return
+            self._event_loop.call_soon_threadsafe(self._peers.forget, target.worker)
+            self._answer_finish(handoff_id, error, written_s)
+
+        if last.local:
+            self._mover.write(target.worker, last.local, last.remote, on_written)
+        else:
+            on_written(None)
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         """See `HandoffPort.abort`."""
@@ -103,13 +119,17 @@ class GrpcHandoffPort:
         else:
             self._mailbox.post(partial(self.source.on_begun, handoff_id, answer))
 
-    async def _commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
-        request = wire.commit_to_proto(handoff_id, self._worker, target.worker, first_token, num_blocks)
+    async def _commit(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks, written_s: float) -> None:
+        request = wire.commit_to_proto(handoff_id, self._worker, target.worker, last.first_token, last.num_blocks)
 
         async def call(peer: Peer) -> None:
             await peer.stub.CommitHandoff(request, timeout=COMMIT_TIMEOUT_S)
 
-        self._mailbox.post(partial(self.source.on_committed, handoff_id, await self._call(target, call)))
+        self._answer_finish(handoff_id, await self._call(target, call), written_s)
+
+    def _answer_finish(self, handoff_id: str, error: BatonError | None, written_s: float) -> None:
+        times = FinishTimes(written_s, acknowledged_s=self._clock.now_s())
+        self._mailbox.post(partial(self.source.on_finished, handoff_id, error, times))
 
     async def _abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         request = wire.abort_to_proto(handoff_id, self._worker, target.worker)

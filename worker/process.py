@@ -87,7 +87,7 @@ class WorkerProcess:
     def _assemble(self) -> None:
         """Connects halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
-        self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events)
+        self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events, clock)
         self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
         self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
         self._port.bind(self.prefill)

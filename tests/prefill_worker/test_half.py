@@ -11,8 +11,9 @@ from core.sampling import SamplingParams
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
+from kvtransfer.port import FinishTimes
 from prefill_worker.half import WRITE_TIMEOUT_S, PrefillHalf
-from tests.builders import DECODE, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
+from tests.builders import DECODE, NOW, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
 
 ROUTER = "router-1"
 TOKEN = 5
@@ -44,16 +45,21 @@ class Rig:
         self.half.on_begun(handoff_id, remote)
         return remote
 
-    def to_open(self, num_prompt_tokens: int = 10) -> list[int]:
-        """A computed prompt with its first write in flight; returns its blocks."""
-        self.assign("h", num_prompt_tokens)
-        block_ids = list(self.step(64)[0].block_ids)
+    def to_open(self) -> None:
+        """A prompt of three blocks, two of them computed and being written."""
+        self.assign("h", 10)
+        self.begun_after(8)
+
+    def to_committing(self) -> list[int]:
+        """A computed prompt of three blocks whose one write, and the commit after it, are under way."""
+        self.assign("h", 10)
+        return self.begun_after(64)
+
+    def begun_after(self, budget: int) -> list[int]:
+        """Computes so much, then the target is ready; returns the prompt's blocks."""
+        block_ids = list(self.step(budget)[0].block_ids)
         self.begun("h", len(block_ids))
         return block_ids
-
-    def to_committing(self) -> None:
-        self.to_open()
-        self.half.on_written("h", None)
 
     def counts(self) -> dict[BlockState, int]:
         return {state: count for state, count in self.pool.blocks.counts().items() if count}
@@ -164,28 +170,33 @@ def test_blocks_are_written_while_later_chunks_are_still_to_be_computed(rig: Rig
     rig.step(4)
     assert rig.port.take() == []
     assert rig.counts() == {BlockState.LEASED: 1, BlockState.RUNNING: 4, BlockState.FREE: 11}
-    rig.half.on_written("h", None)
+    rig.half.on_written("h", None, 0.0)
     assert rig.port.take() == [("write", "h", blocks[1:4], remote[1:4])]
-    rig.half.on_written("h", None)
+    rig.half.on_written("h", None, 0.0)
     assert rig.port.take() == []
     rig.step(6)
-    assert rig.port.take() == [("write", "h", blocks[4:], remote[4:])]  # the last one is partly filled
-    rig.half.on_written("h", None)
-    assert rig.port.take() == [("commit", "h", TOKEN, 5)]
+    assert rig.port.take() == [("finish", "h", blocks[4:], remote[4:], TOKEN, 5)]  # the last one is partly filled
+
+
+def test_write_ends_after_the_prompt_the_rest_goes_with_the_commit(rig: Rig) -> None:
+    rig.to_open()
+    rig.step(64)
+    assert [order[0] for order in rig.port.take()] == ["begin", "write"]
+    rig.half.on_written("h", None, 0.0)
+    ((kind, _, local, remote, *_),) = rig.port.take()
+    assert (kind, len(local), remote) == ("finish", 1, REMOTE[2:3])  # type: ignore[arg-type]
 
 
 def test_target_is_ready_only_after_the_prompt_everything_goes_in_one_write(rig: Rig) -> None:
-    blocks = rig.to_open(10)
-    assert rig.port.take() == [("begin", "h", DECODE), ("write", "h", blocks, REMOTE[:3])]
+    blocks = rig.to_committing()
+    assert rig.port.take() == [("begin", "h", DECODE), ("finish", "h", blocks, REMOTE[:3], TOKEN, 3)]
     assert [(e.position, e.token_id, e.finish_reason) for e in rig.outbox.tokens] == [(0, TOKEN, None)]
 
 
 def test_committed_frees_the_blocks_and_counts(rig: Rig) -> None:
-    rig.to_open(10)
-    rig.clock.advance(2.0)
-    rig.half.on_written("h", None)
-    rig.clock.advance(1.0)
-    rig.half.on_committed("h", None)
+    rig.to_committing()
+    rig.clock.advance(9.0)  # until this worker's loop looks; the times are those of the events
+    rig.half.on_finished("h", None, FinishTimes(2.0, 3.0))
     assert rig.is_free
     assert rig.outbox.returns == []
     stats = rig.half.stats
@@ -218,7 +229,7 @@ def test_first_token_is_a_stop_token_with_a_write_in_flight_aborts_when_it_has_e
     rig.step(4, token=STOP_TOKEN)
     assert [order[0] for order in rig.port.take()] == ["begin", "write"]
     assert rig.counts()[BlockState.QUARANTINED] == 1
-    rig.half.on_written("h", None)
+    rig.half.on_written("h", None, 0.0)
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
     assert rig.outbox.returns == []
@@ -251,7 +262,7 @@ def test_target_reserves_another_number_of_blocks_gives_the_work_back(rig: Rig, 
 def test_write_fails_gives_the_work_back(rig: Rig) -> None:
     rig.to_open()
     rig.port.take()
-    rig.half.on_written("h", HandoffError("the link broke"))
+    rig.half.on_written("h", HandoffError("the link broke"), 0.0)
     assert rig.outbox.returns == [ReturnedWork("h", "handoff_failed", "the link broke")]
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
@@ -261,7 +272,7 @@ def test_write_fails_before_the_prompt_is_computed_stops_computing(rig: Rig) -> 
     rig.assign("h", 10)
     rig.step(4)
     rig.begun("h", 3)
-    rig.half.on_written("h", HandoffError("the link broke"))
+    rig.half.on_written("h", HandoffError("the link broke"), 0.0)
     assert rig.step(64) == []
     assert rig.outbox.tokens == []
     assert rig.is_free
@@ -278,10 +289,10 @@ def test_write_stalls_quarantines_and_gives_back_once(rig: Rig) -> None:
         rig.half.expire()
         rig.clock.advance(WRITE_TIMEOUT_S)
     assert rig.returned() == [("h", "handoff_stalled", True)]
-    assert rig.counts() == {BlockState.QUARANTINED: 3, BlockState.FREE: 13}
+    assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.RUNNING: 1, BlockState.FREE: 13}
     assert rig.port.take() == []  # the target must not free its blocks: the write may still land
     assert not rig.half.is_idle
-    rig.half.on_written("h", HandoffError("the peer died"))
+    rig.half.on_written("h", HandoffError("the peer died"), 0.0)
     assert rig.port.take() == [("abort", "h")]
     assert rig.returned() == [("h", "handoff_stalled", True)]
     assert rig.is_free
@@ -295,7 +306,20 @@ def test_stalled_write_of_an_unfinished_prompt_stops_computing(rig: Rig) -> None
     rig.half.expire()
     assert rig.step(64) == []
     assert rig.counts() == {BlockState.QUARANTINED: 1, BlockState.RUNNING: 2, BlockState.FREE: 13}
-    rig.half.on_written("h", None)
+    rig.half.on_written("h", None, 0.0)
+    assert rig.is_free
+
+
+def test_finish_stalls_gives_back_once_and_keeps_the_blocks(rig: Rig) -> None:
+    rig.to_committing()
+    rig.port.take()
+    for _ in range(3):
+        rig.clock.advance(WRITE_TIMEOUT_S + 1)
+        rig.half.expire()
+    assert rig.returned() == [("h", "handoff_stalled", True)]
+    assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
+    rig.half.on_finished("h", HandoffError("the peer died"), NOW)
+    assert rig.returned() == [("h", "handoff_stalled", True)]
     assert rig.is_free
 
 
@@ -303,7 +327,7 @@ def test_commit_refused_gives_the_work_back_and_tells_the_target(rig: Rig) -> No
     """The commit may have been lost on its way, and then the target would keep its blocks for ever."""
     rig.to_committing()
     rig.port.take()
-    rig.half.on_committed("h", HandoffError("no answer"))
+    rig.half.on_finished("h", HandoffError("no answer"), NOW)
     assert rig.outbox.returns == [ReturnedWork("h", "handoff_failed", "no answer")]
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
@@ -330,7 +354,7 @@ def test_fail_with_a_write_in_flight_quarantines(rig: Rig) -> None:
     rig.begun("h", 3)
     rig.half.fail(rig.half.plan(4), InternalError("out of memory"))
     assert rig.counts()[BlockState.QUARANTINED] == 1
-    rig.half.on_written("h", None)
+    rig.half.on_written("h", None, 0.0)
     assert rig.is_free
     assert len(rig.outbox.returns) == 1
 
@@ -370,9 +394,9 @@ def test_cancel_open_with_a_write_in_flight_frees_when_it_has_ended(rig: Rig) ->
     rig.port.take()
     rig.half.cancel("h")
     rig.half.cancel("h")
-    assert rig.counts()[BlockState.QUARANTINED] == 3
+    assert rig.counts()[BlockState.QUARANTINED] == 2
     assert rig.port.take() == []
-    rig.half.on_written("h", HandoffError("the link broke"))
+    rig.half.on_written("h", HandoffError("the link broke"), 0.0)
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
 
@@ -382,8 +406,9 @@ def test_cancel_committing_is_ended_by_the_answer(rig: Rig, error: HandoffError 
     rig.to_committing()
     rig.half.cancel("h")
     assert rig.counts()[BlockState.LEASED] == 3
-    rig.half.on_committed("h", error)
+    rig.half.on_finished("h", error, NOW)
     assert rig.is_free
+    assert rig.outbox.returns == []  # nobody wants it back
 
 
 def test_cancel_unknown_is_ignored(rig: Rig) -> None:
@@ -393,7 +418,7 @@ def test_cancel_unknown_is_ignored(rig: Rig) -> None:
 def test_cancel_gives_nothing_back(rig: Rig) -> None:
     rig.to_open()
     rig.half.cancel("h")
-    rig.half.on_written("h", None)
+    rig.half.on_written("h", None, 0.0)
     assert rig.outbox.returns == []
 
 

@@ -15,9 +15,9 @@ from decode_worker.half import DecodeHalf
 from engine.engine import Engine
 from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
-from kvtransfer.port import HandoffSource
+from kvtransfer.port import HandoffSource, LastBlocks
 from prefill_worker.half import PrefillHalf
-from tests.builders import DECODE, PREFILL, assignment
+from tests.builders import DECODE, NOW, PREFILL, assignment
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
 from worker.report import StepOutbox, StepReport
@@ -52,15 +52,17 @@ class InProcessPort:
     def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
         self._transport.post_write(target.worker, local, remote)
         self._written.setdefault(handoff_id, []).extend(remote)
-        self.mailbox.post(partial(self.source.on_written, handoff_id, None))
+        self.mailbox.post(partial(self.source.on_written, handoff_id, None, 0.0))
 
-    def commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
         def reply(error: BatonError | None) -> None:
-            self.mailbox.post(partial(self.source.on_committed, handoff_id, error))
+            self.mailbox.post(partial(self.source.on_finished, handoff_id, error, NOW))
 
-        self.before_commit(handoff_id, self._written.pop(handoff_id))
+        if last.local:
+            self._transport.post_write(target.worker, last.local, last.remote)
+        self.before_commit(handoff_id, [*self._written.pop(handoff_id, []), *last.remote])
         peer = self._fleet[target.worker]
-        peer.mailbox.post(partial(peer.decode.commit, handoff_id, first_token, num_blocks, reply))
+        peer.mailbox.post(partial(peer.decode.commit, handoff_id, last.first_token, last.num_blocks, reply))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         peer = self._fleet[target.worker]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from baton.v1 import handoff_pb2_grpc
 
-from core.clock import ManualClock
+from core.clock import ManualClock, SystemClock
 from core.errors import BatonError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
@@ -19,6 +19,7 @@ from decode_worker.half import DecodeHalf
 from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
 from kvtransfer.mover import BlockMover
+from kvtransfer.port import FinishTimes, LastBlocks
 from tests.builders import PREFILL, ListOutbox, assignment, small_pool
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
@@ -44,11 +45,13 @@ class Source:
     def on_begin_refused(self, handoff_id: str, error: BatonError) -> None:
         self.heard.append(("refused", handoff_id, error.message))
 
-    def on_written(self, handoff_id: str, error: BatonError | None) -> None:
+    def on_written(self, handoff_id: str, error: BatonError | None, ended_s: float) -> None:
+        assert ended_s >= 0
         self.heard.append(("written", handoff_id, error and error.message))
 
-    def on_committed(self, handoff_id: str, error: BatonError | None) -> None:
-        self.heard.append(("committed", handoff_id, error and error.message))
+    def on_finished(self, handoff_id: str, error: BatonError | None, times: FinishTimes) -> None:
+        assert 0 <= times.written_s <= times.acknowledged_s
+        self.heard.append(("finished", handoff_id, error and error.message))
 
 
 class Target:
@@ -101,7 +104,7 @@ class World:
         self.mover = BlockMover(LocalTransport(PREFILL.worker, self.pool, self._neighbours), on_crash=pytest.fail)
         self.peers = Peers(PREFILL.worker, FINGERPRINT, self.pool.layout, self.mover)
         event_loop = asyncio.get_running_loop()
-        self.port = GrpcHandoffPort(PREFILL.worker, self.peers, self.mover, self.mailbox, event_loop)
+        self.port = GrpcHandoffPort(PREFILL.worker, self.peers, self.mover, self.mailbox, event_loop, SystemClock())
         self.port.bind(self.source)
         self.pumped: list[Target] = []
 
@@ -160,18 +163,45 @@ async def test_begin_write_commit_are_each_answered_once(world: World) -> None:
     world.port.write("h", target.endpoint, [5, 3], block_ids)
     assert await world.hear() == [("written", "h", None)]
     assert torch.equal(target.pool.tensor[block_ids], world.pool.tensor[[5, 3]])
-    world.port.commit("h", target.endpoint, 7, 2)
-    assert await world.hear() == [("committed", "h", None)]
+    world.port.finish("h", target.endpoint, LastBlocks([], [], 7, 2))
+    assert await world.hear() == [("finished", "h", None)]
     assert target.decode.num_running == 1
     world.turn()
     assert world.source.heard == []
 
 
+async def test_finish_writes_the_last_blocks_before_it_commits(world: World) -> None:
+    target = await world.target(D1)
+    world.pool.tensor.normal_()
+    target.assign("h")
+    world.port.begin("h", target.endpoint)
+    ((_, _, block_ids),) = await world.hear()
+    assert isinstance(block_ids, list)
+    world.port.finish("h", target.endpoint, LastBlocks([5, 3], block_ids, 7, 2))
+    assert await world.hear() == [("finished", "h", None)]
+    assert torch.equal(target.pool.tensor[block_ids], world.pool.tensor[[5, 3]])
+    assert target.decode.num_running == 1
+
+
+async def test_finish_whose_write_fails_does_not_commit(world: World) -> None:
+    target = await world.target(D1)
+    target.assign("h")
+    world.port.begin("h", target.endpoint)
+    ((_, _, block_ids),) = await world.hear()
+    assert isinstance(block_ids, list)
+    world.mover.remove_peer(D1)
+    world.port.finish("h", target.endpoint, LastBlocks([5, 3], block_ids, 7, 2))
+    ((kind, _, message),) = await world.hear()
+    assert kind == "finished"
+    assert "not connected" in str(message)
+    assert target.decode.num_running == 0
+
+
 async def test_commit_refused_is_answered_with_the_reason(world: World) -> None:
     target = await world.target(D1)
-    world.port.commit("nobody", target.endpoint, 7, 2)
+    world.port.finish("nobody", target.endpoint, LastBlocks([], [], 7, 2))
     ((kind, _, message),) = await world.hear()
-    assert kind == "committed"
+    assert kind == "finished"
     assert "CANCELLED" in str(message)
     assert "not wanted here" in str(message)
 

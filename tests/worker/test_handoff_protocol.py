@@ -16,9 +16,9 @@ from core.ids import WorkerEndpoint, WorkerId
 from decode_worker.half import LEASE_S, DecodeHalf
 from engine.kv.accounting import BlockState
 from engine.plan import SequenceSlice
-from kvtransfer.port import HandoffSource
+from kvtransfer.port import HandoffSource, LastBlocks
 from prefill_worker.half import WRITE_TIMEOUT_S, PrefillHalf
-from tests.builders import PREFILL, STOP_TOKEN, ListOutbox, assignment, small_pool
+from tests.builders import NOW, PREFILL, STOP_TOKEN, ListOutbox, assignment, small_pool
 
 ROUTER = "router-1"
 
@@ -53,25 +53,42 @@ class Wire:
         assert len(local) == len(remote), target
 
         def land(is_lost: bool) -> None:
-            held = {self.decode._pool.blocks.state_of(block_id) for block_id in remote}
-            assert held <= {BlockState.LEASED, BlockState.QUARANTINED}, f"{handoff_id} wrote into blocks {held}"
-            owner = self.decode._sequences[handoff_id]
-            assert set(remote) <= set(owner.block_ids), "a write landed in another handoff's blocks"
-            self.source.on_written(handoff_id, HandoffError("the link broke") if is_lost else None)
+            self.check_owner(handoff_id, remote)
+            self.source.on_written(handoff_id, HandoffError("the link broke") if is_lost else None, 0.0)
 
         self.send(land)
 
-    def commit(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
+        """The last blocks land, and only then is the commit on its way."""
+
+        def land(is_lost: bool) -> None:
+            self.check_owner(handoff_id, last.remote)
+            if is_lost:
+                self.source.on_finished(handoff_id, HandoffError("the link broke"), NOW)
+            else:
+                self.commit(handoff_id, target, last)
+
+        self.send(land)
+
+    def check_owner(self, handoff_id: str, remote: Sequence[int]) -> None:
+        """Asserts that blocks a write lands in are still held for its handoff."""
+        held = {self.decode._pool.blocks.state_of(block_id) for block_id in remote}
+        assert held <= {BlockState.LEASED, BlockState.QUARANTINED}, f"{handoff_id} wrote into blocks {held}"
+        if remote:
+            owner = self.decode._sequences[handoff_id]
+            assert set(remote) <= set(owner.block_ids), "a write landed in another handoff's blocks"
+
+    def commit(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
         assert target.worker.name == "decode-0"
 
         def answer(error: BatonError | None) -> None:
             self.send(
-                lambda is_lost: self.source.on_committed(
-                    handoff_id, HandoffError("the answer was lost") if is_lost else error
+                lambda is_lost: self.source.on_finished(
+                    handoff_id, HandoffError("the answer was lost") if is_lost else error, NOW
                 )
             )
 
-        self.send(lambda _: self.decode.commit(handoff_id, first_token, num_blocks, answer))
+        self.send(lambda _: self.decode.commit(handoff_id, last.first_token, last.num_blocks, answer))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         assert target.worker.name == "decode-0"
