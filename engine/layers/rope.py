@@ -19,8 +19,9 @@ class RotaryEmbedding:
     """
 
     def __init__(self, head_dim: int, theta: float, device: str) -> None:
-        pairs = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
-        self._frequencies = 1.0 / (theta ** (pairs / head_dim))  # [head_dim / 2]
+        # On the CPU first: torch computes an arange on `meta` in Python, and imports 1.3 s worth of modules for it.
+        pairs = torch.arange(0, head_dim, 2, dtype=torch.float32)
+        self._frequencies = (1.0 / (theta ** (pairs / head_dim))).to(device)  # [head_dim / 2]
 
     def rotations(self, positions: Tensor) -> Tensor:
         """`[num_tokens]` integer positions -> `[num_tokens, 1, head_dim / 2]` complex64 rotations."""
