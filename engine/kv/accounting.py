@@ -9,7 +9,6 @@ A one-sided transfer cannot be called back, so blocks whose transfer was abandon
 transfer is known to have ended or the peer process to be dead; only then are they free.
 """
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
@@ -52,7 +51,7 @@ class BlockAccounting:
         self._state = [BlockState.FREE] * num_blocks
         self._counts = dict.fromkeys(BlockState, 0)
         self._counts[BlockState.FREE] = num_blocks
-        self._free = deque(range(num_blocks))
+        self._free = list(reversed(range(num_blocks)))  # taken from the end
 
     @property
     def num_free(self) -> int:
@@ -66,11 +65,12 @@ class BlockAccounting:
     def try_allocate(self, num_blocks: int, state: BlockState = BlockState.RUNNING) -> list[int] | None:
         """Takes `num_blocks` free blocks into `state`, or none at all if there are not enough.
 
-        The caller owns them until it calls `release`.
+        The caller owns them until it calls `release`. Those freed last are taken first: their memory is in use and
+        cached, while the first touch of a page costs more than writing it.
         """
         if num_blocks > self.num_free:
             return None
-        block_ids = [self._free.popleft() for _ in range(num_blocks)]
+        block_ids = [self._free.pop() for _ in range(num_blocks)]
         self._set(block_ids, BlockState.FREE, state)
         return block_ids
 
