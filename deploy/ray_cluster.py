@@ -28,6 +28,7 @@ PLACEMENT_TIMEOUT_S = 30.0  # an infeasible placement group waits for ever
 START_TIMEOUT_S = 600.0  # a large checkpoint from a slow disk
 STOP_TIMEOUT_S = 15.0
 LEFTOVER_TIMEOUT_S = 10.0  # for processes that Ray has told to end
+HALF_STARTED_TIMEOUT_S = 1.0  # for those of a Ray that was interrupted while it started: nobody tells all of them
 MAX_RESTARTS = 100  # of one actor; each comes back as a new incarnation
 
 ENVIRONMENT = {
@@ -138,28 +139,40 @@ def start_ray(num_workers: int) -> Iterator[RayCluster]:
     """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     logging.getLogger("ray").setLevel(logging.ERROR)  # its start-up advice is not for people who run `baton serve`
-    context = ray.init(
-        address="local",
-        namespace=NAMESPACE,
-        num_cpus=max(num_workers, os.cpu_count() or 1),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
-    cluster = RayCluster(Path(context.address_info["session_dir"]) / "logs")
+    with no_leftovers():
+        context = ray.init(
+            address="local",
+            namespace=NAMESPACE,
+            num_cpus=max(num_workers, os.cpu_count() or 1),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+        cluster = RayCluster(Path(context.address_info["session_dir"]) / "logs")
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@contextlib.contextmanager
+def no_leftovers() -> Iterator[None]:
+    """Shuts Ray down on leaving, started or half-way there, and waits until all processes begun within have ended."""
+    before = set(psutil.Process().children(recursive=True))
     try:
-        yield cluster
+        yield
     finally:
-        processes = psutil.Process().children(recursive=True)
-        cluster.stop()
+        # Listed now: what Ray orphans while it shuts down is nobody's child any more.
+        processes = [child for child in psutil.Process().children(recursive=True) if child not in before]
+        grace_s = LEFTOVER_TIMEOUT_S if ray.is_initialized() else HALF_STARTED_TIMEOUT_S
         ray.shutdown()
-        end_leftovers(processes)
+        end_leftovers(processes, grace_s)
 
 
-def end_leftovers(processes: list[psutil.Process]) -> None:
-    """Makes sure that processes of ours have ended; normally Ray has seen to it."""
-    for process in wait_ended(processes, LEFTOVER_TIMEOUT_S):
+def end_leftovers(processes: list[psutil.Process], grace_s: float) -> None:
+    """Makes sure that processes of ours have ended; normally Ray has seen to it within the grace time."""
+    for process in wait_ended(processes, grace_s):
         logger.warning("killing left-over process %d", process.pid)
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -107,6 +107,17 @@ class ServedCluster:
 
 def serve(port: int, *flags: str) -> ServedCluster:
     """Starts `baton serve` and waits until it says that it serves."""
+    cluster = start(port, *flags)
+    try:
+        read_until(cluster.process, "Ctrl-C stops it", cluster.output)
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+def start(port: int, *flags: str) -> ServedCluster:
+    """Starts `baton serve`, in a process group of its own as a terminal would."""
     process = subprocess.Popen(
         [BATON, "serve", "--port", str(port), *flags],
         stdout=subprocess.PIPE,
@@ -115,13 +126,7 @@ def serve(port: int, *flags: str) -> ServedCluster:
         start_new_session=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
-    cluster = ServedCluster(process, [], port)
-    try:
-        read_until(process, "Ctrl-C stops it", cluster.output)
-    except BaseException:
-        cluster.close()
-        raise
-    return cluster
+    return ServedCluster(process, [], port)
 
 
 def read_until(process: subprocess.Popen[str], word: str, lines: list[str]) -> None:
