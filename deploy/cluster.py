@@ -21,6 +21,8 @@ from worker.config import WorkerConfig
 READY_TIMEOUT_S = 60.0  # from all processes started to all of them attached
 READY_POLL_S = 0.05
 MIB = 1024 * 1024
+LOOPBACK = "127.0.0.1"
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, and bound to only when the operator says so
 
 Say = Callable[[str], None]
 """Shows one line of progress."""
@@ -60,12 +62,13 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
             for index, slot in enumerate(worker_slots(config))
         ]
         addresses = ray_cluster.wait_router(router)
-        grpc_address = f"{config.host}:{addresses.grpc_port}"
+        host = local_host(config.host)
+        grpc_address = f"{host}:{addresses.grpc_port}"
         for member in members:
             endpoint = ray_cluster.wait_worker(member)
             say(f"worker {member.name} serves at {endpoint.address}")
         wait_until_attached(grpc_address, num_workers)
-        yield ClusterAddresses(f"http://{config.host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+        yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
 
 
 def worker_slots(config: ServeConfig) -> list[tuple[Role, int]]:
@@ -90,6 +93,11 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
     )
+
+
+def local_host(host: str) -> str:
+    """Where this machine reaches what listens on `host`."""
+    return LOOPBACK if host == ANY_ADDRESS else host
 
 
 def check_ports(config: RouterConfig) -> None:
@@ -121,8 +129,8 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         model_dir=router.model_dir,
         dtype=config.dtype,
         device=config.device,
-        host=config.host,
-        routers=(f"{config.host}:{router.grpc_port}",),
+        host=LOOPBACK,  # workers talk to each other and to the router, all on this machine, and know no passwords
+        routers=(f"{local_host(config.host)}:{router.grpc_port}",),
         block_size=config.block_size,
         kv_cache_gb=config.kv_cache_gb,
         max_model_len=router.max_model_len,
