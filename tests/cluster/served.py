@@ -58,6 +58,12 @@ class ServedCluster:
         """The load of every worker in a role."""
         return [worker["load"] for worker in self.status()["workers"] if worker["hello"]["role"] == role]
 
+    def load_of(self, name: str) -> dict[str, Any]:
+        """The load of one worker."""
+        (worker,) = [w for w in self.status()["workers"] if w["hello"]["endpoint"]["worker"]["name"] == name]
+        load: dict[str, Any] = worker["load"]
+        return load
+
     def total(self, role: str, field: str) -> int:
         return sum(int(load[field]) for load in self.loads(role))
 

@@ -84,6 +84,8 @@ async def test_killed_decode_worker_costs_a_pause_and_no_token(wide_cluster: Ser
     requests = [body(number, 400, ignore_eos=True) for number in range(4)]
     async with httpx.AsyncClient(base_url=wide_cluster.url, timeout=120, trust_env=False) as client:
         undisturbed = await asyncio.gather(*(ask(client, **request) for request in requests))
+    victim = wide_cluster.worker_process("decode-1")
+    before = wide_cluster.load_of("decode-0")["handoffs_received"]
     async with openai.AsyncOpenAI(base_url=f"{wide_cluster.url}/v1", api_key="none", max_retries=0) as client:
         half_way = asyncio.Barrier(len(requests) + 1)
 
@@ -105,9 +107,10 @@ async def test_killed_decode_worker_costs_a_pause_and_no_token(wide_cluster: Ser
 
         answers = asyncio.gather(*(stream(request) for request in requests))
         await half_way.wait()
-        victim = await asyncio.to_thread(wide_cluster.worker_process, "decode-1")
         victim.kill()
         assert await answers == undisturbed
+    # Two of the four streams ran on the victim; the survivor took over theirs in the middle.
+    assert wide_cluster.load_of("decode-0")["handoffs_received"] == before + 4
 
 
 def test_ray_replaces_the_killed_worker(wide_cluster: ServedCluster) -> None:
