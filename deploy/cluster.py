@@ -52,22 +52,21 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
     """
     router_config = router_settings(config, model_dir)
     check_ports(router_config)
-    num_workers = config.prefill + config.decode
+    worker_configs = [
+        worker_settings(config, router_config, slot, index) for index, slot in enumerate(worker_slots(config))
+    ]
     say("starting Ray")
-    with start_ray(num_workers) as ray_cluster:
+    with start_ray(len(worker_configs)) as ray_cluster:
         router = ray_cluster.start_router(router_config)
         say(f"starting the router, {config.prefill} prefill and {config.decode} decode worker(s)")
-        members = [
-            ray_cluster.start_worker(worker_settings(config, router_config, slot, index))
-            for index, slot in enumerate(worker_slots(config))
-        ]
+        members = [ray_cluster.start_worker(worker_config) for worker_config in worker_configs]
         addresses = ray_cluster.wait_router(router)
         host = local_host(config.host)
         grpc_address = f"{host}:{addresses.grpc_port}"
         for member in members:
             endpoint = ray_cluster.wait_worker(member)
             say(f"worker {member.name} serves at {endpoint.address}")
-        wait_until_attached(grpc_address, num_workers)
+        wait_until_attached(grpc_address, len(members))
         yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
 
 

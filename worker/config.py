@@ -7,7 +7,6 @@ from pathlib import Path
 from core.errors import ConfigError
 from core.request import Role
 
-TRANSPORTS = ("nixl",)
 MIN_MODEL_LEN = 2  # one prompt token and one of the answer
 
 
@@ -29,7 +28,6 @@ class WorkerConfig:
         max_num_seqs: sequences that decode at once at most.
         max_num_batched_tokens: most tokens of one engine step; bounds how long a prompt chunk stalls decoding.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
-        transport: how KV moves; one of `TRANSPORTS`.
     """
 
     name: str
@@ -45,7 +43,6 @@ class WorkerConfig:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
     cpu_ids: tuple[int, ...] = ()
-    transport: str = "nixl"
 
     def __post_init__(self) -> None:
         for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens"):
@@ -59,7 +56,5 @@ class WorkerConfig:
                 f"max_num_batched_tokens is {self.max_num_batched_tokens}; it must be at least max_num_seqs "
                 f"({self.max_num_seqs}), for every sequence decodes one token a step"
             )
-        if self.transport not in TRANSPORTS:
-            raise ConfigError(f"transport is {self.transport!r}; it must be one of {', '.join(TRANSPORTS)}")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")

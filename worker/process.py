@@ -50,7 +50,7 @@ class WorkerProcess:
 
     Args:
         config: everything that can be set.
-        make_transport: how KV moves; None takes what the config names.
+        make_transport: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.

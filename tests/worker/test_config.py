@@ -39,11 +39,6 @@ def test_step_too_small_for_all_sequences_is_refused_with_both_values(config: Wo
         replace(config, max_num_batched_tokens=63, max_num_seqs=64)
 
 
-def test_unknown_transport_is_refused_with_those_there_are(config: WorkerConfig) -> None:
-    with pytest.raises(ConfigError, match="transport is 'pigeon'; it must be one of nixl"):
-        replace(config, transport="pigeon")
-
-
 def test_missing_model_folder_is_refused_with_the_remedy(config: WorkerConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere does not exist; pass --model DIR"):
         replace(config, model_dir=tmp_path / "nowhere")
