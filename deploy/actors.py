@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from core.crash import die
 from core.errors import BatonError, InternalError
 from core.ids import WorkerEndpoint
 from router.config import RouterConfig
@@ -22,7 +23,6 @@ from worker.config import WorkerConfig
 if TYPE_CHECKING:
     from worker.process import WorkerProcess
 
-CRASH_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class RouterActor:
         except Exception as error:
             logger.exception("the router ended")
             if self._started.done():
-                os._exit(CRASH_EXIT_CODE)  # a dead router must not look alive: Ray starts another
+                die()  # a dead router must not look alive: Ray starts another
             self._started.set_result(error if isinstance(error, BatonError) else InternalError(repr(error)))
 
     async def _serve(self, config: RouterConfig) -> None:

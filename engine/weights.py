@@ -1,8 +1,6 @@
 """The seam between layers and checkpoint files: which checkpoint tensor fills which piece of a model's memory."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,14 +18,6 @@ class TensorSlot:
 
     names: tuple[str, ...]
     destination: Tensor
-
-
-class HasWeights(Protocol):
-    """A piece of a model."""
-
-    def slots(self, prefix: str) -> Iterator[TensorSlot]:
-        """The checkpoint tensors below `prefix` (which ends without a dot) that this piece consists of."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class BlockMover:
     def _run(self) -> None:
         try:
             self._serve()
-        except BaseException:
+        except BaseException:  # whatever it is, nobody may go on as if writes were still answered
             logger.critical("the block mover died", exc_info=True)
             self._on_crash()
 

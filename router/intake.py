@@ -10,6 +10,8 @@ from core.sampling import MAX_SEED, SamplingParams
 from router.describe import describe
 from router.text.tokenizer import TextCodec
 
+MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:

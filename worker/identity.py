@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from core.errors import BatonError, ContextLengthError, HandoffError, InvalidRequestError, StaleEpochError
+from core.errors import (
+    BatonError,
+    ContextLengthError,
+    HandoffError,
+    IncompatibleLayoutError,
+    InvalidRequestError,
+    StaleEpochError,
+)
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
 from engine.kv.layout import KvLayout
@@ -57,14 +64,16 @@ class WorkerIdentity:
         """Makes sure that a source's KV can be used here.
 
         Raises:
-            HandoffError: model or layout differ; the message has both values.
+            HandoffError: the models differ, or as IncompatibleLayoutError the layouts; the message has both values.
         """
         if fingerprint != self.fingerprint:
             raise HandoffError(
                 f"{source} serves model {fingerprint}, {self.endpoint.worker} serves {self.fingerprint}"
             )
         if difference := self.layout.difference(layout):
-            raise HandoffError(f"KV layouts of {self.endpoint.worker} (here) and {source} (there): {difference}")
+            raise IncompatibleLayoutError(
+                f"KV layouts of {self.endpoint.worker} (here) and {source} (there): {difference}"
+            )
 
     def _invalid(self, assignment: Assignment) -> BatonError | None:
         if not assignment.prompt or assignment.max_new_tokens < 1:

@@ -15,6 +15,7 @@ import uvloop
 from baton.v1 import handoff_pb2_grpc, worker_pb2_grpc
 
 from core.clock import SystemClock
+from core.crash import die
 from core.errors import ConfigError
 from core.events import WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
@@ -38,7 +39,6 @@ from worker.speed import measure_speed
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
 STOP_TIMEOUT_S = 5.0
-CRASH_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
 
@@ -149,21 +149,12 @@ class WorkerProcess:
     def _run_loop(self) -> None:
         try:
             self.loop.run()
-        except BaseException:
+        except BaseException:  # whatever it is, a worker without its loop must not look alive
             logger.critical("the worker's loop died", exc_info=True)
             die()
 
     def _on_events(self, coroutine: Any) -> Any:  # noqa: ANN401 - returns what the coroutine returns
         return asyncio.run_coroutine_threadsafe(coroutine, self._events).result()
-
-
-def die() -> None:
-    """Ends the process at once: without its loop or its mover a worker must not look alive.
-
-    Whoever owns the process starts a new incarnation.
-    """
-    logger.critical("the process ends with status %d", CRASH_EXIT_CODE)
-    os._exit(CRASH_EXIT_CODE)
 
 
 def nixl_transport(worker: WorkerId, pool: BlockPool) -> Transport:

@@ -13,9 +13,9 @@ from core.errors import InvalidRequestError
 from core.sampling import MAX_SEED, MAX_TEMPERATURE
 from router.describe import describe, shorten
 from router.http.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS, without_unsupported
+from router.intake import MAX_STOPS
 
 MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each
-MAX_STOPS = 16  # OpenAI allows 4; vLLM's clients send more
 MAX_STOP_CHARS = 256  # every new character is compared with every stop string
 MAX_STOP_TOKEN_IDS = 64
 

@@ -1,16 +1,12 @@
 """The gRPC services for workers (registration) and for the command line (status)."""
 
-from typing import Any
-
 from baton.v1 import control_pb2, control_pb2_grpc
 
 from core.errors import BatonError
 from router import wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
-from router.rpc.generate_service import abort
-
-Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
+from router.rpc.context import Context, abort
 
 
 class MembershipService(control_pb2_grpc.MembershipServiceServicer):

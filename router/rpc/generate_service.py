@@ -4,23 +4,19 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
-import grpc
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
 from core.errors import BatonError, InternalError, InvalidRequestError
 from core.request import GenerationRequest
 from router import wire
 from router.generation import Dispatcher
-from router.intake import Intake, SamplingOptions
+from router.intake import MAX_STOPS, Intake, SamplingOptions
+from router.rpc.context import Context, abort
 from router.text.stream import TextGeneration
 from router.text.tokenizer import TextCodec
 
 CHAT_ROLES = ("system", "user", "assistant")
-MAX_STOPS = 16  # as over HTTP
-
-Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +108,3 @@ def sampling_from_proto(message: generate_pb2.SamplingOptions) -> SamplingOption
     """What the client said; absent fields are None."""
     names = ("temperature", "top_p", "top_k", "seed")
     return SamplingOptions(**{name: getattr(message, name) for name in names if message.HasField(name)})
-
-
-async def abort(context: Context, error: BatonError) -> NoReturn:
-    """Ends a call with the status that the error tree assigns."""
-    await context.abort(getattr(grpc.StatusCode, error.grpc_status), error.message)
-    raise AssertionError("abort raises")

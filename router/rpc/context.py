@@ -1,0 +1,15 @@
+"""What all gRPC services of the router share: the context's type, and how a call ends with an error."""
+
+from typing import Any, NoReturn
+
+import grpc
+
+from core.errors import BatonError
+
+Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
+
+
+async def abort(context: Context, error: BatonError) -> NoReturn:
+    """Ends a call with the status that the error tree assigns."""
+    await context.abort(getattr(grpc.StatusCode, error.grpc_status), error.message)
+    raise AssertionError("abort raises")
