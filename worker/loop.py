@@ -143,8 +143,8 @@ class WorkerLoop:
             self.decode.fail(decode_slices, failure)
             return
         self._observe(result, self._clock.now_s() - started_s)
-        self.prefill.apply(prompt_slices, result.tokens)
-        self.decode.apply(decode_slices, result.tokens)
+        self.prefill.apply(prompt_slices, result)
+        self.decode.apply(decode_slices, result)
 
     def _observe(self, result: StepResult, step_s: float) -> None:
         if step_s > 0:
