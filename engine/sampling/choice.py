@@ -131,12 +131,14 @@ def _choose_by_id(weights: Tensor, numbers: Tensor) -> Tensor:
 def _choose_by_rank(weights: Tensor, filters: Filters, numbers: Tensor) -> Tensor:
     """Sorts the heads of all rows; where that does not settle the draw, whole rows."""
     totals = weights.sum(dim=-1)
-    keys, num_in_head = _head_keys(weights, _least_weights(weights, filters))
-    tokens, is_settled = _choose_in_head(_sort(keys), num_in_head, totals, filters, numbers)
+    head = _head_keys(weights, filters)
+    if head is None:
+        return _choose_in_head(*_whole_keys(weights), totals, filters, numbers)[0]
+    tokens, is_settled = _choose_in_head(*head, totals, filters, numbers)
     if not is_settled.all():
         rest = (~is_settled).nonzero()[:, 0]
-        keys, num_in_head = _whole_keys(weights[rest])
-        tokens[rest], _ = _choose_in_head(_sort(keys), num_in_head, totals[rest], filters.rows(rest), numbers[rest])
+        whole = _whole_keys(weights[rest])
+        tokens[rest], _ = _choose_in_head(*whole, totals[rest], filters.rows(rest), numbers[rest])
     return tokens
 
 
@@ -162,48 +164,57 @@ def _choose_in_head(
     return token_ids, is_mass_known & (needed <= in_head)
 
 
-def _least_weights(weights: Tensor, filters: Filters) -> Tensor:
+def _head_keys(weights: Tensor, filters: Filters) -> tuple[Tensor, Tensor] | None:
+    """Sorted keys of each row's heaviest tokens, and how many these are; None when they are so many that it is no gain.
+
+    Returns:
+        `[n, width]` int64, filled up with the key of a weightless token; `[n]` int64.
+    """
+    blocks = _blocks(weights)
+    heaviest = blocks.amax(dim=-1)  # [n, num_blocks]
+    least = _least_weights(heaviest, filters)
+    rows, block_ids = (heaviest >= least).nonzero(as_tuple=True)
+    if len(rows) > heaviest.numel() // 4:
+        return None
+    found = blocks[rows, block_ids]  # [num_found, block_tokens]
+    places, offsets = (found >= least[rows]).nonzero(as_tuple=True)
+    rows = rows[places]
+    num_in_head = torch.bincount(rows, minlength=len(weights))
+    columns = torch.arange(len(rows), device=rows.device) - (num_in_head.cumsum(0) - num_in_head)[rows]
+    keys = torch.full((len(weights), int(num_in_head.max())), _TOP_WEIGHT << _ID_BITS, device=weights.device)
+    keys[rows, columns] = _keys(found[places, offsets], block_ids[places] * _BLOCK_TOKENS + offsets)
+    return _sort(keys), num_in_head
+
+
+def _least_weights(heaviest: Tensor, filters: Filters) -> Tensor:
     """How light a token of each row's head may be, `[n, 1]`: so that top-k finds its tokens there.
 
     The k heaviest blocks of a row hold at least k tokens no lighter than the lightest of these blocks' heaviest.
+
+    Args:
+        heaviest: `[n, num_blocks]`, each block's heaviest weight.
+        filters: of the same rows.
     """
-    least = torch.full((len(weights), 1), _HEAD_WEIGHT, device=weights.device)
+    least = torch.full((len(heaviest), 1), _HEAD_WEIGHT, device=heaviest.device)
     if filters.max_top_k == 0:
         return least
-    heaviest = _blocks(weights).amax(dim=-1)  # [n, num_blocks]
     num_heaviest = min(heaviest.shape[1], filters.max_top_k)
-    heaviest = heaviest.topk(num_heaviest).values
-    kth = heaviest.gather(1, filters.top_k.clamp(max=num_heaviest)[:, None] - 1).clamp(min=1)
-    return torch.where((filters.top_k <= num_heaviest)[:, None], least.minimum(kth), least)
+    kth = heaviest.topk(num_heaviest).values.gather(1, filters.top_k.clamp(max=num_heaviest)[:, None] - 1)
+    return torch.where((filters.top_k <= num_heaviest)[:, None], least.minimum(kth.clamp(min=1)), least)
 
 
 def _blocks(weights: Tensor) -> Tensor:
     """The weights of consecutive tokens, `[n, num_blocks, block_tokens]`; the last ones may be filled up with 0."""
     num_missing = -weights.shape[1] % _BLOCK_TOKENS
-    whole = F.pad(weights, (0, num_missing)) if num_missing else weights
-    return whole.unflatten(1, (-1, _BLOCK_TOKENS))
-
-
-def _head_keys(weights: Tensor, least_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Sortable numbers of each row's tokens of at least its `least_weights`, and how many these are.
-
-    Returns:
-        `[n, width]` int64, filled up with the key of a weightless token; `[n]` int64.
-    """
-    rows, token_ids = (weights >= least_weights).nonzero(as_tuple=True)
-    num_in_head = torch.bincount(rows, minlength=len(weights))
-    places = torch.arange(len(rows), device=rows.device) - (num_in_head.cumsum(0) - num_in_head)[rows]
-    shape = (len(weights), int(num_in_head.max()))
-    keys = torch.full(shape, _TOP_WEIGHT << _ID_BITS, device=weights.device)
-    keys[rows, places] = _keys(weights[rows, token_ids], token_ids)
-    return keys, num_in_head
+    filled = F.pad(weights, (0, num_missing)) if num_missing else weights
+    return filled.view(len(weights), -1, _BLOCK_TOKENS)
 
 
 def _whole_keys(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with all tokens of each row."""
+    """Sorted keys of all tokens of each row, and how many these are; as `_head_keys`."""
     num_rows, vocab_size = weights.shape
     token_ids = torch.arange(vocab_size, device=weights.device)
-    return _keys(weights, token_ids), torch.full((num_rows,), vocab_size, device=weights.device)
+    return _sort(_keys(weights, token_ids)), torch.full((num_rows,), vocab_size, device=weights.device)
 
 
 def _keys(weights: Tensor, token_ids: Tensor) -> Tensor:
@@ -215,8 +226,7 @@ def _sort(keys: Tensor) -> Tensor:
     """Each row sorted; on a CPU by numpy, whose vectorised sort is ten times as fast as torch's."""
     if keys.device.type == "cpu":
         return torch.from_numpy(np.sort(keys.numpy(), axis=-1))
-    in_order: Tensor = keys.sort(dim=-1).values
-    return in_order
+    return keys.sort(dim=-1).values
 
 
 def _portion(numbers: Tensor, masses: Tensor) -> Tensor:
