@@ -165,10 +165,11 @@ def _choose_in_head(
 
 
 def _head_keys(weights: Tensor, filters: Filters) -> tuple[Tensor, Tensor] | None:
-    """Sorted keys of each row's heaviest tokens, and how many these are; None when they are so many that it is no gain.
+    """Sorted keys of each row's heaviest tokens, and how many these are.
 
     Returns:
-        `[n, width]` int64, filled up with the key of a weightless token; `[n]` int64.
+        `[n, width]` int64, filled up with the key of a weightless token, and `[n]` int64; None when the tokens are so
+        many that sorting all is as cheap.
     """
     blocks = _blocks(weights)
     heaviest = blocks.amax(dim=-1)  # [n, num_blocks]

@@ -9,6 +9,7 @@ import pytest
 from core.errors import CheckpointError, InvalidRequestError
 from core.sampling import SamplingParams
 from router.text.model_files import TextDefaults
+from router.text.token_pieces import TokenPiece
 from router.text.tokenizer import TextCodec
 from tests.router.text.small_tokenizers import EOS, byte_level
 
@@ -48,7 +49,7 @@ def test_encode_decode_round_trip_with_written_special_token(tmp_path: Path) -> 
     token_ids = codec.encode(f"é{EOS}", add_special_tokens=False)
     assert len(token_ids) == 3
     assert codec.decode(token_ids) == "é"
-    assert codec.token_text(token_ids[-1]) == EOS
+    assert codec.token_piece(token_ids[-1]) == TokenPiece(EOS, EOS.encode())
 
 
 def test_load_training_truncation_is_switched_off(tmp_path: Path) -> None:
