@@ -42,13 +42,22 @@ def fit_cost(samples: Sequence[Sample], chunk_tokens: int) -> CostModel:
 def _fit_kind(
     samples: Sequence[Sample], size: Callable[[StepShape], int], attended: Callable[[StepShape], float]
 ) -> tuple[Curve, float]:
-    """The curve by size, and the seconds per attended token or pair."""
+    """The curve by size, and the seconds per attended token or pair.
+
+    Where every size was measured with one context only, attention cannot be told from the rest: it is in the curve.
+    """
     knots = sorted({size(sample.shape) for sample in samples})
+    if len({(size(sample.shape), attended(sample.shape)) for sample in samples}) == len(knots):
+        attended = _nothing
     rows = [[*_shares(knots, size(sample.shape)), attended(sample.shape)] for sample in samples]
     step_s = np.array([sample.step_s for sample in samples])
     rises = solve_non_negative(np.array(rows) / step_s[:, None], np.ones(len(samples)))
     heights = np.cumsum(rises[:-1])
     return Curve(tuple(zip(map(float, knots), heights.tolist(), strict=True))), float(rises[-1])
+
+
+def _nothing(_shape: StepShape) -> float:
+    return 0.0
 
 
 def _shares(knots: Sequence[int], number: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from core.clock import Clock
 from core.cost import CostModel
@@ -10,9 +11,9 @@ from engine.plan import SliceKind
 from worker.cost.fit import Sample, fit_cost
 from worker.cost.probe import ProbeStep
 
-BUDGET_S = 2.0  # bounds what measuring adds to a worker's start; enough for all steps of the demo model on one core
+BUDGET_S = 2.0  # bounds what measuring adds to a worker's start; enough for the better part of the demo's steps
 MAX_RUNS = 3  # of each step while time is left; the fastest counts, for the others were disturbed
-NUM_NEEDED = 6  # the first of `probe_steps`, without which a prediction would be a guess: measured at any price
+NUM_NEEDED = 4  # the first of `probe_steps`, without which a prediction would be a guess: measured at any price
 
 # Where kernels change is not known beforehand, so sizes are close together where steps are cheap.
 PROMPT_SIZES = (1, 2, 8, 32, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -45,19 +46,19 @@ def probe_steps(engine: Engine, chunk_tokens: int, max_num_seqs: int, first_s: f
         first_s: seconds of the first of `first_steps`; on fast engines contexts are longer.
     """
     prompt, decode = first_steps(engine, chunk_tokens)
-    contexts = [c for c in CONTEXTS if c <= CONTEXTS[1] or first_s < FAST_STEP_S]
     prompts = [ProbeStep(SliceKind.PROMPT, n) for n in {*PROMPT_SIZES, chunk_tokens} if n <= chunk_tokens]
     decodes = [ProbeStep(SliceKind.DECODE, n) for n in {*BATCH_SIZES, max_num_seqs} if n <= max_num_seqs]
     prompts, decodes = (_fitting(engine, sorted(steps, key=lambda s: s.size)) for steps in (prompts, decodes))
+    contexts = CONTEXTS if first_s < FAST_STEP_S else CONTEXTS[1:]
+    prompts_after = _fitting(engine, [ProbeStep(SliceKind.PROMPT, prompt.size, c) for c in contexts])
+    decodes_after = _fitting(engine, [ProbeStep(SliceKind.DECODE, min(4, max_num_seqs), c) for c in contexts])
     steps = [
-        prompt,
-        decode,
-        *prompts[-1:],
-        *_fitting(engine, [ProbeStep(SliceKind.PROMPT, prompt.size, c) for c in contexts])[:1],
-        *decodes[-1:],
-        *_fitting(engine, [ProbeStep(SliceKind.DECODE, min(4, max_num_seqs), c) for c in contexts])[:1],
+        *(prompt, decode, prompts[-1], decodes[-1]),
+        *(*decodes_after[:1], *prompts_after[:1]),
+        *_by_turns(prompts[::2], decodes[::2]),  # what is left out for want of time lies between its neighbours
+        *_by_turns(prompts[1::2], decodes[1::2]),
     ]
-    return list(dict.fromkeys([*steps, *_by_turns(_spread(decodes), _spread(prompts))]))
+    return list(dict.fromkeys(steps))
 
 
 def measure_cost(run: RunStep, steps: Sequence[ProbeStep], chunk_tokens: int, clock: Clock) -> CostModel:
@@ -98,12 +99,6 @@ def _fitting(engine: Engine, steps: Sequence[ProbeStep]) -> list[ProbeStep]:
     return [step for step in steps if step.fits(engine)]
 
 
-def _spread(steps: Sequence[ProbeStep]) -> list[ProbeStep]:
-    """Every second of the steps, then the others: what is left out for want of time lies between its neighbours."""
-    return [*steps[::2], *steps[1::2]]
-
-
 def _by_turns(*lists: Sequence[ProbeStep]) -> list[ProbeStep]:
     """The first of each list, then the second of each, to the end of the longest."""
-    longest = max(map(len, lists))
-    return [steps[i] for i in range(longest) for steps in lists if i < len(steps)]
+    return [step for steps in zip_longest(*lists) for step in steps if step is not None]

@@ -57,6 +57,15 @@ def test_one_step_of_each_kind_is_enough() -> None:
     assert (fitted.prefill_s(8, 0), fitted.decode_s(1, 0)) == (pytest.approx(0.5), pytest.approx(0.25))
 
 
+def test_without_contexts_the_curve_holds_it_all() -> None:
+    """Otherwise the rise between two sizes would be taken for attention, and long prompts be thought endless."""
+    shapes = [StepShape(num_prompt_tokens=n, num_prompt_pairs=chunk_pairs(n, 0)) for n in (128, 512)]
+    decode = Sample(StepShape(num_sequences=1, num_context_tokens=1), 0.05)
+    fitted = fit_cost([*(Sample(shape, TRUTH.step_s(shape)) for shape in shapes), decode], 512)
+    assert (fitted.prefill_pair_s, fitted.decode_context_token_s) == (0.0, 0.0)
+    assert [fitted.step_s(shape) for shape in shapes] == pytest.approx([TRUTH.step_s(shape) for shape in shapes])
+
+
 small_numbers = st.floats(-10, 10, width=16)
 
 

@@ -43,8 +43,8 @@ def test_steps_fit_the_engine_and_reach_its_limits(engine: Engine) -> None:
     sizes = {kind: {step.size for step in steps if step.kind is kind} for kind in SliceKind}
     assert sizes[SliceKind.PROMPT] == {1, 2, 8, 32, 100}
     assert sizes[SliceKind.DECODE] == {1, 2, 4, 8, 16, 20}
-    with_context = [step for step in steps[:NUM_NEEDED] if step.context]
-    assert {step.kind for step in with_context} == {SliceKind.PROMPT, SliceKind.DECODE}
+    assert {step.kind for step in steps if step.context} == {SliceKind.PROMPT, SliceKind.DECODE}
+    assert {step.size for step in steps[:NUM_NEEDED]} >= {1, 20, 100}
 
 
 @pytest.mark.parametrize(("first_s", "context"), [(1.0, 12), (0.001, 24)])
