@@ -4,7 +4,7 @@
     [ n: u64 )[ JSON header )[ data; tensor i at data_offsets[i], half-open       )
 
 Format: https://huggingface.co/docs/safetensors. The library's own reader maps the whole file, which counts against
-a worker's memory a second time while it loads; this one holds at most one tensor besides the destination.
+a worker's memory a second time while it loads; this one holds at most `MAX_STAGED_BYTES` besides the destination.
 """
 
 import json
@@ -20,6 +20,7 @@ from core.errors import CheckpointError
 
 HEADER_LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_STAGED_BYTES = 16 * 2**20  # of what is cast or copied on its way: a few reads a second, nothing beside a model
 STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -109,6 +110,7 @@ class TensorReader:
 
     def __init__(self, path: Path) -> None:
         self._file: BufferedReader = path.open("rb")
+        self._staging = torch.empty(0, dtype=torch.uint8)
 
     def __enter__(self) -> Self:
         return self
@@ -123,11 +125,24 @@ class TensorReader:
             CheckpointError: the file ended early, so it was changed since it was listed.
         """
         dtype = STORED_DTYPES[stored.dtype]
-        is_direct = destination.dtype == dtype and destination.is_contiguous() and destination.device.type == "cpu"
-        target = destination if is_direct else torch.empty(stored.shape, dtype=dtype)
         self._file.seek(stored.offset)
+        if destination.dtype == dtype and destination.is_contiguous() and destination.device.type == "cpu":
+            self._fill(stored, destination)
+            return
+        row_bytes = stored.size_bytes // max(1, len(destination))
+        for rows in destination.split(max(1, MAX_STAGED_BYTES // max(1, row_bytes))):
+            staged = self._stage(rows.numel() * dtype.itemsize).view(dtype).view(rows.shape)
+            self._fill(stored, staged)
+            rows.copy_(staged)
+
+    def _stage(self, size_bytes: int) -> Tensor:
+        """Memory for what is on its way; the same for all of it, for freed memory need not go back to the system."""
+        if len(self._staging) < size_bytes:
+            self._staging = torch.empty(max(size_bytes, MAX_STAGED_BYTES), dtype=torch.uint8)
+        return self._staging[:size_bytes]
+
+    def _fill(self, stored: StoredTensor, target: Tensor) -> None:
+        """Fills contiguous memory with what comes next in the file."""
         num_read = self._file.readinto(target.view(-1).view(torch.uint8).numpy().data)
-        if num_read != stored.size_bytes:
+        if num_read != target.nbytes:
             raise CheckpointError(f"{stored.path} ended inside {stored.name}; do not change it while it is loaded")
-        if target is not destination:
-            destination.copy_(target)
