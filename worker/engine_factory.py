@@ -24,4 +24,5 @@ def load_engine(config: WorkerConfig) -> Engine:
         num_blocks=blocks_in(layout, int(config.kv_cache_gb * GIB)),
         max_model_len=config.max_model_len,
         device=config.device,
+        kernels=config.kernels,
     )
