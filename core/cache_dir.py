@@ -1,4 +1,4 @@
-"""Where Baton keeps what it can make again: the demo model, measured costs, records of running clusters."""
+"""Where Baton keeps what it can make again: the demo model, compiled kernels, measured costs, records of clusters."""
 
 import os
 from pathlib import Path

@@ -8,6 +8,7 @@ a worker's memory a second time while it loads; this one holds at most `MAX_STAG
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -20,7 +21,8 @@ from core.errors import CheckpointError
 
 HEADER_LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-MAX_STAGED_BYTES = 16 * 2**20  # of what is cast or copied on its way: a few reads a second, nothing beside a model
+MAX_STAGED_BYTES = 4 * 2**20  # of what is cast or packed on its way: large for a read, nothing beside a model
+PIECE_ROWS = 64  # pieces are whole multiples of it, which every order of rows in tiles divides
 STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -124,21 +126,36 @@ class TensorReader:
         Raises:
             CheckpointError: the file ended early, so it was changed since it was listed.
         """
-        dtype = STORED_DTYPES[stored.dtype]
-        self._file.seek(stored.offset)
-        if destination.dtype == dtype and destination.is_contiguous() and destination.device.type == "cpu":
+        is_direct = destination.dtype == STORED_DTYPES[stored.dtype] and destination.is_contiguous()
+        if is_direct and destination.device.type == "cpu":
+            self._file.seek(stored.offset)
             self._fill(stored, destination)
             return
-        row_bytes = stored.size_bytes // max(1, len(destination))
-        for rows in destination.split(max(1, MAX_STAGED_BYTES // max(1, row_bytes))):
-            staged = self._stage(rows.numel() * dtype.itemsize).view(dtype).view(rows.shape)
-            self._fill(stored, staged)
-            rows.copy_(staged)
+        for first_row, rows in self.pieces(stored):
+            destination[first_row : first_row + len(rows)].copy_(rows)
+
+    def pieces(self, stored: StoredTensor) -> Iterator[tuple[int, Tensor]]:
+        """The tensor's rows in the type they are stored in, some at a time, each piece with its first row.
+
+        A piece is at most `MAX_STAGED_BYTES`, but at least `PIECE_ROWS` rows; it is overwritten by the next.
+
+        Raises:
+            CheckpointError: as `read_into`.
+        """
+        dtype, (num_rows, *rest) = STORED_DTYPES[stored.dtype], stored.shape
+        row_bytes = max(1, stored.size_bytes // max(1, num_rows))
+        most_rows = max(1, MAX_STAGED_BYTES // row_bytes // PIECE_ROWS) * PIECE_ROWS
+        self._file.seek(stored.offset)
+        for first_row in range(0, num_rows, most_rows):
+            shape = (min(most_rows, num_rows - first_row), *rest)
+            rows = self._stage(shape[0] * row_bytes).view(dtype).view(shape)
+            self._fill(stored, rows)
+            yield first_row, rows
 
     def _stage(self, size_bytes: int) -> Tensor:
         """Memory for what is on its way; the same for all of it, for freed memory need not go back to the system."""
         if len(self._staging) < size_bytes:
-            self._staging = torch.empty(max(size_bytes, MAX_STAGED_BYTES), dtype=torch.uint8)
+            self._staging = torch.empty(size_bytes, dtype=torch.uint8)
         return self._staging[:size_bytes]
 
     def _fill(self, stored: StoredTensor, target: Tensor) -> None:

@@ -30,6 +30,7 @@ class CostKey:
         fingerprint: of model and serving type.
         device: name of the processor or accelerator.
         num_threads: that a processor computes with.
+        kernels: `native` or `torch`.
         block_tokens: tokens per KV block.
         max_model_len: most tokens of a sequence.
         num_blocks: in the pool; with the length above it decides what can be measured.
@@ -42,6 +43,7 @@ class CostKey:
     fingerprint: str
     device: str
     num_threads: int
+    kernels: str
     block_tokens: int
     max_model_len: int
     num_blocks: int
@@ -57,6 +59,7 @@ class CostKey:
             fingerprint=engine.fingerprint,
             device=device_name(engine.pool.tensor.device),
             num_threads=torch.get_num_threads(),
+            kernels="torch" if engine.kernels is None else "native",
             block_tokens=engine.pool.layout.block_tokens,
             max_model_len=engine.max_model_len,
             num_blocks=engine.pool.num_blocks,
