@@ -48,6 +48,11 @@ class DecodeHalf:
         return len(self._running)
 
     @property
+    def num_context_tokens(self) -> int:
+        """Tokens that the next step attends to, summed over running sequences."""
+        return sum(sequence.next_start + 1 for sequence in self._running.values())
+
+    @property
     def num_receiving(self) -> int:
         """Handoffs whose blocks may be written by their source now, abandoned ones included."""
         states = (TargetState.RECEIVING, TargetState.QUARANTINED)

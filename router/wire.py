@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from baton.v1 import common_pb2, worker_pb2
 
+from core.cost import CostModel, Curve
 from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
@@ -69,7 +70,21 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         num_blocks=message.num_blocks,
         max_num_seqs=message.max_num_seqs,
         max_model_len=message.max_model_len,
+        cost_model=_cost_from_proto(endpoint.worker, message.cost_model),
     )
+
+
+def _cost_from_proto(worker: WorkerId, message: worker_pb2.CostModel) -> CostModel:
+    try:
+        return CostModel(
+            chunk_tokens=message.chunk_tokens,
+            prefill=Curve(tuple((point.number, point.seconds) for point in message.prefill)),
+            prefill_pair_s=message.prefill_pair_s,
+            decode=Curve(tuple((point.number, point.seconds) for point in message.decode)),
+            decode_context_token_s=message.decode_context_token_s,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"worker {worker} says what its steps cost: {error.message}; {SAME_VERSION}") from error
 
 
 def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
@@ -83,6 +98,17 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
         num_blocks=hello.num_blocks,
         max_num_seqs=hello.max_num_seqs,
         max_model_len=hello.max_model_len,
+        cost_model=_cost_to_proto(hello.cost_model),
+    )
+
+
+def _cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
+    return worker_pb2.CostModel(
+        chunk_tokens=model.chunk_tokens,
+        prefill=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.prefill.points],
+        prefill_pair_s=model.prefill_pair_s,
+        decode=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.decode.points],
+        decode_context_token_s=model.decode_context_token_s,
     )
 
 

@@ -2,6 +2,7 @@
 
 from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
+from core.cost import CostModel
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
@@ -52,6 +53,17 @@ def layout_to_proto(layout: KvLayout) -> common_pb2.KvLayout:
 def layout_from_proto(message: common_pb2.KvLayout) -> KvLayout:
     """Inverse of `layout_to_proto`."""
     return KvLayout(message.num_layers, message.kv_heads, message.block_tokens, message.head_dim, message.dtype)
+
+
+def cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
+    """How long steps take."""
+    return worker_pb2.CostModel(
+        chunk_tokens=model.chunk_tokens,
+        prefill=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.prefill.points],
+        prefill_pair_s=model.prefill_pair_s,
+        decode=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.decode.points],
+        decode_context_token_s=model.decode_context_token_s,
+    )
 
 
 def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:

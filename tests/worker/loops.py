@@ -17,11 +17,11 @@ from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
 from kvtransfer.port import HandoffSource, LastBlocks
 from prefill_worker.half import PrefillHalf
-from tests.builders import DECODE, NOW, PREFILL, assignment
+from tests.builders import DECODE, NOW, PREFILL, assignment, cost_model
+from worker.cost.tracker import CostTracker
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
 from worker.report import StepOutbox, StepReport
-from worker.speed import SpeedEstimate
 
 ROUTER = "router-1"
 BLOCK_TOKENS = 4
@@ -96,7 +96,7 @@ class LoopWorker:
             publish=lambda reports, load: self.published.append((reports, load)),
             on_inbound=self.inbound.append,
             clock=fleet.clock,
-            speed=SpeedEstimate(100.0, 0.1, probe_tokens=4),
+            cost=CostTracker(cost_model(chunk_tokens=budget)),
             max_num_batched_tokens=budget,
         )
 

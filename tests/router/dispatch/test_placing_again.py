@@ -206,7 +206,7 @@ async def test_worker_lost_before_a_token_is_replaced(bench: Bench, name: str) -
     lost = bench.link(name)
     other = bench.link("d" if name == "p" else "p")
     bench.lose(lost)
-    assert lost.books() == other.books() == (0, 0, 0)
+    assert lost.books() == other.books() == (0, 0, 0, 0)
     assert other.cancelled == ["r.0"]
     await bench.time.advance(MAX_RETRY_S)
     assert len(other.assigned) == 1  # it waits for the role
