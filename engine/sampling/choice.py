@@ -80,7 +80,8 @@ def choose(logits: Tensor, params: Sequence[SamplingParams], numbers: Tensor) ->
     """The token at each row's quantile of its filtered distribution.
 
     Temperature comes first, then min-p, then top-k, then top-p on what is left, renormalised, as in vLLM. Of equally
-    likely tokens the lower ids are kept. Rows with top-k or top-p are ordered by likelihood, the others by token id.
+    likely tokens the lower ids are kept. Quantiles go by token id, not by likelihood, by which two tokens whose logits
+    are equal but for rounding could change places, and the draw with them.
 
     Args:
         logits: `[n, vocab_size]` float32, finite or minus infinity, not all of a row infinite.
@@ -147,25 +148,26 @@ def _choose_in_head(
 ) -> tuple[Tensor, Tensor]:
     """Token ids, and whether tokens outside the head cannot have changed them; each `[n]`.
 
-    0 ......... draw ......... top-p cut ......... top-k cut ......... head ......... vocabulary
-    [ number * mass up to the top-p cut   )
-                               [ top_p * mass up to the top-k cut )
+    0 ............... top-p cut ............... top-k cut ............... head ............... vocabulary
+    [ kept, drawn from )
+    [ top_p * mass up to the top-k cut )
     """
     width = keys.shape[1]
-    cumulative = (_TOP_WEIGHT - (keys >> _ID_BITS)).cumsum(dim=-1)  # [n, width]
+    ordered = _sort(keys)
+    cumulative = _weights_of(ordered).cumsum(dim=-1)  # [n, width]
     in_head = cumulative[:, -1]
     last = filters.top_k.clamp(max=width) - 1
     mass = torch.where(filters.keeps_all, totals, cumulative.gather(1, last[:, None])[:, 0])
     is_mass_known = filters.keeps_all | (filters.top_k <= num_in_head) | (in_head == totals)
     needed = (filters.top_p * mass.double()).ceil().long().clamp(min=1).minimum(mass)
     cut = torch.searchsorted(cumulative, needed[:, None]).clamp(max=width - 1)
-    index = _find(cumulative, _portion(numbers, cumulative.gather(1, cut)[:, 0]))
-    token_ids = keys.gather(1, index[:, None])[:, 0] & _ID_MASK
-    return token_ids, is_mass_known & (needed <= in_head)
+    kept = torch.where(keys <= ordered.gather(1, cut), _weights_of(keys), 0).cumsum(dim=-1)  # [n, width]
+    index = _find(kept, _portion(numbers, kept[:, -1]))
+    return keys.gather(1, index[:, None])[:, 0] & _ID_MASK, is_mass_known & (needed <= in_head)
 
 
 def _head_keys(weights: Tensor, filters: Filters) -> tuple[Tensor, Tensor] | None:
-    """Sorted keys of each row's heaviest tokens, and how many these are.
+    """Keys of each row's heaviest tokens, by token id, and how many these are.
 
     Returns:
         `[n, width]` int64, filled up with the key of a weightless token, and `[n]` int64; None when the tokens are so
@@ -184,7 +186,7 @@ def _head_keys(weights: Tensor, filters: Filters) -> tuple[Tensor, Tensor] | Non
     columns = torch.arange(len(rows), device=rows.device) - (num_in_head.cumsum(0) - num_in_head)[rows]
     keys = torch.full((len(weights), int(num_in_head.max())), _TOP_WEIGHT << _ID_BITS, device=weights.device)
     keys[rows, columns] = _keys(found[places, offsets], block_ids[places] * _BLOCK_TOKENS + offsets)
-    return _sort(keys), num_in_head
+    return keys, num_in_head
 
 
 def _least_weights(heaviest: Tensor, filters: Filters) -> Tensor:
@@ -212,15 +214,19 @@ def _blocks(weights: Tensor) -> Tensor:
 
 
 def _whole_keys(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted keys of all tokens of each row, and how many these are; as `_head_keys`."""
+    """Keys of all tokens of each row, and how many these are; as `_head_keys`."""
     num_rows, vocab_size = weights.shape
     token_ids = torch.arange(vocab_size, device=weights.device)
-    return _sort(_keys(weights, token_ids)), torch.full((num_rows,), vocab_size, device=weights.device)
+    return _keys(weights, token_ids), torch.full((num_rows,), vocab_size, device=weights.device)
 
 
 def _keys(weights: Tensor, token_ids: Tensor) -> Tensor:
     """Numbers that sort the heaviest token first and equal ones by id. All differ: any sort has one result."""
     return (_TOP_WEIGHT - weights).bitwise_left_shift_(_ID_BITS).bitwise_or_(token_ids)
+
+
+def _weights_of(keys: Tensor) -> Tensor:
+    return _TOP_WEIGHT - (keys >> _ID_BITS)
 
 
 def _sort(keys: Tensor) -> Tensor:

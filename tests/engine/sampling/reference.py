@@ -11,7 +11,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def distribution(logits: Floats, params: SamplingParams) -> list[tuple[int, float]]:
-    """(token id, probability) of what temperature, min-p, top-k and top-p keep, in the order of the draw."""
+    """(token id, probability) of what temperature, min-p, top-k and top-p keep, by token id."""
     best = float(max(logits))
     weights = [math.exp((float(value) - best) / max(params.temperature, 1e-5)) for value in logits]
     # What is less likely than 2**-40 of the likeliest token is not drawn at all.
@@ -22,10 +22,9 @@ def distribution(logits: Floats, params: SamplingParams) -> list[tuple[int, floa
     kept: list[int] = []
     while math.fsum(weights[token] for token in kept) < params.top_p * total and len(kept) < len(order):
         kept.append(order[len(kept)])
-    kept = [token for token in kept if weights[token] > 0]
+    kept = sorted(token for token in kept if weights[token] > 0)
     mass = math.fsum(weights[token] for token in kept)
-    uses_order = params.top_p < 1.0 or 0 < params.top_k < len(weights)
-    return [(token, weights[token] / mass) for token in (kept if uses_order else sorted(kept))]
+    return [(token, weights[token] / mass) for token in kept]
 
 
 def intervals(logits: Floats, params: SamplingParams) -> dict[int, tuple[float, float]]:

@@ -96,6 +96,16 @@ def test_draw_that_the_sorted_head_does_not_settle_agrees_with_the_full_order(pa
         assert low - 1e-4 <= number <= high + 1e-4
 
 
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(top_k=3), SamplingParams(top_p=0.9)], ids=str)
+def test_tokens_that_change_ranks_by_rounding_do_not_change_the_draw(params: SamplingParams) -> None:
+    logits = np.array([2.0, -3.0, 2.0, 2.0, -3.0], dtype=np.float32)
+    expected = draw(logits, params, evenly(50))
+    for token in (0, 2, 3):
+        nearly = logits.copy()
+        nearly[token] = np.nextafter(nearly[token], np.float32(3))
+        assert draw(nearly, params, evenly(50)) == expected
+
+
 def test_equal_logits_keep_the_lowest_ids() -> None:
     assert set(draw([0.0] * 300, SamplingParams(top_k=3), evenly(100))) == {0, 1, 2}
     assert set(draw([0.0] * 10, SamplingParams(top_p=0.4), evenly(100))) == {0, 1, 2, 3}
