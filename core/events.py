@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from core.cost import CostChange
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 
 
@@ -15,12 +16,14 @@ class TokenEvent:
         position: its index in the answer; the router accepts the next position only.
         token_id: the token.
         finish_reason: set when the answer ends with it.
+        logprobs: set when the request asked for them.
     """
 
     handoff_id: str
     position: int
     token_id: int
     finish_reason: FinishReason | None = None
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)

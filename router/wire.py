@@ -8,7 +8,9 @@ from core.cost import CostModel, Curve
 from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
+from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
+from core.sampling import SamplingParams
 from router.fleet.hello import WorkerHello
 
 FINISH_FROM_PROTO = {
@@ -142,21 +144,47 @@ def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
     if message.finish_reason not in FINISH_FROM_PROTO:
         raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
     reason = FINISH_FROM_PROTO[message.finish_reason]
-    return TokenEvent(message.handoff_id, message.position, message.token_id, reason)
+    logprobs = logprobs_from_proto(message.logprobs) if message.HasField("logprobs") else None
+    return TokenEvent(message.handoff_id, message.position, message.token_id, reason, logprobs)
+
+
+def logprobs_from_proto(message: common_pb2.TokenLogprobs) -> TokenLogprobs:
+    """Log-probabilities at one position."""
+    return TokenLogprobs(message.token_id, message.logprob, tuple(message.top_ids), tuple(message.top_logprobs))
+
+
+def logprobs_to_proto(logprobs: TokenLogprobs) -> common_pb2.TokenLogprobs:
+    """Inverse of `logprobs_from_proto`."""
+    return common_pb2.TokenLogprobs(**{name: getattr(logprobs, name) for name in TokenLogprobs.__slots__})
+
+
+def sampling_to_proto(sampling: SamplingParams) -> common_pb2.SamplingParams:
+    """How tokens are chosen."""
+    return common_pb2.SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=sampling.seed,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        logit_bias=dict(sampling.logit_bias),
+        bad_words=[common_pb2.BadWord(token_ids=word) for word in sampling.bad_words],
+        min_tokens=sampling.min_tokens,
+        logprobs=sampling.logprobs,
+    )
 
 
 def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.AttachRequest:
     """An order for the worker that is at `role_epoch`."""
-    sampling = assignment.sampling
     return worker_pb2.AttachRequest(
         assign=worker_pb2.AssignWork(
             handoff_id=assignment.handoff_id,
             prompt=assignment.prompt,
             first_position=assignment.first_position,
             max_new_tokens=assignment.max_new_tokens,
-            sampling=common_pb2.SamplingParams(
-                temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, seed=sampling.seed
-            ),
+            sampling=sampling_to_proto(assignment.sampling),
             stop_token_ids=sorted(assignment.stop_token_ids),
             prefill=endpoint_to_proto(assignment.prefill),
             decode=endpoint_to_proto(assignment.decode),

@@ -9,7 +9,7 @@ from core.request import Assignment
 from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
-from engine.plan import SequenceSlice
+from engine.plan import SequenceSlice, StepResult
 from kvtransfer.port import FinishTimes, LastBlocks
 
 PREFILL = WorkerEndpoint(WorkerId("prefill-0", 1), "127.0.0.1:1")
@@ -93,9 +93,9 @@ class ListPort:
         return orders
 
 
-def drawn(slices: Sequence[SequenceSlice], token: int) -> dict[str, int]:
+def drawn(slices: Sequence[SequenceSlice], token: int) -> StepResult:
     """What an engine that always draws `token` answers to a plan."""
-    return {piece.sequence_id: token for piece in slices if piece.draw is not None}
+    return StepResult({piece.sequence_id: token for piece in slices if piece.draw is not None})
 
 
 NOW = FinishTimes(0.0, 0.0)

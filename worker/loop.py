@@ -149,8 +149,8 @@ class WorkerLoop:
             self.decode.fail(decode_slices, failure)
             return
         self._cost.observe(step_shape(prompt_slices, decode_slices), self._clock.now_s() - started_s)
-        self.prefill.apply(prompt_slices, result.tokens)
-        self.decode.apply(decode_slices, result.tokens)
+        self.prefill.apply(prompt_slices, result)
+        self.decode.apply(decode_slices, result)
 
     def _tell_inbound(self) -> None:
         """Before the step, not after it: a source that has just got its blocks writes while the engine computes."""

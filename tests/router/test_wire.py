@@ -13,13 +13,12 @@ from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
-from core.sampling import MAX_SEED, SamplingParams
 from engine.kv.layout import KvLayout
 from router import wire
 from tests.builders import DECODE, cost_model
 from tests.router.builders import LAYOUT, worker_hello
+from tests.strategies import UINT32, sampling_params, token_logprobs
 
-UINT32 = st.integers(0, 2**32 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
 
 endpoints = st.builds(
@@ -33,13 +32,7 @@ assignments = st.builds(
     prompt=st.lists(UINT32).map(tuple),
     first_position=UINT32,
     max_new_tokens=UINT32,
-    sampling=st.builds(
-        SamplingParams,
-        temperature=st.floats(0, 2),
-        top_p=st.floats(0, 1, exclude_min=True),
-        top_k=UINT32,
-        seed=st.integers(0, MAX_SEED),
-    ),
+    sampling=sampling_params,
     stop_token_ids=st.frozensets(UINT32),
     prefill=endpoints,
     decode=endpoints,
@@ -50,6 +43,7 @@ token_events = st.builds(
     position=UINT32,
     token_id=UINT32,
     finish_reason=st.none() | st.sampled_from(FinishReason),
+    logprobs=st.none() | token_logprobs,
 )
 returned_work = st.builds(
     ReturnedWork, handoff_id=st.text(), code=st.text(), message=st.text(), retryable=st.booleans()

@@ -141,7 +141,7 @@ class LoopFleet:
                 return
         raise AssertionError(f"not quiet after {MAX_TICKS} ticks")
 
-    def tokens(self, handoff_id: str, router_id: str = ROUTER) -> list[TokenEvent]:
+    def tokens(self, handoff_id: str, router_id: str = ROUTER, *, first_position: int = 0) -> list[TokenEvent]:
         """What both workers told the router, in the order of positions."""
         events = [
             event
@@ -152,7 +152,7 @@ class LoopFleet:
             if event.handoff_id == handoff_id
         ]
         events.sort(key=lambda event: event.position)
-        assert [event.position for event in events] == list(range(len(events)))
+        assert [event.position - first_position for event in events] == list(range(len(events)))
         return events
 
     def answer(self, handoff_id: str) -> list[int]:

@@ -114,16 +114,18 @@ class StepReport(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ...) -> None: ...
 
 class TokenEvent(_message.Message):
-    __slots__ = ("handoff_id", "position", "token_id", "finish_reason")
+    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     position: int
     token_id: int
     finish_reason: _common_pb2.FinishReason
-    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ...) -> None: ...
+    logprobs: _common_pb2.TokenLogprobs
+    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Union[_common_pb2.TokenLogprobs, _Mapping]] = ...) -> None: ...
 
 class ReturnedWork(_message.Message):
     __slots__ = ("handoff_id", "code", "message", "retryable")
