@@ -116,7 +116,9 @@ def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
     if message.finish_reason not in FINISH_FROM_PROTO:
         raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
     reason = FINISH_FROM_PROTO[message.finish_reason]
-    return TokenEvent(message.handoff_id, message.position, message.token_id, reason)
+    return TokenEvent(
+        message.handoff_id, message.position, message.token_id, reason, cached_tokens=message.cached_tokens
+    )
 
 
 def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.AttachRequest:
@@ -135,6 +137,7 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
             prefill=endpoint_to_proto(assignment.prefill),
             decode=endpoint_to_proto(assignment.decode),
             role_epoch=role_epoch,
+            cache_salt=assignment.cache_salt,
         )
     )
 

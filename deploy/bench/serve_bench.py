@@ -72,7 +72,7 @@ class ServeBench:
         return asyncio.run(run_clients(url, bodies))
 
     def _body(self, config: ServeConfig, codec: TextCodec, number: int) -> dict[str, Any]:
-        """A request unlike all others from its first word, so that no cache can help."""
+        """A request unlike those before and after it from its first word."""
         filler_tokens = len(codec.encode(FILLER, add_special_tokens=False))
         text = f"Question {number}. " + FILLER * max(1, round(self.prompt_tokens / filler_tokens))
         return {

@@ -48,7 +48,8 @@ class ChatAnswer(Response):
         raise NotImplementedError
 
     def _usage(self, answer: TextGeneration) -> Usage:
-        return Usage.of(len(self._prepared.generation.prompt), answer.num_completion_tokens)
+        num_prompt_tokens = len(self._prepared.generation.prompt)
+        return Usage.of(num_prompt_tokens, answer.num_completion_tokens, answer.num_cached_tokens)
 
     def _start(self, *headers: tuple[bytes, bytes]) -> Message:
         request_id = self._prepared.generation.request_id.encode("ascii")

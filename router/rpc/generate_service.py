@@ -55,7 +55,11 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         while delta.finish_reason is None:
             await context.write(generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text))
             delta = await answer.read()
-        usage = generate_pb2.Usage(prompt_tokens=num_prompt_tokens, completion_tokens=answer.num_completion_tokens)
+        usage = generate_pb2.Usage(
+            prompt_tokens=num_prompt_tokens,
+            completion_tokens=answer.num_completion_tokens,
+            cached_tokens=answer.num_cached_tokens,
+        )
         reason = wire.FINISH_TO_PROTO[delta.finish_reason]
         await context.write(
             generate_pb2.GenerateResponse(
@@ -85,6 +89,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
             stop_token_ids=request.stop_token_ids,
             ignore_eos=request.ignore_eos,
+            cache_salt=request.cache_salt,
         )
 
     async def _prompt(self, request: generate_pb2.GenerateRequest) -> Sequence[int]:
