@@ -1,5 +1,7 @@
 """Both ends of the attach stream agree: what one side writes, the other reads as the same."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import pytest
 from baton.v1 import common_pb2, worker_pb2
@@ -12,6 +14,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from core.sampling import MAX_SEED, SamplingParams
 from engine.kv.layout import DTYPE_BYTES, KvLayout
+from kvtransfer.port import Reservation
 from router import wire as router_wire
 from tests.builders import assignment
 from worker import wire
@@ -41,9 +44,10 @@ assignments = st.builds(
     stop_token_ids=st.frozensets(UINT32, max_size=5),
     prefill=endpoints,
     decode=endpoints,
+    cache_salt=TEXT,
 )
 layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
-tokens = st.builds(TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]))
+tokens = st.builds(TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]), cached_tokens=UINT32)
 returned = st.builds(ReturnedWork, TEXT, TEXT, TEXT, st.booleans())
 LOAD_TYPES = {field.name: field for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields}
 loads = st.builds(
@@ -103,7 +107,7 @@ def test_layout_arrives_as_it_was_sent(layout: KvLayout) -> None:
 
 
 def test_every_field_of_an_assignment_is_carried() -> None:
-    work = assignment("h", first_position=2)
+    work = replace(assignment("h", first_position=2), cache_salt="tenant")
     message = router_wire.assignment_to_proto(work, 1).assign
     assert unset_fields(message) == {"sampling.temperature", "sampling.top_k", "sampling.seed"}  # zero in this one
 
@@ -141,6 +145,8 @@ def test_handoff_messages_carry_every_field() -> None:
         wire.commit_to_proto("h", source, target, first_token=3, num_blocks=4),
         wire.abort_to_proto("h", source, target),
     )
+    reserved = Reservation(2, (5, 3))
+    assert wire.reservation_from_proto(parsed(wire.reservation_to_proto(reserved))) == reserved
     for message in messages:
         assert unset_fields(message) == set()
         assert message.handoff_id == "h"

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from core.errors import DeadlineError, InternalError, NoWorkerError, WorkerLostError
 from core.request import FinishReason, GenerationRequest
-from tests.router.http.fakes import WAIT_S, FakeDispatcher, Step, tokens
+from tests.router.http.fakes import NUM_CACHED_TOKENS, WAIT_S, FakeDispatcher, Step, tokens
 from tests.router.http.serving import EOS, MODEL, Api, says
 
 Ask = Callable[..., httpx.Response]
@@ -41,6 +41,8 @@ def test_sdk_whole_answer_has_text_usage_and_id(sdk: openai.OpenAI, dispatcher: 
     assert completion.usage.prompt_tokens == len(request.prompt) == len("<user>Hi<assistant>")
     assert completion.usage.completion_tokens == len("Hello, world") + 1
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+    assert completion.usage.prompt_tokens_details is not None
+    assert completion.usage.prompt_tokens_details.cached_tokens == NUM_CACHED_TOKENS
 
 
 def test_sdk_stream_starts_with_role_and_ends_with_reason(sdk: openai.OpenAI) -> None:
@@ -62,6 +64,8 @@ def test_sdk_stream_usage_comes_last_without_choices(sdk: openai.OpenAI) -> None
         chunks = list(stream)
     assert chunks[-1].choices == []
     assert chunks[-1].usage.completion_tokens == len("Hello, world") + 1
+    assert chunks[-1].usage.prompt_tokens_details is not None
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == NUM_CACHED_TOKENS
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
