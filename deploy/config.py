@@ -14,7 +14,11 @@ POSITIVE = (
     "block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "request_timeout_s",
     "max_body_mb",
 )  # fmt: skip
-CHOICES = {"dtype": ("auto", "float32", "bfloat16", "float16"), "device": ("cpu", "cuda")}
+CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "device": ("cpu", "cuda"),
+    "kernels": ("auto", "native", "torch"),
+}
 
 
 def flag(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of the field, as with dataclasses.field
@@ -39,6 +43,7 @@ class ServeConfig:
     decode: int = flag(1, "Number of decode workers.")
     dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
     device: str = flag("cpu", "Device of the workers: cpu, or cuda with one GPU each (cuda has not been run yet).")
+    kernels: str = flag("auto", "CPU kernels: native (compiled on first use), torch, or auto: native where possible.")
     block_size: int = flag(16, "Tokens per KV block.")
     kv_cache_gb: float = flag(1.0, "KV block pool of each worker, GiB.")
     kv_host_gb: float = flag(0.0, "Host memory of each worker for KV blocks that its pool evicts, GiB; 0 for none.")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
+import torch
+
 from core.errors import CheckpointError
 from engine.json_fields import JsonFields, read_json_object
 from engine.safetensors_file import STORED_DTYPES, StoredTensor, TensorReader, list_tensors
@@ -73,7 +75,7 @@ class Checkpoint:
         for path, of_file in groupby(assignments, key=lambda pair: pair[0].path):
             with TensorReader(path) as reader:
                 for stored, slot in of_file:
-                    reader.read_into(stored, slot.destination)
+                    _fill(reader, stored, slot)
                     loaded_bytes += stored.size_bytes
                     if progress is not None:
                         progress(loaded_bytes, total_bytes)
@@ -110,6 +112,15 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{path} says that {file_name} holds {name}, but it does not; download both again"
                 )
+
+
+def _fill(reader: TensorReader, stored: StoredTensor, slot: TensorSlot) -> None:
+    if slot.take is None:
+        reader.read_into(stored, slot.destination)
+        return
+    values = torch.empty(slot.destination.shape, dtype=slot.destination.dtype)
+    reader.read_into(stored, values)
+    slot.take(values)
 
 
 def weight_files(model_dir: Path) -> list[Path]:

@@ -10,6 +10,8 @@ from engine.batch import build_batch, draws_of
 from engine.checkpoint import Checkpoint, Progress
 from engine.config import ModelConfig
 from engine.fingerprint import fingerprint
+from engine.kernels.choice import AUTO_KERNELS, choose_kernels
+from engine.kernels.native import NativeKernels
 from engine.kv.layout import KvLayout
 from engine.kv.pool import TORCH_DTYPES, BlockPool
 from engine.layers.paged_kv import PagedKv
@@ -34,6 +36,7 @@ class Engine:
         num_prompt_tokens: tokens computed in PROMPT slices since the start.
         num_decode_tokens: tokens computed in DECODE slices since the start.
         num_steps: steps computed since the start; a plan without slices does not count.
+        kernels: the native kernels, or None where torch alone computes.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Engine:
         *,
         max_model_len: int,
         fingerprint: str,
+        kernels: NativeKernels | None = None,
     ) -> None:
         self.config = config
         self.pool = pool
@@ -54,6 +58,7 @@ class Engine:
         self.num_decode_tokens = 0
         self.num_steps = 0
         self._model = model
+        self.kernels = kernels
         self._paged_kv = PagedKv(pool.tensor)
 
     @classmethod
@@ -68,6 +73,7 @@ class Engine:
         enable_prefix_caching: bool = True,
         max_model_len: int | None = None,
         device: str = "cpu",
+        kernels: str = AUTO_KERNELS,
         progress: Progress | None = None,
     ) -> "Engine":
         """Loads a model and allocates its KV pool. Everything is checked before anything large is allocated.
@@ -81,6 +87,7 @@ class Engine:
             enable_prefix_caching: whether the pool keeps blocks for sequences that begin alike.
             max_model_len: the longest sequence to serve; None for the model's own context.
             device: a torch device.
+            kernels: one of `KERNELS`.
             progress: called after every tensor with (bytes loaded, bytes to load).
 
         Raises:
@@ -95,7 +102,8 @@ class Engine:
         torch_dtype = TORCH_DTYPES[layout.dtype]
         checkpoint.check(Ernie45Model(config, TensorOptions(torch_dtype, "meta")).slots())
 
-        model = Ernie45Model(config, TensorOptions(torch_dtype, device))
+        native = choose_kernels(kernels, config, layout, device)
+        model = Ernie45Model(config, TensorOptions(torch_dtype, device, native))
         checkpoint.load(model.slots(), progress)
         name = fingerprint(model_dir, layout.dtype)
         pool = BlockPool(
@@ -106,7 +114,7 @@ class Engine:
             enable_prefix_caching=enable_prefix_caching,
             num_host_blocks=num_host_blocks,
         )
-        return cls(config, model, pool, max_model_len=length, fingerprint=name)
+        return cls(config, model, pool, max_model_len=length, fingerprint=name, kernels=native)
 
     def step(self, plan: StepPlan) -> StepResult:
         """Computes every slice of a plan, stores the KV, and draws the tokens asked for.
@@ -135,7 +143,7 @@ class Engine:
         """
         for piece in plan.slices:
             self._check(piece)
-        return self._model(build_batch(plan, self._paged_kv), self._paged_kv)
+        return self._model(build_batch(plan, self._paged_kv, self.kernels), self._paged_kv)
 
     def _check(self, piece: SequenceSlice) -> None:
         """Asserts what the planner promises."""

@@ -1,9 +1,12 @@
 """The seam between layers and checkpoint files: which checkpoint tensor fills which piece of a model's memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from engine.kernels.native import NativeKernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +17,13 @@ class TensorSlot:
         names: names the tensor may have in a checkpoint; the first is the one to report as missing.
         destination: a view into the model's memory with the tensor's shape, in the type it is served in. On the
             `meta` device it is a shape without memory, which is how a checkpoint is checked before loading.
+        take: where the model keeps the tensor in another order: takes its values, a tensor like `destination`, which
+            then is on `meta`.
     """
 
     names: tuple[str, ...]
     destination: Tensor
+    take: Callable[[Tensor], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +33,12 @@ class TensorOptions:
     Attributes:
         dtype: type of weights and activations.
         device: where they live; `meta` for shapes without memory.
+        kernels: the native kernels, where the type and the device are theirs.
     """
 
     dtype: torch.dtype
     device: str
+    kernels: NativeKernels | None = None
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor, of `dtype` where it differs from the model's."""

@@ -34,4 +34,5 @@ def load_engine(config: WorkerConfig) -> Engine:
         enable_prefix_caching=config.enable_prefix_caching,
         max_model_len=config.max_model_len,
         device=config.device,
+        kernels=config.kernels,
     )

@@ -1,11 +1,14 @@
 """Linear projections; those of one input are packed into one matrix, so that one GEMM computes them all."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
+from engine.kernels.native import TILE_ROWS, NativeKernels, PackedWeight
 from engine.weights import TensorOptions, TensorSlot
 
 # For a bfloat16 product on a CPU, oneDNN repacks its right-hand operand on every call. With few tokens that costs
@@ -28,6 +31,58 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out if bias is None else out.add_(bias)
 
 
+class Weight(Protocol):
+    """A matrix `[out_features, in_features]` in whatever form its products are fastest."""
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """`x @ weight.T + bias`: `[num_tokens, in_features]` -> `[num_tokens, out_features]`."""
+        ...
+
+    def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
+        """The place of a checkpoint tensor that makes up the given rows."""
+        ...
+
+
+class DenseWeight:
+    """A weight as it stands in the checkpoint, multiplied by torch."""
+
+    def __init__(self, out_features: int, in_features: int, options: TensorOptions) -> None:
+        self._rows = options.empty(out_features, in_features)
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Weight`."""
+        return linear(x, self._rows, bias)
+
+    def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
+        """See `Weight`."""
+        return TensorSlot((name,), self._rows[first_row : first_row + num_rows])
+
+
+class TiledWeight:
+    """A weight in tile order, multiplied by the native kernels; pieces of it are multiples of 16 rows."""
+
+    def __init__(self, out_features: int, in_features: int, kernels: NativeKernels) -> None:
+        self._kernels = kernels
+        self._tiles = PackedWeight.empty(out_features, in_features)
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Weight`."""
+        return self._kernels.linear(x, self._tiles, bias)
+
+    def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
+        """See `Weight`."""
+        shape = torch.empty(num_rows, self._tiles.in_features, dtype=torch.bfloat16, device="meta")
+        pack = partial(self._kernels.pack, into=self._tiles, first_block=first_row // TILE_ROWS)
+        return TensorSlot((name,), shape, pack)
+
+
+def make_weight(out_features: int, in_features: int, options: TensorOptions) -> Weight:
+    """Uninitialised; tiled where there are native kernels."""
+    if options.kernels is not None:
+        return TiledWeight(out_features, in_features, options.kernels)
+    return DenseWeight(out_features, in_features, options)
+
+
 class PackedLinear:
     """`linear` for one or several projections whose outputs lie side by side.
 
@@ -36,10 +91,6 @@ class PackedLinear:
         out_features: widths of the outputs by the projection's name in the checkpoint, in output order.
         use_bias: whether every projection has a bias.
         options: type and device.
-
-    Attributes:
-        weight: `[sum(out_features), in_features]`.
-        bias: `[sum(out_features)]` or None.
     """
 
     def __init__(
@@ -47,18 +98,18 @@ class PackedLinear:
     ) -> None:
         self._out_features = out_features
         total = sum(out_features.values())
-        self.weight = options.empty(total, in_features)
-        self.bias = options.empty(total) if use_bias else None
+        self._weight = make_weight(total, in_features, options)
+        self._bias = options.empty(total) if use_bias else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, in_features]` -> `[num_tokens, sum(out_features)]`."""
-        return linear(x, self.weight, self.bias)
+        return self._weight.multiply(x, self._bias)
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """`{prefix}.{name}.weight` and `.bias` of each projection."""
-        sizes = list(self._out_features.values())
-        for name, rows in zip(self._out_features, torch.split(self.weight, sizes), strict=True):
-            yield TensorSlot((f"{prefix}.{name}.weight",), rows)
-        if self.bias is not None:
-            for name, rows in zip(self._out_features, torch.split(self.bias, sizes), strict=True):
-                yield TensorSlot((f"{prefix}.{name}.bias",), rows)
+        first = 0
+        for name, size in self._out_features.items():
+            yield self._weight.slot(f"{prefix}.{name}.weight", first, size)
+            if self._bias is not None:
+                yield TensorSlot((f"{prefix}.{name}.bias",), self._bias[first : first + size])
+            first += size

@@ -1,6 +1,7 @@
 """The mixture-of-experts MLP: routed experts, of which a token visits a few, and shared ones that all visit.
 
-The routed experts are computed in one of two ways over the same memory:
+The native kernels compute the routed experts of all tokens in one call. Without them it is one of two ways over the
+same memory:
 
     wide      one GEMM and one batched GEMM over all experts at once; the routing weights, zero for experts a token
               does not go to, multiply the activations in between. Reads every weight once, computes
@@ -10,14 +11,16 @@ The routed experts are computed in one of two ways over the same memory:
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.config import ModelConfig, MoeConfig
+from engine.kernels.native import NativeKernels, PackedWeight
 from engine.layers.linear import linear
-from engine.layers.mlp import GatedMlp, gated_silu
+from engine.layers.mlp import GatedMlp, gated_silu, interleaved_slots
 from engine.layers.router import ExpertRouter
 from engine.weights import TensorOptions, TensorSlot
 
@@ -42,7 +45,11 @@ class MoeMlp:
         moe = config.moe
         assert moe is not None, "a dense model has no experts"
         self._router = ExpertRouter(config.hidden_size, moe, options)
-        self._experts = RoutedExperts(config.hidden_size, moe, options)
+        self._experts: RoutedExperts | NativeExperts
+        if options.kernels is None:
+            self._experts = RoutedExperts(config.hidden_size, moe, options)
+        else:
+            self._experts = NativeExperts(config.hidden_size, moe, options.kernels)
         self._shared: GatedMlp | None = None
         if moe.num_shared_experts:
             width = moe.intermediate_size * moe.num_shared_experts
@@ -134,3 +141,33 @@ class RoutedExperts:
             yield TensorSlot((f"{prefix}.{expert}.gate_proj.weight",), gate)
             yield TensorSlot((f"{prefix}.{expert}.up_proj.weight",), up)
             yield TensorSlot((f"{prefix}.{expert}.down_proj.weight",), self.down[expert])
+
+
+class NativeExperts:
+    """As `RoutedExperts`, with all experts' tiles behind one another for one call of the native kernels.
+
+    Args:
+        hidden_size: width of input and output.
+        moe: numbers and width of experts.
+        kernels: compute them.
+    """
+
+    def __init__(self, hidden_size: int, moe: MoeConfig, kernels: NativeKernels) -> None:
+        self._kernels = kernels
+        self._num_experts = moe.num_experts
+        self._gate_up = PackedWeight.empty(moe.num_experts * 2 * moe.intermediate_size, hidden_size)
+        self._down = PackedWeight.empty(moe.num_experts * hidden_size, moe.intermediate_size)
+
+    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """As `RoutedExperts`; a token's experts are added in float32."""
+        return self._kernels.experts(
+            x, experts, weights, gate_up=self._gate_up, down=self._down, num_experts=self._num_experts
+        )
+
+    def slots(self, prefix: str) -> Iterator[TensorSlot]:
+        """As `RoutedExperts`."""
+        for expert in range(self._num_experts):
+            gate_up, down = (weight.part(expert, self._num_experts) for weight in (self._gate_up, self._down))
+            yield from interleaved_slots(self._kernels, gate_up, f"{prefix}.{expert}")
+            shape = torch.empty(down.out_features, down.in_features, dtype=torch.bfloat16, device="meta")
+            yield TensorSlot((f"{prefix}.{expert}.down_proj.weight",), shape, partial(self._kernels.pack, into=down))

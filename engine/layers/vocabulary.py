@@ -1,0 +1,75 @@
+"""The two ends of a model: token ids to embeddings, and hidden states to logits; one matrix where they are tied."""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
+
+from engine.kernels.native import NativeKernels, PackedWeight
+from engine.layers.linear import linear
+from engine.weights import TensorOptions, TensorSlot
+
+
+class VocabularyMatrix(Protocol):
+    """`[vocab_size, hidden_size]`, uninitialised until its slot is filled."""
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """`[num_tokens]` int64 -> a new `[num_tokens, hidden_size]`."""
+        ...
+
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """`[num_tokens, hidden_size]` -> `[num_tokens, vocab_size]` float32."""
+        ...
+
+    def slot(self, name: str) -> TensorSlot:
+        """The place of the checkpoint tensor."""
+        ...
+
+
+class DenseVocabulary:
+    """The matrix as it stands in the checkpoint."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, options: TensorOptions) -> None:
+        self._rows = options.empty(vocab_size, hidden_size)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return F.embedding(token_ids, self._rows)
+
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return linear(x, self._rows, bias).float()
+
+    def slot(self, name: str) -> TensorSlot:
+        """See `VocabularyMatrix`."""
+        return TensorSlot((name,), self._rows)
+
+
+class TiledVocabulary:
+    """The matrix in tile order only: a lookup gathers a row from its tiles, which costs less than a second copy."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, kernels: NativeKernels) -> None:
+        self._kernels = kernels
+        self._tiles = PackedWeight.empty(vocab_size, hidden_size)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return self._kernels.embed(token_ids, self._tiles)
+
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return self._kernels.linear(x, self._tiles, bias, dtype=torch.float32)
+
+    def slot(self, name: str) -> TensorSlot:
+        """See `VocabularyMatrix`."""
+        shape = torch.empty(self._tiles.out_features, self._tiles.in_features, dtype=torch.bfloat16, device="meta")
+        return TensorSlot((name,), shape, partial(self._kernels.pack, into=self._tiles))
+
+
+def make_vocabulary(vocab_size: int, hidden_size: int, options: TensorOptions) -> VocabularyMatrix:
+    """Tiled where there are native kernels."""
+    if options.kernels is not None:
+        return TiledVocabulary(vocab_size, hidden_size, options.kernels)
+    return DenseVocabulary(vocab_size, hidden_size, options)
