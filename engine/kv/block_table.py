@@ -43,6 +43,8 @@ class BlockTable:
     def try_reserve(self, num_blocks: int, *, max_shared: int, hold: Hold = Hold.RUNNING, spare: int = 0) -> bool:
         """Takes the first blocks of the sequence: cached ones as far as there are any, own ones for the rest.
 
+        The table has no blocks yet; when there was no room it can be tried again.
+
         Args:
             num_blocks: blocks to take in all, at least one.
             max_shared: leading blocks that may be cached ones; they are held as running.

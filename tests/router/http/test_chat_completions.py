@@ -171,12 +171,13 @@ def test_context_length_errors_carry_the_numbers(ask: Ask) -> None:
 
 
 def test_parameters_reach_the_dispatcher(ask: Ask, dispatcher: FakeDispatcher) -> None:
-    ask(temperature=0.5, top_p=0.25, top_k=-1, seed=42, max_tokens=3, stop_token_ids=[5])
+    ask(temperature=0.5, top_p=0.25, top_k=-1, seed=42, max_tokens=3, stop_token_ids=[5], cache_salt="tenant")
     request = dispatcher.next_generation().request
     assert (request.sampling.temperature, request.sampling.top_p, request.sampling.top_k) == (0.5, 0.25, 0)
     assert request.sampling.seed == 42
     assert request.max_tokens == 3
     assert request.stop_token_ids == {5, EOS}
+    assert request.cache_salt == "tenant"
 
 
 def test_defaults_come_from_the_checkpoint_and_the_context(ask: Ask, dispatcher: FakeDispatcher) -> None:
@@ -188,6 +189,7 @@ def test_defaults_come_from_the_checkpoint_and_the_context(ask: Ask, dispatcher:
     assert first.sampling.seed != second.sampling.seed
     assert first.stop_token_ids == {EOS}
     assert second.stop_token_ids == frozenset()
+    assert first.cache_salt == ""
 
 
 def test_max_tokens_ends_the_answer_with_length(sdk: openai.OpenAI) -> None:
