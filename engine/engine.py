@@ -69,6 +69,8 @@ class Engine:
         dtype: str = AUTO_DTYPE,
         block_tokens: int = 16,
         num_blocks: int,
+        num_host_blocks: int = 0,
+        enable_prefix_caching: bool = True,
         max_model_len: int | None = None,
         device: str = "cpu",
         kernels: str = AUTO_KERNELS,
@@ -81,6 +83,8 @@ class Engine:
             dtype: a key of `DTYPE_BYTES`, or `auto` for the type the checkpoint was saved in.
             block_tokens: tokens per KV block.
             num_blocks: blocks in the pool; `engine.sizing.blocks_in` says how many fit in memory.
+            num_host_blocks: blocks evicted from the pool that host memory holds at most.
+            enable_prefix_caching: whether the pool keeps blocks for sequences that begin alike.
             max_model_len: the longest sequence to serve; None for the model's own context.
             device: a torch device.
             kernels: one of `KERNELS`.
@@ -101,8 +105,15 @@ class Engine:
         native = choose_kernels(kernels, config, layout, device)
         model = Ernie45Model(config, TensorOptions(torch_dtype, device, native))
         checkpoint.load(model.slots(), progress)
-        pool = BlockPool(layout, num_blocks, device)
         name = fingerprint(model_dir, layout.dtype)
+        pool = BlockPool(
+            layout,
+            num_blocks,
+            device,
+            fingerprint=name,
+            enable_prefix_caching=enable_prefix_caching,
+            num_host_blocks=num_host_blocks,
+        )
         return cls(config, model, pool, max_model_len=length, fingerprint=name, kernels=native)
 
     def step(self, plan: StepPlan) -> StepResult:

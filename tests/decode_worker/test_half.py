@@ -16,6 +16,7 @@ from decode_worker.half import LEASE_S, DecodeHalf
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
+from kvtransfer.port import Reservation
 from tests.builders import PREFILL, STOP_TOKEN, ListOutbox, assignment, drawn, small_pool
 
 ROUTER = "router-1"
@@ -24,7 +25,7 @@ FIRST = 7
 BLOCK_TOKENS = 4
 NEWER = WorkerId(PREFILL.worker.name, PREFILL.worker.incarnation + 1)
 
-Answer = list[int] | BatonError | None
+Answer = Reservation | BatonError | None
 
 
 @dataclass
@@ -59,9 +60,9 @@ class Rig:
         self.assign(handoff_id, num_prompt_tokens, max_new_tokens)
         self.begin(handoff_id)
         self.half.admit()
-        (block_ids,) = self.begun[handoff_id]
-        assert isinstance(block_ids, list), block_ids
-        return block_ids
+        (reserved,) = self.begun[handoff_id]
+        assert isinstance(reserved, Reservation), reserved
+        return list(reserved.block_ids)
 
     def run(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> list[int]:
         block_ids = self.receive(handoff_id, num_prompt_tokens, max_new_tokens)
@@ -107,9 +108,9 @@ def test_begin_is_answered_with_leased_blocks_in_whatever_order_words_come(rig: 
         say()
     assert rig.begun["h"] == []
     rig.half.admit()
-    (block_ids,) = rig.begun["h"]
-    assert isinstance(block_ids, list)
-    assert len(block_ids) == 3
+    (reserved,) = rig.begun["h"]
+    assert isinstance(reserved, Reservation)
+    assert (reserved.num_present, len(reserved.block_ids)) == (0, 3)
     assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
     assert (rig.half.num_incoming, rig.half.num_receiving, rig.half.num_running) == (1, 1, 0)
 
@@ -301,7 +302,7 @@ def test_begin_twice_refuses_the_second_only(rig: Rig) -> None:
     first, second = rig.begun["h"]
     assert isinstance(first, HandoffError)
     assert "twice" in str(first)
-    assert isinstance(second, list)
+    assert isinstance(second, Reservation)
 
 
 def test_begin_after_reserving_is_refused(rig: Rig) -> None:
