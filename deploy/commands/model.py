@@ -15,7 +15,7 @@ from deploy.commands.model_tables import plan_notes, plan_table, summary_table
 from deploy.demo_model import build_demo_model, demo_model_dir
 from deploy.demo_record import is_current_demo
 from deploy.model_summary import has_weights, summarize_model
-from deploy.planning.devices import GIB, device_bytes
+from deploy.planning.devices import device_bytes
 from deploy.planning.memory import PlanRequest, plan_memory
 from deploy.planning.presets import preset_names, preset_path
 from deploy.planning.shape import read_shape
@@ -73,7 +73,7 @@ def inspect(
             sharding=Sharding(tp, ep),
             quantization=quantization,
             kv_dtype=kv_dtype,
-            device_bytes=device_bytes(gpu) if device_memory_gb is None else int(device_memory_gb * GIB),
+            device_bytes=device_bytes(gpu, device_memory_gb),
             context=max_model_len,
         )
         plan = plan_memory(shape, request)

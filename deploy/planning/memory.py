@@ -56,8 +56,6 @@ class PlanRequest:
         ):
             if value not in known:
                 raise ConfigError(f"{flag} is {value!r}; it must be one of {', '.join(known)}")
-        if self.device_bytes < 1:
-            raise ConfigError("--device-memory-gb is not above 0; pass the memory of one device in GiB")
         if self.context is not None and self.context < 1:
             raise ConfigError(f"--max-model-len is {self.context}; it must be at least 1")
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,6 @@ def test_parts_that_are_never_quantized(quantization: str, part: Part) -> None:
     [
         ({"quantization": "int3"}, "--quantization is 'int3'; it must be one of none, wint8"),
         ({"kv_dtype": "int2"}, "--kv-dtype is 'int2'"),
-        ({"device_bytes": 0}, "--device-memory-gb"),
         ({"context": 0}, "--max-model-len is 0"),
     ],
 )
@@ -169,6 +169,13 @@ def test_unknown_device_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ConfigError, match=r"--gpu is 'H999'; known are A10, .*B200; for another pass --device-mem"):
         device_bytes("H999")
     assert device_bytes("h800") == DEVICE_BYTES["H800"] < 80 * GIB
+
+
+@pytest.mark.parametrize("memory_gb", [0.0, -1.0, math.nan, math.inf])
+def test_memory_of_another_device_must_be_positive_and_finite(memory_gb: float) -> None:
+    assert device_bytes("H800", 24.0) == device_bytes("unknown", 24.0) == 24 * GIB
+    with pytest.raises(ConfigError, match=f"--device-memory-gb is {memory_gb}; it must be positive"):
+        device_bytes("H800", memory_gb)
 
 
 @pytest.mark.parametrize(
