@@ -77,6 +77,14 @@ class WorkerLoad:
     decode_attention_cost_change: float = 0.0
     prefill_cost_error: float = 0.0
     decode_cost_error: float = 0.0
+    blocks_cached: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    blocks_evicted: int = 0
+    handoff_bytes_saved: int = 0
+    host_blocks: int = 0
+    host_blocks_restored: int = 0
+    host_blocks_dropped: int = 0
 
     def __post_init__(self) -> None:
         _ = self.cost_change
@@ -90,12 +98,3 @@ class WorkerLoad:
             decode=self.decode_cost_change,
             decode_attention=self.decode_attention_cost_change,
         )
-
-    blocks_cached: int = 0
-    prefix_query_tokens: int = 0
-    prefix_hit_tokens: int = 0
-    blocks_evicted: int = 0
-    handoff_bytes_saved: int = 0
-    host_blocks: int = 0
-    host_blocks_restored: int = 0
-    host_blocks_dropped: int = 0

@@ -67,8 +67,9 @@ def inspect(
     with _errors_told():
         model_dir, config_path = _find_model(model)
         shape = read_shape(config_path)
-        is_complete = model_dir is not None and shape.unserved_reason is None and has_weights(model_dir)
-        summary = summarize_model(model_dir) if model_dir is not None and is_complete else None
+        summary = None
+        if model_dir is not None and shape.unserved_reason is None and has_weights(model_dir):
+            summary = summarize_model(model_dir)
         request = PlanRequest(
             sharding=Sharding(tp, ep),
             quantization=quantization,
@@ -78,7 +79,7 @@ def inspect(
         )
         plan = plan_memory(shape, request)
     if as_json:
-        facts = {"path": str(config_path.parent)} if summary is None else dataclasses.asdict(summary)
+        facts = {"path": str(model_dir or config_path)} if summary is None else dataclasses.asdict(summary)
         typer.echo(json.dumps({**facts, "plan": plan.to_json(), "request": dataclasses.asdict(request)}, indent=2))
         return
     console = Console()
