@@ -1,4 +1,4 @@
-"""One safetensors file: its header first, then single tensors read straight to where they belong.
+"""One safetensors file: its header first, then single tensors, or parts of them, read straight to where they belong.
 
     0        8             8 + n                                              file size
     [ n: u64 )[ JSON header )[ data; tensor i at data_offsets[i], half-open       )
@@ -8,15 +8,16 @@ a worker's memory a second time while it loads; this one holds at most one tenso
 """
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from core.errors import CheckpointError
+from engine.weights import TensorSlot
 
 HEADER_LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -42,6 +43,11 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
     size_bytes: int
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one element; only for types that can be read."""
+        return STORED_DTYPES[self.dtype].itemsize
 
 
 def read_header(path: Path) -> bytes:
@@ -105,10 +111,14 @@ class TensorReader:
 
     Args:
         path: a file that `list_tensors` accepted.
+
+    Attributes:
+        num_bytes_read: bytes read from the file so far.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file: BufferedReader = path.open("rb")
+        self._file = path.open("rb", buffering=0)
+        self.num_bytes_read = 0
 
     def __enter__(self) -> Self:
         return self
@@ -116,18 +126,56 @@ class TensorReader:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def read_into(self, stored: StoredTensor, destination: Tensor) -> None:
-        """Fills `destination`, which has the stored shape, casting to its type.
+    def read_into(self, stored: StoredTensor, slot: TensorSlot) -> None:
+        """Fills `slot.destination` with its part of the tensor, casting to its type; reads nothing else.
+
+        Args:
+            stored: of the shape that the slot asks for.
+            slot: what to read, and where to.
 
         Raises:
             CheckpointError: the file ended early, so it was changed since it was listed.
         """
-        dtype = STORED_DTYPES[stored.dtype]
+        dtype, destination = STORED_DTYPES[stored.dtype], slot.destination
         is_direct = destination.dtype == dtype and destination.is_contiguous() and destination.device.type == "cpu"
-        target = destination if is_direct else torch.empty(stored.shape, dtype=dtype)
-        self._file.seek(stored.offset)
-        num_read = self._file.readinto(target.view(-1).view(torch.uint8).numpy().data)
-        if num_read != stored.size_bytes:
-            raise CheckpointError(f"{stored.path} ended inside {stored.name}; do not change it while it is loaded")
+        target = destination if is_direct else torch.empty(destination.shape, dtype=dtype)
+        view = target.view(-1).view(torch.uint8).numpy().data
+        begin = 0
+        for offset, size_bytes in byte_ranges(stored, slot):
+            if not self._fill(view[begin : begin + size_bytes], offset):
+                raise CheckpointError(
+                    f"{stored.path} ended inside {stored.name}; do not change it while it is loaded"
+                )
+            begin += size_bytes
         if target is not destination:
             destination.copy_(target)
+
+    def _fill(self, view: memoryview, offset: int) -> bool:
+        """Reads from `offset` until `view` is full; False if the file ends before. One call reads up to 2 GiB."""
+        while view:
+            num_read = os.preadv(self._file.fileno(), [view], offset)
+            if num_read == 0:
+                return False
+            self.num_bytes_read += num_read
+            view, offset = view[num_read:], offset + num_read
+        return True
+
+
+def byte_ranges(stored: StoredTensor, slot: TensorSlot) -> Iterator[tuple[int, int]]:
+    """Offset and length in the file of what a slot wants, in the order of its memory; neighbours are joined.
+
+    all columns      one range of whole rows
+    some columns     one range in each row
+
+               columns.first
+    row i      [ ......... [ wanted )......... )[ row i + 1 ...
+    """
+    width = stored.size_bytes // stored.shape[0] if stored.shape else stored.size_bytes  # bytes of a row
+    first, num_rows = (slot.rows.first, slot.rows.size) if slot.rows else (0, stored.shape[0] if stored.shape else 1)
+    columns = slot.columns
+    if columns is None or columns.is_whole:
+        yield stored.offset + first * width, num_rows * width
+        return
+    skipped, wanted = columns.first * stored.element_bytes, columns.size * stored.element_bytes
+    for row in range(first, first + num_rows):
+        yield stored.offset + row * width + skipped, wanted

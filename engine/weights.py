@@ -5,19 +5,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.parallel.axis_part import AxisPart
+from engine.parallel.shard import WHOLE_MODEL, Shard
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSlot:
-    """One checkpoint tensor and its place.
+    """One checkpoint tensor, or a part of it, and its place.
 
     Attributes:
         names: names the tensor may have in a checkpoint; the first is the one to report as missing.
-        destination: a view into the model's memory with the tensor's shape, in the type it is served in. On the
+        destination: a view into the model's memory with the part's shape, in the type it is served in. On the
             `meta` device it is a shape without memory, which is how a checkpoint is checked before loading.
+        rows: the part of the tensor's first axis that is wanted, or None for all of it.
+        columns: the part of the second axis, likewise.
     """
 
     names: tuple[str, ...]
     destination: Tensor
+    rows: AxisPart | None = None
+    columns: AxisPart | None = None
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape that the whole tensor must have in the checkpoint."""
+        shape = list(self.destination.shape)
+        for axis, part in enumerate((self.rows, self.columns)):
+            if part is not None:
+                shape[axis] = part.total
+        return tuple(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +43,12 @@ class TensorOptions:
     Attributes:
         dtype: type of weights and activations.
         device: where they live; `meta` for shapes without memory.
+        shard: which part of the model they are.
     """
 
     dtype: torch.dtype
     device: str
+    shard: Shard = WHOLE_MODEL
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor, of `dtype` where it differs from the model's."""

@@ -43,34 +43,57 @@ class BlockAccounting:
 
     Args:
         num_blocks: blocks in the pool, at least one.
+        num_partitions: equal parts that the blocks fall into, ids in order; no allocation crosses them.
     """
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, num_partitions: int = 1) -> None:
         assert num_blocks > 0, f"a pool of {num_blocks} blocks cannot hold anything"
+        assert num_blocks % num_partitions == 0, f"{num_blocks} blocks in {num_partitions} partitions"
         self.num_blocks = num_blocks
+        self.num_partitions = num_partitions
+        self.blocks_per_partition = num_blocks // num_partitions
         self._state = [BlockState.FREE] * num_blocks
         self._counts = dict.fromkeys(BlockState, 0)
         self._counts[BlockState.FREE] = num_blocks
-        self._free = list(reversed(range(num_blocks)))  # taken from the end
+        firsts = range(0, num_blocks, self.blocks_per_partition)
+        # One list per partition, taken from the end.
+        self._free = [list(reversed(range(first, first + self.blocks_per_partition))) for first in firsts]
 
     @property
     def num_free(self) -> int:
         """Blocks that can be allocated now."""
         return self._counts[BlockState.FREE]
 
+    @property
+    def num_free_together(self) -> int:
+        """Blocks that one allocation can take now: those of the emptiest partition."""
+        return max(len(free) for free in self._free)
+
+    def partition_of(self, block_id: int) -> int:
+        """The partition that a block lies in."""
+        return block_id // self.blocks_per_partition
+
     def counts(self) -> dict[BlockState, int]:
         """Blocks in each state; the values sum to `num_blocks`."""
         return dict(self._counts)
 
-    def try_allocate(self, num_blocks: int, state: BlockState = BlockState.RUNNING) -> list[int] | None:
-        """Takes `num_blocks` free blocks into `state`, or none at all if there are not enough.
+    def try_allocate(
+        self, num_blocks: int, state: BlockState = BlockState.RUNNING, beside: Sequence[int] = ()
+    ) -> list[int] | None:
+        """Takes `num_blocks` free blocks of one partition into `state`, or none at all if there are not enough.
 
         The caller owns them until it calls `release`. Those freed last are taken first: their memory is in use and
         cached, while the first touch of a page costs more than writing it.
+
+        Args:
+            num_blocks: how many.
+            state: of the blocks from now on.
+            beside: blocks of the same sequence, whose partition is taken; without any, the emptiest.
         """
-        if num_blocks > self.num_free:
+        free = self._free[self.partition_of(beside[0])] if beside else max(self._free, key=len)
+        if num_blocks > len(free):
             return None
-        block_ids = [self._free.pop() for _ in range(num_blocks)]
+        block_ids = [free.pop() for _ in range(num_blocks)]
         self._set(block_ids, BlockState.FREE, state)
         return block_ids
 
@@ -86,7 +109,7 @@ class BlockAccounting:
         """Frees blocks from whatever state they are in. Freeing a free block is our bug and asserts."""
         for block_id in block_ids:
             self._set([block_id], self._state[block_id], BlockState.FREE)
-            self._free.append(block_id)
+            self._free[self.partition_of(block_id)].append(block_id)
 
     def state_of(self, block_id: int) -> BlockState:
         """The state of one block."""
@@ -98,7 +121,9 @@ class BlockAccounting:
             actual = self._state.count(state)
             assert actual == self._counts[state], f"{actual} blocks are {state}, {self._counts[state]} counted"
         assert sum(self._counts.values()) == self.num_blocks
-        assert sorted(self._free) == [i for i, s in enumerate(self._state) if s is BlockState.FREE]
+        free_ids = [block_id for free in self._free for block_id in free]
+        assert sorted(free_ids) == [i for i, s in enumerate(self._state) if s is BlockState.FREE]
+        assert all(self.partition_of(i) == part for part, free in enumerate(self._free) for i in free)
 
     def _set(self, block_ids: Sequence[int], source: BlockState, target: BlockState) -> None:
         """The only writer of block states."""

@@ -116,6 +116,9 @@ class ShardTopology:
             )
 
 
+ONE_RANK = ShardTopology()
+
+
 def _cut_sizes(config: ModelConfig, topology: ShardTopology) -> Iterator[tuple[str, int]]:
     """What tensor parallelism cuts: names and values of the config's fields."""
     yield "num_attention_heads", config.num_heads
