@@ -17,6 +17,7 @@ from typing import Any, Self
 import torch
 
 from core.errors import CheckpointError
+from engine.parallel.axis_part import AxisPart
 from engine.weights import TensorSlot
 
 HEADER_LENGTH_BYTES = 8
@@ -170,12 +171,11 @@ def byte_ranges(stored: StoredTensor, slot: TensorSlot) -> Iterator[tuple[int, i
                columns.first
     row i      [ ......... [ wanted )......... )[ row i + 1 ...
     """
-    width = stored.size_bytes // stored.shape[0] if stored.shape else stored.size_bytes  # bytes of a row
-    first, num_rows = (slot.rows.first, slot.rows.size) if slot.rows else (0, stored.shape[0] if stored.shape else 1)
-    columns = slot.columns
+    rows, columns = slot.rows or AxisPart.whole(stored.shape[0]), slot.columns
+    row_bytes = stored.size_bytes // rows.total
     if columns is None or columns.is_whole:
-        yield stored.offset + first * width, num_rows * width
+        yield stored.offset + rows.first * row_bytes, rows.size * row_bytes
         return
     skipped, wanted = columns.first * stored.element_bytes, columns.size * stored.element_bytes
-    for row in range(first, first + num_rows):
-        yield stored.offset + row * width + skipped, wanted
+    for row in range(rows.first, rows.first + rows.size):
+        yield stored.offset + row * row_bytes + skipped, wanted

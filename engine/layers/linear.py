@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
+from engine.parallel.axis_part import AxisPart
 from engine.weights import TensorOptions, TensorSlot
 
 # For a bfloat16 product on a CPU, oneDNN repacks its right-hand operand on every call. With few tokens that costs
@@ -31,34 +32,38 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class PackedLinear:
     """`linear` for one or several projections whose outputs lie side by side.
 
+    A rank that holds a part of the input's features computes a partial sum, which the caller adds up over the ranks;
+    so that the bias is added once, only the rank with the first part has it.
+
     Args:
-        in_features: width of the input.
-        out_features: widths of the outputs by the projection's name in the checkpoint, in output order.
+        in_features: the input's features that this rank holds.
+        out_features: those of the outputs by the projection's name in the checkpoint, in output order.
         use_bias: whether every projection has a bias.
         options: type and device.
 
     Attributes:
-        weight: `[sum(out_features), in_features]`.
-        bias: `[sum(out_features)]` or None.
+        weight: `[sum of sizes of out_features, size of in_features]`.
+        bias: `[sum of sizes of out_features]` or None.
     """
 
     def __init__(
-        self, in_features: int, out_features: Mapping[str, int], *, use_bias: bool, options: TensorOptions
+        self, in_features: AxisPart, out_features: Mapping[str, AxisPart], *, use_bias: bool, options: TensorOptions
     ) -> None:
+        self._in_features = in_features
         self._out_features = out_features
-        total = sum(out_features.values())
-        self.weight = options.empty(total, in_features)
-        self.bias = options.empty(total) if use_bias else None
+        num_out = sum(part.size for part in out_features.values())
+        self.weight = options.empty(num_out, in_features.size)
+        self.bias = options.empty(num_out) if use_bias and in_features.first == 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`[num_tokens, in_features]` -> `[num_tokens, sum(out_features)]`."""
+        """`[num_tokens, size of in_features]` -> `[num_tokens, sum of sizes of out_features]`."""
         return linear(x, self.weight, self.bias)
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """`{prefix}.{name}.weight` and `.bias` of each projection."""
-        sizes = list(self._out_features.values())
-        for name, rows in zip(self._out_features, torch.split(self.weight, sizes), strict=True):
-            yield TensorSlot((f"{prefix}.{name}.weight",), rows)
+        sizes = [part.size for part in self._out_features.values()]
+        for (name, part), rows in zip(self._out_features.items(), torch.split(self.weight, sizes), strict=True):
+            yield TensorSlot((f"{prefix}.{name}.weight",), rows, part, self._in_features)
         if self.bias is not None:
-            for name, rows in zip(self._out_features, torch.split(self.bias, sizes), strict=True):
-                yield TensorSlot((f"{prefix}.{name}.bias",), rows)
+            for (name, part), rows in zip(self._out_features.items(), torch.split(self.bias, sizes), strict=True):
+                yield TensorSlot((f"{prefix}.{name}.bias",), rows, part)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
 from engine.layers.linear import PackedLinear
+from engine.parallel.axis_part import AxisPart
 from engine.weights import TensorOptions, TensorSlot
 
 
@@ -16,7 +17,7 @@ def gated_silu(gate_up: Tensor) -> Tensor:
 
 
 class GatedMlp:
-    """`down(silu(gate(x)) * up(x))`.
+    """`down(silu(gate(x)) * up(x))`; of a rank that holds a part of the width, the part's share in that sum.
 
     Args:
         hidden_size: width of input and output.
@@ -26,9 +27,11 @@ class GatedMlp:
     """
 
     def __init__(self, hidden_size: int, intermediate_size: int, *, use_bias: bool, options: TensorOptions) -> None:
-        gate_up = {"gate_proj": intermediate_size, "up_proj": intermediate_size}
-        self._gate_up = PackedLinear(hidden_size, gate_up, use_bias=use_bias, options=options)
-        self._down = PackedLinear(intermediate_size, {"down_proj": hidden_size}, use_bias=use_bias, options=options)
+        hidden, width = AxisPart.whole(hidden_size), options.shard.share(intermediate_size)
+        self._gate_up = PackedLinear(
+            hidden, {"gate_proj": width, "up_proj": width}, use_bias=use_bias, options=options
+        )
+        self._down = PackedLinear(width, {"down_proj": hidden}, use_bias=use_bias, options=options)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, hidden_size]` -> the same shape."""

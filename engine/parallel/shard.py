@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from engine.config import MoeConfig
 from engine.parallel.axis_part import AxisPart
+from engine.parallel.balancer import Slots, initial_slots
 from engine.parallel.communicator import SOLO, Communicator
+from engine.parallel.placement import ExpertPlacement
 from engine.parallel.topology import ONE_RANK, ShardTopology
 
 
@@ -30,6 +34,11 @@ class Shard:
         """Whether this rank counts where tokens go: all do if each has its own tokens, else rank 0 for all."""
         return self.topology.is_data_parallel or self.rank == 0
 
+    def add_up_(self, x: Tensor) -> None:
+        """Replaces the share in a sum that a part of the model computed by the sum over the group."""
+        if self.topology.tensor_parallel_size > 1:
+            self.communicator.all_reduce_(x)
+
     def share(self, num_units: int, unit: int = 1) -> AxisPart:
         """This rank's part of an axis that tensor parallelism cuts, in whole units such as heads."""
         size = self.topology.tensor_parallel_size
@@ -40,6 +49,17 @@ class Shard:
         if self.topology.expert_parallel_size > 1:
             return AxisPart.whole(moe.intermediate_size)
         return self.share(moe.intermediate_size)
+
+    def initial_placement(self, moe: MoeConfig, device: str) -> ExpertPlacement:
+        """Where the experts of a layer are before any load is known."""
+        topology = self.topology
+        slots = initial_slots(moe.num_experts, topology.num_redundant_experts, topology.expert_parallel_size)
+        return self.placement(slots, device)
+
+    def placement(self, slots: Slots, device: str) -> ExpertPlacement:
+        """This rank's view of a layer's slots."""
+        num_ranks = self.topology.expert_parallel_size
+        return ExpertPlacement(slots, self.rank % num_ranks, num_ranks, device)
 
 
 WHOLE_MODEL = Shard(ONE_RANK, SOLO)
