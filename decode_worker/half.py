@@ -142,16 +142,16 @@ class DecodeHalf:
             if sequence.state is not TargetState.OPENING:
                 continue
             needed = self._pool.layout.blocks_for(len(sequence.work.prompt))
-            if active >= self._max_num_seqs or needed + self.num_running > self._pool.blocks.num_free:
+            if active >= self._max_num_seqs or needed + self.num_running > self._pool.blocks.num_free_together:
                 return
             self._reserve(sequence, needed)
             active += 1
 
     def plan(self) -> list[SequenceSlice]:
-        """One token of every running sequence; when blocks run out the youngest go back to their routers."""
+        """One token of every running sequence; where blocks run out the youngest there go back to their routers."""
         for sequence in list(self._running.values()):
             while sequence.handoff_id in self._running and not self._grow(sequence):
-                self._preempt(next(reversed(self._running.values())))
+                self._preempt(self._youngest_beside(sequence))
         return [sequence.next_slice() for sequence in self._running.values()]
 
     def apply(self, slices: Seq[SequenceSlice], tokens: Mapping[str, int]) -> None:
@@ -201,9 +201,15 @@ class DecodeHalf:
     def _grow(self, sequence: Sequence) -> bool:
         """Makes room for the sequence's next token; False when no block is free."""
         missing = self._pool.layout.blocks_for(sequence.next_start + 1) - len(sequence.block_ids)
-        block_ids = self._pool.blocks.try_allocate(missing)
+        block_ids = self._pool.blocks.try_allocate(missing, beside=sequence.block_ids)
         sequence.block_ids.extend(block_ids or [])
         return block_ids is not None
+
+    def _youngest_beside(self, sequence: Sequence) -> Sequence:
+        """Of the sequences that compete with this one for blocks, itself included, the last that joined."""
+        partition_of = self._pool.blocks.partition_of
+        partition = partition_of(sequence.block_ids[0])
+        return next(s for s in reversed(self._running.values()) if partition_of(s.block_ids[0]) == partition)
 
     def _preempt(self, sequence: Sequence) -> None:
         message = f"out of KV blocks ({self._pool.num_blocks} in all) with {self.num_running} sequences running"

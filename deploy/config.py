@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from engine.parallel.topology import ShardTopology
 from router.config import MAX_PORT
 
 DEMO_NAME = "demo"
@@ -38,7 +39,15 @@ class ServeConfig:
     prefill: int = flag(1, "Number of prefill workers.")
     decode: int = flag(1, "Number of decode workers.")
     dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
-    device: str = flag("cpu", "Device of the workers: cpu, or cuda with one GPU each (cuda has not been run yet).")
+    device: str = flag(
+        "cpu", "Device of the workers: cpu, or cuda with one GPU per rank (cuda has not been run yet)."
+    )
+    tensor_parallel_size: int = flag(1, "Ranks of each worker that share its attention and dense layers.")
+    expert_parallel_size: int = flag(
+        1,
+        "Ranks of each worker that share its experts; without tensor parallelism each also has sequences of its own.",
+    )
+    num_redundant_experts: int = flag(0, "Further copies of busy experts in each layer, over all ranks of a worker.")
     block_size: int = flag(16, "Tokens per KV block.")
     kv_cache_gb: float = flag(1.0, "KV block pool of each worker, GiB.")
     max_model_len: int | None = flag(None, "Most tokens of prompt plus answer. Default: the model's context.")
@@ -57,6 +66,7 @@ class ServeConfig:
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
         self._check_ports()
+        ShardTopology(self.tensor_parallel_size, self.expert_parallel_size, self.num_redundant_experts)
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -77,6 +87,16 @@ class ServeConfig:
     def model_name(self) -> str:
         """The name clients use."""
         return self.served_model_name or (DEMO_NAME if self.model is None else self.model.resolve().name)
+
+    @property
+    def topology(self) -> ShardTopology:
+        """How each worker is divided among ranks."""
+        return ShardTopology(self.tensor_parallel_size, self.expert_parallel_size, self.num_redundant_experts)
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of all workers: a process each."""
+        return (self.prefill + self.decode) * self.topology.world_size
 
     @property
     def effective_grpc_port(self) -> int:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from core.clock import Clock
-from core.errors import InternalError
+from core.errors import InternalError, ShardGroupError
 from core.events import WorkerLoad
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
@@ -72,7 +72,11 @@ class WorkerLoop:
         self._is_stopping = False
 
     def run(self) -> None:
-        """Ticks until `stop`."""
+        """Ticks until `stop`.
+
+        Raises:
+            ShardGroupError: another rank of the worker is gone; the process must end.
+        """
         while not self._is_stopping:
             self.tick(HEARTBEAT_S)
 
@@ -134,6 +138,8 @@ class WorkerLoop:
         started_s = self._clock.now_s()
         try:
             result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
+        except ShardGroupError:
+            raise  # the ranks are out of step: no further one can succeed
         except Exception as error:
             logger.exception(
                 "an engine step failed; its %d sequences are given up", len(prompt_slices + decode_slices)

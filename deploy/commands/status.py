@@ -13,7 +13,7 @@ from deploy.run_record import find_cluster
 from deploy.status_client import get_status
 
 COLUMNS = (
-    "worker", "role", "queued", "tokens", "running", "incoming",
+    "worker", "role", "ranks", "queued", "tokens", "running", "incoming",
     "free", "held", "leased", "quarant.", "prompt tok", "decode tok", "sent", "received",
 )  # fmt: skip
 PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
@@ -53,6 +53,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
         table.add_row(
             hello.endpoint.worker.name,
             common_pb2.Role.Name(hello.role).removeprefix("ROLE_").lower(),
+            describe_topology(hello.topology),
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",
             f"{load.running_sequences}",
@@ -67,3 +68,10 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.handoffs_received}",
         )
     console.print(table)
+
+
+def describe_topology(topology: common_pb2.ShardTopology) -> str:
+    """Number of ranks and what they share: `1`, `2 T` (tensors), `2 E` (experts), `2 TE` (both)."""
+    sizes = {"T": topology.tensor_parallel_size, "E": topology.expert_parallel_size}
+    shared = "".join(letter for letter, size in sizes.items() if size > 1)
+    return f"{max(1, *sizes.values())} {shared}".rstrip()

@@ -18,7 +18,7 @@ def text_model_dir(tmp_path: Path) -> Path:
 def test_workers_stay_on_loopback_when_the_router_listens_everywhere(text_model_dir: Path) -> None:
     config = ServeConfig(model=text_model_dir, host="0.0.0.0", port=8000)  # noqa: S104 - nothing is bound here
     router = router_settings(config, text_model_dir)
-    worker = worker_settings(config, router, (Role.PREFILL, 0), 0)
+    worker = worker_settings(config, router, (Role.PREFILL, 0))
     assert router.host == "0.0.0.0"  # noqa: S104
     assert (worker.host, worker.routers) == ("127.0.0.1", ("127.0.0.1:8001",))
 

@@ -24,23 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x61ton/v1/common.proto\x12\x08\x62\x61ton.v1\"-\n\x08WorkerId\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\"E\n\x0eWorkerEndpoint\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"Q\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\"g\n\x08KvLayout\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x10\n\x08kv_heads\x18\x02 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x03 \x01(\r\x12\x10\n\x08head_dim\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_PREFILL\x10\x01\x12\x0f\n\x0bROLE_DECODE\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x61ton/v1/common.proto\x12\x08\x62\x61ton.v1\"-\n\x08WorkerId\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\"E\n\x0eWorkerEndpoint\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"Q\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\"j\n\rShardTopology\x12\x1c\n\x14tensor_parallel_size\x18\x01 \x01(\r\x12\x1c\n\x14\x65xpert_parallel_size\x18\x02 \x01(\r\x12\x1d\n\x15num_redundant_experts\x18\x03 \x01(\r\"g\n\x08KvLayout\x12\x12\n\nnum_layers\x18\x01 \x01(\r\x12\x10\n\x08kv_heads\x18\x02 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x03 \x01(\r\x12\x10\n\x08head_dim\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_PREFILL\x10\x01\x12\x0f\n\x0bROLE_DECODE\x10\x02*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'baton.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=341
-  _globals['_ROLE']._serialized_end=404
-  _globals['_FINISHREASON']._serialized_start=406
-  _globals['_FINISHREASON']._serialized_end=501
+  _globals['_ROLE']._serialized_start=449
+  _globals['_ROLE']._serialized_end=512
+  _globals['_FINISHREASON']._serialized_start=514
+  _globals['_FINISHREASON']._serialized_end=609
   _globals['_WORKERID']._serialized_start=35
   _globals['_WORKERID']._serialized_end=80
   _globals['_WORKERENDPOINT']._serialized_start=82
   _globals['_WORKERENDPOINT']._serialized_end=151
   _globals['_SAMPLINGPARAMS']._serialized_start=153
   _globals['_SAMPLINGPARAMS']._serialized_end=234
-  _globals['_KVLAYOUT']._serialized_start=236
-  _globals['_KVLAYOUT']._serialized_end=339
+  _globals['_SHARDTOPOLOGY']._serialized_start=236
+  _globals['_SHARDTOPOLOGY']._serialized_end=342
+  _globals['_KVLAYOUT']._serialized_start=344
+  _globals['_KVLAYOUT']._serialized_end=447
 # @@protoc_insertion_point(module_scope)
