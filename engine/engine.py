@@ -189,7 +189,8 @@ class Engine:
         self._check_balanceable()
         num_ranks = self.topology.expert_parallel_size
         total = self.expert_load()
-        recent = {layer: self._since_rebalance(layer, total[layer]) for layer in layers or total}
+        wanted = total if layers is None else layers
+        recent = {layer: self._since_rebalance(layer, total[layer]) for layer in wanted}
         before = self._executor.slots()
         bytes_read = 0
         for layer, slots in propose(recent, before, num_ranks).items():

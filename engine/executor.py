@@ -63,12 +63,16 @@ class Executor:
         return logits if rows is None else merge_rows(plan, rows, self._blocks)
 
     def tokens(self, plan: StepPlan) -> dict[str, int]:
-        """The drawn tokens by sequence id. Whoever has the logits draws: rank 0, or the rank of the sequence."""
+        """The drawn tokens by sequence id. Whoever has the logits draws: rank 0, or the rank of the sequence.
+
+        The gathering also tells rank 0 that every rank has stored its KV, which a peer may be sent next.
+        """
         own = self._own(plan)
         logits = self._compute(own)
-        if not self._shard.topology.is_data_parallel:
-            return _draw(own, logits) if self._shard.rank == 0 else {}
-        parts = self._communicator.gather_object(_draw(own, logits)) or []
+        is_drawn_here = self._shard.topology.is_data_parallel or self._shard.rank == 0
+        tokens = _draw(own, logits) if is_drawn_here else {}
+        self._finish()
+        parts = self._communicator.gather_object(tokens) or []
         return {sequence_id: token for part in parts for sequence_id, token in part.items()}
 
     def expert_load(self) -> dict[int, list[int]]:
@@ -106,6 +110,11 @@ class Executor:
         if not self._shard.topology.is_data_parallel:
             return plan
         return plan_of_partition(plan, self._shard.rank, self._blocks)
+
+    def _finish(self) -> None:
+        """Waits for what a GPU still computes: drawing waited for logits, but maybe there were none."""
+        if self._paged_kv.device.type == "cuda":
+            torch.cuda.synchronize(self._paged_kv.device)
 
     @torch.inference_mode()
     def _compute(self, plan: StepPlan) -> Tensor:

@@ -37,14 +37,18 @@ class Follower:
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()
+        self._num_groups = 0
 
     def follow(self, rank: int, store_address: str, model_dir: Path, load: dict[str, Any]) -> None:
-        self._pipe.send((rank, store_address, model_dir, load))
+        self._num_groups += 1
+        self._pipe.send((self._num_groups, rank, store_address, model_dir, load))
 
     def answer(self) -> str:
-        """`FOLLOWED`, or the error that ended it."""
-        assert self._pipe.poll(ANSWER_TIMEOUT_S), "the follower still follows"
-        answer: str = self._pipe.recv()
+        """`FOLLOWED`, or the error that ended it, of the group joined last."""
+        group, answer = 0, ""
+        while group < self._num_groups:
+            assert self._pipe.poll(ANSWER_TIMEOUT_S), "the follower still follows"
+            group, answer = self._pipe.recv()
         return answer
 
     def end(self) -> None:
@@ -55,27 +59,32 @@ class Follower:
 def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
     while True:
-        rank, store_address, model_dir, load = pipe.recv()
+        group, rank, store_address, model_dir, load = pipe.recv()
         try:
             size = load["topology"].world_size
             communicator = connect(rank, size, store_address, "cpu", host=HOST)
             Engine.load(model_dir, communicator=communicator, **load).follow()
-            pipe.send(FOLLOWED)
+            pipe.send((group, FOLLOWED))
         except BatonError as error:
-            pipe.send(f"{type(error).__name__}: {error.message}")
+            pipe.send((group, f"{type(error).__name__}: {error.message}"))
 
 
 class Ranks:
-    """As many followers as were ever needed at once."""
+    """As many followers as were ever needed at once; `last` are those of the group that ended last."""
 
     def __init__(self) -> None:
+        self.last: list[Follower] = []
         self._idle: list[Follower] = []
 
     @contextmanager
     def group(
-        self, model_dir: Path, topology: ShardTopology, follower_load: dict[str, Any] | None = None, **load: Any
+        self,
+        model_dir: Path,
+        topology: ShardTopology,
+        follower_load: dict[str, Any] | None = None,
+        **load: Any,  # noqa: ANN401 - `Engine.load`'s
     ) -> Iterator[tuple[Engine, list[Follower]]]:
-        """Rank 0's engine of a running group, and the others. `follower_load` is what they are loaded with instead."""
+        """Rank 0's engine of a running group, and the others, which are loaded with `follower_load` instead."""
         load["topology"] = topology
         followers = [self._take() for _ in range(1, topology.world_size)]
         store = open_store()
@@ -90,6 +99,7 @@ class Ranks:
                 engine.close()
         finally:
             communicator.close()
+            self.last = followers
             self._idle += [follower for follower in followers if follower.process.is_alive()]
 
     def end(self) -> None:
