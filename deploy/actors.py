@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from worker.process import WorkerProcess
     from worker.rendezvous import RendezvousStore
 
-STORE_TIMEOUT_S = 30.0  # rank 0 imports torch before it can host the store
+STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import psutil
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -95,7 +95,7 @@ class RayActorHost:
             try:
                 leader = ray.get_actor(self.leader, namespace=NAMESPACE)
                 return str(ray.get(leader.store_address.remote(), timeout=LEADER_TIMEOUT_S))
-            except (ValueError, GetTimeoutError, RayActorError) as error:  # it is not there yet, or just dying
+            except (ValueError, GetTimeoutError, RayActorError, RayTaskError) as error:  # not there yet, or dying
                 if time.monotonic() > deadline_s:
                     raise UnavailableError(f"rank 0 of {self.leader} did not come up: {error}") from error
             time.sleep(LEADER_RETRY_S)

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+import grpc
 from baton.v1 import rank_pb2, rank_pb2_grpc
 
 from core.errors import HandoffError
@@ -28,14 +29,18 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
         self._mover = mover
         self._metadata = mover.metadata()
         self._on_lost = on_lost
+        self._is_led = False
         self._is_released = False
 
     async def Lead(  # noqa: N802 - the name is the service's
         self,
         request_iterator: AsyncIterator[rank_pb2.RankOrder],
-        _context: Any,  # noqa: ANN401 - grpc's
+        context: Any,  # noqa: ANN401 - grpc's
     ) -> AsyncIterator[rank_pb2.RankAnswer]:
-        """The leader's stream."""
+        """The leader's stream; a second one is refused."""
+        if self._is_led:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this rank has a leader already")
+        self._is_led = True
         answers: asyncio.Queue[rank_pb2.RankAnswer | None] = asyncio.Queue()
         reader = asyncio.create_task(self._read(request_iterator, answers))
         try:

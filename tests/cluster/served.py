@@ -90,6 +90,19 @@ class ServedCluster:
                     return process
         raise AssertionError(f"nobody listens at port {port}")
 
+    def follower_process(self, name: str) -> psutil.Process:
+        """Rank 1 of a worker of two ranks: it listens where rank 0 has connected to, and is no router."""
+        leader = self.worker_process(name)
+        peers = {connection.raddr.port for connection in leader.net_connections(kind="tcp") if connection.raddr}
+        (follower,) = [
+            process
+            for process in psutil.Process(self.process.pid).children(recursive=True)
+            if process != leader
+            and process.cmdline()[:1] == ["ray::RankActor"]
+            and any(c.status == psutil.CONN_LISTEN and c.laddr.port in peers for c in process.net_connections("tcp"))
+        ]
+        return follower
+
     def stop_with(self, stop: Callable[[], object]) -> list[psutil.Process]:
         """Stops it; returns processes of it that are left, which must be none."""
         processes = psutil.Process(self.process.pid).children(recursive=True)

@@ -65,9 +65,9 @@ class Ranks:
         self.server = grpc.aio.server(options=SERVER_OPTIONS)
         service = RankService(self.mover, on_lost=self.leader_lost.set)
         rank_pb2_grpc.add_RankServiceServicer_to_server(service, self.server)
-        address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
+        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         event_loop = asyncio.get_running_loop()
-        self.remote = RemoteMover("rank 1 of p@1", address, event_loop, on_lost=self.follower_lost.set)
+        self.remote = RemoteMover("rank 1 of p@1", self.address, event_loop, on_lost=self.follower_lost.set)
 
     async def write(self, local: list[int], remote: list[int]) -> HandoffError | None:
         ended: Future[HandoffError | None] = Future()
@@ -120,6 +120,17 @@ async def test_follower_hears_that_its_leader_is_gone(ranks: Ranks) -> None:
     assert ranks.remote._stream is not None
     ranks.remote._stream.cancel()
     await asyncio.wait_for(ranks.leader_lost.wait(), TIMEOUT_S)
+
+
+async def test_second_leader_is_refused_and_disturbs_nobody(ranks: Ranks) -> None:
+    event_loop = asyncio.get_running_loop()
+    refused = asyncio.Event()
+    second = RemoteMover("rank 1 of p@1", ranks.address, event_loop, on_lost=refused.set)
+    opening = asyncio.create_task(second.open())
+    await asyncio.wait_for(refused.wait(), TIMEOUT_S)
+    opening.cancel()
+    assert await ranks.write([1], [2]) is None
+    assert not ranks.leader_lost.is_set()
 
 
 async def test_orderly_end_is_nobodys_loss(ranks: Ranks) -> None:
