@@ -132,6 +132,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         model_dir=router.model_dir,
         dtype=config.dtype,
         device=config.device,
+        kernels=config.kernels,
         host=LOOPBACK,  # workers talk to each other and to the router, all on this machine, and know no passwords
         routers=(f"{local_host(config.host)}:{router.grpc_port}",),
         block_size=config.block_size,

@@ -15,7 +15,11 @@ POSITIVE = (
     "block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "request_timeout_s",
     "max_body_mb",
 )  # fmt: skip
-CHOICES = {"dtype": ("auto", "float32", "bfloat16", "float16"), "device": ("cpu", "cuda")}
+CHOICES = {
+    "dtype": ("auto", "float32", "bfloat16", "float16"),
+    "device": ("cpu", "cuda"),
+    "kernels": ("auto", "native", "torch"),
+}
 
 
 def flag(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of the field, as with dataclasses.field
@@ -42,6 +46,7 @@ class ServeConfig:
     device: str = flag(
         "cpu", "Device of the workers: cpu, or cuda with one GPU per rank (cuda has not been run yet)."
     )
+    kernels: str = flag("auto", "CPU kernels: native (compiled on first use), torch, or auto: native where possible.")
     tensor_parallel_size: int = flag(1, "Ranks of each worker that share its attention and dense layers.")
     expert_parallel_size: int = flag(
         1,

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.layers.attention_span import AttentionSpan, ChunkSpan, SingleTokenSpan
+from engine.kernels.native import NativeKernels
+from engine.layers.attention_span import AttentionSpan, ChunkSpan, NativeChunkSpan, NativeTokensSpan, SingleTokenSpan
 from engine.layers.paged_kv import PagedKv
 from engine.plan import Draw, SequenceSlice, StepPlan
 
@@ -53,8 +54,14 @@ def draws_of(plan: StepPlan) -> list[tuple[str, Draw]]:
     return [(piece.sequence_id, piece.draw) for piece in plan.slices if piece.draw is not None]
 
 
-def build_batch(plan: StepPlan, paged_kv: PagedKv) -> StepBatch:
-    """Lays out a plan, also one without slices; work is proportional to its tokens and blocks."""
+def build_batch(plan: StepPlan, paged_kv: PagedKv, kernels: NativeKernels | None = None) -> StepBatch:
+    """Lays out a plan, also one without slices; work is proportional to its tokens and blocks.
+
+    Args:
+        plan: what to compute.
+        paged_kv: the pool.
+        kernels: attend with the native kernels.
+    """
     order = _order(plan.slices)
     pieces = [plan.slices[i] for i in order]
     lengths = np.array([len(piece.token_ids) for piece in pieces], dtype=np.int64)
@@ -68,6 +75,11 @@ def build_batch(plan: StepPlan, paged_kv: PagedKv) -> StepBatch:
     last_row_of = dict(zip(order, (firsts + lengths - 1).tolist(), strict=True))
     logit_rows = [last_row_of[i] for i, piece in enumerate(plan.slices) if piece.draw is not None]
 
+    if kernels is None:
+        spans = _spans(pieces, tables, firsts.tolist(), paged_kv)
+    else:
+        spans = _native_spans(pieces, tables_flat, table_firsts, firsts, kernels)
+
     def on_device(values: Ints) -> Tensor:
         return torch.from_numpy(values).to(paged_kv.device)
 
@@ -76,7 +88,7 @@ def build_batch(plan: StepPlan, paged_kv: PagedKv) -> StepBatch:
         positions=on_device(positions),
         block_ids=on_device(tables_flat[blocks + np.repeat(table_firsts, lengths)]),
         offsets=on_device(offsets),
-        spans=tuple(_spans(pieces, tables, firsts.tolist(), paged_kv)),
+        spans=tuple(spans),
         logit_rows=on_device(np.array(logit_rows, dtype=np.int64)),
     )
 
@@ -107,6 +119,22 @@ def _spans(
     for begin, end in group_bounds(lengths.tolist()):
         padded = _pad(tables[num_chunks + begin : num_chunks + end], lengths[begin:end], paged_kv.block_tokens)
         spans.append(SingleTokenSpan(firsts[num_chunks + begin], lengths[begin:end], padded, paged_kv))
+    return spans
+
+
+def _native_spans(
+    pieces: list[SequenceSlice], tables: Ints, table_firsts: Ints, firsts: Ints, kernels: NativeKernels
+) -> list[AttentionSpan]:
+    """`pieces` are in batch order; all single tokens make one span, whatever their lengths."""
+    num_chunks = sum(len(piece.token_ids) > 1 for piece in pieces)
+    spans: list[AttentionSpan] = [
+        NativeChunkSpan(int(first), len(piece.token_ids), piece.start, tables[begin:], kernels)
+        for piece, first, begin in zip(pieces[:num_chunks], firsts, table_firsts, strict=False)
+    ]
+    if num_chunks < len(pieces):
+        lengths = np.array([piece.end for piece in pieces[num_chunks:]], dtype=np.int64)
+        begins = np.ascontiguousarray(table_firsts[num_chunks:])
+        spans.append(NativeTokensSpan(int(firsts[num_chunks]), lengths, tables, begins, kernels))
     return spans
 
 

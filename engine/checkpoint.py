@@ -4,8 +4,11 @@ Not the model: layers say which tensors they consist of (`engine.weights.TensorS
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+
+import torch
 
 from core.errors import CheckpointError
 from engine.json_fields import JsonFields, read_json_object
@@ -76,7 +79,7 @@ class Checkpoint:
         for path, of_file in groupby(assignments, key=lambda pair: pair[0].path):
             with TensorReader(path) as reader:
                 for stored, slot in of_file:
-                    reader.read_into(stored, slot)
+                    _fill(reader, stored, slot)
                     if progress is not None:
                         progress(num_bytes_read + reader.num_bytes_read, total_bytes)
                 num_bytes_read += reader.num_bytes_read
@@ -114,6 +117,15 @@ class Checkpoint:
                 raise CheckpointError(
                     f"{path} says that {file_name} holds {name}, but it does not; download both again"
                 )
+
+
+def _fill(reader: TensorReader, stored: StoredTensor, slot: TensorSlot) -> None:
+    if slot.take is None:
+        reader.read_into(stored, slot)
+        return
+    values = torch.empty(slot.destination.shape, dtype=slot.destination.dtype)
+    reader.read_into(stored, replace(slot, destination=values))
+    slot.take(values)
 
 
 def weight_files(model_dir: Path) -> list[Path]:

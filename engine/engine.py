@@ -15,6 +15,8 @@ from engine.config import ModelConfig
 from engine.executor import Executor
 from engine.fingerprint import fingerprint
 from engine.group import ShardGroup, agree
+from engine.kernels.choice import AUTO_KERNELS, choose_kernels
+from engine.kernels.native import NativeKernels
 from engine.kv.pool import TORCH_DTYPES, BlockPool
 from engine.limits import check_limits
 from engine.model import Ernie45Model
@@ -47,6 +49,7 @@ class Engine:
         num_prompt_tokens: tokens computed in PROMPT slices since the start.
         num_decode_tokens: tokens computed in DECODE slices since the start.
         num_steps: steps computed since the start; a plan without slices does not count.
+        kernels: the native kernels, or None where torch alone computes.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Engine:
         max_model_len: int,
         fingerprint: str,
         weight_bytes_read: int,
+        kernels: NativeKernels | None,
     ) -> None:
         self.config = config
         self.topology = shard.topology
@@ -70,6 +74,7 @@ class Engine:
         self.num_decode_tokens = 0
         self.num_steps = 0
         self.weight_bytes_read = weight_bytes_read
+        self.kernels = kernels
         self._executor = executor
         self._group = ShardGroup(executor, shard.communicator)
         self._balanced_load: dict[int, list[int]] = {}
@@ -84,6 +89,7 @@ class Engine:
         num_blocks: int,
         max_model_len: int | None = None,
         device: str = "cpu",
+        kernels: str = AUTO_KERNELS,
         progress: Progress | None = None,
         topology: ShardTopology = ONE_RANK,
         communicator: Communicator = SOLO,
@@ -100,6 +106,7 @@ class Engine:
                 `engine.sizing.blocks_in` says how many fit in memory.
             max_model_len: the longest sequence to serve; None for the model's own context.
             device: a torch device.
+            kernels: one of `KERNELS`.
             progress: called after every tensor with (bytes read, bytes to read) by this rank.
             topology: how the ranks divide the model.
             communicator: reaches them.
@@ -119,14 +126,21 @@ class Engine:
         checkpoint.check(Ernie45Model(config, TensorOptions(torch_dtype, "meta")).slots())
 
         shard = Shard(topology, communicator)
-        model = Ernie45Model(config, TensorOptions(torch_dtype, device, shard))
+        native = choose_kernels(kernels, config, layout, device, topology)
+        model = Ernie45Model(config, TensorOptions(torch_dtype, device, native, shard))
         bytes_read = checkpoint.load(model.slots(), progress)
         pool = BlockPool(layout, num_blocks, device, topology.num_partitions)
         name = fingerprint(model_dir, layout.dtype)
-        agree(communicator, (name, layout, num_blocks, length, topology))
-        executor = Executor(model, pool, checkpoint, shard)
+        agree(communicator, (name, layout, num_blocks, length, topology, native is None))
         return cls(
-            config, executor, pool, shard, max_model_len=length, fingerprint=name, weight_bytes_read=bytes_read
+            config,
+            Executor(model, pool, checkpoint, shard, native),
+            pool,
+            shard,
+            max_model_len=length,
+            fingerprint=name,
+            weight_bytes_read=bytes_read,
+            kernels=native,
         )
 
     def step(self, plan: StepPlan) -> StepResult:

@@ -11,6 +11,7 @@ from torch import Tensor
 from core.errors import CheckpointError
 from engine.batch import build_batch, draws_of
 from engine.checkpoint import Checkpoint
+from engine.kernels.native import NativeKernels
 from engine.kv.pool import BlockPool
 from engine.layers.expert_move import ExpertMove
 from engine.layers.paged_kv import PagedKv
@@ -43,15 +44,24 @@ class Executor:
         pool: this rank's blocks.
         checkpoint: where the model came from; read again when experts move.
         shard: this rank's place in the group.
+        kernels: the native kernels, or None where torch alone computes.
     """
 
-    def __init__(self, model: Ernie45Model, pool: BlockPool, checkpoint: Checkpoint, shard: Shard) -> None:
+    def __init__(
+        self,
+        model: Ernie45Model,
+        pool: BlockPool,
+        checkpoint: Checkpoint,
+        shard: Shard,
+        kernels: NativeKernels | None,
+    ) -> None:
         self._model = model
         self._blocks = pool.blocks
         self._paged_kv = PagedKv(pool.tensor)
         self._checkpoint = checkpoint
         self._communicator = shard.communicator
         self._shard = shard
+        self._kernels = kernels
 
     def logits(self, plan: StepPlan) -> Tensor:
         """`[num_draws, vocab_size]` float32, rows in the plan's order. Counts nothing."""
@@ -118,7 +128,7 @@ class Executor:
 
     @torch.inference_mode()
     def _compute(self, plan: StepPlan) -> Tensor:
-        return self._model(build_batch(plan, self._paged_kv), self._paged_kv)
+        return self._model(build_batch(plan, self._paged_kv, self._kernels), self._paged_kv)
 
 
 def _draw(plan: StepPlan, logits: Tensor) -> dict[str, int]:

@@ -5,6 +5,7 @@ Reference: transformers' `modeling_ernie4_5_moe.py` and `modeling_ernie4_5.py`, 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from engine.layers.moe import MoeMlp
 from engine.layers.norm import RmsNorm
 from engine.layers.paged_kv import PagedKv
 from engine.layers.rope import RotaryEmbedding
-from engine.layers.vocabulary import Vocabulary
+from engine.layers.vocabulary import make_vocabulary
 from engine.weights import TensorOptions, TensorSlot
 
 
@@ -46,19 +47,37 @@ class DecoderLayer:
             )
 
     def __call__(
-        self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv, rows: Tensor | None = None
-    ) -> Tensor:
-        """Computes a layer and stores the step's KV of it; for the arguments see `Attention.__call__`.
+        self,
+        x: Tensor,
+        delta: Tensor | None,
+        rotations: Tensor,
+        batch: StepBatch,
+        paged_kv: PagedKv,
+        *,
+        rows: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Computes a layer and stores the step's KV of it.
 
-        A rank without tokens has nothing to attend, but takes part in what the experts exchange.
+        The input is `x + delta`, and so is the output: the addition comes with the norm that follows it. A rank
+        without tokens has nothing to attend, but takes part in what the experts exchange.
+
+        Args:
+            x: `[num_tokens, hidden_size]`; overwritten.
+            delta: of the same shape, or None for zero.
+            rotations: of `RotaryEmbedding`.
+            batch: where the tokens belong.
+            paged_kv: the pool.
+            rows: the tokens whose output is wanted, or None for all.
         """
+        attended = x
         if len(x):
-            attended = self._attention(self._attention_norm(x), rotations, batch, paged_kv, rows)
+            attended = self._attention(self._attention_norm(x, delta), rotations, batch, paged_kv, rows)
             self._shard.add_up_(attended)
-            x = attended.add_(x if rows is None else x.index_select(0, rows))
-        out = self.mlp(self._mlp_norm(x))
+        if rows is not None:
+            x = x.index_select(0, rows)
+        out = self.mlp(self._mlp_norm(x, attended))
         self._shard.add_up_(out)
-        return out.add_(x)
+        return x, out
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """All tensors of `{prefix}`."""
@@ -80,22 +99,32 @@ class Ernie45Model:
     """
 
     def __init__(self, config: ModelConfig, options: TensorOptions) -> None:
-        self._vocabulary = Vocabulary(config, options)
+        # Only a tied embedding is multiplied with, which is what tiles are for.
+        is_tied = config.tie_word_embeddings
+        plain = replace(options, kernels=options.kernels if is_tied else None)
+        self._embedding = make_vocabulary(config.vocab_size, config.hidden_size, plain)
         self._layers = [DecoderLayer(layer, config, options) for layer in range(config.num_layers)]
-        self._norm = RmsNorm(config.hidden_size, config.rms_norm_eps, options)
-        self._rope = RotaryEmbedding(config.head_dim, config.rope_theta, options.device)
         mlps = {layer: decoder_layer.mlp for layer, decoder_layer in enumerate(self._layers)}
         self.moe_layers = {layer: mlp for layer, mlp in mlps.items() if isinstance(mlp, MoeMlp)}
+        self._norm = RmsNorm(config.hidden_size, config.rms_norm_eps, options)
+        self._rope = RotaryEmbedding(config.head_dim, config.rope_theta, options.device)
+        # transformers gives the output projection a bias in the mixture-of-experts class only.
+        use_bias = config.use_bias and config.moe is not None
+        self._vocabulary_part = options.shard.share(config.vocab_size)
+        self._head_bias = options.empty(self._vocabulary_part.size) if use_bias else None
+        self._head = self._embedding
+        if not is_tied:
+            self._head = make_vocabulary(config.vocab_size, config.hidden_size, options)
 
     def __call__(self, batch: StepBatch, paged_kv: PagedKv) -> Tensor:
         """Computes a step and stores its KV; returns logits `[num_draws, vocab_size]`, float32."""
-        x = self._vocabulary.embed(batch.token_ids)  # [num_tokens, hidden_size]
+        x, delta = self._embedding.embed(batch.token_ids), None  # [num_tokens, hidden_size]
         rotations = self._rope.rotations(batch.positions)
         for layer in self._layers[:-1]:
-            x = layer(x, rotations, batch, paged_kv)
+            x, delta = layer(x, delta, rotations, batch, paged_kv)
         # All that the other tokens leave behind is their KV, so the last layer ends for them after attention.
-        x = self._layers[-1](x, rotations, batch, paged_kv, batch.logit_rows)  # [num_draws, hidden_size]
-        return self._vocabulary.logits(self._norm(x))
+        x, delta = self._layers[-1](x, delta, rotations, batch, paged_kv, rows=batch.logit_rows)
+        return self._head.logits(self._norm(x, delta), self._head_bias)  # from [num_draws, hidden_size]
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
@@ -112,7 +141,11 @@ class Ernie45Model:
 
     def slots(self) -> Iterator[TensorSlot]:
         """Every checkpoint tensor of the model."""
-        yield from self._vocabulary.slots()
+        yield self._embedding.slot("model.embed_tokens.weight")
         for layer, decoder_layer in enumerate(self._layers):
             yield from decoder_layer.slots(f"model.layers.{layer}")
         yield from self._norm.slots("model.norm")
+        if self._head is not self._embedding:
+            yield self._head.slot("lm_head.weight")
+        if self._head_bias is not None:
+            yield TensorSlot(("lm_head.bias",), self._head_bias, rows=self._vocabulary_part)

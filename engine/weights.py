@@ -1,10 +1,12 @@
 """The seam between layers and checkpoint files: which checkpoint tensor fills which piece of a model's memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from engine.kernels.native import NativeKernels
 from engine.parallel.axis_part import AxisPart
 from engine.parallel.shard import WHOLE_MODEL, Shard
 
@@ -17,12 +19,15 @@ class TensorSlot:
         names: names the tensor may have in a checkpoint; the first is the one to report as missing.
         destination: a view into the model's memory with the part's shape, in the type it is served in. On the
             `meta` device it is a shape without memory, which is how a checkpoint is checked before loading.
+        take: where the model keeps the tensor in another order: takes its values, a tensor like `destination`, which
+            then is on `meta`.
         rows: the part of the tensor's first axis that is wanted, or None for all of it.
         columns: the part of the second axis, likewise.
     """
 
     names: tuple[str, ...]
     destination: Tensor
+    take: Callable[[Tensor], None] | None = None
     rows: AxisPart | None = None
     columns: AxisPart | None = None
 
@@ -43,11 +48,13 @@ class TensorOptions:
     Attributes:
         dtype: type of weights and activations.
         device: where they live; `meta` for shapes without memory.
+        kernels: the native kernels, where the type and the device are theirs.
         shard: which part of the model they are.
     """
 
     dtype: torch.dtype
     device: str
+    kernels: NativeKernels | None = None
     shard: Shard = WHOLE_MODEL
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

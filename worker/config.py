@@ -21,6 +21,7 @@ class WorkerConfig:
         model_dir: checkpoint folder.
         dtype: `auto` (the checkpoint's), `float32`, `bfloat16` or `float16`.
         device: torch device of weights and KV blocks.
+        kernels: `auto`, `native` or `torch`, see `engine.kernels.choice`.
         host: address its gRPC server binds to and is reached at.
         routers: `host:port` of the routers it registers with.
         block_size: tokens per KV block.
@@ -38,6 +39,7 @@ class WorkerConfig:
     model_dir: Path
     dtype: str = "auto"
     device: str = "cpu"
+    kernels: str = "auto"
     host: str = "127.0.0.1"
     routers: tuple[str, ...] = ()
     block_size: int = 16

@@ -28,6 +28,7 @@ def load_engine(config: WorkerConfig, communicator: Communicator = SOLO) -> Engi
         num_blocks=blocks_of_worker(layout, config.topology, int(config.kv_cache_gb * GIB)),
         max_model_len=config.max_model_len,
         device=config.device,
+        kernels=config.kernels,
         topology=config.topology,
         communicator=communicator,
     )

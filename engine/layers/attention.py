@@ -24,6 +24,7 @@ class Attention:
     """
 
     def __init__(self, layer: int, config: ModelConfig, options: TensorOptions) -> None:
+        self._kernels = options.kernels
         self._layer = layer
         self._head_dim = config.head_dim
         hidden = AxisPart.whole(config.hidden_size)
@@ -51,15 +52,21 @@ class Attention:
             `[len(rows), hidden_size]`.
         """
         heads = self._qkv(x).view(len(x), -1, self._head_dim)  # [num_tokens, num_heads + 2 * kv_heads, head_dim]
-        rotate_(heads[:, : self._num_heads + self._kv_heads], rotations)
         kv = heads[:, self._num_heads :].view(len(x), 2, self._kv_heads, -1)
-        paged_kv.write(self._layer, batch.block_ids, batch.offsets, kv)
+        if self._kernels is not None:
+            self._kernels.rotate_and_store(
+                heads, rotations, self._layer, paged_kv, block_ids=batch.block_ids, offsets=batch.offsets
+            )
+        else:
+            rotate_(heads[:, : self._num_heads + self._kv_heads], rotations)
+            paged_kv.write(self._layer, batch.block_ids, batch.offsets, kv)
         queries = heads[:, : self._num_heads].view(len(x), self._kv_heads, -1, self._head_dim)
         attended = [
             span.attend(self._layer, queries[span.first : span.last], kv[span.first : span.last], paged_kv)
             for span in batch.spans
         ]
-        heads_out = torch.cat(attended).view(len(x), -1)  # [num_tokens, num_heads * head_dim]
+        joined = attended[0] if len(attended) == 1 else torch.cat(attended)
+        heads_out = joined.reshape(len(x), -1)  # [num_tokens, num_heads * head_dim]
         return self._out(heads_out if rows is None else heads_out.index_select(0, rows))
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:

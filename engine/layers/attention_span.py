@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
+from engine.kernels.native import NativeKernels
 from engine.layers.paged_kv import PagedKv
 
 
@@ -105,6 +106,59 @@ class SingleTokenSpan:
         gathered = paged_kv.gather(layer, self._row_ids, self.last - self.first)[:, :, :, : self._longest]
         keys, values = gathered.transpose(1, 2)  # each [num_sequences, kv_heads, longest, head_dim]
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=self._mask)
+
+
+class NativeChunkSpan:
+    """As `ChunkSpan`, with blocks read where they are. Arguments alike."""
+
+    def __init__(
+        self, first: int, num_tokens: int, start: int, block_ids: npt.NDArray[np.int64], kernels: NativeKernels
+    ) -> None:
+        self.first, self.last = first, first + num_tokens
+        self._start = start
+        self._table = torch.from_numpy(block_ids)
+        self._kernels = kernels
+
+    def attend(self, layer: int, queries: Tensor, kv: Tensor, paged_kv: PagedKv) -> Tensor:  # noqa: ARG002 - `kv` is in the blocks
+        """See `AttentionSpan`."""
+        return self._kernels.attend_chunk(queries, layer, paged_kv, start=self._start, table=self._table)
+
+
+class NativeTokensSpan:
+    """One token of each of several sequences of any lengths, with blocks read where they are.
+
+    Args:
+        first: the span's first token in the batch.
+        lengths: tokens of each sequence up to and including this one.
+        tables: the sequences' block tables, one after another.
+        table_begins: where each begins in `tables`.
+        kernels: compute it.
+    """
+
+    def __init__(
+        self,
+        first: int,
+        lengths: npt.NDArray[np.int64],
+        tables: npt.NDArray[np.int64],
+        table_begins: npt.NDArray[np.int64],
+        kernels: NativeKernels,
+    ) -> None:
+        self.first, self.last = first, first + len(lengths)
+        self._lengths = torch.from_numpy(lengths)
+        self._tables = torch.from_numpy(tables)
+        self._table_begins = torch.from_numpy(table_begins)
+        self._kernels = kernels
+
+    def attend(self, layer: int, queries: Tensor, kv: Tensor, paged_kv: PagedKv) -> Tensor:  # noqa: ARG002 - `kv` is in the blocks
+        """See `AttentionSpan`."""
+        return self._kernels.attend_tokens(
+            queries,
+            layer,
+            paged_kv,
+            tables=self._tables,
+            table_begins=self._table_begins,
+            lengths=self._lengths,
+        )
 
 
 def _hide(hidden: Tensor, dtype: torch.dtype) -> Tensor:

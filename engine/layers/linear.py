@@ -1,11 +1,15 @@
 """Linear projections; those of one input are packed into one matrix, so that one GEMM computes them all."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
+from engine.kernels.native import TILE_ROWS, NativeKernels, PackedWeight
 from engine.parallel.axis_part import AxisPart
 from engine.weights import TensorOptions, TensorSlot
 
@@ -29,6 +33,58 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return out if bias is None else out.add_(bias)
 
 
+class Weight(Protocol):
+    """A matrix `[out_features, in_features]` in whatever form its products are fastest."""
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """`x @ weight.T + bias`: `[num_tokens, in_features]` -> `[num_tokens, out_features]`."""
+        ...
+
+    def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
+        """The place of a checkpoint tensor that makes up the given rows."""
+        ...
+
+
+class DenseWeight:
+    """A weight as it stands in the checkpoint, multiplied by torch."""
+
+    def __init__(self, out_features: int, in_features: int, options: TensorOptions) -> None:
+        self._rows = options.empty(out_features, in_features)
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Weight`."""
+        return linear(x, self._rows, bias)
+
+    def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
+        """See `Weight`."""
+        return TensorSlot((name,), self._rows[first_row : first_row + num_rows])
+
+
+class TiledWeight:
+    """A weight in tile order, multiplied by the native kernels; pieces of it are multiples of 16 rows."""
+
+    def __init__(self, out_features: int, in_features: int, kernels: NativeKernels) -> None:
+        self._kernels = kernels
+        self._tiles = PackedWeight.empty(out_features, in_features)
+
+    def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `Weight`."""
+        return self._kernels.linear(x, self._tiles, bias)
+
+    def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
+        """See `Weight`."""
+        shape = torch.empty(num_rows, self._tiles.in_features, dtype=torch.bfloat16, device="meta")
+        pack = partial(self._kernels.pack, into=self._tiles, first_block=first_row // TILE_ROWS)
+        return TensorSlot((name,), shape, pack)
+
+
+def make_weight(out_features: int, in_features: int, options: TensorOptions) -> Weight:
+    """Uninitialised; tiled where there are native kernels."""
+    if options.kernels is not None:
+        return TiledWeight(out_features, in_features, options.kernels)
+    return DenseWeight(out_features, in_features, options)
+
+
 class PackedLinear:
     """`linear` for one or several projections whose outputs lie side by side.
 
@@ -40,10 +96,6 @@ class PackedLinear:
         out_features: those of the outputs by the projection's name in the checkpoint, in output order.
         use_bias: whether every projection has a bias.
         options: type and device.
-
-    Attributes:
-        weight: `[sum of sizes of out_features, size of in_features]`.
-        bias: `[sum of sizes of out_features]` or None.
     """
 
     def __init__(
@@ -52,18 +104,19 @@ class PackedLinear:
         self._in_features = in_features
         self._out_features = out_features
         num_out = sum(part.size for part in out_features.values())
-        self.weight = options.empty(num_out, in_features.size)
-        self.bias = options.empty(num_out) if use_bias and in_features.first == 0 else None
+        self._weight = make_weight(num_out, in_features.size, options)
+        self._bias = options.empty(num_out) if use_bias and in_features.first == 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, size of in_features]` -> `[num_tokens, sum of sizes of out_features]`."""
-        return linear(x, self.weight, self.bias)
+        return self._weight.multiply(x, self._bias)
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """`{prefix}.{name}.weight` and `.bias` of each projection."""
-        sizes = [part.size for part in self._out_features.values()]
-        for (name, part), rows in zip(self._out_features.items(), torch.split(self.weight, sizes), strict=True):
-            yield TensorSlot((f"{prefix}.{name}.weight",), rows, part, self._in_features)
-        if self.bias is not None:
-            for (name, part), rows in zip(self._out_features.items(), torch.split(self.bias, sizes), strict=True):
-                yield TensorSlot((f"{prefix}.{name}.bias",), rows, part)
+        first = 0
+        for name, part in self._out_features.items():
+            slot = self._weight.slot(f"{prefix}.{name}.weight", first, part.size)
+            yield replace(slot, rows=part, columns=self._in_features)
+            if self._bias is not None:
+                yield TensorSlot((f"{prefix}.{name}.bias",), self._bias[first : first + part.size], rows=part)
+            first += part.size

@@ -1,6 +1,7 @@
 """The mixture-of-experts MLP: routed experts, of which a token visits a few, and shared ones that all visit.
 
-The routed experts are computed in one of two ways over the same memory:
+The native kernels compute the routed experts of all tokens in one call. Without them it is one of two ways over the
+same memory:
 
     wide      one GEMM and one batched GEMM over all experts at once; the routing weights, zero for experts a token
               does not go to, multiply the activations in between. Reads every weight once, computes
@@ -10,17 +11,20 @@ The routed experts are computed in one of two ways over the same memory:
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.config import ModelConfig, MoeConfig
+from engine.kernels.native import NativeKernels, PackedWeight
 from engine.layers.linear import linear
-from engine.layers.mlp import GatedMlp, gated_silu
+from engine.layers.mlp import GatedMlp, gated_silu, interleaved_slots
 from engine.layers.router import ExpertRouter
-from engine.parallel.axis_part import AxisPart
 from engine.parallel.expert_exchange import expert_exchange
+from engine.parallel.placement import ELSEWHERE
 from engine.weights import TensorOptions, TensorSlot
 
 # Up to about here a GEMM is bound by reading its weights, so computing too much of it costs little. Measured on one
@@ -52,9 +56,13 @@ class MoeMlp:
         assert moe is not None, "a dense model has no experts"
         self._router = ExpertRouter(config.hidden_size, moe, options)
         self._exchange = expert_exchange(options.shard)
-        self.experts = RoutedExperts(config.hidden_size, moe, options)
+        self.experts: RoutedExperts | NativeExperts
+        if options.kernels is None:
+            self.experts = RoutedExperts(config.hidden_size, moe, options)
+        else:
+            self.experts = NativeExperts(config.hidden_size, moe, options, options.kernels)
         self.num_tokens = options.empty(moe.num_experts, dtype=torch.int64).zero_()
-        self.counts_tokens = options.shard.counts_experts
+        self._counts = options.shard.counts_experts
         self._shared: GatedMlp | None = None
         if moe.num_shared_experts:
             width = moe.intermediate_size * moe.num_shared_experts
@@ -63,7 +71,7 @@ class MoeMlp:
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, hidden_size]` -> the same shape."""
         chosen, weights = self._router(x)
-        if self.counts_tokens:
+        if self._counts:
             ids = chosen.view(-1)
             self.num_tokens.scatter_add_(0, ids, torch.ones_like(ids))  # bincount would wait for a GPU
         out = self._exchange(self.experts, x, chosen, weights)
@@ -87,7 +95,6 @@ class RoutedExperts:
 
     Attributes:
         placement: which expert is in which slot.
-        width: the part of each expert's width that this rank holds.
         gate_up: `[num_slots, 2 * intermediate_size, hidden_size]`, of the part of the width that this rank holds.
         down: `[num_slots, hidden_size, intermediate_size]`, likewise.
     """
@@ -96,17 +103,22 @@ class RoutedExperts:
         self._num_experts = moe.num_experts
         self._top_k = moe.top_k
         self.placement = options.shard.initial_placement(moe, options.device)
-        self.width = options.shard.expert_width(moe)
+        self._width = options.shard.expert_width(moe)
         self._num_slots = len(self.placement.local)
-        self.gate_up = options.empty(self._num_slots, 2 * self.width.size, hidden_size)
-        self.down = options.empty(self._num_slots, hidden_size, self.width.size)
+        self.gate_up = options.empty(self._num_slots, 2 * self._width.size, hidden_size)
+        self.down = options.empty(self._num_slots, hidden_size, self._width.size)
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """What an expert consists of, the first axis being slots: views of the memory that is computed with."""
+        return self.gate_up, self.down
 
     def __call__(self, x: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum of those of each token's experts that are here.
 
         Args:
             x: `[num_tokens, hidden_size]`.
-            slots: `[num_tokens, top_k]`; `placement.elsewhere` for an expert of another rank.
+            slots: `[num_tokens, top_k]`; `ELSEWHERE` for an expert of another rank.
             weights: `[num_tokens, top_k]`.
 
         Returns:
@@ -122,7 +134,8 @@ class RoutedExperts:
     def wide(self, x: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
         """As `__call__`, over all slots at once."""
         num_tokens, hidden_size = x.shape
-        spread = x.new_zeros(num_tokens, self._num_slots + 1).scatter_(1, slots, weights)[:, : self._num_slots]
+        # Column 0 takes what is `ELSEWHERE`.
+        spread = x.new_zeros(num_tokens, self._num_slots + 1).scatter_(1, slots - ELSEWHERE, weights)[:, 1:]
         gate_up = linear(x, self.gate_up.view(-1, hidden_size)).view(num_tokens, self._num_slots, -1)
         hidden = gated_silu(gate_up).mul_(spread[..., None])  # [num_tokens, num_slots, intermediate_size]
         # Weights on the left: oneDNN repacks what stands on the right, see `engine.layers.linear`.
@@ -136,9 +149,9 @@ class RoutedExperts:
         tokens = order // self._top_k
         weights = weights.view(-1, 1).index_select(0, order)  # [num_tokens * top_k, 1]
         out = torch.zeros_like(x)
-        #   order   [ pairs of slot 0 )[ pairs of slot 1 )...[ pairs elsewhere )       ends[s - 1] <= pair < ends[s]
-        begin = 0
-        for slot, end in enumerate(np.bincount(ids, minlength=self._num_slots)[: self._num_slots].cumsum().tolist()):
+        #   order   [ pairs elsewhere )[ pairs of slot 0 )[ pairs of slot 1 )...       ends[s - 1] <= pair < ends[s]
+        begin, *ends = np.bincount(ids - ELSEWHERE, minlength=self._num_slots + 1).cumsum().tolist()
+        for slot, end in enumerate(ends):
             if begin < end:
                 rows = tokens[begin:end]
                 hidden = gated_silu(linear(x.index_select(0, rows), self.gate_up[slot]))
@@ -150,13 +163,60 @@ class RoutedExperts:
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """`{prefix}.N.gate_proj`, `.up_proj`, `.down_proj` of the expert N in each slot."""
-        for expert, gate_up, down in zip(self.placement.local, self.gate_up, self.down, strict=True):
-            yield from expert_slots(f"{prefix}.{expert}", gate_up, down, self.width)
+        for expert, weights in zip(self.placement.local, zip(*self.weights, strict=True), strict=True):
+            yield from self.expert_slots(f"{prefix}.{expert}", *weights)
+
+    def expert_slots(self, prefix: str, gate_up: Tensor, down: Tensor) -> Iterator[TensorSlot]:
+        """`{prefix}.gate_proj`, `.up_proj`, `.down_proj` into weights such as those of one slot."""
+        gate, up = gate_up.chunk(2)
+        yield TensorSlot((f"{prefix}.gate_proj.weight",), gate, rows=self._width)
+        yield TensorSlot((f"{prefix}.up_proj.weight",), up, rows=self._width)
+        yield TensorSlot((f"{prefix}.down_proj.weight",), down, columns=self._width)
 
 
-def expert_slots(prefix: str, gate_up: Tensor, down: Tensor, width: AxisPart) -> Iterator[TensorSlot]:
-    """`{prefix}.gate_proj`, `.up_proj`, `.down_proj` of one expert, of which `width` is held."""
-    gate, up = gate_up.chunk(2)
-    yield TensorSlot((f"{prefix}.gate_proj.weight",), gate, width)
-    yield TensorSlot((f"{prefix}.up_proj.weight",), up, width)
-    yield TensorSlot((f"{prefix}.down_proj.weight",), down, None, width)
+class NativeExperts:
+    """As `RoutedExperts`, with all experts' tiles behind one another for one call of the native kernels.
+
+    Args:
+        hidden_size: width of input and output.
+        moe: numbers and width of experts.
+        options: which part of them.
+        kernels: compute them.
+
+    Attributes:
+        placement: as in `RoutedExperts`.
+    """
+
+    def __init__(self, hidden_size: int, moe: MoeConfig, options: TensorOptions, kernels: NativeKernels) -> None:
+        self._kernels = kernels
+        self.placement = options.shard.initial_placement(moe, options.device)
+        self._width = options.shard.expert_width(moe)
+        self._num_slots = len(self.placement.local)
+        self._gate_up = PackedWeight.empty(self._num_slots * 2 * self._width.size, hidden_size)
+        self._down = PackedWeight.empty(self._num_slots * hidden_size, self._width.size)
+
+    def __call__(self, x: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+        """As `RoutedExperts`; a token's experts are added in float32."""
+        return self._kernels.experts(
+            x, slots, weights, gate_up=self._gate_up, down=self._down, num_experts=self._num_slots
+        )
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """As of `RoutedExperts`; of each slot, whole blocks of tiles."""
+        gate_up, down = (weight.tiles.unflatten(0, (self._num_slots, -1)) for weight in (self._gate_up, self._down))
+        return gate_up, down
+
+    def slots(self, prefix: str) -> Iterator[TensorSlot]:
+        """As `RoutedExperts`."""
+        for expert, weights in zip(self.placement.local, zip(*self.weights, strict=True), strict=True):
+            yield from self.expert_slots(f"{prefix}.{expert}", *weights)
+
+    def expert_slots(self, prefix: str, gate_up: Tensor, down: Tensor) -> Iterator[TensorSlot]:
+        """As `RoutedExperts`."""
+        packed = replace(self._gate_up.part(0, self._num_slots), tiles=gate_up)
+        yield from interleaved_slots(self._kernels, packed, prefix, self._width)
+        packed = replace(self._down.part(0, self._num_slots), tiles=down)
+        shape = torch.empty(packed.out_features, packed.in_features, dtype=torch.bfloat16, device="meta")
+        pack = partial(self._kernels.pack, into=packed)
+        yield TensorSlot((f"{prefix}.down_proj.weight",), shape, pack, columns=self._width)

@@ -23,10 +23,18 @@ class RmsNorm:
     def __init__(self, hidden_size: int, eps: float, options: TensorOptions) -> None:
         self._hidden_size = hidden_size
         self._eps = eps
+        self._kernels = options.kernels
         self.weight = options.empty(hidden_size)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """`[num_tokens, hidden_size]` -> the same shape."""
+    def __call__(self, x: Tensor, delta: Tensor | None = None) -> Tensor:
+        """Adds `delta` to `x` in place and normalises; all `[num_tokens, hidden_size]`.
+
+        Residual connections come with the norm that follows them, which reads the same memory.
+        """
+        if self._kernels is not None:
+            return self._kernels.add_rms_norm(x, delta, self.weight, self._eps)
+        if delta is not None:
+            x.add_(delta)
         wide = x.float()
         norm: Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)  # [num_tokens, 1]
         scale = norm.square_().div_(self._hidden_size).add_(self._eps).rsqrt_()

@@ -23,6 +23,7 @@ class ExpertRouter:
     """
 
     def __init__(self, hidden_size: int, moe: MoeConfig, options: TensorOptions) -> None:
+        self._kernels = options.kernels
         self._top_k = moe.top_k
         self._norm_min = moe.norm_min
         self.weight = options.empty(moe.num_experts, hidden_size, dtype=torch.float32)
@@ -34,6 +35,10 @@ class ExpertRouter:
         Returns:
             Expert ids (int64) and weights (float32), both `[num_tokens, top_k]`; weights sum to one.
         """
+        if self._kernels is not None:
+            return self._kernels.route(
+                x, self.weight, self.correction_bias, top_k=self._top_k, norm_min=self._norm_min
+            )
         probabilities = torch.softmax(F.linear(x.float(), self.weight), dim=-1)
         experts = torch.topk(probabilities + self.correction_bias, self._top_k, dim=-1).indices
         weights = probabilities.gather(-1, experts)

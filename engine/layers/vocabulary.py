@@ -1,53 +1,113 @@
-"""The two ends of the model that are as wide as the vocabulary: token ids to activations, activations to logits."""
+"""The two ends of a model: token ids to embeddings, and hidden states to logits; one matrix where they are tied."""
 
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
-from engine.config import ModelConfig
+from engine.kernels.native import NativeKernels, PackedWeight
 from engine.layers.linear import linear
+from engine.parallel.axis_part import AxisPart
+from engine.parallel.shard import Shard
 from engine.weights import TensorOptions, TensorSlot
 
 
-class Vocabulary:
-    """Embedding and output projection, both cut by tokens where tensor parallelism cuts.
-
-    Args:
-        config: the model.
-        options: type and device.
-    """
-
-    def __init__(self, config: ModelConfig, options: TensorOptions) -> None:
-        self._shard = options.shard
-        self._part = options.shard.share(config.vocab_size)
-        self._embedding = options.empty(self._part.size, config.hidden_size)
-        # transformers gives the output projection a bias in the mixture-of-experts class only.
-        use_bias = config.use_bias and config.moe is not None
-        self._head_bias = options.empty(self._part.size) if use_bias else None
-        self._head = self._embedding
-        if not config.tie_word_embeddings:
-            self._head = options.empty(self._part.size, config.hidden_size)
+class VocabularyMatrix(Protocol):
+    """`[vocab_size, hidden_size]`, uninitialised until its slot is filled."""
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """`[num_tokens]` int64 -> `[num_tokens, hidden_size]`. A rank adds nothing for tokens of other ranks."""
-        if self._part.is_whole:
-            return F.embedding(token_ids, self._embedding)
+        """`[num_tokens]` int64 -> a new `[num_tokens, hidden_size]`."""
+        ...
+
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """`[num_tokens, hidden_size]` -> `[num_tokens, vocab_size]` float32."""
+        ...
+
+    def slot(self, name: str) -> TensorSlot:
+        """The place of the checkpoint tensor."""
+        ...
+
+
+class DenseVocabulary:
+    """The matrix as it stands in the checkpoint."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, options: TensorOptions) -> None:
+        self._rows = options.empty(vocab_size, hidden_size)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return F.embedding(token_ids, self._rows)
+
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return linear(x, self._rows, bias).float()
+
+    def slot(self, name: str) -> TensorSlot:
+        """See `VocabularyMatrix`."""
+        return TensorSlot((name,), self._rows)
+
+
+class TiledVocabulary:
+    """The matrix in tile order only: a lookup gathers a row from its tiles, which costs less than a second copy."""
+
+    def __init__(self, vocab_size: int, hidden_size: int, kernels: NativeKernels) -> None:
+        self._kernels = kernels
+        self._tiles = PackedWeight.empty(vocab_size, hidden_size)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return self._kernels.embed(token_ids, self._tiles)
+
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `VocabularyMatrix`."""
+        return self._kernels.linear(x, self._tiles, bias, dtype=torch.float32)
+
+    def slot(self, name: str) -> TensorSlot:
+        """See `VocabularyMatrix`."""
+        shape = torch.empty(self._tiles.out_features, self._tiles.in_features, dtype=torch.bfloat16, device="meta")
+        return TensorSlot((name,), shape, partial(self._kernels.pack, into=self._tiles))
+
+
+class SharedVocabulary:
+    """The rows of some tokens; the other ranks have the others'.
+
+    Args:
+        part: the rows.
+        matrix: of them.
+        shard: reaches the other ranks.
+    """
+
+    def __init__(self, part: AxisPart, matrix: VocabularyMatrix, shard: Shard) -> None:
+        self._part = part
+        self._matrix = matrix
+        self._shard = shard
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """See `VocabularyMatrix`. Of a token, one rank adds its row and the others add zero."""
         local = token_ids - self._part.first
         is_elsewhere = (local < 0) | (local >= self._part.size)
-        x = F.embedding(local.masked_fill_(is_elsewhere, 0), self._embedding).masked_fill_(is_elsewhere[:, None], 0)
+        x = self._matrix.embed(local.masked_fill_(is_elsewhere, 0)).masked_fill_(is_elsewhere[:, None], 0)
         self._shard.add_up_(x)
         return x
 
-    def logits(self, x: Tensor) -> Tensor:
-        """`[num_draws, hidden_size]` -> `[num_draws, vocab_size]` float32, on every rank."""
-        local = linear(x, self._head, self._head_bias)
-        return (local if self._part.is_whole else self._shard.communicator.all_gather(local, -1)).float()
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `VocabularyMatrix`; `bias` is of the part, the result of the whole."""
+        return self._shard.communicator.all_gather(self._matrix.logits(x, bias), -1)
 
-    def slots(self) -> Iterator[TensorSlot]:
-        """`model.embed_tokens`, and `lm_head` where the model has one of its own."""
-        yield TensorSlot(("model.embed_tokens.weight",), self._embedding, self._part)
-        if self._head is not self._embedding:
-            yield TensorSlot(("lm_head.weight",), self._head, self._part)
-        if self._head_bias is not None:
-            yield TensorSlot(("lm_head.bias",), self._head_bias, self._part)
+    def slot(self, name: str) -> TensorSlot:
+        """See `VocabularyMatrix`."""
+        return replace(self._matrix.slot(name), rows=self._part)
+
+
+def make_vocabulary(vocab_size: int, hidden_size: int, options: TensorOptions) -> VocabularyMatrix:
+    """Cut by tokens where tensor parallelism cuts; tiled where there are native kernels."""
+    part = options.shard.share(vocab_size)
+    matrix: VocabularyMatrix
+    if options.kernels is not None:
+        matrix = TiledVocabulary(part.size, hidden_size, options.kernels)
+    else:
+        matrix = DenseVocabulary(part.size, hidden_size, options)
+    return matrix if part.is_whole else SharedVocabulary(part, matrix, options.shard)

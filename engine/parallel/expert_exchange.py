@@ -30,7 +30,7 @@ class HeldExperts(Protocol):
 
         Args:
             x: `[num_tokens, hidden_size]`.
-            slots: `[num_tokens, top_k]` slots of this rank, or `placement.elsewhere`.
+            slots: `[num_tokens, top_k]` slots of this rank, or `ELSEWHERE`.
             weights: `[num_tokens, top_k]` float32.
 
         Returns:

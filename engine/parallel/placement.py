@@ -7,6 +7,9 @@ from torch import Tensor
 
 from engine.parallel.balancer import Slots, by_rank
 
+ELSEWHERE = -1
+"""The local slot id of an expert on another rank."""
+
 
 class ExpertPlacement:
     """The slots of one layer. Immutable; a rebalanced layer gets a new one.
@@ -21,14 +24,12 @@ class ExpertPlacement:
         slots: as given.
         local: the expert in each slot of this rank.
         slots_per_rank: slots of each rank.
-        elsewhere: the slot id of experts on other ranks, one past this rank's own.
     """
 
     def __init__(self, slots: Slots, rank: int, num_ranks: int, device: str) -> None:
         self.slots = slots
         self.local: Sequence[int] = by_rank(slots, num_ranks)[rank]
         self.slots_per_rank = len(slots) // num_ranks
-        self.elsewhere = self.slots_per_rank
         self._first = rank * self.slots_per_rank
         copies = [[slot for slot, held in enumerate(slots) if held == expert] for expert in range(max(slots) + 1)]
         self._num_copies = torch.tensor([len(held) for held in copies], device=device)  # [num_experts]
@@ -55,6 +56,6 @@ class ExpertPlacement:
         return self._table[experts, rows % self._num_copies[experts]]
 
     def to_local(self, slots: Tensor) -> Tensor:
-        """Slot ids of the group as this rank's own, counted from 0; `elsewhere` for those of other ranks."""
+        """Slot ids of the group as this rank's own, counted from 0; `ELSEWHERE` for those of other ranks."""
         local = slots - self._first
-        return local.masked_fill_((local < 0) | (local >= self.slots_per_rank), self.elsewhere)
+        return local.masked_fill_((local < 0) | (local >= self.slots_per_rank), ELSEWHERE)

@@ -27,7 +27,7 @@ def posing_shard(topology: ShardTopology, rank: int) -> Shard:
 
 def load_rank(model_dir: Path, topology: ShardTopology, rank: int) -> tuple[dict[str, Tensor], int]:
     """What a rank holds by the tensor's name, and the bytes it read."""
-    options = TensorOptions(torch.float32, "cpu", posing_shard(topology, rank))
+    options = TensorOptions(torch.float32, "cpu", shard=posing_shard(topology, rank))
     model = Ernie45Model(ModelConfig.from_dir(model_dir), options)
     bytes_read = Checkpoint(model_dir).load(model.slots())
     return {slot.names[0]: slot.destination for slot in model.slots()}, bytes_read

@@ -1,0 +1,84 @@
+"""A whole engine with native kernels: as close to float32 as torch's bfloat16, and rows that keep to themselves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from engine.engine import Engine
+from engine.plan import StepPlan
+from tests.engine.checkpoints import write_tiny_dense, write_tiny_moe
+from tests.engine.driver import Driver
+
+PROMPT = [7, 3, 99, 140, 12, 12, 5, 61] * 9
+MODELS: dict[str, dict[str, Any]] = {
+    "moe": {},
+    "moe-untied-with-biases": {"tie_word_embeddings": False, "use_bias": True},
+    "dense": {},
+    "dense-untied-with-biases": {"tie_word_embeddings": False, "use_bias": True},
+}
+
+
+@dataclass
+class Engines:
+    """The same bfloat16 checkpoint three times."""
+
+    native: Engine
+    torch: Engine
+    exact: Engine
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    write = write_tiny_moe if request.param.startswith("moe") else write_tiny_dense
+    folder = tmp_path_factory.mktemp("native")
+    model_dir = write(folder, dtype=torch.bfloat16, head_dim=32, **MODELS[request.param])
+    native = load(model_dir, "auto", "bfloat16")
+    if native.kernels is None:
+        pytest.skip("no native kernels here")
+    return Engines(native, load(model_dir, "torch", "bfloat16"), load(model_dir, "torch", "float32"))
+
+
+def load(model_dir: Path, kernels: str, dtype: str) -> Engine:
+    return Engine.load(model_dir, dtype=dtype, num_blocks=64, kernels=kernels)
+
+
+def logits(engine: Engine, chunks: tuple[int, ...]) -> Tensor:
+    """Of the last token of the prompt, computed in chunks of these sizes."""
+    with Driver(engine) as driver:
+        sequence = driver.add("a", PROMPT)
+        return [engine.logits(StepPlan((sequence.slice(size),))) for size in chunks][-1][0]
+
+
+def error(actual: Tensor, exact: Tensor) -> float:
+    return float((actual - exact).norm() / exact.norm())
+
+
+def test_is_as_exact_as_torch(engines: Engines) -> None:
+    for chunks in ((72,), (40, 32), (71, 1)):
+        exact = logits(engines.exact, chunks)
+        assert error(logits(engines.native, chunks), exact) < 1.5 * error(logits(engines.torch, chunks), exact) + 1e-3
+
+
+def test_a_prompt_gives_the_same_bits_however_it_is_cut(engines: Engines) -> None:
+    whole = logits(engines.native, (72,))
+    for chunks in ((40, 32), (17, 2, 53), (2, 68, 2)):
+        assert torch.equal(logits(engines.native, chunks), whole)
+
+
+def test_a_sequence_gives_the_same_bits_whatever_it_is_batched_with(engines: Engines) -> None:
+    def step(names: str) -> Tensor:
+        """Decodes sequence a beside others; returns its logits."""
+        with Driver(engines.native) as driver:
+            sequences = {name: driver.add(name, PROMPT[: 72 - 7 * i]) for i, name in enumerate("abcdefg")}
+            for sequence in sequences.values():
+                engines.native.logits(StepPlan((sequence.slice(sequence.num_prompt - 1),)))
+            plan = StepPlan(tuple(sequences[name].slice(1) for name in names))
+            return engines.native.logits(plan)[names.index("a")]
+
+    alone = step("a")
+    for names in ("ab", "ga", "bcadefg"):
+        assert torch.equal(step(names), alone)
