@@ -67,6 +67,7 @@ def _gloo(store: Store, rank: int, size: int, host: str) -> Backend:
 
 
 def _nccl(store: Store, rank: int, size: int) -> Backend:
+    """NCCL's own watchdog ends the process when a peer is lost or hangs: nobody waits for a kernel to return."""
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = TENSOR_TIMEOUT  # noqa: SLF001 - torch's own name for it
     return dist.ProcessGroupNCCL(store, rank, size, options)

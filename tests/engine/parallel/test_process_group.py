@@ -33,6 +33,13 @@ def everywhere(group: list[ProcessGroupCommunicator]) -> Iterator[Everywhere[obj
         yield lambda call: list(pool.map(call, group))
 
 
+def pair() -> list[ProcessGroupCommunicator]:
+    """A group of two that a test may break."""
+    store = open_store()
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda rank: connect(rank, 2, f"{HOST}:{store.port}", "cpu", host=HOST), range(2)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int64])
 def test_all_reduce_adds_up_in_place(everywhere: Everywhere[list[float]], dtype: torch.dtype) -> None:
     def add_up(communicator: Communicator) -> list[float]:
@@ -109,10 +116,15 @@ def test_incomplete_group_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(1, 2, f"{HOST}:{store.port}", "cpu", host=HOST)
 
 
+def test_peer_that_hangs_raises_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_group, "TENSOR_TIMEOUT", timedelta(seconds=0.2))
+    waiting, _hanging = pair()
+    with pytest.raises(ShardGroupError, match="rank 0 of 2 lost its group"):
+        waiting.all_reduce_(torch.ones(1))
+
+
 def test_lost_peer_raises_in_every_collective() -> None:
-    store = open_store()
-    with ThreadPoolExecutor(2) as pool:
-        survivor, lost = pool.map(lambda rank: connect(rank, 2, f"{HOST}:{store.port}", "cpu", host=HOST), range(2))
+    survivor, lost = pair()
     lost.close()
     for call in (
         lambda: survivor.all_reduce_(torch.ones(1)),
