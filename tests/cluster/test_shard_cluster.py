@@ -8,8 +8,9 @@ from typing import Any
 import openai
 import pytest
 
+from deploy.processes import wait_ended
 from router.text.tokenizer import TextCodec
-from tests.cluster.served import ServedCluster, baton
+from tests.cluster.served import WAIT_S, ServedCluster, baton
 from tests.oracles import greedy_tokens
 
 pytestmark = pytest.mark.cluster
@@ -23,14 +24,16 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def test_greedy_answer_is_token_for_token_that_of_transformers(
-    shard_cluster: ServedCluster, even_text_model_dir: Path
-) -> None:
-    codec = TextCodec.load(even_text_model_dir)
-    expected = codec.decode(greedy_tokens(even_text_model_dir, codec.encode_chat(MESSAGES), 24))
+def greedy_answer(model_dir: Path, max_tokens: int) -> str:
+    """What transformers answers."""
+    codec = TextCodec.load(model_dir)
+    return codec.decode(greedy_tokens(model_dir, codec.encode_chat(MESSAGES), max_tokens))
+
+
+def test_greedy_answer_is_that_of_transformers(shard_cluster: ServedCluster, even_text_model_dir: Path) -> None:
     with shard_cluster.sdk() as client:
         answer = client.chat.completions.create(**REQUEST, max_tokens=24)
-    assert answer.choices[0].message.content == expected
+    assert answer.choices[0].message.content == greedy_answer(even_text_model_dir, 24)
     shard_cluster.wait_until_all_free()
 
 
@@ -60,22 +63,32 @@ def test_experts_are_counted_and_a_rebalancing_that_cannot_be_is_explained(shard
     assert unknown.stderr == "error: no worker 'decode-7' is attached; there are: decode-0, prefill-0\n"
 
 
-async def test_killed_follower_takes_its_worker_with_it_and_costs_no_token(shard_cluster: ServedCluster) -> None:
+async def test_killed_follower_takes_its_worker_with_it_and_costs_no_token(
+    shard_cluster: ServedCluster, even_text_model_dir: Path
+) -> None:
     """Ray starts both ranks again, they find each other, and the answer goes on there."""
-    before = shard_cluster.worker_process("decode-0")
-    victim = shard_cluster.follower_process("decode-0")
+    leader, victim = shard_cluster.rank_processes("decode-0")
     async with openai.AsyncOpenAI(base_url=f"{shard_cluster.url}/v1", api_key="none", max_retries=0) as client:
-        undisturbed = await client.chat.completions.create(**REQUEST, max_tokens=120)
         pieces: list[str] = []
-        async for chunk in await client.chat.completions.create(**REQUEST, max_tokens=120, stream=True):
+        async for chunk in await client.chat.completions.create(**REQUEST, max_tokens=30, stream=True):
             if len(pieces) == 5:
                 victim.kill()
             pieces.append(chunk.choices[0].delta.content or "")
-    assert "".join(pieces) == undisturbed.choices[0].message.content
+    assert "".join(pieces) == greedy_answer(even_text_model_dir, 30)
     await asyncio.to_thread(shard_cluster.wait_until, lambda loads: len(loads) == 2)
-    assert shard_cluster.worker_process("decode-0") != before
-    assert shard_cluster.follower_process("decode-0") != victim
+    assert not {leader, victim} & set(shard_cluster.rank_processes("decode-0"))
     shard_cluster.wait_until_all_free()
+
+
+def test_killed_leader_takes_its_follower_with_it(shard_cluster: ServedCluster) -> None:
+    leader, follower = shard_cluster.rank_processes("prefill-0")
+    leader.kill()
+    assert wait_ended([follower], WAIT_S) == []
+    shard_cluster.wait_until(lambda loads: len(loads) == 2)
+    with shard_cluster.sdk() as client:
+        answer = client.chat.completions.create(**REQUEST, max_tokens=4)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
 
 
 def test_down_leaves_no_rank_behind(shard_cluster: ServedCluster) -> None:
