@@ -17,6 +17,7 @@ from engine.layers.expert_move import ExpertMove
 from engine.layers.paged_kv import PagedKv
 from engine.model import Ernie45Model
 from engine.parallel.balancer import Slots
+from engine.parallel.communicator import LOAD_TIMEOUT_S
 from engine.parallel.shard import Shard
 from engine.plan import StepPlan
 from engine.plan_partition import merge_rows, plan_of_partition
@@ -108,7 +109,7 @@ class Executor:
             bytes_read = self._checkpoint.load(move.slots(self._model.experts_prefix(layer)))
         except (CheckpointError, OSError) as error:
             failure = str(error)
-        replies = self._communicator.gather_object((bytes_read, failure)) or []
+        replies = self._communicator.gather_object((bytes_read, failure), LOAD_TIMEOUT_S) or []
         failures = [failure for _, failure in replies if failure is not None]
         agreed: str | None = self._communicator.broadcast_object(failures[0] if failures else None)
         if agreed is None:

@@ -5,7 +5,7 @@ from typing import TypeVar
 from core.errors import ConfigError, ShardGroupError
 from engine.commands import Command, Stop
 from engine.executor import Executor
-from engine.parallel.communicator import Communicator
+from engine.parallel.communicator import LOAD_TIMEOUT_S, Communicator
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ def agree(communicator: Communicator, loaded: tuple[object, ...]) -> None:
     Raises:
         ConfigError: on every rank, if one has not; names it.
     """
-    everybody = communicator.gather_object(loaded) or []
+    everybody = communicator.gather_object(loaded, LOAD_TIMEOUT_S) or []
     strangers = [rank for rank, other in enumerate(everybody) if other != loaded]
     stranger = communicator.broadcast_object(strangers[0] if strangers else None)
     if stranger is not None:

@@ -8,6 +8,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+STEP_TIMEOUT_S = 300.0
+"""Longer than a rank may be behind another within one step."""
+LOAD_TIMEOUT_S = 3600.0
+"""Longer than a rank may be behind another in reading its part of a checkpoint."""
+
 
 class Communicator(Protocol):
     """The collectives of one group. Not thread-safe: the thread that owns the engine is the only caller.
@@ -50,8 +55,8 @@ class Communicator(Protocol):
         """Rank 0's value, on every rank; the others' arguments are not looked at. May wait for days for rank 0."""
         ...
 
-    def gather_object(self, value: Any) -> list[Any] | None:  # noqa: ANN401 - anything that can be pickled
-        """The values of all ranks in order on rank 0, None on the others."""
+    def gather_object(self, value: Any, timeout_s: float = STEP_TIMEOUT_S) -> list[Any] | None:  # noqa: ANN401 - anything that can be pickled
+        """The values of all ranks in order on rank 0, which waits for them so long; None on the others."""
         ...
 
     def close(self) -> None:
@@ -82,7 +87,7 @@ class SoloCommunicator:
         """See `Communicator`."""
         return value
 
-    def gather_object(self, value: Any) -> list[Any] | None:  # noqa: ANN401 - see `Communicator`
+    def gather_object(self, value: Any, timeout_s: float = STEP_TIMEOUT_S) -> list[Any] | None:  # noqa: ANN401, ARG002 - see `Communicator`
         """See `Communicator`."""
         return [value]
 

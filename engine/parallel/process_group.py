@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined] # missing in its stubs
 
 from core.errors import ShardGroupError, UnavailableError
+from engine.parallel.communicator import STEP_TIMEOUT_S
 
 # A dead peer is noticed at once, by its closed connection. These bound the wait for one that hangs.
 CONNECT_TIMEOUT = timedelta(seconds=60)  # ranks are started together; importing torch takes seconds
-TENSOR_TIMEOUT = timedelta(seconds=300)  # a rank may be this much later than another inside one step
-GATHER_TIMEOUT = timedelta(hours=1)  # or within the loading of a large checkpoint
+TENSOR_TIMEOUT = timedelta(seconds=STEP_TIMEOUT_S)
 BROADCAST_TIMEOUT = timedelta(days=30)  # rank 0 may have nothing to do for long
 # An object that fits, with its length, goes in one message: the plan of some dozen sequences does.
 FRAME_BYTES = 16_384
@@ -91,9 +91,6 @@ class ProcessGroupCommunicator:
         self._broadcast_options = dist.BroadcastOptions()
         self._broadcast_options.rootRank = 0
         self._broadcast_options.timeout = BROADCAST_TIMEOUT
-        self._gather_options = dist.GatherOptions()
-        self._gather_options.rootRank = 0
-        self._gather_options.timeout = GATHER_TIMEOUT
 
     def all_reduce_(self, tensor: Tensor) -> None:
         """See `Communicator`."""
@@ -126,11 +123,14 @@ class ProcessGroupCommunicator:
             self._wait(lambda: self._objects.broadcast([tail], self._broadcast_options))
         return value if self.rank == 0 else _unpickle(frame, tail)
 
-    def gather_object(self, value: Any) -> list[Any] | None:  # noqa: ANN401 - see `Communicator`
+    def gather_object(self, value: Any, timeout_s: float = STEP_TIMEOUT_S) -> list[Any] | None:  # noqa: ANN401 - see `Communicator`
         """See `Communicator`."""
+        options = dist.GatherOptions()
+        options.rootRank = 0
+        options.timeout = timedelta(seconds=timeout_s)
         frame, tail = _frame(pickle.dumps(value))
         frames = [_bytes(FRAME_BYTES) for _ in range(self.size)] if self.rank == 0 else []
-        self._wait(lambda: self._objects.gather([frames] if frames else [], [frame], self._gather_options))
+        self._wait(lambda: self._objects.gather([frames] if frames else [], [frame], options))
         if self.rank == 0:
             return [value, *(self._receive_object(rank, frames[rank]) for rank in range(1, self.size))]
         if tail is not None:

@@ -121,6 +121,9 @@ def test_peer_that_hangs_raises_in_bounded_time(monkeypatch: pytest.MonkeyPatch)
     waiting, _hanging = pair()
     with pytest.raises(ShardGroupError, match="rank 0 of 2 lost its group"):
         waiting.all_reduce_(torch.ones(1))
+    waiting, _hanging = pair()
+    with pytest.raises(ShardGroupError, match="rank 0 of 2 lost its group"):
+        waiting.gather_object(1, timeout_s=0.2)
 
 
 def test_lost_peer_raises_in_every_collective() -> None:
