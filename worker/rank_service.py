@@ -34,17 +34,17 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
 
     async def Lead(  # noqa: N802 - the name is the service's
         self,
-        request_iterator: AsyncIterator[rank_pb2.RankOrder],
+        request_iterator: AsyncIterator[rank_pb2.LeadRequest],
         context: Any,  # noqa: ANN401 - grpc's
-    ) -> AsyncIterator[rank_pb2.RankAnswer]:
+    ) -> AsyncIterator[rank_pb2.LeadResponse]:
         """The leader's stream; a second one is refused."""
         if self._is_led:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "this rank has a leader already")
         self._is_led = True
-        answers: asyncio.Queue[rank_pb2.RankAnswer | None] = asyncio.Queue()
+        answers: asyncio.Queue[rank_pb2.LeadResponse | None] = asyncio.Queue()
         reader = asyncio.create_task(self._read(request_iterator, answers))
         try:
-            yield rank_pb2.RankAnswer(hello=rank_pb2.RankHello(transport_metadata=self._metadata))
+            yield rank_pb2.LeadResponse(hello=rank_pb2.RankHello(transport_metadata=self._metadata))
             while (answer := await answers.get()) is not None:
                 yield answer
         finally:
@@ -54,14 +54,14 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
                 self._on_lost()
 
     async def _read(
-        self, orders: AsyncIterator[rank_pb2.RankOrder], answers: "asyncio.Queue[rank_pb2.RankAnswer | None]"
+        self, orders: AsyncIterator[rank_pb2.LeadRequest], answers: "asyncio.Queue[rank_pb2.LeadResponse | None]"
     ) -> None:
         """Carries orders out until the leader lets go or hangs up."""
         event_loop = asyncio.get_running_loop()
 
         def answer(order_id: int, error: HandoffError | None) -> None:
             ended = rank_pb2.OrderEnded(order_id=order_id, error=error.message if error else "")
-            event_loop.call_soon_threadsafe(answers.put_nowait, rank_pb2.RankAnswer(ended=ended))
+            event_loop.call_soon_threadsafe(answers.put_nowait, rank_pb2.LeadResponse(ended=ended))
 
         try:
             async for order in orders:
@@ -72,7 +72,7 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
         finally:
             answers.put_nowait(None)
 
-    def _carry_out(self, order: rank_pb2.RankOrder, answer: Callable[[int, HandoffError | None], None]) -> None:
+    def _carry_out(self, order: rank_pb2.LeadRequest, answer: Callable[[int, HandoffError | None], None]) -> None:
         match order.WhichOneof("message"):
             case "add_peer":
                 added = self._mover.add_peer(_peer(order.add_peer.peer), order.add_peer.metadata)

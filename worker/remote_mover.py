@@ -39,7 +39,7 @@ class RemoteMover:
         self._event_loop = event_loop
         self._on_lost = on_lost
         self._metadata = b""
-        self._orders: asyncio.Queue[rank_pb2.RankOrder] = asyncio.Queue()
+        self._orders: asyncio.Queue[rank_pb2.LeadRequest] = asyncio.Queue()
         self._order_ids = itertools.count(1)
         self._open: dict[int, OnWritten] = {}
         self._is_closing = False
@@ -76,13 +76,13 @@ class RemoteMover:
         order = rank_pb2.AddPeerOrder(
             order_id=next(self._order_ids), peer=wire.worker_id_to_proto(peer), metadata=metadata
         )
-        self._send(rank_pb2.RankOrder(add_peer=order), order.order_id, on_ended)
+        self._send(rank_pb2.LeadRequest(add_peer=order), order.order_id, on_ended)
         return future
 
     def remove_peer(self, peer: WorkerId) -> None:
         """See `RankMover.remove_peer`."""
         order = rank_pb2.RemovePeerOrder(peer=wire.worker_id_to_proto(peer))
-        self._send(rank_pb2.RankOrder(remove_peer=order))
+        self._send(rank_pb2.LeadRequest(remove_peer=order))
 
     def write(
         self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
@@ -94,15 +94,15 @@ class RemoteMover:
             local_ids=local_ids,
             remote_ids=remote_ids,
         )
-        self._send(rank_pb2.RankOrder(write=order), order.order_id, on_written)
+        self._send(rank_pb2.LeadRequest(write=order), order.order_id, on_written)
 
     def expect_connection(self) -> None:
         """See `RankMover.expect_connection`."""
-        self._send(rank_pb2.RankOrder(expect_connection=rank_pb2.ExpectConnectionOrder()))
+        self._send(rank_pb2.LeadRequest(expect_connection=rank_pb2.ExpectConnectionOrder()))
 
     def set_inbound(self, num_inbound: int) -> None:
         """See `RankMover.set_inbound`."""
-        self._send(rank_pb2.RankOrder(set_inbound=rank_pb2.SetInboundOrder(num_inbound=num_inbound)))
+        self._send(rank_pb2.LeadRequest(set_inbound=rank_pb2.SetInboundOrder(num_inbound=num_inbound)))
 
     def close(self) -> None:
         """Lets the follower go; waits a moment for it to hear so. Not from the event loop."""
@@ -112,11 +112,11 @@ class RemoteMover:
         if self._stream is None or self._stream.done():
             return
         self._is_closing = True
-        self._orders.put_nowait(rank_pb2.RankOrder(release=rank_pb2.ReleaseOrder()))
+        self._orders.put_nowait(rank_pb2.LeadRequest(release=rank_pb2.ReleaseOrder()))
         await asyncio.wait([self._stream], timeout=CLOSE_TIMEOUT_S)
         self._stream.cancel()
 
-    def _send(self, order: rank_pb2.RankOrder, order_id: int = 0, on_ended: OnWritten | None = None) -> None:
+    def _send(self, order: rank_pb2.LeadRequest, order_id: int = 0, on_ended: OnWritten | None = None) -> None:
         """Posts an order, and who hears of its end if it is answered. From any thread."""
 
         def post() -> None:
@@ -141,7 +141,7 @@ class RemoteMover:
             logger.critical("%s is gone; its worker cannot go on without it", self._name)
             self._on_lost()
 
-    def _take(self, answer: rank_pb2.RankAnswer, greeted: "asyncio.Future[None]") -> None:
+    def _take(self, answer: rank_pb2.LeadResponse, greeted: "asyncio.Future[None]") -> None:
         if answer.HasField("hello"):
             self._metadata = answer.hello.transport_metadata
             greeted.set_result(None)
@@ -149,7 +149,7 @@ class RemoteMover:
             error = HandoffError(answer.ended.error) if answer.ended.error else None
             self._open.pop(answer.ended.order_id)(error)
 
-    async def _order_stream(self) -> AsyncIterator[rank_pb2.RankOrder]:
+    async def _order_stream(self) -> AsyncIterator[rank_pb2.LeadRequest]:
         while True:
             order = await self._orders.get()
             yield order

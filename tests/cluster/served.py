@@ -90,8 +90,8 @@ class ServedCluster:
         (leader,) = self._listeners(ports[name])
         leaders = self._listeners(*ports.values())
         connected = {c.raddr.port for c in leader.net_connections(kind="tcp") if c.raddr}
-        listeners = [process for process in self._listeners(*connected) if process not in leaders]
-        (follower,) = [process for process in listeners if process.cmdline()[:1] == ["ray::RankActor"]]
+        others = {process for process in self._listeners(*connected) if process not in leaders}
+        (follower,) = {process for process in others if process.cmdline()[:1] == ["ray::RankActor"]}
         return leader, follower
 
     def _ports(self) -> dict[str, int]:

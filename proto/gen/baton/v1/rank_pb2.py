@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x62\x61ton/v1/rank.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xb6\x02\n\tRankOrder\x12*\n\x08\x61\x64\x64_peer\x18\x01 \x01(\x0b\x32\x16.baton.v1.AddPeerOrderH\x00\x12\x30\n\x0bremove_peer\x18\x02 \x01(\x0b\x32\x19.baton.v1.RemovePeerOrderH\x00\x12%\n\x05write\x18\x03 \x01(\x0b\x32\x14.baton.v1.WriteOrderH\x00\x12<\n\x11\x65xpect_connection\x18\x04 \x01(\x0b\x32\x1f.baton.v1.ExpectConnectionOrderH\x00\x12\x30\n\x0bset_inbound\x18\x05 \x01(\x0b\x32\x19.baton.v1.SetInboundOrderH\x00\x12)\n\x07release\x18\x06 \x01(\x0b\x32\x16.baton.v1.ReleaseOrderH\x00\x42\t\n\x07message\"T\n\x0c\x41\x64\x64PeerOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x10\n\x08metadata\x18\x03 \x01(\x0c\"3\n\x0fRemovePeerOrder\x12 \n\x04peer\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\"o\n\nWriteOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x15\n\tlocal_ids\x18\x03 \x03(\rB\x02\x10\x01\x12\x16\n\nremote_ids\x18\x04 \x03(\rB\x02\x10\x01\"\x17\n\x15\x45xpectConnectionOrder\"&\n\x0fSetInboundOrder\x12\x13\n\x0bnum_inbound\x18\x01 \x01(\r\"\x0e\n\x0cReleaseOrder\"d\n\nRankAnswer\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.baton.v1.RankHelloH\x00\x12%\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x14.baton.v1.OrderEndedH\x00\x42\t\n\x07message\"\'\n\tRankHello\x12\x1a\n\x12transport_metadata\x18\x01 \x01(\x0c\"-\n\nOrderEnded\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\t2D\n\x0bRankService\x12\x35\n\x04Lead\x12\x13.baton.v1.RankOrder\x1a\x14.baton.v1.RankAnswer(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x62\x61ton/v1/rank.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xb8\x02\n\x0bLeadRequest\x12*\n\x08\x61\x64\x64_peer\x18\x01 \x01(\x0b\x32\x16.baton.v1.AddPeerOrderH\x00\x12\x30\n\x0bremove_peer\x18\x02 \x01(\x0b\x32\x19.baton.v1.RemovePeerOrderH\x00\x12%\n\x05write\x18\x03 \x01(\x0b\x32\x14.baton.v1.WriteOrderH\x00\x12<\n\x11\x65xpect_connection\x18\x04 \x01(\x0b\x32\x1f.baton.v1.ExpectConnectionOrderH\x00\x12\x30\n\x0bset_inbound\x18\x05 \x01(\x0b\x32\x19.baton.v1.SetInboundOrderH\x00\x12)\n\x07release\x18\x06 \x01(\x0b\x32\x16.baton.v1.ReleaseOrderH\x00\x42\t\n\x07message\"T\n\x0c\x41\x64\x64PeerOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x10\n\x08metadata\x18\x03 \x01(\x0c\"3\n\x0fRemovePeerOrder\x12 \n\x04peer\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\"o\n\nWriteOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x15\n\tlocal_ids\x18\x03 \x03(\rB\x02\x10\x01\x12\x16\n\nremote_ids\x18\x04 \x03(\rB\x02\x10\x01\"\x17\n\x15\x45xpectConnectionOrder\"&\n\x0fSetInboundOrder\x12\x13\n\x0bnum_inbound\x18\x01 \x01(\r\"\x0e\n\x0cReleaseOrder\"f\n\x0cLeadResponse\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.baton.v1.RankHelloH\x00\x12%\n\x05\x65nded\x18\x02 \x01(\x0b\x32\x14.baton.v1.OrderEndedH\x00\x42\t\n\x07message\"\'\n\tRankHello\x12\x1a\n\x12transport_metadata\x18\x01 \x01(\x0c\"-\n\nOrderEnded\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\r\n\x05\x65rror\x18\x02 \x01(\t2H\n\x0bRankService\x12\x39\n\x04Lead\x12\x15.baton.v1.LeadRequest\x1a\x16.baton.v1.LeadResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,26 +36,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITEORDER'].fields_by_name['local_ids']._serialized_options = b'\020\001'
   _globals['_WRITEORDER'].fields_by_name['remote_ids']._loaded_options = None
   _globals['_WRITEORDER'].fields_by_name['remote_ids']._serialized_options = b'\020\001'
-  _globals['_RANKORDER']._serialized_start=57
-  _globals['_RANKORDER']._serialized_end=367
-  _globals['_ADDPEERORDER']._serialized_start=369
-  _globals['_ADDPEERORDER']._serialized_end=453
-  _globals['_REMOVEPEERORDER']._serialized_start=455
-  _globals['_REMOVEPEERORDER']._serialized_end=506
-  _globals['_WRITEORDER']._serialized_start=508
-  _globals['_WRITEORDER']._serialized_end=619
-  _globals['_EXPECTCONNECTIONORDER']._serialized_start=621
-  _globals['_EXPECTCONNECTIONORDER']._serialized_end=644
-  _globals['_SETINBOUNDORDER']._serialized_start=646
-  _globals['_SETINBOUNDORDER']._serialized_end=684
-  _globals['_RELEASEORDER']._serialized_start=686
-  _globals['_RELEASEORDER']._serialized_end=700
-  _globals['_RANKANSWER']._serialized_start=702
-  _globals['_RANKANSWER']._serialized_end=802
-  _globals['_RANKHELLO']._serialized_start=804
-  _globals['_RANKHELLO']._serialized_end=843
-  _globals['_ORDERENDED']._serialized_start=845
-  _globals['_ORDERENDED']._serialized_end=890
-  _globals['_RANKSERVICE']._serialized_start=892
-  _globals['_RANKSERVICE']._serialized_end=960
+  _globals['_LEADREQUEST']._serialized_start=57
+  _globals['_LEADREQUEST']._serialized_end=369
+  _globals['_ADDPEERORDER']._serialized_start=371
+  _globals['_ADDPEERORDER']._serialized_end=455
+  _globals['_REMOVEPEERORDER']._serialized_start=457
+  _globals['_REMOVEPEERORDER']._serialized_end=508
+  _globals['_WRITEORDER']._serialized_start=510
+  _globals['_WRITEORDER']._serialized_end=621
+  _globals['_EXPECTCONNECTIONORDER']._serialized_start=623
+  _globals['_EXPECTCONNECTIONORDER']._serialized_end=646
+  _globals['_SETINBOUNDORDER']._serialized_start=648
+  _globals['_SETINBOUNDORDER']._serialized_end=686
+  _globals['_RELEASEORDER']._serialized_start=688
+  _globals['_RELEASEORDER']._serialized_end=702
+  _globals['_LEADRESPONSE']._serialized_start=704
+  _globals['_LEADRESPONSE']._serialized_end=806
+  _globals['_RANKHELLO']._serialized_start=808
+  _globals['_RANKHELLO']._serialized_end=847
+  _globals['_ORDERENDED']._serialized_start=849
+  _globals['_ORDERENDED']._serialized_end=894
+  _globals['_RANKSERVICE']._serialized_start=896
+  _globals['_RANKSERVICE']._serialized_end=968
 # @@protoc_insertion_point(module_scope)

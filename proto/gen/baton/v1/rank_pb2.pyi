@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class RankOrder(_message.Message):
+class LeadRequest(_message.Message):
     __slots__ = ("add_peer", "remove_peer", "write", "expect_connection", "set_inbound", "release")
     ADD_PEER_FIELD_NUMBER: _ClassVar[int]
     REMOVE_PEER_FIELD_NUMBER: _ClassVar[int]
@@ -65,7 +65,7 @@ class ReleaseOrder(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class RankAnswer(_message.Message):
+class LeadResponse(_message.Message):
     __slots__ = ("hello", "ended")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]

@@ -37,8 +37,8 @@ class RankServiceStub:
         """
         self.Lead = channel.stream_stream(
                 '/baton.v1.RankService/Lead',
-                request_serializer=baton_dot_v1_dot_rank__pb2.RankOrder.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_rank__pb2.RankAnswer.FromString,
+                request_serializer=baton_dot_v1_dot_rank__pb2.LeadRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_rank__pb2.LeadResponse.FromString,
                 _registered_method=True)
 
 
@@ -59,8 +59,8 @@ def add_RankServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Lead': grpc.stream_stream_rpc_method_handler(
                     servicer.Lead,
-                    request_deserializer=baton_dot_v1_dot_rank__pb2.RankOrder.FromString,
-                    response_serializer=baton_dot_v1_dot_rank__pb2.RankAnswer.SerializeToString,
+                    request_deserializer=baton_dot_v1_dot_rank__pb2.LeadRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_rank__pb2.LeadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -89,8 +89,8 @@ class RankService:
             request_iterator,
             target,
             '/baton.v1.RankService/Lead',
-            baton_dot_v1_dot_rank__pb2.RankOrder.SerializeToString,
-            baton_dot_v1_dot_rank__pb2.RankAnswer.FromString,
+            baton_dot_v1_dot_rank__pb2.LeadRequest.SerializeToString,
+            baton_dot_v1_dot_rank__pb2.LeadResponse.FromString,
             options,
             channel_credentials,
             insecure,
