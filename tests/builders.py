@@ -16,9 +16,9 @@ DECODE = WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2")
 STOP_TOKEN = 9
 
 
-def small_pool(num_blocks: int, block_tokens: int = 4) -> BlockPool:
+def small_pool(num_blocks: int, block_tokens: int = 4, num_partitions: int = 1) -> BlockPool:
     """A pool whose blocks are a few bytes."""
-    return BlockPool(KvLayout(1, 1, block_tokens, 2, "float32"), num_blocks)
+    return BlockPool(KvLayout(1, 1, block_tokens, 2, "float32"), num_blocks, num_partitions=num_partitions)
 
 
 def assignment(

@@ -98,12 +98,16 @@ class Wire:
 class HandoffProtocol(RuleBasedStateMachine):
     """A prefill and a decode half with pools too small for the load."""
 
-    @initialize(prefill_blocks=st.integers(8, 16), decode_blocks=st.integers(8, 16))
-    def start(self, prefill_blocks: int, decode_blocks: int) -> None:
+    @initialize(prefill_blocks=st.integers(8, 16), decode_blocks=st.integers(8, 16), num_ranks=st.integers(1, 2))
+    def start(self, prefill_blocks: int, decode_blocks: int, num_ranks: int) -> None:
+        """As many blocks on each rank, in workers whose ranks have sequences of their own."""
         self.clock = ManualClock()
         self.wire = Wire()
         self.prefill_outbox, self.decode_outbox = ListOutbox(), ListOutbox()
-        self.prefill_pool, self.decode_pool = small_pool(prefill_blocks), small_pool(decode_blocks)
+        self.prefill_pool, self.decode_pool = (
+            small_pool(num_blocks * num_ranks, num_partitions=num_ranks)
+            for num_blocks in (prefill_blocks, decode_blocks)
+        )
         self.prefill = PrefillHalf(self.prefill_pool, self.wire, self.prefill_outbox, self.clock)
         self.decode = DecodeHalf(self.decode_pool, self.decode_outbox, self.clock, max_num_seqs=4)
         self.wire.source, self.wire.decode = self.prefill, self.decode
