@@ -4,7 +4,6 @@ Plain state driven by method calls from the worker's loop; it neither waits nor 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
 from core.clock import Clock
@@ -15,7 +14,7 @@ from core.request import Assignment
 from decode_worker.sequence import Sequence
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
-from engine.plan import SequenceSlice
+from engine.plan import SequenceSlice, StepResult
 from kvtransfer.port import BeginReply, CommitReply, Outbox
 from kvtransfer.states import TargetEvent, TargetState
 
@@ -47,6 +46,11 @@ class DecodeHalf:
     def num_running(self) -> int:
         """Sequences that are generating."""
         return len(self._running)
+
+    @property
+    def num_context_tokens(self) -> int:
+        """Tokens that the next step attends to, summed over running sequences."""
+        return sum(sequence.next_start + 1 for sequence in self._running.values())
 
     @property
     def num_receiving(self) -> int:
@@ -154,15 +158,17 @@ class DecodeHalf:
                 self._preempt(self._youngest_beside(sequence))
         return [sequence.next_slice() for sequence in self._running.values()]
 
-    def apply(self, slices: Seq[SequenceSlice], tokens: Mapping[str, int]) -> None:
+    def apply(self, slices: Seq[SequenceSlice], result: StepResult) -> None:
         """Takes in what a step computed for the slices of `plan`."""
         for decoded in slices:
             sequence = self._running[decoded.sequence_id]
-            token_id = tokens[decoded.sequence_id]
+            token_id = result.tokens[decoded.sequence_id]
             position = sequence.next_position
-            sequence.tokens.append(token_id)
+            sequence.append(token_id)
             reason = sequence.work.finish_reason(token_id, len(sequence.tokens))
-            self._outbox.token(sequence.router_id, TokenEvent(sequence.handoff_id, position, token_id, reason))
+            logprobs = result.logprobs.get(decoded.sequence_id)
+            event = TokenEvent(sequence.handoff_id, position, token_id, reason, logprobs)
+            self._outbox.token(sequence.router_id, event)
             if reason is not None:
                 self._end(sequence)
 
@@ -194,7 +200,7 @@ class DecodeHalf:
     def _join(self, sequence: Sequence, first_token: int) -> None:
         self._pool.blocks.move(sequence.block_ids, BlockState.LEASED, BlockState.RUNNING)
         sequence.move(TargetEvent.COMMIT)
-        sequence.tokens.append(first_token)
+        sequence.start(first_token)
         self._running[sequence.handoff_id] = sequence
         self.num_received += 1
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from core.ids import WorkerId
 from core.request import Assignment
 from engine.plan import Draw, SequenceSlice, SliceKind
+from engine.sampling.rules import LogitRules
 from kvtransfer.port import BeginReply
 from kvtransfer.states import TARGET_TRANSITIONS, TargetEvent, TargetState
 
@@ -22,7 +23,8 @@ class Sequence:
         begin_reply: tells the source its blocks; None when told or not yet asked.
         block_ids: the blocks reserved, then owned.
         deadline_s: while receiving, when the lease ends.
-        tokens: generated in this attempt, the source's first token included.
+        tokens: generated in this attempt, the source's first token included; grows by `append` only.
+        rules: what changes its logits, up to date with `tokens`; None until it runs, or when nothing does.
     """
 
     handoff_id: str
@@ -34,6 +36,7 @@ class Sequence:
     block_ids: list[int] = field(default_factory=list)
     deadline_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
+    rules: LogitRules | None = None
 
     @property
     def work(self) -> Assignment:
@@ -51,6 +54,18 @@ class Sequence:
         """Index in the answer of the token that the next step draws."""
         return self.work.first_position + len(self.tokens)
 
+    def start(self, first_token: int) -> None:
+        """Begins to generate after the source's token."""
+        work = self.work
+        self.rules = LogitRules.of(work.sampling, work.stop_token_ids, work.prompt, work.first_position)
+        self.append(first_token)
+
+    def append(self, token_id: int) -> None:
+        """Takes in a generated token."""
+        self.tokens.append(token_id)
+        if self.rules is not None:
+            self.rules.append(token_id)
+
     def next_slice(self) -> SequenceSlice:
         """One decode token."""
         return SequenceSlice(
@@ -59,7 +74,7 @@ class Sequence:
             token_ids=(self.tokens[-1],),
             start=self.next_start,
             block_ids=self.block_ids,
-            draw=Draw(self.work.sampling, self.next_position),
+            draw=Draw(self.work.sampling, self.next_position, self.rules),
         )
 
     def move(self, event: TargetEvent) -> None:

@@ -4,11 +4,8 @@ Not the model: layers say which tensors they consist of (`engine.weights.TensorS
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-
-import torch
 
 from core.errors import CheckpointError
 from engine.json_fields import JsonFields, read_json_object
@@ -123,9 +120,8 @@ def _fill(reader: TensorReader, stored: StoredTensor, slot: TensorSlot) -> None:
     if slot.take is None:
         reader.read_into(stored, slot)
         return
-    values = torch.empty(slot.destination.shape, dtype=slot.destination.dtype)
-    reader.read_into(stored, replace(slot, destination=values))
-    slot.take(values)
+    for first_row, rows in reader.pieces(stored, slot):
+        slot.take(rows.to(slot.destination.dtype), first_row=first_row)
 
 
 def weight_files(model_dir: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from engine.executor import Executor, MoveOutcome
 from engine.parallel.balancer import Slots
-from engine.plan import StepPlan
+from engine.plan import StepPlan, StepResult
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -37,9 +37,9 @@ class DrawTokens:
 
     plan: StepPlan
 
-    def run(self, executor: Executor) -> dict[str, int]:
-        """See `Executor.tokens`."""
-        return executor.tokens(self.plan)
+    def run(self, executor: Executor) -> StepResult:
+        """See `Executor.draw`."""
+        return executor.draw(self.plan)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ A replica may be a group of ranks. Each has an `Engine`; the caller of rank 0's 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -26,7 +27,7 @@ from engine.parallel.rebalance import RebalanceReport, propose, report
 from engine.parallel.shard import Shard
 from engine.parallel.topology import EXPERT_FLAG, ONE_RANK, ShardTopology
 from engine.plan import SequenceSlice, SliceKind, StepPlan, StepResult
-from engine.plan_partition import partition_of
+from engine.plan_partition import partition_of, without_rules
 from engine.sizing import AUTO_DTYPE, kv_layout, serving_dtype
 from engine.weights import TensorOptions
 
@@ -150,13 +151,17 @@ class Engine:
         tokens is in its blocks.
         """
         self._check(plan)
-        tokens = self._group.command(DrawTokens(plan)) if plan.slices else {}
+        drawn = StepResult()
+        if plan.slices:
+            # Only the ranks that draw need to know how.
+            others = without_rules(plan) if self.topology.tensor_parallel_size > 1 else plan
+            drawn = self._group.command(DrawTokens(plan), others=DrawTokens(others))
         num_prompt_tokens = _count(plan, SliceKind.PROMPT)
         num_decode_tokens = _count(plan, SliceKind.DECODE)
         self.num_prompt_tokens += num_prompt_tokens
         self.num_decode_tokens += num_decode_tokens
         self.num_steps += bool(plan.slices)
-        return StepResult(tokens, num_prompt_tokens, num_decode_tokens)
+        return replace(drawn, num_prompt_tokens=num_prompt_tokens, num_decode_tokens=num_decode_tokens)
 
     def logits(self, plan: StepPlan) -> Tensor:
         """What `step` draws from: `[num_draws, vocab_size]` float32, rows in the plan's order.

@@ -19,9 +19,9 @@ from engine.model import Ernie45Model
 from engine.parallel.balancer import Slots
 from engine.parallel.communicator import LOAD_TIMEOUT_S
 from engine.parallel.shard import Shard
-from engine.plan import StepPlan
+from engine.plan import StepPlan, StepResult
 from engine.plan_partition import merge_rows, plan_of_partition
-from engine.sampler import sample
+from engine.sampling.sampler import sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +73,21 @@ class Executor:
         rows = self._communicator.gather_object(logits)
         return logits if rows is None else merge_rows(plan, rows, self._blocks)
 
-    def tokens(self, plan: StepPlan) -> dict[str, int]:
-        """The drawn tokens by sequence id. Whoever has the logits draws: rank 0, or the rank of the sequence.
+    def draw(self, plan: StepPlan) -> StepResult:
+        """Tokens and logprobs of a step; its numbers stay 0. Whoever has the logits draws: rank 0, or the sequence's.
 
         The gathering also tells rank 0 that every rank has stored its KV, which a peer may be sent next.
         """
         own = self._own(plan)
         logits = self._compute(own)
         is_drawn_here = self._shard.topology.is_data_parallel or self._shard.rank == 0
-        tokens = _draw(own, logits) if is_drawn_here else {}
+        drawn = _draw(own, logits) if is_drawn_here else StepResult()
         self._finish()
-        parts = self._communicator.gather_object(tokens) or []
-        return {sequence_id: token for part in parts for sequence_id, token in part.items()}
+        merged = StepResult()
+        for part in self._communicator.gather_object(drawn) or []:
+            merged.tokens.update(part.tokens)
+            merged.logprobs.update(part.logprobs)
+        return merged
 
     def expert_load(self) -> dict[int, list[int]]:
         """Tokens by layer and expert since the start, of the whole group."""
@@ -132,7 +135,13 @@ class Executor:
         return self._model(build_batch(plan, self._paged_kv, self._kernels), self._paged_kv)
 
 
-def _draw(plan: StepPlan, logits: Tensor) -> dict[str, int]:
+def _draw(plan: StepPlan, logits: Tensor) -> StepResult:
     draws = draws_of(plan)
-    tokens = sample(logits, [draw for _, draw in draws]) if draws else []
-    return {sequence_id: token for (sequence_id, _), token in zip(draws, tokens, strict=True)}
+    if not draws:
+        return StepResult()
+    names = [sequence_id for sequence_id, _ in draws]
+    sampled = sample(logits, [draw for _, draw in draws])
+    return StepResult(
+        tokens=dict(zip(names, sampled.tokens, strict=True)),
+        logprobs={names[row]: logprobs for row, logprobs in sampled.logprobs.items()},
+    )

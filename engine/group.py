@@ -23,8 +23,12 @@ class ShardGroup:
         self._communicator = communicator
         self._is_closed = False
 
-    def command(self, command: Command[T]) -> T:
+    def command(self, command: Command[T], others: Command[T] | None = None) -> T:
         """Has all ranks do something. Rank 0 only.
+
+        Args:
+            command: what.
+            others: what the others are sent, where they need to know less.
 
         Raises:
             ShardGroupError: in a group of several, if any rank failed or died; nothing more can be commanded.
@@ -32,7 +36,7 @@ class ShardGroup:
         assert self._communicator.rank == 0, f"rank {self._communicator.rank} can only follow"
         if self._communicator.size == 1:
             return command.run(self._executor)
-        self._communicator.broadcast_object(command)
+        self._communicator.broadcast_object(others or command)
         return self._run(command)
 
     def follow(self) -> None:

@@ -1,4 +1,4 @@
-"""A step plan cut into what each rank computes, where the ranks have sequences of their own."""
+"""A step plan as each rank needs it: only its own sequences, or only what it must know of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +25,16 @@ def plan_of_partition(plan: StepPlan, partition: int, blocks: BlockAccounting) -
             replace(piece, block_ids=[block_id - first for block_id in piece.block_ids])
             for piece in plan.slices
             if blocks.partition_of(piece.block_ids[0]) == partition
+        )
+    )
+
+
+def without_rules(plan: StepPlan) -> StepPlan:
+    """The plan for those who do not draw: rules may be as long as their sequences."""
+    return StepPlan(
+        tuple(
+            replace(piece, draw=replace(piece.draw, rules=None)) if piece.draw and piece.draw.rules else piece
+            for piece in plan.slices
         )
     )
 

@@ -4,10 +4,11 @@
     [ n: u64 )[ JSON header )[ data; tensor i at data_offsets[i], half-open       )
 
 Format: https://huggingface.co/docs/safetensors. The library's own reader maps the whole file, which counts against
-a worker's memory a second time while it loads; this one holds at most one tensor besides the destination.
+a worker's memory a second time while it loads; this one holds at most `MAX_STAGED_BYTES` besides the destination.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from core.errors import CheckpointError
 from engine.parallel.axis_part import AxisPart
@@ -22,6 +24,8 @@ from engine.weights import TensorSlot
 
 HEADER_LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_STAGED_BYTES = 4 * 2**20  # of what is cast or packed on its way: large for a read, nothing beside a model
+PIECE_ROWS = 64  # pieces are whole multiples of it, which every order of rows in tiles divides
 STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -119,6 +123,7 @@ class TensorReader:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)
+        self._staging = torch.empty(0, dtype=torch.uint8)
         self.num_bytes_read = 0
 
     def __enter__(self) -> Self:
@@ -137,21 +142,51 @@ class TensorReader:
         Raises:
             CheckpointError: the file ended early, so it was changed since it was listed.
         """
-        dtype, destination = STORED_DTYPES[stored.dtype], slot.destination
-        is_direct = destination.dtype == dtype and destination.is_contiguous() and destination.device.type == "cpu"
-        target = destination if is_direct else torch.empty(destination.shape, dtype=dtype)
+        destination = slot.destination
+        is_direct = destination.dtype == STORED_DTYPES[stored.dtype] and destination.is_contiguous()
+        if is_direct and destination.device.type == "cpu":
+            self._fill(stored, slot, 0, destination)
+            return
+        for first_row, rows in self.pieces(stored, slot):
+            destination[first_row : first_row + len(rows)].copy_(rows)
+
+    def pieces(self, stored: StoredTensor, slot: TensorSlot) -> Iterator[tuple[int, Tensor]]:
+        """The rows that a slot wants in the type they are stored in, some at a time, each piece with its first row.
+
+        Rows count from the first that the slot wants. A piece is at most `MAX_STAGED_BYTES`, but at least
+        `PIECE_ROWS` rows; it is overwritten by the next.
+
+        Raises:
+            CheckpointError: as `read_into`.
+        """
+        dtype, (num_rows, *rest) = STORED_DTYPES[stored.dtype], slot.destination.shape
+        row_bytes = max(1, math.prod(rest) * stored.element_bytes)
+        most_rows = max(1, MAX_STAGED_BYTES // row_bytes // PIECE_ROWS) * PIECE_ROWS
+        for first_row in range(0, num_rows, most_rows):
+            shape = (min(most_rows, num_rows - first_row), *rest)
+            rows = self._stage(shape[0] * row_bytes).view(dtype).view(shape)
+            self._fill(stored, slot, first_row, rows)
+            yield first_row, rows
+
+    def _stage(self, size_bytes: int) -> Tensor:
+        """Memory for what is on its way; the same for all of it, for freed memory need not go back to the system."""
+        if len(self._staging) < size_bytes:
+            self._staging = torch.empty(size_bytes, dtype=torch.uint8)
+        return self._staging[:size_bytes]
+
+    def _fill(self, stored: StoredTensor, slot: TensorSlot, first_row: int, target: Tensor) -> None:
+        """Fills contiguous memory with what the slot wants, from its `first_row` on."""
         view = target.view(-1).view(torch.uint8).numpy().data
+        rows = AxisPart(first_row + (slot.rows.first if slot.rows else 0), len(target), stored.shape[0])
         begin = 0
-        for offset, size_bytes in byte_ranges(stored, slot):
-            if not self._fill(view[begin : begin + size_bytes], offset):
+        for offset, size_bytes in byte_ranges(stored, rows, slot.columns):
+            if not self._read(view[begin : begin + size_bytes], offset):
                 raise CheckpointError(
                     f"{stored.path} ended inside {stored.name}; do not change it while it is loaded"
                 )
             begin += size_bytes
-        if target is not destination:
-            destination.copy_(target)
 
-    def _fill(self, view: memoryview, offset: int) -> bool:
+    def _read(self, view: memoryview, offset: int) -> bool:
         """Reads from `offset` until `view` is full; False if the file ends before. One call reads up to 2 GiB."""
         while view:
             num_read = os.preadv(self._file.fileno(), [view], offset)
@@ -162,8 +197,8 @@ class TensorReader:
         return True
 
 
-def byte_ranges(stored: StoredTensor, slot: TensorSlot) -> Iterator[tuple[int, int]]:
-    """Offset and length in the file of what a slot wants, in the order of its memory; neighbours are joined.
+def byte_ranges(stored: StoredTensor, rows: AxisPart, columns: AxisPart | None) -> Iterator[tuple[int, int]]:
+    """Offset and length in the file of a part of a tensor, row by row; neighbours are joined.
 
     all columns      one range of whole rows
     some columns     one range in each row
@@ -171,7 +206,6 @@ def byte_ranges(stored: StoredTensor, slot: TensorSlot) -> Iterator[tuple[int, i
                columns.first
     row i      [ ......... [ wanted )......... )[ row i + 1 ...
     """
-    rows, columns = slot.rows or AxisPart.whole(stored.shape[0]), slot.columns
     row_bytes = stored.size_bytes // rows.total
     if columns is None or columns.is_whole:
         yield stored.offset + rows.first * row_bytes, rows.size * row_bytes

@@ -1,7 +1,7 @@
 """The seam between layers and checkpoint files: which checkpoint tensor fills which piece of a model's memory."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,6 +9,14 @@ from torch import Tensor
 from engine.kernels.native import NativeKernels
 from engine.parallel.axis_part import AxisPart
 from engine.parallel.shard import WHOLE_MODEL, Shard
+
+
+class RowTaker(Protocol):
+    """Takes a tensor piece by piece, so that it need never be in memory twice."""
+
+    def __call__(self, rows: Tensor, /, *, first_row: int) -> None:
+        """Takes those of the part from its `first_row` on; a multiple of 64 rows unless they are the last."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,7 @@ class TensorSlot:
         names: names the tensor may have in a checkpoint; the first is the one to report as missing.
         destination: a view into the model's memory with the part's shape, in the type it is served in. On the
             `meta` device it is a shape without memory, which is how a checkpoint is checked before loading.
-        take: where the model keeps the tensor in another order: takes its values, a tensor like `destination`, which
+        take: where the model keeps the tensor in another order: takes its rows, in the type of `destination`, which
             then is on `meta`.
         rows: the part of the tensor's first axis that is wanted, or None for all of it.
         columns: the part of the second axis, likewise.
@@ -27,7 +35,7 @@ class TensorSlot:
 
     names: tuple[str, ...]
     destination: Tensor
-    take: Callable[[Tensor], None] | None = None
+    take: RowTaker | None = None
     rows: AxisPart | None = None
     columns: AxisPart | None = None
 

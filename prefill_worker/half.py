@@ -5,7 +5,7 @@ Plain state driven by method calls from the worker's loop; it neither waits nor 
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from core.clock import Clock
 from core.errors import BatonError, HandoffError
@@ -13,7 +13,8 @@ from core.events import ReturnedWork, TokenEvent
 from core.request import Assignment
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
-from engine.plan import Draw, SequenceSlice, SliceKind
+from engine.plan import Draw, SequenceSlice, SliceKind, StepResult
+from engine.sampling.rules import LogitRules
 from kvtransfer.port import FinishTimes, HandoffPort, LastBlocks, Outbox
 from kvtransfer.states import SourceEvent, SourceState
 from prefill_worker.prompt import Prompt
@@ -93,13 +94,13 @@ class PrefillHalf:
             budget_tokens -= len(chunk.token_ids)
         return slices
 
-    def apply(self, slices: Sequence[SequenceSlice], tokens: Mapping[str, int]) -> None:
+    def apply(self, slices: Sequence[SequenceSlice], result: StepResult) -> None:
         """Takes in what a step computed for the slices of `plan`."""
         for chunk in slices:
             prompt = self._computing[chunk.sequence_id]
             prompt.num_computed = chunk.end
             if prompt.num_remaining == 0:
-                self._finish_prompt(prompt, tokens[chunk.sequence_id])
+                self._finish_prompt(prompt, result)
             if prompt.state is SourceState.OPEN:
                 self._send_ready_blocks(prompt)
 
@@ -193,17 +194,18 @@ class PrefillHalf:
             token_ids=assignment.prompt[prompt.num_computed : end],
             start=prompt.num_computed,
             block_ids=prompt.block_ids,
-            draw=Draw(assignment.sampling, assignment.first_position) if is_last else None,
+            draw=first_draw(assignment) if is_last else None,
         )
 
-    def _finish_prompt(self, prompt: Prompt, token_id: int) -> None:
+    def _finish_prompt(self, prompt: Prompt, result: StepResult) -> None:
         """Publishes the first token; the handoff goes on unless the answer ends with it."""
-        prompt.first_token = token_id
+        token_id = prompt.first_token = result.tokens[prompt.handoff_id]
         prompt.computed_s = self._clock.now_s()
         del self._computing[prompt.handoff_id]
         assignment = prompt.assignment
         reason = assignment.finish_reason(token_id, num_generated=1)
-        event = TokenEvent(prompt.handoff_id, assignment.first_position, token_id, reason)
+        logprobs = result.logprobs.get(prompt.handoff_id)
+        event = TokenEvent(prompt.handoff_id, assignment.first_position, token_id, reason, logprobs)
         self._outbox.token(prompt.router_id, event)
         if reason is not None:
             self._abandon(prompt)
@@ -269,3 +271,9 @@ class PrefillHalf:
     def _forget(self, prompt: Prompt) -> None:
         self._pool.blocks.release(prompt.block_ids)
         del self._prompts[prompt.handoff_id]
+
+
+def first_draw(work: Assignment) -> Draw:
+    """How an attempt's first token is drawn, after its whole prompt."""
+    rules = LogitRules.of(work.sampling, work.stop_token_ids, work.prompt, work.first_position)
+    return Draw(work.sampling, work.first_position, rules)

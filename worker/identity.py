@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from core.cost import CostModel
 from core.errors import (
     BatonError,
     ContextLengthError,
@@ -30,6 +31,7 @@ class WorkerIdentity:
         vocab_size: token ids are below it.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
+        cost_model: how long steps take, as measured before it served.
         topology: how it is divided among ranks.
     """
 
@@ -42,6 +44,7 @@ class WorkerIdentity:
     vocab_size: int
     max_num_seqs: int
     max_model_len: int
+    cost_model: CostModel
     topology: ShardTopology = ONE_RANK
 
     def refusal(self, assignment: Assignment, role_epoch: int) -> BatonError | None:

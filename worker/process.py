@@ -23,6 +23,8 @@ from prefill_worker.half import PrefillHalf
 from worker.announcer import announce
 from worker.attach_service import AttachService
 from worker.config import WorkerConfig
+from worker.cost.startup import start_cost
+from worker.cost.tracker import CostTracker
 from worker.event_thread import EventThread
 from worker.experts import ExpertDesk
 from worker.handoff_client import GrpcHandoffPort
@@ -35,7 +37,6 @@ from worker.ports import bind_any_port
 from worker.rank import Rank, TransportFactory, open_rank
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
-from worker.speed import measure_speed
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
 STOP_TIMEOUT_S = 5.0
@@ -106,6 +107,7 @@ class WorkerProcess:
     def _assemble(self) -> None:
         """Connects halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
+        self._cost_model = start_cost(self.engine, self.config.max_num_batched_tokens, self.config.max_num_seqs)
         self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events.loop, clock)
         self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
         self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
@@ -119,7 +121,7 @@ class WorkerProcess:
             publish=self._publish,
             on_inbound=self._mover.set_inbound,
             clock=clock,
-            speed=measure_speed(self.engine, self.config.max_num_batched_tokens),
+            cost=CostTracker(self._cost_model),
             max_num_batched_tokens=self.config.max_num_batched_tokens,
         )
 
@@ -158,6 +160,7 @@ class WorkerProcess:
             vocab_size=self.engine.config.vocab_size,
             max_num_seqs=self.config.max_num_seqs,
             max_model_len=self.engine.max_model_len,
+            cost_model=self._cost_model,
         )
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:

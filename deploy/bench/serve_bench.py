@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.bench.checks import at_most
 from deploy.bench.load import LoadResult, run_clients
 from deploy.bench.transformers_baseline import run_baseline
 from deploy.cluster import Say, run_cluster
@@ -51,15 +52,16 @@ class ServeBench:
             "first_token_s": first_token_s,
             "clients": [asdict(load) for load in loads],
             "handoff": handoffs,
-            "checks": [check("first_token_after_start_s", first_token_s, "s", FIRST_TOKEN_TARGET_S)],
+            "checks": [at_most("first_token_after_start_s", first_token_s, "s", FIRST_TOKEN_TARGET_S)],
         }
         if with_transformers:
             say("measuring transformers on the same prompts")
             prompts = [codec.encode_chat(self._body(config, codec, n)["messages"]) for n in range(self.num_clients)]
             dtype = serving_dtype(config.dtype, ModelConfig.from_dir(model_dir))
             shortest = min(map(len, prompts))  # one length, so that no padding is computed
+            batch = [prompt[:shortest] for prompt in prompts]
             result["transformers"] = run_baseline(
-                model_dir, dtype, [p[:shortest] for p in prompts], self.output_tokens
+                model_dir, dtype, [(prompts, self.output_tokens) for prompts in (batch[:1], batch)]
             )
         return result
 
@@ -94,8 +96,3 @@ def handoff_figures(grpc_address: str) -> dict[str, float]:
         "write_ms_per_request": 1000 * sum(load.handoff_write_s for load in loads) / count,
         "exposed_ms_per_request": 1000 * sum(load.handoff_exposed_s for load in loads) / count,
     }
-
-
-def check(name: str, value: float, unit: str, at_most: float) -> dict[str, Any]:
-    """One target and whether it holds."""
-    return {"name": name, "value": value, "unit": unit, "target": f"<= {at_most:g}", "holds": value <= at_most}

@@ -1,6 +1,7 @@
 """Puts a request's tokens in order: position n + 1 is accepted only after n, and each only once."""
 
 from core.events import TokenEvent
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 
 
@@ -12,11 +13,13 @@ class TokenAssembler:
 
     Attributes:
         tokens: accepted tokens, none missing.
+        logprobs: of each token when the request asked for them, else empty.
         finish_reason: set once the last token is accepted.
     """
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
         self.finish_reason: FinishReason | None = None
         self._held: dict[int, TokenEvent] = {}
 
@@ -31,6 +34,8 @@ class TokenAssembler:
         self._held[event.position] = event
         while self.finish_reason is None and (ready := self._held.pop(len(self.tokens), None)) is not None:
             self.tokens.append(ready.token_id)
+            if ready.logprobs is not None:
+                self.logprobs.append(ready.logprobs)
             self.finish_reason = ready.finish_reason
         return len(self.tokens) - before
 

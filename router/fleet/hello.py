@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from core.cost import CostModel
 from core.errors import ConfigError
 from core.ids import WorkerEndpoint
 from core.request import Role
@@ -26,6 +27,7 @@ class WorkerHello:
         num_blocks: blocks in its pool.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
+        cost_model: how long its steps take, as measured before it served.
         tensor_parallel_size: ranks that each hold a part of its attention and dense layers.
         expert_parallel_size: ranks that each hold some of its experts.
         num_redundant_experts: places for further copies of experts.
@@ -43,6 +45,7 @@ class WorkerHello:
     num_blocks: int
     max_num_seqs: int
     max_model_len: int
+    cost_model: CostModel
     tensor_parallel_size: int = 1
     expert_parallel_size: int = 1
     num_redundant_experts: int = 0

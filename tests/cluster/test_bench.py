@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.served import baton
+from deploy.bench.cluster_load import measure_peer
+from tests.cluster.served import ServedCluster, baton
 
 pytestmark = pytest.mark.cluster
 
@@ -25,3 +26,31 @@ def test_bench_serve_writes_figures_and_checks(tiny_text_model_dir: Path, tmp_pa
     assert check["name"] == "first_token_after_start_s"
     assert check["holds"] == (check["value"] <= 30)
     assert "transformers" in finished.stdout
+
+
+def test_bench_engine_compares_and_checks(tiny_text_model_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    flags = ("--batch", "1,2", "--prompt", "24", "--dtype", "fp32", "--no-growth", "--rounds", "1")
+    finished = baton("bench", "engine", "--model", str(tiny_text_model_dir), *flags, "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert [check["name"] for check in result["checks"]] == [
+        "vs_transformers_decode_b1",
+        "vs_transformers_decode_b2",
+        "vs_transformers_prefill_24",
+        "cluster_tokens_per_s",
+        "cluster_ttft_ms_c1",
+        "cluster_tpot_ms_c1",
+        "cluster_ready_s",
+    ]
+    for who in ("engine", "transformers"):
+        assert set(result[who]["decode_tokens_per_s"]) == {"1", "2"}
+    assert result["cluster"]["together"]["num_requests"] == 32
+    assert result["cluster"]["alone"]["num_clients"] == 1
+    assert "MISSED" in finished.stdout or "holds" in finished.stdout
+
+
+def test_a_running_server_can_be_measured_as_a_peer(wide_cluster: ServedCluster, tiny_text_model_dir: Path) -> None:
+    figures = measure_peer(wide_cluster.url, tiny_text_model_dir, lambda _line: None)
+    assert figures["together"]["num_requests"] == 32
+    assert figures["alone"]["output_tokens"] == 64

@@ -4,7 +4,8 @@ import torch
 from core.sampling import SamplingParams
 from engine.kv.accounting import BlockAccounting
 from engine.plan import Draw, SequenceSlice, SliceKind, StepPlan
-from engine.plan_partition import merge_rows, partition_of, plan_of_partition
+from engine.plan_partition import merge_rows, partition_of, plan_of_partition, without_rules
+from engine.sampling.rules import LogitRules
 
 BLOCKS = BlockAccounting(12, 3)  # 0-3, 4-7, 8-11
 DRAW = Draw(SamplingParams(temperature=0.0), 0)
@@ -26,6 +27,13 @@ def test_a_partition_gets_its_slices_with_its_own_block_ids() -> None:
 def test_rows_of_the_partitions_come_back_in_the_plans_order() -> None:
     rows = [torch.tensor([[1.0], [4.0]]), torch.empty(0, 1), torch.tensor([[0.0], [2.0]])]  # b e | | a c
     assert merge_rows(PLAN, rows, BLOCKS).flatten().tolist() == [0.0, 1.0, 2.0, 4.0]
+
+
+def test_rules_are_left_out_and_nothing_else() -> None:
+    params = SamplingParams(temperature=0.0, logit_bias=((1, 2.0),))
+    ruled = Draw(params, 3, LogitRules.of(params, (), [7], 0))
+    plan = StepPlan((piece("a", [1], ruled), piece("b", [2]), piece("c", [3], None)))
+    assert without_rules(plan).slices == (piece("a", [1], Draw(params, 3)), *plan.slices[1:])
 
 
 def test_blocks_of_two_partitions_assert() -> None:

@@ -15,10 +15,9 @@ from core.errors import BatonError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
 from decode_worker.half import LEASE_S, DecodeHalf
 from engine.kv.accounting import BlockState
-from engine.plan import SequenceSlice
 from kvtransfer.port import HandoffSource, LastBlocks
 from prefill_worker.half import WRITE_TIMEOUT_S, PrefillHalf
-from tests.builders import NOW, PREFILL, STOP_TOKEN, ListOutbox, assignment, small_pool
+from tests.builders import NOW, PREFILL, STOP_TOKEN, ListOutbox, assignment, drawn, small_pool
 
 ROUTER = "router-1"
 
@@ -198,10 +197,6 @@ class HandoffProtocol(RuleBasedStateMachine):
         assert self.decode_pool.blocks.num_free == self.decode_pool.num_blocks
         assert self.prefill.is_idle
         assert self.decode.num_running == 0
-
-
-def drawn(slices: Sequence[SequenceSlice], token: int) -> dict[str, int]:
-    return {s.sequence_id: token for s in slices if s.draw is not None}
 
 
 TestHandoffProtocol = HandoffProtocol.TestCase

@@ -60,13 +60,14 @@ def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
     while True:
         group, rank, store_address, model_dir, load = pipe.recv()
+        communicator = connect(rank, load["topology"].world_size, store_address, "cpu", host=HOST)
         try:
-            size = load["topology"].world_size
-            communicator = connect(rank, size, store_address, "cpu", host=HOST)
             Engine.load(model_dir, communicator=communicator, **load).follow()
-            pipe.send((group, FOLLOWED))
+            answer = FOLLOWED
         except BatonError as error:
-            pipe.send((group, f"{type(error).__name__}: {error.message}"))
+            answer = f"{type(error).__name__}: {error.message}"
+        communicator.close()  # as the end of the process would
+        pipe.send((group, answer))
 
 
 class Ranks:

@@ -1,7 +1,7 @@
 """Groups of real processes against transformers and against an engine of one rank."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -9,6 +9,8 @@ import torch
 from core.sampling import SamplingParams
 from engine.engine import Engine
 from engine.parallel.topology import ShardTopology
+from engine.plan import Draw, StepPlan, StepResult
+from engine.sampling.rules import LogitRules
 from tests.engine.conftest import Served
 from tests.engine.driver import Driver
 from tests.engine.parallel.ranks import FOLLOWED, Ranks
@@ -16,6 +18,7 @@ from tests.engine.test_model import assert_same_logits, random_prompt
 
 NUM_BLOCKS = 160
 SAMPLED = SamplingParams(temperature=1.0, top_p=0.9, seed=7)
+RULED = SamplingParams(temperature=0.0, repetition_penalty=3.0, logit_bias=((1, 2.0),), bad_words=((5,),), logprobs=3)
 GROUPS = {
     "dense, 2 x 1": ("dense-untied-with-biases", ShardTopology(2, 1)),
     "moe, 2 x 1": ("moe-with-biases", ShardTopology(2, 1)),
@@ -88,6 +91,27 @@ def test_tokens_and_their_counts_are_those_of_one_rank(group: Group, driver: Dri
     }
     assert grown == solo.engine.expert_load()
     assert group.engine.num_steps - steps == solo.engine.num_steps
+
+
+def ruled(driver: Driver) -> StepResult:
+    """Three sequences with rules, and one without, in one step."""
+    slices = []
+    for i in range(4):
+        prompt = random_prompt(i, 20 + i)
+        sequence = driver.add(f"ruled-{i}", prompt)
+        rules = LogitRules.of(RULED, (), prompt, 5) if i else None
+        slices.append(replace(sequence.slice(len(prompt)), draw=Draw(RULED, 5, rules)))
+    return driver.engine.step(StepPlan(tuple(slices)))
+
+
+def test_rules_and_logprobs_are_those_of_one_rank(group: Group, driver: Driver) -> None:
+    expected = ruled(Driver(Engine.load(group.served.model_dir, num_blocks=NUM_BLOCKS, max_model_len=384)))
+    actual = ruled(driver)
+    assert actual.tokens == expected.tokens
+    assert actual.logprobs.keys() == expected.logprobs.keys() == expected.tokens.keys()
+    for name, logprobs in expected.logprobs.items():
+        assert actual.logprobs[name].top_ids == logprobs.top_ids
+        assert actual.logprobs[name].top_logprobs == pytest.approx(logprobs.top_logprobs, abs=1e-4)
 
 
 def test_logits_count_no_tokens(group: Group, driver: Driver) -> None:

@@ -72,7 +72,7 @@ class AttachResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ..., expert_report: _Optional[_Union[ExpertReport, _Mapping]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology")
+    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,7 @@ class WorkerHello(_message.Message):
     MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
     TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
+    COST_MODEL_FIELD_NUMBER: _ClassVar[int]
     endpoint: _common_pb2.WorkerEndpoint
     role: _common_pb2.Role
     role_epoch: int
@@ -91,7 +92,8 @@ class WorkerHello(_message.Message):
     max_num_seqs: int
     max_model_len: int
     topology: _common_pb2.ShardTopology
-    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ...) -> None: ...
+    cost_model: CostModel
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ...) -> None: ...
 
 class ExpertReport(_message.Message):
     __slots__ = ("query_id", "layers", "refusal", "num_moved")
@@ -117,6 +119,28 @@ class ExpertLayer(_message.Message):
     imbalance_after: float
     def __init__(self, layer: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., imbalance_before: _Optional[float] = ..., imbalance_after: _Optional[float] = ...) -> None: ...
 
+class CostModel(_message.Message):
+    __slots__ = ("chunk_tokens", "prefill", "prefill_pair_s", "decode", "decode_context_token_s")
+    CHUNK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_PAIR_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_CONTEXT_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
+    chunk_tokens: int
+    prefill: _containers.RepeatedCompositeFieldContainer[CostPoint]
+    prefill_pair_s: float
+    decode: _containers.RepeatedCompositeFieldContainer[CostPoint]
+    decode_context_token_s: float
+    def __init__(self, chunk_tokens: _Optional[int] = ..., prefill: _Optional[_Iterable[_Union[CostPoint, _Mapping]]] = ..., prefill_pair_s: _Optional[float] = ..., decode: _Optional[_Iterable[_Union[CostPoint, _Mapping]]] = ..., decode_context_token_s: _Optional[float] = ...) -> None: ...
+
+class CostPoint(_message.Message):
+    __slots__ = ("number", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: float
+    seconds: float
+    def __init__(self, number: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
+
 class StepReport(_message.Message):
     __slots__ = ("tokens", "returned", "load")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -128,16 +152,18 @@ class StepReport(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ...) -> None: ...
 
 class TokenEvent(_message.Message):
-    __slots__ = ("handoff_id", "position", "token_id", "finish_reason")
+    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     position: int
     token_id: int
     finish_reason: _common_pb2.FinishReason
-    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ...) -> None: ...
+    logprobs: _common_pb2.TokenLogprobs
+    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Union[_common_pb2.TokenLogprobs, _Mapping]] = ...) -> None: ...
 
 class ReturnedWork(_message.Message):
     __slots__ = ("handoff_id", "code", "message", "retryable")
@@ -152,7 +178,7 @@ class ReturnedWork(_message.Message):
     def __init__(self, handoff_id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ...) -> None: ...
 
 class WorkerLoad(_message.Message):
-    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "prefill_tokens_per_s", "decode_step_s", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received")
+    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error")
     QUEUED_PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PENDING_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -165,13 +191,18 @@ class WorkerLoad(_message.Message):
     PROMPT_TOKENS_COMPUTED_FIELD_NUMBER: _ClassVar[int]
     DECODE_TOKENS_COMPUTED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
-    PREFILL_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
-    DECODE_STEP_S_FIELD_NUMBER: _ClassVar[int]
     HANDOFFS_SENT_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_BYTES_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_WRITE_S_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_EXPOSED_S_FIELD_NUMBER: _ClassVar[int]
     HANDOFFS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DECODE_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
     queued_prompts: int
     pending_prompt_tokens: int
     running_sequences: int
@@ -184,11 +215,16 @@ class WorkerLoad(_message.Message):
     prompt_tokens_computed: int
     decode_tokens_computed: int
     steps: int
-    prefill_tokens_per_s: float
-    decode_step_s: float
     handoffs_sent: int
     handoff_bytes: int
     handoff_write_s: float
     handoff_exposed_s: float
     handoffs_received: int
-    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., prefill_tokens_per_s: _Optional[float] = ..., decode_step_s: _Optional[float] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ...) -> None: ...
+    running_context_tokens: int
+    prefill_cost_change: float
+    prefill_attention_cost_change: float
+    decode_cost_change: float
+    decode_attention_cost_change: float
+    prefill_cost_error: float
+    decode_cost_error: float
+    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ...) -> None: ...

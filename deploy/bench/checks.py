@@ -1,0 +1,22 @@
+"""Targets of a measurement and whether they hold, in the form every `--json` file has."""
+
+from typing import Any
+
+from rich.console import Console
+
+
+def at_most(name: str, value: float, unit: str, limit: float) -> dict[str, Any]:
+    """A target that holds up to `limit`."""
+    return {"name": name, "value": value, "unit": unit, "target": f"<= {limit:g}", "holds": value <= limit}
+
+
+def at_least(name: str, value: float, unit: str, limit: float) -> dict[str, Any]:
+    """A target that holds from `limit` on."""
+    return {"name": name, "value": value, "unit": unit, "target": f">= {limit:g}", "holds": value >= limit}
+
+
+def print_checks(checks: list[dict[str, Any]], console: Console) -> None:
+    """One line each."""
+    for target in checks:
+        mark = "holds" if target["holds"] else "MISSED"
+        console.print(f"{target['name']}: {target['value']:.4g} {target['unit']} ({target['target']}): {mark}")
