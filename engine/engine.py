@@ -88,6 +88,8 @@ class Engine:
         dtype: str = AUTO_DTYPE,
         block_tokens: int = 16,
         num_blocks: int,
+        num_host_blocks: int = 0,
+        enable_prefix_caching: bool = True,
         max_model_len: int | None = None,
         device: str = "cpu",
         kernels: str = AUTO_KERNELS,
@@ -105,6 +107,8 @@ class Engine:
             block_tokens: tokens per KV block.
             num_blocks: blocks in the pool's books, of which each partition of the topology gets an equal part;
                 `engine.sizing.blocks_in` says how many fit in memory.
+            num_host_blocks: blocks evicted from the pool that host memory holds at most; 0 for a group.
+            enable_prefix_caching: whether the pool keeps blocks for sequences that begin alike.
             max_model_len: the longest sequence to serve; None for the model's own context.
             device: a torch device.
             kernels: one of `KERNELS`.
@@ -123,6 +127,8 @@ class Engine:
         layout = kv_layout(config, block_tokens, serving_dtype(dtype, config), topology)
         length = config.max_position_embeddings if max_model_len is None else max_model_len
         check_limits(config, layout, num_blocks, length, topology.num_partitions)
+        if num_host_blocks and topology.world_size > 1:
+            raise ConfigError("--kv-host-gb needs a worker of one rank; set it to 0 for a worker of several")
         torch_dtype = TORCH_DTYPES[layout.dtype]
         checkpoint.check(Ernie45Model(config, TensorOptions(torch_dtype, "meta")).slots())
 
@@ -130,8 +136,16 @@ class Engine:
         native = choose_kernels(kernels, config, layout, device, topology)
         model = Ernie45Model(config, TensorOptions(torch_dtype, device, native, shard))
         bytes_read = checkpoint.load(model.slots(), progress)
-        pool = BlockPool(layout, num_blocks, device, topology.num_partitions)
         name = fingerprint(model_dir, layout.dtype)
+        pool = BlockPool(
+            layout,
+            num_blocks,
+            device,
+            fingerprint=name,
+            enable_prefix_caching=enable_prefix_caching,
+            num_host_blocks=num_host_blocks,
+            num_partitions=topology.num_partitions,
+        )
         agree(communicator, (name, layout, num_blocks, length, topology, native is None))
         return cls(
             config,

@@ -130,9 +130,11 @@ class Ernie45Model:
     def uncounted(self) -> Iterator[None]:
         """For what is computed inside, tokens are not counted."""
         counted = [(moe, moe.num_tokens.clone()) for moe in self.moe_layers.values()]
-        yield
-        for moe, num_tokens in counted:
-            moe.num_tokens = num_tokens
+        try:
+            yield
+        finally:
+            for moe, num_tokens in counted:
+                moe.num_tokens = num_tokens
 
     @staticmethod
     def experts_prefix(layer: int) -> str:

@@ -19,7 +19,7 @@ def partition_of(piece: SequenceSlice, blocks: BlockAccounting) -> int:
 
 def plan_of_partition(plan: StepPlan, partition: int, blocks: BlockAccounting) -> StepPlan:
     """The slices of one partition, with block ids counted from its first block; maybe none."""
-    first = partition * blocks.blocks_per_partition
+    first = blocks.first_of(partition)
     return StepPlan(
         tuple(
             replace(piece, block_ids=[block_id - first for block_id in piece.block_ids])

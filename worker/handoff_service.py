@@ -62,13 +62,13 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
         try:
-            block_ids = await self._ask(partial(self._decode.begin, request.handoff_id, source))
+            answer = await self._ask(partial(self._decode.begin, request.handoff_id, source))
         except asyncio.CancelledError:
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
             raise
-        if isinstance(block_ids, BatonError):
-            await abort(context, block_ids)
-        return handoff_pb2.BeginHandoffResponse(block_ids=block_ids)
+        if isinstance(answer, BatonError):
+            await abort(context, answer)
+        return wire.reservation_to_proto(answer)
 
     async def CommitHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.CommitHandoffRequest, context: Context

@@ -11,6 +11,7 @@ from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
+from kvtransfer.port import Reservation
 from worker.report import StepReport
 
 FINISH_TO_PROTO = {
@@ -103,6 +104,7 @@ def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
         stop_token_ids=frozenset(message.stop_token_ids),
         prefill=endpoint_from_proto(message.prefill),
         decode=endpoint_from_proto(message.decode),
+        cache_salt=message.cache_salt,
     )
 
 
@@ -141,6 +143,7 @@ def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
         token_id=event.token_id,
         finish_reason=FINISH_TO_PROTO[event.finish_reason],
         logprobs=None if event.logprobs is None else logprobs_to_proto(event.logprobs),
+        cached_tokens=event.cached_tokens,
     )
 
 
@@ -190,6 +193,16 @@ def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> hando
     return handoff_pb2.BeginHandoffRequest(
         handoff_id=handoff_id, source=worker_id_to_proto(source), target=worker_id_to_proto(target)
     )
+
+
+def reservation_to_proto(reserved: Reservation) -> handoff_pb2.BeginHandoffResponse:
+    """A target's answer."""
+    return handoff_pb2.BeginHandoffResponse(block_ids=reserved.block_ids, num_present=reserved.num_present)
+
+
+def reservation_from_proto(message: handoff_pb2.BeginHandoffResponse) -> Reservation:
+    """Inverse of `reservation_to_proto`."""
+    return Reservation(message.num_present, tuple(message.block_ids))
 
 
 def commit_to_proto(

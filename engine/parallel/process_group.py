@@ -128,7 +128,7 @@ class ProcessGroupCommunicator:
         options = dist.GatherOptions()
         options.rootRank = 0
         options.timeout = timedelta(seconds=timeout_s)
-        frame, tail = _frame(pickle.dumps(value))
+        frame, tail = _frame(pickle.dumps(value if self.rank else None))
         frames = [_bytes(FRAME_BYTES) for _ in range(self.size)] if self.rank == 0 else []
         self._wait(lambda: self._objects.gather([frames] if frames else [], [frame], options))
         if self.rank == 0:

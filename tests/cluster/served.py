@@ -77,8 +77,10 @@ class ServedCluster:
             assert time.monotonic() < deadline_s, f"still: {loads}"
 
     def wait_until_all_free(self) -> list[dict[str, Any]]:
-        """Waits until no worker holds a block."""
-        return self.wait_until(lambda loads: all(load["blocks_free"] == load["blocks_total"] for load in loads))
+        """Waits until no worker uses a block; cached ones are free to be used."""
+        return self.wait_until(
+            lambda loads: all(load["blocks_free"] + load["blocks_cached"] == load["blocks_total"] for load in loads)
+        )
 
     def worker_process(self, name: str) -> psutil.Process:
         """The process that listens at a worker's address: its rank 0."""

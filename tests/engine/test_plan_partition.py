@@ -7,7 +7,7 @@ from engine.plan import Draw, SequenceSlice, SliceKind, StepPlan
 from engine.plan_partition import merge_rows, partition_of, plan_of_partition, without_rules
 from engine.sampling.rules import LogitRules
 
-BLOCKS = BlockAccounting(12, 3)  # 0-3, 4-7, 8-11
+BLOCKS = BlockAccounting(12, num_partitions=3)  # 0-3, 4-7, 8-11
 DRAW = Draw(SamplingParams(temperature=0.0), 0)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from engine.parallel.topology import ONE_RANK
 from kvtransfer.group_mover import GroupMover
 from kvtransfer.local_transport import LocalTransport
 from kvtransfer.mover import BlockMover
-from kvtransfer.port import FinishTimes, LastBlocks
+from kvtransfer.port import FinishTimes, LastBlocks, Reservation
 from kvtransfer.transport import Transport
 from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
 from worker import handoff_client
@@ -42,8 +42,9 @@ class Source:
     def __init__(self) -> None:
         self.heard: list[Heard] = []
 
-    def on_begun(self, handoff_id: str, block_ids: Sequence[int]) -> None:
-        self.heard.append(("begun", handoff_id, list(block_ids)))
+    def on_begun(self, handoff_id: str, reserved: Reservation) -> None:
+        assert reserved.num_present == 0
+        self.heard.append(("begun", handoff_id, list(reserved.block_ids)))
 
     def on_begin_refused(self, handoff_id: str, error: BatonError) -> None:
         self.heard.append(("refused", handoff_id, error.message))

@@ -90,6 +90,17 @@ def test_blocks_that_ranks_cannot_share_equally_are_refused(moe: Served) -> None
         Engine.load(moe.model_dir, num_blocks=65, topology=ShardTopology(1, 2), communicator=PosingCommunicator(0, 2))
 
 
+def test_host_tier_of_a_group_is_refused(moe: Served) -> None:
+    with pytest.raises(ConfigError, match="--kv-host-gb needs a worker of one rank"):
+        Engine.load(
+            moe.model_dir,
+            num_blocks=64,
+            num_host_blocks=1,
+            topology=ShardTopology(1, 2),
+            communicator=PosingCommunicator(0, 2),
+        )
+
+
 def test_partition_too_small_for_one_sequence_is_refused(moe: Served) -> None:
     message = "num_blocks is 62, .* 512 tokens on each of 2 ranks needs 64 blocks"
     with pytest.raises(ConfigError, match=message):

@@ -40,10 +40,12 @@ class BeginHandoffRequest(_message.Message):
     def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
 
 class BeginHandoffResponse(_message.Message):
-    __slots__ = ("block_ids",)
+    __slots__ = ("block_ids", "num_present")
     BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PRESENT_FIELD_NUMBER: _ClassVar[int]
     block_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    num_present: int
+    def __init__(self, block_ids: _Optional[_Iterable[int]] = ..., num_present: _Optional[int] = ...) -> None: ...
 
 class CommitHandoffRequest(_message.Message):
     __slots__ = ("handoff_id", "source", "target", "first_token", "num_blocks")
