@@ -155,10 +155,10 @@ class DecodeHalf:
             active += 1
 
     def plan(self) -> list[SequenceSlice]:
-        """One token of every running sequence; when blocks run out the youngest go back to their routers."""
+        """One token of every running sequence; where blocks run out the youngest there go back to their routers."""
         for sequence in list(self._running.values()):
             while sequence.handoff_id in self._running and not self._grow(sequence):
-                self._preempt(next(reversed(self._running.values())))
+                self._preempt(self._youngest_beside(sequence))
         return [sequence.next_slice() for sequence in self._running.values()]
 
     def apply(self, slices: Seq[SequenceSlice], result: StepResult) -> None:
@@ -218,6 +218,12 @@ class DecodeHalf:
         """Makes room for the sequence's next token; False when no block is free."""
         table = sequence.blocks
         return table.try_grow(self._pool.layout.blocks_for(sequence.next_start + 1) - len(table.block_ids))
+
+    def _youngest_beside(self, sequence: Sequence) -> Sequence:
+        """Of the sequences that compete with this one for blocks, itself included, the last that joined."""
+        partition_of = self._pool.blocks.partition_of
+        here = partition_of(sequence.blocks.block_ids[0])
+        return next(s for s in reversed(self._running.values()) if partition_of(s.blocks.block_ids[0]) == here)
 
     def _preempt(self, sequence: Sequence) -> None:
         message = f"out of KV blocks ({self._pool.num_blocks} in all) with {self.num_running} sequences running"

@@ -18,7 +18,12 @@ STOP_TOKEN = 9
 
 
 def small_pool(
-    num_blocks: int, block_tokens: int = 4, *, enable_prefix_caching: bool = False, num_host_blocks: int = 0
+    num_blocks: int,
+    block_tokens: int = 4,
+    *,
+    enable_prefix_caching: bool = False,
+    num_host_blocks: int = 0,
+    num_partitions: int = 1,
 ) -> BlockPool:
     """A pool whose blocks are a few bytes."""
     return BlockPool(
@@ -26,6 +31,7 @@ def small_pool(
         num_blocks,
         enable_prefix_caching=enable_prefix_caching,
         num_host_blocks=num_host_blocks,
+        num_partitions=num_partitions,
     )
 
 

@@ -11,7 +11,7 @@ import grpc
 from core.clock import Clock
 from core.errors import BatonError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
-from kvtransfer.mover import BlockMover
+from kvtransfer.group_mover import GroupMover
 from kvtransfer.port import FinishTimes, HandoffSource, LastBlocks, Reservation
 from worker import wire
 from worker.mailbox import Mailbox
@@ -33,7 +33,7 @@ class GrpcHandoffPort:
     Args:
         worker: this worker.
         peers: connections to targets.
-        mover: writes blocks.
+        mover: writes blocks, from every rank.
         mailbox: of the loop that owns the half.
         event_loop: where the gRPC calls run.
         clock: the half's.
@@ -43,7 +43,7 @@ class GrpcHandoffPort:
         self,
         worker: WorkerId,
         peers: Peers,
-        mover: BlockMover,
+        mover: GroupMover,
         mailbox: Mailbox,
         event_loop: asyncio.AbstractEventLoop,
         clock: Clock,

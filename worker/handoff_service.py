@@ -10,7 +10,7 @@ from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
 from decode_worker.half import DecodeHalf
-from kvtransfer.mover import BlockMover
+from kvtransfer.group_mover import GroupMover
 from worker import wire
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
@@ -27,10 +27,10 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         identity: orders for another incarnation are refused.
         mailbox: of the worker's loop.
         decode: takes the handoffs.
-        mover: tells peers how to write here.
+        mover: tells peers how to write here, to every rank.
     """
 
-    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, mover: BlockMover) -> None:
+    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, mover: GroupMover) -> None:
         self._identity = identity
         self._mailbox = mailbox
         self._decode = decode
@@ -45,7 +45,8 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         layout = wire.layout_from_proto(request.layout)
         try:
             self._identity.check_target(wire.worker_id_from_proto(request.target))
-            self._identity.check_compatible(source, request.model_fingerprint, layout)
+            topology = wire.topology_from_proto(request.topology)
+            self._identity.check_compatible(source, request.model_fingerprint, layout, topology)
         except BatonError as error:
             await abort(context, error)
         self._mailbox.post(partial(self._decode.worker_superseded, source))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
-from core.errors import InternalError
+from core.errors import InternalError, ShardGroupError
 from core.events import WorkerLoad
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
@@ -73,7 +73,11 @@ class WorkerLoop:
         self._is_stopping = False
 
     def run(self) -> None:
-        """Ticks until `stop`."""
+        """Ticks until `stop`.
+
+        Raises:
+            ShardGroupError: another rank of the worker is gone; the process must end.
+        """
         while not self._is_stopping:
             self.tick(HEARTBEAT_S)
 
@@ -151,6 +155,8 @@ class WorkerLoop:
         started_s = self._clock.now_s()
         try:
             result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
+        except ShardGroupError:
+            raise  # the ranks are out of step: no further one can succeed
         except Exception as error:
             logger.exception(
                 "an engine step failed; its %d sequences are given up", len(prompt_slices + decode_slices)

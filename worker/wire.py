@@ -4,11 +4,13 @@ from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
+from engine.parallel.topology import ShardTopology
 from kvtransfer.port import Reservation
 from worker.report import StepReport
 
@@ -54,6 +56,26 @@ def layout_to_proto(layout: KvLayout) -> common_pb2.KvLayout:
 def layout_from_proto(message: common_pb2.KvLayout) -> KvLayout:
     """Inverse of `layout_to_proto`."""
     return KvLayout(message.num_layers, message.kv_heads, message.block_tokens, message.head_dim, message.dtype)
+
+
+def topology_to_proto(topology: ShardTopology) -> common_pb2.ShardTopology:
+    """How a worker is divided among ranks."""
+    return common_pb2.ShardTopology(
+        tensor_parallel_size=topology.tensor_parallel_size,
+        expert_parallel_size=topology.expert_parallel_size,
+        num_redundant_experts=topology.num_redundant_experts,
+    )
+
+
+def topology_from_proto(message: common_pb2.ShardTopology) -> ShardTopology:
+    """Inverse of `topology_to_proto`; a peer that says nothing has one rank.
+
+    Raises:
+        ConfigError: there is no such division.
+    """
+    return ShardTopology(
+        message.tensor_parallel_size or 1, message.expert_parallel_size or 1, message.num_redundant_experts
+    )
 
 
 def cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
@@ -144,6 +166,24 @@ def report_to_proto(report: StepReport) -> worker_pb2.AttachResponse:
             tokens=[token_to_proto(event) for event in report.tokens],
             returned=[returned_to_proto(work) for work in report.returned],
             load=load_to_proto(report.load),
+        )
+    )
+
+
+def expert_report_to_proto(report: ExpertReport) -> worker_pb2.AttachResponse:
+    """The answer to a question about experts."""
+    layers = [
+        worker_pb2.ExpertLayer(
+            layer=layer.layer,
+            tokens=layer.tokens,
+            imbalance_before=layer.imbalance_before,
+            imbalance_after=layer.imbalance_after,
+        )
+        for layer in report.layers
+    ]
+    return worker_pb2.AttachResponse(
+        expert_report=worker_pb2.ExpertReport(
+            query_id=report.query_id, layers=layers, refusal=report.refusal, num_moved=report.num_moved
         )
     )
 

@@ -13,7 +13,7 @@ from deploy.run_record import find_cluster
 from deploy.status_client import get_status
 
 COLUMNS = (
-    "worker", "role", "queued", "tokens", "running", "incoming",
+    "worker", "role", "ranks", "queued", "tokens", "running", "incoming",
     "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "decode tok", "sent", "received",
     "cost error",
 )  # fmt: skip
@@ -54,6 +54,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
         table.add_row(
             hello.endpoint.worker.name,
             common_pb2.Role.Name(hello.role).removeprefix("ROLE_").lower(),
+            describe_topology(hello.topology),
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",
             f"{load.running_sequences}",
@@ -78,3 +79,10 @@ def hit_rate(load: worker_pb2.WorkerLoad) -> str:
     if not load.prefix_query_tokens:
         return "-"
     return f"{load.prefix_hit_tokens / load.prefix_query_tokens:.0%}"
+
+
+def describe_topology(topology: common_pb2.ShardTopology) -> str:
+    """Number of ranks and what they share: `1`, `2 T` (tensors), `2 E` (experts), `2 TE` (both)."""
+    sizes = {"T": topology.tensor_parallel_size, "E": topology.expert_parallel_size}
+    shared = "".join(letter for letter, size in sizes.items() if size > 1)
+    return f"{max(1, *sizes.values())} {shared}".rstrip()

@@ -63,29 +63,50 @@ class BlockAccounting:
     Args:
         num_blocks: blocks in the pool, at least one.
         on_evict: called once per allocation that evicts.
+        num_partitions: equal parts that the blocks fall into, ids in order. No allocation crosses them, and each
+            has a cache of its own.
 
     Attributes:
         num_evicted: cached blocks that had to make room, since the start.
     """
 
-    def __init__(self, num_blocks: int, on_evict: OnEvict | None = None) -> None:
+    def __init__(self, num_blocks: int, on_evict: OnEvict | None = None, *, num_partitions: int = 1) -> None:
         assert num_blocks > 0, f"a pool of {num_blocks} blocks cannot hold anything"
+        assert num_blocks % num_partitions == 0, f"{num_blocks} blocks in {num_partitions} partitions"
         self.num_blocks = num_blocks
+        self.num_partitions = num_partitions
         self.num_evicted = 0
         self._on_evict = on_evict
         self._state = [BlockState.FREE] * num_blocks
         self._counts = dict.fromkeys(BlockState, 0)
         self._counts[BlockState.FREE] = num_blocks
         self._num_holds = {hold: [0] * num_blocks for hold in Hold}
-        self._free = list(reversed(range(num_blocks)))  # taken from the end
-        self._cached: OrderedDict[int, None] = OrderedDict()  # evicted from the beginning
         self._name_of: dict[int, BlockName] = {}
-        self._named: dict[BlockName, int] = {}
+        self._blocks_per_partition = num_blocks // num_partitions
+        firsts = range(0, num_blocks, self._blocks_per_partition)
+        self._partitions = [_Partition(range(first, first + self._blocks_per_partition)) for first in firsts]
 
     @property
     def num_free(self) -> int:
         """Blocks that can be allocated now: free ones, and cached ones after eviction."""
         return self._counts[BlockState.FREE] + self._counts[BlockState.CACHED]
+
+    @property
+    def num_free_together(self) -> int:
+        """Blocks that one allocation can take now: those of the emptiest partition."""
+        return max(partition.num_free for partition in self._partitions)
+
+    def num_free_in(self, partition: int) -> int:
+        """Blocks of one partition that can be allocated now."""
+        return self._partitions[partition].num_free
+
+    def partition_of(self, block_id: int) -> int:
+        """The partition that a block lies in."""
+        return block_id // self._blocks_per_partition
+
+    def first_of(self, partition: int) -> int:
+        """The first block of a partition."""
+        return partition * self._blocks_per_partition
 
     def counts(self) -> dict[BlockState, int]:
         """Blocks in each state; the values sum to `num_blocks`."""
@@ -97,17 +118,28 @@ class BlockAccounting:
 
     # --- holding
 
-    def try_allocate(self, num_blocks: int, hold: Hold = Hold.RUNNING) -> list[int] | None:
+    def try_allocate(
+        self, num_blocks: int, hold: Hold = Hold.RUNNING, partition: int | None = None
+    ) -> list[int] | None:
         """Takes `num_blocks` blocks without a name, or none at all if there are not enough.
 
         The caller holds them until it calls `release`. Those freed last are taken first: their memory is in use and
         cached, while the first touch of a page costs more than writing it. Cached blocks are evicted when no others
         are left.
+
+        Args:
+            num_blocks: how many.
+            hold: what for.
+            partition: where they must lie; None for the emptiest.
         """
-        if num_blocks > self.num_free:
+        if partition is None:
+            source = max(self._partitions, key=lambda candidate: candidate.num_free)
+        else:
+            source = self._partitions[partition]
+        if num_blocks > source.num_free:
             return None
-        self._evict(num_blocks - len(self._free))
-        block_ids = [self._free.pop() for _ in range(num_blocks)]
+        self._evict(source, num_blocks - len(source.free))
+        block_ids = [source.free.pop() for _ in range(num_blocks)]
         for block_id in block_ids:
             self._num_holds[hold][block_id] += 1
             self._settle(block_id)
@@ -138,18 +170,18 @@ class BlockAccounting:
 
     # --- names
 
-    def find(self, name: BlockName) -> int | None:
-        """The block of that name, cached or in use. Before anything is allocated it must be shared to be kept."""
-        return self._named.get(name)
+    def find(self, name: BlockName, partition: int = 0) -> int | None:
+        """A partition's block of that name, cached or in use. To be kept, it must be shared before any allocation."""
+        return self._partitions[partition].named.get(name)
 
     def publish(self, block_id: int, name: BlockName) -> int:
-        """Names a block whose contents are final, unless another has that name; returns the one that has it now.
+        """Names a block whose contents are final, unless another of its partition has that name; returns that one.
 
         The caller holds the block, and the named ones before it in the chain.
         """
         assert self._state[block_id] is not BlockState.FREE, f"nobody holds block {block_id}"
         assert block_id not in self._name_of, f"block {block_id} has a name already"
-        owner = self._named.setdefault(name, block_id)
+        owner = self._partitions[self.partition_of(block_id)].named.setdefault(name, block_id)
         if owner == block_id:
             self._name_of[block_id] = name
         return owner
@@ -164,21 +196,23 @@ class BlockAccounting:
             actual = self._state.count(state)
             assert actual == self._counts[state], f"{actual} blocks are {state}, {self._counts[state]} counted"
         assert sum(self._counts.values()) == self.num_blocks
-        assert sorted(self._free) == [i for i, s in enumerate(self._state) if s is BlockState.FREE]
-        assert sorted(self._cached) == [i for i, s in enumerate(self._state) if s is BlockState.CACHED]
-        assert {name: block_id for block_id, name in self._name_of.items()} == self._named
+        for index, partition in enumerate(self._partitions):
+            mine = range(index * self._blocks_per_partition, (index + 1) * self._blocks_per_partition)
+            assert sorted(partition.free) == [i for i in mine if self._state[i] is BlockState.FREE]
+            assert sorted(partition.cached) == [i for i in mine if self._state[i] is BlockState.CACHED]
+            assert partition.named == {self._name_of[i]: i for i in mine if i in self._name_of}
 
     # --- inside
 
-    def _evict(self, num_blocks: int) -> None:
-        """Turns the `num_blocks` least recently used cached blocks into free ones."""
+    def _evict(self, partition: "_Partition", num_blocks: int) -> None:
+        """Turns the `num_blocks` least recently used cached blocks of a partition into free ones."""
         if num_blocks <= 0:
             return
-        victims = [(block_id, self._name_of[block_id]) for block_id in islice(self._cached, num_blocks)]
+        victims = [(block_id, self._name_of[block_id]) for block_id in islice(partition.cached, num_blocks)]
         if self._on_evict is not None:
             self._on_evict(victims)
         for block_id, name in victims:
-            del self._name_of[block_id], self._named[name]
+            del self._name_of[block_id], partition.named[name]
             self._settle(block_id)
         self.num_evicted += len(victims)
 
@@ -200,9 +234,27 @@ class BlockAccounting:
         self._state[block_id] = state
         self._counts[before] -= 1
         self._counts[state] += 1
+        partition = self._partitions[self.partition_of(block_id)]
         if before is BlockState.CACHED:
-            del self._cached[block_id]
+            del partition.cached[block_id]
         if state is BlockState.CACHED:
-            self._cached[block_id] = None
+            partition.cached[block_id] = None
         elif state is BlockState.FREE:
-            self._free.append(block_id)
+            partition.free.append(block_id)
+
+
+class _Partition:
+    """The blocks of one partition that nobody holds, and those with names.
+
+    Args:
+        block_ids: its blocks, all free.
+    """
+
+    def __init__(self, block_ids: Sequence[int]) -> None:
+        self.free = list(reversed(block_ids))  # taken from the end
+        self.cached: OrderedDict[int, None] = OrderedDict()  # evicted from the beginning
+        self.named: dict[BlockName, int] = {}
+
+    @property
+    def num_free(self) -> int:
+        return len(self.free) + len(self.cached)

@@ -30,6 +30,7 @@ class BlockTable:
         self.num_named = 0
         self._pool = pool
         self._blocks = pool.blocks
+        self._partition: int | None = None  # of all blocks, once there are any
         self._holds: list[Hold] = []
         self._chain = pool.chain(salt)
         self._names = [] if self._chain is None else self._chain.names
@@ -43,7 +44,8 @@ class BlockTable:
     def try_reserve(self, num_blocks: int, *, max_shared: int, hold: Hold = Hold.RUNNING, spare: int = 0) -> bool:
         """Takes the first blocks of the sequence: cached ones as far as there are any, own ones for the rest.
 
-        The table has no blocks yet; when there was no room it can be tried again.
+        All lie in one partition: of those with room, the one where most are cached, then the emptiest. The table
+        has no blocks yet; when there was no room it can be tried again.
 
         Args:
             num_blocks: blocks to take in all, at least one.
@@ -54,18 +56,21 @@ class BlockTable:
         Returns:
             Whether there was room; otherwise nothing is held.
         """
-        self._share_prefix(max_shared)
-        num_own = num_blocks - self.num_named
-        if num_own + spare <= self._blocks.num_free and self.try_grow(num_own, hold):
-            return True
-        self.release()
+        for partition in self._candidates(max_shared):
+            self._share_prefix(max_shared, partition)
+            num_own = num_blocks - self.num_named
+            if num_own + spare <= self._blocks.num_free_in(partition) and self.try_grow(num_own, hold):
+                return True
+            self.release()
         return False
 
     def try_grow(self, num_blocks: int, hold: Hold = Hold.RUNNING) -> bool:
         """Takes further blocks of the sequence's own, or none at all if there are not enough."""
-        block_ids = self._blocks.try_allocate(num_blocks, hold)
+        block_ids = self._blocks.try_allocate(num_blocks, hold, self._partition)
         if block_ids is None:
             return False
+        if block_ids:
+            self._partition = self._blocks.partition_of(block_ids[0])
         self.block_ids += block_ids
         self._holds += [hold] * num_blocks
         return True
@@ -123,15 +128,32 @@ class BlockTable:
         """Lets go of all blocks, the last one first. Those with names stay cached."""
         for block_id, hold in zip(reversed(self.block_ids), reversed(self._holds), strict=True):
             self._blocks.release((block_id,), hold)
-        self.block_ids, self._holds, self.num_named = [], [], 0
+        self.block_ids, self._holds, self.num_named, self._partition = [], [], 0, None
 
     # --- inside
 
-    def _share_prefix(self, max_shared: int) -> None:
-        names = self._names[:max_shared]
-        for name in names:
-            if (block_id := self._blocks.find(name)) is None:
+    def _candidates(self, max_shared: int) -> list[int]:
+        """The partitions, best first."""
+        partitions = range(self._blocks.num_partitions)
+        if len(partitions) == 1:
+            return [0]
+        return sorted(
+            partitions, key=lambda p: (-len(self._cached_prefix(max_shared, p)), -self._blocks.num_free_in(p))
+        )
+
+    def _cached_prefix(self, max_shared: int, partition: int) -> list[int]:
+        """The blocks of a partition that hold the beginning of the sequence."""
+        block_ids: list[int] = []
+        for name in self._names[:max_shared]:
+            if (block_id := self._blocks.find(name, partition)) is None:
                 break
+            block_ids.append(block_id)
+        return block_ids
+
+    def _share_prefix(self, max_shared: int, partition: int) -> None:
+        self._partition = partition
+        names = self._names[:max_shared]
+        for block_id in self._cached_prefix(max_shared, partition):
             self._blocks.share(block_id)
             self.block_ids.append(block_id)
             self._holds.append(Hold.RUNNING)
@@ -142,7 +164,7 @@ class BlockTable:
     def _adopt_next(self) -> bool:
         index = self.num_named
         name = self._names[index]
-        if (block_id := self._blocks.find(name)) is not None:
+        if (block_id := self._blocks.find(name, self._blocks.partition_of(self.block_ids[index]))) is not None:
             self._replace(index, block_id)
         elif self._pool.try_restore(name, self.block_ids[index]):
             self._run(index)

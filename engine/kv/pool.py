@@ -17,20 +17,29 @@ TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16":
 
 
 class BlockPool:
-    """A pool of KV blocks, the books about them, and the host memory that evicted ones go to.
+    """A rank's pool of KV blocks, the books about them, and the host memory that evicted ones go to.
+
+    Rank 0's books are those of the whole group, the other ranks' are not used. Where all ranks compute all tokens,
+    a block has the same id on each of them. Where the blocks are partitioned, one partition per rank, ids count
+    through:
+
+        id         0 ........ n ........ 2n ........ num_blocks        n = num_blocks / num_partitions
+        rank       [ 0        )[ 1       )[ 2        )                 each rank's tensor has n blocks
 
     Args:
-        layout: shape of a block.
-        num_blocks: blocks in the pool.
+        layout: shape of a block on this rank.
+        num_blocks: blocks in the books, a multiple of `num_partitions`.
         device: torch device of the pool.
         fingerprint: names the model and type whose KV this is.
         enable_prefix_caching: whether blocks get names, and so are found and shared.
-        num_host_blocks: evicted blocks that host memory holds at most; 0 for none.
+        num_host_blocks: evicted blocks that host memory holds at most; 0 for none. Only for a rank alone: the books
+            of a group know nothing of the other ranks' memory.
+        num_partitions: ranks that the blocks are divided over.
 
     Attributes:
         layout: shape of a block.
-        tensor: `[num_blocks, num_layers, 2, kv_heads, block_tokens, head_dim]`; allocated here, zeroed, freed with
-            the pool. Registered with the transfer plane as one region.
+        tensor: `[num_blocks / num_partitions, num_layers, 2, kv_heads, block_tokens, head_dim]`; allocated here,
+            zeroed, freed with the pool. Registered with the transfer plane as one region.
         blocks: who holds which block, and which holds what.
         host: where evicted blocks go; None when they go nowhere.
     """
@@ -44,10 +53,11 @@ class BlockPool:
         fingerprint: str = "",
         enable_prefix_caching: bool = True,
         num_host_blocks: int = 0,
+        num_partitions: int = 1,
     ) -> None:
         self.layout = layout
-        self.tensor = self._zeros(num_blocks, device)
-        self.blocks = BlockAccounting(num_blocks, self._on_evict)
+        self.blocks = BlockAccounting(num_blocks, self._on_evict, num_partitions=num_partitions)
+        self.tensor = self._zeros(num_blocks // num_partitions, device)
         self.host: HostTier | None = None
         if num_host_blocks:
             memory = self._zeros(num_host_blocks, "cpu", is_pinned=device != "cpu")
@@ -57,7 +67,7 @@ class BlockPool:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in the pool."""
+        """Blocks in the books."""
         return self.blocks.num_blocks
 
     def chain(self, salt: str) -> BlockChain | None:

@@ -32,11 +32,12 @@ Answer = Reservation | BatonError | None
 class Rig:
     num_blocks: int = 16
     max_num_seqs: int = 4
+    num_partitions: int = 1
     outbox: ListOutbox = field(default_factory=ListOutbox)
     clock: ManualClock = field(default_factory=ManualClock)
 
     def __post_init__(self) -> None:
-        self.pool: BlockPool = small_pool(self.num_blocks, BLOCK_TOKENS)
+        self.pool: BlockPool = small_pool(self.num_blocks, BLOCK_TOKENS, num_partitions=self.num_partitions)
         self.half = DecodeHalf(self.pool, self.outbox, self.clock, self.max_num_seqs)
         self.begun: dict[str, list[Answer]] = {}
         self.committed: dict[str, list[Answer]] = {}
@@ -272,6 +273,32 @@ def test_preempted_sequence_is_its_own_victim_when_it_is_the_only_one() -> None:
     assert rig.step() == []
     assert rig.returned() == [("a", "preempted", True)]
     assert rig.counts() == {BlockState.LEASED: 1, BlockState.FREE: 2}
+
+
+def test_out_of_blocks_on_one_rank_nobody_on_another_is_preempted() -> None:
+    """The youngest of all would be c."""
+    rig = Rig(num_blocks=8, num_partitions=2)
+    for name, num_prompt_tokens in (("a", 12), ("b", 3), ("c", 3)):
+        rig.run(name, num_prompt_tokens)
+    for _ in range(4):  # a fills the four blocks of its rank
+        assert len(rig.step()) == 3
+    assert [piece.sequence_id for piece in rig.step()] == ["b", "c"]
+    assert rig.returned() == [("a", "preempted", True)]
+
+
+def test_prompt_waits_until_one_rank_has_room_for_all_of_it() -> None:
+    rig = Rig(num_blocks=8, num_partitions=2)
+    for name in "ab":
+        rig.run(name, num_prompt_tokens=6)  # two blocks on either rank
+    rig.assign("c", num_prompt_tokens=9)
+    rig.begin("c")
+    rig.step()
+    assert rig.begun["c"] == []  # four blocks are free, but nowhere three
+    rig.half.cancel("a")
+    rig.step()
+    (reserved,) = rig.begun["c"]
+    assert isinstance(reserved, Reservation)
+    assert len({rig.pool.blocks.partition_of(block_id) for block_id in reserved.block_ids}) == 1
 
 
 # --- words out of order

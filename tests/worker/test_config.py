@@ -7,7 +7,7 @@ from core.errors import CheckpointError, ConfigError
 from core.request import Role
 from worker.config import WorkerConfig
 from worker.engine_factory import load_engine
-from worker.process import pin_to_cores
+from worker.rank import pin_to_cores
 
 
 @pytest.fixture

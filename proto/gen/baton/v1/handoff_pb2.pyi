@@ -8,24 +8,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConnectPeerRequest(_message.Message):
-    __slots__ = ("source", "target", "model_fingerprint", "layout")
+    __slots__ = ("source", "target", "model_fingerprint", "layout", "topology")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     source: _common_pb2.WorkerId
     target: _common_pb2.WorkerId
     model_fingerprint: str
     layout: _common_pb2.KvLayout
-    def __init__(self, source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ...) -> None: ...
+    topology: _common_pb2.ShardTopology
+    def __init__(self, source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ...) -> None: ...
 
 class ConnectPeerResponse(_message.Message):
     __slots__ = ("transport_metadata", "num_blocks")
     TRANSPORT_METADATA_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
-    transport_metadata: bytes
+    transport_metadata: _containers.RepeatedScalarFieldContainer[bytes]
     num_blocks: int
-    def __init__(self, transport_metadata: _Optional[bytes] = ..., num_blocks: _Optional[int] = ...) -> None: ...
+    def __init__(self, transport_metadata: _Optional[_Iterable[bytes]] = ..., num_blocks: _Optional[int] = ...) -> None: ...
 
 class BeginHandoffRequest(_message.Message):
     __slots__ = ("handoff_id", "source", "target")

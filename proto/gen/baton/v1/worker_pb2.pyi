@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel")
+    __slots__ = ("hello", "assign", "cancel", "query_experts")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    QUERY_EXPERTS_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ...) -> None: ...
+    query_experts: QueryExperts
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
@@ -53,16 +55,26 @@ class CancelWork(_message.Message):
     handoff_id: str
     def __init__(self, handoff_id: _Optional[str] = ...) -> None: ...
 
+class QueryExperts(_message.Message):
+    __slots__ = ("query_id", "rebalance")
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    REBALANCE_FIELD_NUMBER: _ClassVar[int]
+    query_id: str
+    rebalance: bool
+    def __init__(self, query_id: _Optional[str] = ..., rebalance: _Optional[bool] = ...) -> None: ...
+
 class AttachResponse(_message.Message):
-    __slots__ = ("hello", "report")
+    __slots__ = ("hello", "report", "expert_report")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_REPORT_FIELD_NUMBER: _ClassVar[int]
     hello: WorkerHello
     report: StepReport
-    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ...) -> None: ...
+    expert_report: ExpertReport
+    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ..., expert_report: _Optional[_Union[ExpertReport, _Mapping]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "cost_model")
+    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +83,7 @@ class WorkerHello(_message.Message):
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
+    TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     COST_MODEL_FIELD_NUMBER: _ClassVar[int]
     endpoint: _common_pb2.WorkerEndpoint
     role: _common_pb2.Role
@@ -80,8 +93,33 @@ class WorkerHello(_message.Message):
     num_blocks: int
     max_num_seqs: int
     max_model_len: int
+    topology: _common_pb2.ShardTopology
     cost_model: CostModel
-    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ...) -> None: ...
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ...) -> None: ...
+
+class ExpertReport(_message.Message):
+    __slots__ = ("query_id", "layers", "refusal", "num_moved")
+    QUERY_ID_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    NUM_MOVED_FIELD_NUMBER: _ClassVar[int]
+    query_id: str
+    layers: _containers.RepeatedCompositeFieldContainer[ExpertLayer]
+    refusal: str
+    num_moved: int
+    def __init__(self, query_id: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[ExpertLayer, _Mapping]]] = ..., refusal: _Optional[str] = ..., num_moved: _Optional[int] = ...) -> None: ...
+
+class ExpertLayer(_message.Message):
+    __slots__ = ("layer", "tokens", "imbalance_before", "imbalance_after")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    IMBALANCE_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    IMBALANCE_AFTER_FIELD_NUMBER: _ClassVar[int]
+    layer: int
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    imbalance_before: float
+    imbalance_after: float
+    def __init__(self, layer: _Optional[int] = ..., tokens: _Optional[_Iterable[int]] = ..., imbalance_before: _Optional[float] = ..., imbalance_after: _Optional[float] = ...) -> None: ...
 
 class CostModel(_message.Message):
     __slots__ = ("chunk_tokens", "prefill", "prefill_pair_s", "decode", "decode_context_token_s")
