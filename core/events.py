@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from core.cost import CostChange
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 
 
@@ -14,6 +16,7 @@ class TokenEvent:
         position: its index in the answer; the router accepts the next position only.
         token_id: the token.
         finish_reason: set when the answer ends with it.
+        logprobs: set when the request asked for them.
         cached_tokens: with an attempt's first token, the tokens of its prompt whose KV was found, not computed.
     """
 
@@ -21,6 +24,7 @@ class TokenEvent:
     position: int
     token_id: int
     finish_reason: FinishReason | None = None
+    logprobs: TokenLogprobs | None = None
     cached_tokens: int = 0
 
 
@@ -43,7 +47,11 @@ class ReturnedWork:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoad:
-    """A worker's load and totals; units as in `baton/v1/worker.proto`, message `WorkerLoad`."""
+    """A worker's load and totals; units as in `baton/v1/worker.proto`, message `WorkerLoad`.
+
+    Raises:
+        ConfigError: on construction, when costs are said to have changed by what cannot be.
+    """
 
     queued_prompts: int = 0
     pending_prompt_tokens: int = 0
@@ -57,8 +65,6 @@ class WorkerLoad:
     prompt_tokens_computed: int = 0
     decode_tokens_computed: int = 0
     steps: int = 0
-    prefill_tokens_per_s: float = 0.0
-    decode_step_s: float = 0.0
     handoffs_sent: int = 0
     handoff_bytes: int = 0
     handoff_write_s: float = 0.0
@@ -72,3 +78,23 @@ class WorkerLoad:
     host_blocks: int = 0
     host_blocks_restored: int = 0
     host_blocks_dropped: int = 0
+    running_context_tokens: int = 0
+    prefill_cost_change: float = 0.0
+    prefill_attention_cost_change: float = 0.0
+    decode_cost_change: float = 0.0
+    decode_attention_cost_change: float = 0.0
+    prefill_cost_error: float = 0.0
+    decode_cost_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        _ = self.cost_change
+
+    @property
+    def cost_change(self) -> CostChange:
+        """By how much its steps differ from the cost model it measured."""
+        return CostChange(
+            prefill=self.prefill_cost_change,
+            prefill_attention=self.prefill_attention_cost_change,
+            decode=self.decode_cost_change,
+            decode_attention=self.decode_attention_cost_change,
+        )

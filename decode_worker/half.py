@@ -4,7 +4,6 @@ Plain state driven by method calls from the worker's loop; it neither waits nor 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 
 from core.clock import Clock
@@ -16,7 +15,7 @@ from decode_worker.sequence import Sequence
 from engine.kv.accounting import Hold
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
-from engine.plan import SequenceSlice
+from engine.plan import SequenceSlice, StepResult
 from kvtransfer.port import BeginReply, CommitReply, Outbox, Reservation
 from kvtransfer.states import TargetEvent, TargetState
 
@@ -51,6 +50,11 @@ class DecodeHalf:
     def num_running(self) -> int:
         """Sequences that are generating."""
         return len(self._running)
+
+    @property
+    def num_context_tokens(self) -> int:
+        """Tokens that the next step attends to, summed over running sequences."""
+        return sum(sequence.next_start + 1 for sequence in self._running.values())
 
     @property
     def num_receiving(self) -> int:
@@ -157,16 +161,18 @@ class DecodeHalf:
                 self._preempt(next(reversed(self._running.values())))
         return [sequence.next_slice() for sequence in self._running.values()]
 
-    def apply(self, slices: Seq[SequenceSlice], tokens: Mapping[str, int]) -> None:
+    def apply(self, slices: Seq[SequenceSlice], result: StepResult) -> None:
         """Takes in what a step computed for the slices of `plan`."""
         for decoded in slices:
             sequence = self._running[decoded.sequence_id]
-            token_id = tokens[decoded.sequence_id]
+            token_id = result.tokens[decoded.sequence_id]
             position = sequence.next_position
-            sequence.extend(token_id)
+            sequence.append(token_id)
             sequence.blocks.publish(sequence.next_start)
             reason = sequence.work.finish_reason(token_id, len(sequence.tokens))
-            self._outbox.token(sequence.router_id, TokenEvent(sequence.handoff_id, position, token_id, reason))
+            logprobs = result.logprobs.get(decoded.sequence_id)
+            event = TokenEvent(sequence.handoff_id, position, token_id, reason, logprobs)
+            self._outbox.token(sequence.router_id, event)
             if reason is not None:
                 self._end(sequence)
 
@@ -204,7 +210,7 @@ class DecodeHalf:
         sequence.move(TargetEvent.COMMIT)
         sequence.blocks.move(Hold.LEASED, Hold.RUNNING)
         sequence.blocks.publish(len(sequence.work.prompt))
-        sequence.extend(first_token)
+        sequence.start(first_token)
         self._running[sequence.handoff_id] = sequence
         self.num_received += 1
 

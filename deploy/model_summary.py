@@ -14,6 +14,7 @@ from engine.sizing import kv_layout
 from router.text.model_files import read_json_file
 from router.text.tokenizer import TextCodec
 
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 EXPERT_MARK = ".mlp.experts."  # in the names of routed experts' tensors
 _ARCHITECTURES = {"ernie4_5_moe": "Ernie4_5_MoeForCausalLM", "ernie4_5": "Ernie4_5ForCausalLM"}
 
@@ -67,6 +68,11 @@ class ModelSummary:
     vocab_size: int
     has_chat_template: bool
     statement: str | None
+
+
+def has_weights(model_dir: Path) -> bool:
+    """Whether a folder holds weights, be they complete or not; it may also hold a config.json alone."""
+    return any((model_dir / name).exists() for name in (SINGLE_FILE, INDEX_FILE))
 
 
 def summarize_model(model_dir: Path) -> ModelSummary:
@@ -146,10 +152,8 @@ def _read_headers(model_dir: Path) -> _Headers:
 
 def _weight_files(model_dir: Path) -> list[Path]:
     """As `engine.checkpoint.weight_files`, which would import torch."""
-    index = read_json_file(model_dir / "model.safetensors.index.json", required=False)
-    weight_map = index.get("weight_map", {"": "model.safetensors"})
+    index = read_json_file(model_dir / INDEX_FILE, required=False)
+    weight_map = index.get("weight_map", {"": SINGLE_FILE})
     if not isinstance(weight_map, dict):
-        raise CheckpointError(
-            f"weight_map of model.safetensors.index.json in {model_dir} is no object; fetch it again"
-        )
+        raise CheckpointError(f"weight_map of {INDEX_FILE} in {model_dir} is no object; fetch it again")
     return [model_dir / name for name in sorted(set(map(str, weight_map.values())))]

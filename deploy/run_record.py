@@ -1,21 +1,20 @@
 """A file per running cluster, so that other commands find it: who runs it and where it listens."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from core.cache_dir import cache_dir
 from core.errors import ConfigError, UnavailableError
 
 START_TOLERANCE_S = 2.0  # boot time is known in whole seconds; no pid comes round again so soon
 
 
 def runs_dir() -> Path:
-    """Where the records are; `XDG_CACHE_HOME` is respected."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "baton" / "clusters"
+    """Where the records are."""
+    return cache_dir() / "clusters"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from itertools import groupby
 from pathlib import Path
 
-import torch
-
 from core.errors import CheckpointError
 from engine.json_fields import JsonFields, read_json_object
 from engine.safetensors_file import STORED_DTYPES, StoredTensor, TensorReader, list_tensors
@@ -118,9 +116,8 @@ def _fill(reader: TensorReader, stored: StoredTensor, slot: TensorSlot) -> None:
     if slot.take is None:
         reader.read_into(stored, slot.destination)
         return
-    values = torch.empty(slot.destination.shape, dtype=slot.destination.dtype)
-    reader.read_into(stored, values)
-    slot.take(values)
+    for first_row, rows in reader.pieces(stored):
+        slot.take(rows.to(slot.destination.dtype), first_row=first_row)
 
 
 def weight_files(model_dir: Path) -> list[Path]:

@@ -92,6 +92,15 @@ class ModelConfig:
         path = model_dir / "config.json"
         fields = JsonFields(path, read_json_object(path))
         _refuse_unknown_arithmetic(fields)
+        return cls.from_fields(fields)
+
+    @classmethod
+    def from_fields(cls, fields: JsonFields) -> "ModelConfig":
+        """Reads the fields of a text model, whether or not this engine could serve it as it is stored.
+
+        Raises:
+            CheckpointError: a field is missing or out of range.
+        """
         num_heads = fields.integer("num_attention_heads")
         num_layers = fields.integer("num_hidden_layers")
         config = cls(

@@ -17,7 +17,7 @@ from engine.kv.pool import TORCH_DTYPES, BlockPool
 from engine.layers.paged_kv import PagedKv
 from engine.model import Ernie45Model
 from engine.plan import SequenceSlice, SliceKind, StepPlan, StepResult
-from engine.sampler import sample
+from engine.sampling.sampler import Sampled, sample
 from engine.sizing import AUTO_DTYPE, kv_layout, serving_dtype
 from engine.weights import TensorOptions
 
@@ -123,14 +123,16 @@ class Engine:
         tokens is in its blocks.
         """
         draws = draws_of(plan)
-        tokens = sample(self.logits(plan), [draw for _, draw in draws]) if plan.slices else []
+        names = [sequence_id for sequence_id, _ in draws]
+        sampled = sample(self.logits(plan), [draw for _, draw in draws]) if plan.slices else Sampled([], {})
         num_prompt_tokens = _count(plan, SliceKind.PROMPT)
         num_decode_tokens = _count(plan, SliceKind.DECODE)
         self.num_prompt_tokens += num_prompt_tokens
         self.num_decode_tokens += num_decode_tokens
         self.num_steps += bool(plan.slices)
         return StepResult(
-            tokens={sequence_id: token for (sequence_id, _), token in zip(draws, tokens, strict=True)},
+            tokens=dict(zip(names, sampled.tokens, strict=True)),
+            logprobs={names[row]: logprobs for row, logprobs in sampled.logprobs.items()},
             num_prompt_tokens=num_prompt_tokens,
             num_decode_tokens=num_decode_tokens,
         )

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from core.logprobs import TokenLogprobs
 from core.sampling import SamplingParams
+from engine.sampling.rules import LogitRules
 
 
 class SliceKind(Enum):
@@ -25,10 +27,12 @@ class Draw:
     Attributes:
         params: how it is chosen.
         position: index of the new token in the answer; with the seed it determines the draw.
+        rules: what changes the logits first, up to date with all tokens before `position`; None when nothing does.
     """
 
     params: SamplingParams
     position: int
+    rules: LogitRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +77,12 @@ class StepResult:
 
     Attributes:
         tokens: the drawn token id of every slice that had a `draw`, by sequence id.
+        logprobs: by sequence id, for the draws whose parameters asked for them.
         num_prompt_tokens: tokens computed in slices of kind PROMPT.
         num_decode_tokens: tokens computed in slices of kind DECODE.
     """
 
     tokens: dict[str, int] = field(default_factory=dict)
+    logprobs: dict[str, TokenLogprobs] = field(default_factory=dict)
     num_prompt_tokens: int = 0
     num_decode_tokens: int = 0

@@ -4,10 +4,11 @@
     [ n: u64 )[ JSON header )[ data; tensor i at data_offsets[i], half-open       )
 
 Format: https://huggingface.co/docs/safetensors. The library's own reader maps the whole file, which counts against
-a worker's memory a second time while it loads; this one holds at most one tensor besides the destination.
+a worker's memory a second time while it loads; this one holds at most `MAX_STAGED_BYTES` besides the destination.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -20,6 +21,8 @@ from core.errors import CheckpointError
 
 HEADER_LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_STAGED_BYTES = 4 * 2**20  # of what is cast or packed on its way: large for a read, nothing beside a model
+PIECE_ROWS = 64  # pieces are whole multiples of it, which every order of rows in tiles divides
 STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
@@ -109,6 +112,7 @@ class TensorReader:
 
     def __init__(self, path: Path) -> None:
         self._file: BufferedReader = path.open("rb")
+        self._staging = torch.empty(0, dtype=torch.uint8)
 
     def __enter__(self) -> Self:
         return self
@@ -122,12 +126,40 @@ class TensorReader:
         Raises:
             CheckpointError: the file ended early, so it was changed since it was listed.
         """
-        dtype = STORED_DTYPES[stored.dtype]
-        is_direct = destination.dtype == dtype and destination.is_contiguous() and destination.device.type == "cpu"
-        target = destination if is_direct else torch.empty(stored.shape, dtype=dtype)
+        is_direct = destination.dtype == STORED_DTYPES[stored.dtype] and destination.is_contiguous()
+        if is_direct and destination.device.type == "cpu":
+            self._file.seek(stored.offset)
+            self._fill(stored, destination)
+            return
+        for first_row, rows in self.pieces(stored):
+            destination[first_row : first_row + len(rows)].copy_(rows)
+
+    def pieces(self, stored: StoredTensor) -> Iterator[tuple[int, Tensor]]:
+        """The tensor's rows in the type they are stored in, some at a time, each piece with its first row.
+
+        A piece is at most `MAX_STAGED_BYTES`, but at least `PIECE_ROWS` rows; it is overwritten by the next.
+
+        Raises:
+            CheckpointError: as `read_into`.
+        """
+        dtype, (num_rows, *rest) = STORED_DTYPES[stored.dtype], stored.shape
+        row_bytes = max(1, stored.size_bytes // max(1, num_rows))
+        most_rows = max(1, MAX_STAGED_BYTES // row_bytes // PIECE_ROWS) * PIECE_ROWS
         self._file.seek(stored.offset)
+        for first_row in range(0, num_rows, most_rows):
+            shape = (min(most_rows, num_rows - first_row), *rest)
+            rows = self._stage(shape[0] * row_bytes).view(dtype).view(shape)
+            self._fill(stored, rows)
+            yield first_row, rows
+
+    def _stage(self, size_bytes: int) -> Tensor:
+        """Memory for what is on its way; the same for all of it, for freed memory need not go back to the system."""
+        if len(self._staging) < size_bytes:
+            self._staging = torch.empty(size_bytes, dtype=torch.uint8)
+        return self._staging[:size_bytes]
+
+    def _fill(self, stored: StoredTensor, target: Tensor) -> None:
+        """Fills contiguous memory with what comes next in the file."""
         num_read = self._file.readinto(target.view(-1).view(torch.uint8).numpy().data)
-        if num_read != stored.size_bytes:
+        if num_read != target.nbytes:
             raise CheckpointError(f"{stored.path} ended inside {stored.name}; do not change it while it is loaded")
-        if target is not destination:
-            destination.copy_(target)

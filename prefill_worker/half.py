@@ -5,7 +5,7 @@ Plain state driven by method calls from the worker's loop; it neither waits nor 
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from core.clock import Clock
 from core.errors import BatonError, HandoffError
@@ -14,7 +14,8 @@ from core.request import Assignment
 from engine.kv.accounting import Hold
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
-from engine.plan import Draw, SequenceSlice, SliceKind
+from engine.plan import Draw, SequenceSlice, SliceKind, StepResult
+from engine.sampling.rules import LogitRules
 from kvtransfer.port import FinishTimes, HandoffPort, LastBlocks, Outbox, Reservation
 from kvtransfer.states import SourceEvent, SourceState
 from prefill_worker.prompt import Prompt
@@ -108,14 +109,14 @@ class PrefillHalf:
             budget_tokens -= len(chunk.token_ids)
         return slices
 
-    def apply(self, slices: Sequence[SequenceSlice], tokens: Mapping[str, int]) -> None:
+    def apply(self, slices: Sequence[SequenceSlice], result: StepResult) -> None:
         """Takes in what a step computed for the slices of `plan`."""
         for chunk in slices:
             prompt = self._computing[chunk.sequence_id]
             prompt.num_computed = chunk.end
             prompt.table.publish(chunk.end)
             if prompt.num_remaining == 0:
-                self._finish_prompt(prompt, tokens[chunk.sequence_id])
+                self._finish_prompt(prompt, result)
             if prompt.state is SourceState.OPEN:
                 self._send_ready_blocks(prompt)
 
@@ -224,18 +225,19 @@ class PrefillHalf:
             token_ids=assignment.prompt[prompt.num_computed : end],
             start=prompt.num_computed,
             block_ids=prompt.table.block_ids,
-            draw=Draw(assignment.sampling, assignment.first_position) if is_last else None,
+            draw=first_draw(assignment) if is_last else None,
         )
 
-    def _finish_prompt(self, prompt: Prompt, token_id: int) -> None:
+    def _finish_prompt(self, prompt: Prompt, result: StepResult) -> None:
         """Tells the router the first token; the handoff goes on unless the answer ends with it."""
-        prompt.first_token = token_id
+        token_id = prompt.first_token = result.tokens[prompt.handoff_id]
         prompt.computed_s = self._clock.now_s()
         del self._computing[prompt.handoff_id]
         assignment = prompt.assignment
         reason = assignment.finish_reason(token_id, num_generated=1)
+        logprobs = result.logprobs.get(prompt.handoff_id)
         event = TokenEvent(
-            prompt.handoff_id, assignment.first_position, token_id, reason, cached_tokens=prompt.num_cached
+            prompt.handoff_id, assignment.first_position, token_id, reason, logprobs, cached_tokens=prompt.num_cached
         )
         self._outbox.token(prompt.router_id, event)
         self.prefix_stats.num_query_tokens += len(assignment.prompt)
@@ -304,3 +306,9 @@ class PrefillHalf:
     def _forget(self, prompt: Prompt) -> None:
         prompt.table.release()
         del self._prompts[prompt.handoff_id]
+
+
+def first_draw(work: Assignment) -> Draw:
+    """How an attempt's first token is drawn, after its whole prompt."""
+    rules = LogitRules.of(work.sampling, work.stop_token_ids, work.prompt, work.first_position)
+    return Draw(work.sampling, work.first_position, rules)

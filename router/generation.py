@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
 
 
@@ -13,10 +14,12 @@ class TokenDelta:
     Attributes:
         token_ids: in order, none missing; empty only when the answer has ended without a further token.
         finish_reason: set on the last delta of an answer, and only there.
+        logprobs: one for each of the tokens when the request asked for them, else empty.
     """
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Generation(Protocol):

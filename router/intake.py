@@ -1,27 +1,43 @@
 """From a prompt in token ids to a `GenerationRequest`: model, defaults and limits, the same for HTTP and gRPC."""
 
 import secrets
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
 from core.request import GenerationRequest
 from core.sampling import MAX_SEED, SamplingParams
 from router.describe import describe
+from router.text.bad_words import bad_word_token_ids
+from router.text.model_files import FLOAT_DEFAULTS
 from router.text.tokenizer import TextCodec
 
 MAX_CACHE_SALT_CHARS = 256  # a random key takes 32; it goes with every assignment
 MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
+# Bad words are tokenized on the event loop: so many of this length take 10 ms.
+MAX_BAD_WORDS = 300
+MAX_BAD_WORD_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """What a client said about sampling; None takes the model's default, and for the seed a random one."""
+    """What a client said about sampling; None takes the model's default, and for the seed a random one.
+
+    Attributes are those of `SamplingParams`, but that bad words are texts.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    bad_words: Sequence[str] = ()
+    min_tokens: int | None = None
+    logprobs: int | None = None
 
 
 class Intake:
@@ -89,24 +105,51 @@ class Intake:
                 param="cache_salt",
             )
         end_of_sequence = frozenset() if ignore_eos else self._codec.eos_token_ids
+        num_tokens = self._max_tokens(room, len(prompt), max_tokens, max_tokens_param)
         return GenerationRequest(
             request_id=request_id,
             prompt=tuple(prompt),
-            max_tokens=self._max_tokens(room, len(prompt), max_tokens, max_tokens_param),
-            sampling=self._sampling(sampling),
+            max_tokens=num_tokens,
+            sampling=self._sampling(sampling, num_tokens),
             stop_token_ids=end_of_sequence.union(stops),
             cache_salt=cache_salt,
         )
 
-    def _sampling(self, options: SamplingOptions) -> SamplingParams:
+    def _sampling(self, options: SamplingOptions, max_tokens: int) -> SamplingParams:
         default = self._codec.default_sampling
+        said = {name: getattr(options, name) for name in FLOAT_DEFAULTS}
+        self._check_ids(list(options.logit_bias), "logit_bias")
+        if options.min_tokens is not None and options.min_tokens > max_tokens:
+            raise InvalidRequestError(
+                f"min_tokens is {describe(options.min_tokens)} but the answer has at most {max_tokens} tokens; "
+                "ask for fewer, or raise the limit",
+                param="min_tokens",
+            )
         return SamplingParams(
-            temperature=default.temperature if options.temperature is None else options.temperature,
-            top_p=default.top_p if options.top_p is None else options.top_p,
+            **{name: getattr(default, name) if value is None else value for name, value in said.items()},
             top_k=min(default.top_k if options.top_k is None else options.top_k, self._codec.vocab_size),
             # Drawn here, so that another worker can go on with a request whose worker died.
             seed=secrets.randbelow(MAX_SEED + 1) if options.seed is None else options.seed,
+            logit_bias=tuple(sorted(options.logit_bias.items())),
+            bad_words=self._bad_words(options.bad_words),
+            min_tokens=options.min_tokens or 0,
+            logprobs=options.logprobs,
         )
+
+    def _bad_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        if len(words) > MAX_BAD_WORDS:
+            raise InvalidRequestError(
+                f"bad_words has {len(words)} words; at most {MAX_BAD_WORDS} are accepted", param="bad_words"
+            )
+        for word in words:
+            if not word.strip() or len(word) > MAX_BAD_WORD_CHARS:
+                raise InvalidRequestError(
+                    f"bad_words has {describe(word)}; a word has 1 to {MAX_BAD_WORD_CHARS} characters, not all blank",
+                    param="bad_words",
+                )
+        sequences = bad_word_token_ids(self._codec, words)
+        self._check_ids([token_id for sequence in sequences for token_id in sequence], "bad_words")
+        return sequences
 
     def _check_ids(self, token_ids: Sequence[int], param: str) -> None:
         vocab_size = self._codec.vocab_size

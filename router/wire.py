@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 
 from baton.v1 import common_pb2, worker_pb2
 
+from core.cost import CostModel, Curve
 from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
+from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
+from core.sampling import SamplingParams
 from router.fleet.hello import WorkerHello
 
 FINISH_FROM_PROTO = {
@@ -67,7 +70,21 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         num_blocks=message.num_blocks,
         max_num_seqs=message.max_num_seqs,
         max_model_len=message.max_model_len,
+        cost_model=_cost_from_proto(endpoint.worker, message.cost_model),
     )
+
+
+def _cost_from_proto(worker: WorkerId, message: worker_pb2.CostModel) -> CostModel:
+    try:
+        return CostModel(
+            chunk_tokens=message.chunk_tokens,
+            prefill=Curve(tuple((point.number, point.seconds) for point in message.prefill)),
+            prefill_pair_s=message.prefill_pair_s,
+            decode=Curve(tuple((point.number, point.seconds) for point in message.decode)),
+            decode_context_token_s=message.decode_context_token_s,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"worker {worker} says what its steps cost: {error.message}; {SAME_VERSION}") from error
 
 
 def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
@@ -81,6 +98,17 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
         num_blocks=hello.num_blocks,
         max_num_seqs=hello.max_num_seqs,
         max_model_len=hello.max_model_len,
+        cost_model=_cost_to_proto(hello.cost_model),
+    )
+
+
+def _cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
+    return worker_pb2.CostModel(
+        chunk_tokens=model.chunk_tokens,
+        prefill=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.prefill.points],
+        prefill_pair_s=model.prefill_pair_s,
+        decode=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.decode.points],
+        decode_context_token_s=model.decode_context_token_s,
     )
 
 
@@ -116,23 +144,54 @@ def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
     if message.finish_reason not in FINISH_FROM_PROTO:
         raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
     reason = FINISH_FROM_PROTO[message.finish_reason]
+    logprobs = logprobs_from_proto(message.logprobs) if message.HasField("logprobs") else None
     return TokenEvent(
-        message.handoff_id, message.position, message.token_id, reason, cached_tokens=message.cached_tokens
+        message.handoff_id,
+        message.position,
+        message.token_id,
+        reason,
+        logprobs,
+        cached_tokens=message.cached_tokens,
+    )
+
+
+def logprobs_from_proto(message: common_pb2.TokenLogprobs) -> TokenLogprobs:
+    """Log-probabilities at one position."""
+    return TokenLogprobs(message.token_id, message.logprob, tuple(message.top_ids), tuple(message.top_logprobs))
+
+
+def logprobs_to_proto(logprobs: TokenLogprobs) -> common_pb2.TokenLogprobs:
+    """Inverse of `logprobs_from_proto`."""
+    return common_pb2.TokenLogprobs(**{name: getattr(logprobs, name) for name in TokenLogprobs.__slots__})
+
+
+def sampling_to_proto(sampling: SamplingParams) -> common_pb2.SamplingParams:
+    """How tokens are chosen."""
+    return common_pb2.SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=sampling.seed,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        logit_bias=dict(sampling.logit_bias),
+        bad_words=[common_pb2.BadWord(token_ids=word) for word in sampling.bad_words],
+        min_tokens=sampling.min_tokens,
+        logprobs=sampling.logprobs,
     )
 
 
 def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.AttachRequest:
     """An order for the worker that is at `role_epoch`."""
-    sampling = assignment.sampling
     return worker_pb2.AttachRequest(
         assign=worker_pb2.AssignWork(
             handoff_id=assignment.handoff_id,
             prompt=assignment.prompt,
             first_position=assignment.first_position,
             max_new_tokens=assignment.max_new_tokens,
-            sampling=common_pb2.SamplingParams(
-                temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k, seed=sampling.seed
-            ),
+            sampling=sampling_to_proto(assignment.sampling),
             stop_token_ids=sorted(assignment.stop_token_ids),
             prefill=endpoint_to_proto(assignment.prefill),
             decode=endpoint_to_proto(assignment.decode),

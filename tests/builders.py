@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from core.cost import CostModel, Curve
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment
 from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
-from engine.plan import SequenceSlice
+from engine.plan import SequenceSlice, StepResult
 from kvtransfer.port import FinishTimes, LastBlocks
 
 PREFILL = WorkerEndpoint(WorkerId("prefill-0", 1), "127.0.0.1:1")
@@ -41,6 +42,17 @@ def assignment(
         stop_token_ids=frozenset({STOP_TOKEN}),
         prefill=PREFILL,
         decode=DECODE,
+    )
+
+
+def cost_model(slowness: float = 1.0, chunk_tokens: int = 512) -> CostModel:
+    """A worker that computes 1,000 prompt tokens a second in full steps, and decodes in 10 ms and 1 ms a sequence."""
+    return CostModel(
+        chunk_tokens=chunk_tokens,
+        prefill=Curve(((1.0, 0.01 * slowness), (10.0, 0.01 * slowness), (1000.0, 1.0 * slowness))),
+        prefill_pair_s=1e-7 * slowness,
+        decode=Curve(((1.0, 0.011 * slowness), (101.0, 0.111 * slowness))),
+        decode_context_token_s=1e-6 * slowness,
     )
 
 
@@ -88,9 +100,9 @@ class ListPort:
         return orders
 
 
-def drawn(slices: Sequence[SequenceSlice], token: int) -> dict[str, int]:
+def drawn(slices: Sequence[SequenceSlice], token: int) -> StepResult:
     """What an engine that always draws `token` answers to a plan."""
-    return {piece.sequence_id: token for piece in slices if piece.draw is not None}
+    return StepResult({piece.sequence_id: token for piece in slices if piece.draw is not None})
 
 
 NOW = FinishTimes(0.0, 0.0)

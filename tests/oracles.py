@@ -17,16 +17,26 @@ def load_model(model_dir: Path) -> PreTrainedModel:
     return model.to(torch.float32).eval()
 
 
-def greedy_tokens(model_dir: Path, prompt_token_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+def greedy_tokens(
+    model_dir: Path, prompt_token_ids: Sequence[int], max_new_tokens: int, *, repetition_penalty: float = 1.0
+) -> list[int]:
     """The most likely continuation: up to `max_new_tokens`, or up to and including an end-of-sequence token."""
-    return greedy_tokens_of(load_model(model_dir), prompt_token_ids, max_new_tokens)
+    model = load_model(model_dir)
+    return greedy_tokens_of(model, prompt_token_ids, max_new_tokens, repetition_penalty=repetition_penalty)
 
 
-def greedy_tokens_of(model: PreTrainedModel, prompt_token_ids: Sequence[int], max_new_tokens: int) -> list[int]:
+def greedy_tokens_of(
+    model: PreTrainedModel,
+    prompt_token_ids: Sequence[int],
+    max_new_tokens: int,
+    *,
+    repetition_penalty: float = 1.0,
+) -> list[int]:
     """As `greedy_tokens`, with a model that is loaded already."""
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
+        repetition_penalty=repetition_penalty,
         eos_token_id=model.config.eos_token_id,
         pad_token_id=model.config.pad_token_id,
     )

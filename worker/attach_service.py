@@ -137,6 +137,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 num_blocks=identity.num_blocks,
                 max_num_seqs=identity.max_num_seqs,
                 max_model_len=identity.max_model_len,
+                cost_model=wire.cost_to_proto(identity.cost_model),
             )
         )
 

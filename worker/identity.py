@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from core.cost import CostModel
 from core.errors import (
     BatonError,
     ContextLengthError,
@@ -29,6 +30,7 @@ class WorkerIdentity:
         vocab_size: token ids are below it.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
+        cost_model: how long steps take, as measured before it served.
     """
 
     endpoint: WorkerEndpoint
@@ -40,6 +42,7 @@ class WorkerIdentity:
     vocab_size: int
     max_num_seqs: int
     max_model_len: int
+    cost_model: CostModel
 
     def refusal(self, assignment: Assignment, role_epoch: int) -> BatonError | None:
         """Why this worker cannot take an assignment, or None. A stale order may succeed elsewhere."""

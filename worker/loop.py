@@ -4,19 +4,20 @@ Everything else in the process only posts to its mailbox. It runs on a thread of
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from core.clock import Clock
+from core.cost import StepShape, chunk_pairs
 from core.errors import InternalError
 from core.events import WorkerLoad
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
 from engine.kv.accounting import BlockState
-from engine.plan import SequenceSlice, StepPlan, StepResult
+from engine.plan import SequenceSlice, StepPlan
 from prefill_worker.half import PrefillHalf
+from worker.cost.tracker import CostTracker
 from worker.mailbox import Mailbox
 from worker.report import StepOutbox, StepReport
-from worker.speed import SpeedEstimate
 
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
@@ -37,8 +38,8 @@ class WorkerLoop:
         mailbox: how others reach the halves.
         publish: sends reports.
         on_inbound: told how many handoffs may be written into the pool now, whenever that changes.
-        clock: for heartbeats and speed.
-        speed: kept up to date with every step.
+        clock: for heartbeats and the time of steps.
+        cost: told of every step.
         max_num_batched_tokens: most tokens of one step; decode tokens first, prompt chunks in the rest.
     """
 
@@ -53,7 +54,7 @@ class WorkerLoop:
         publish: Publish,
         on_inbound: Callable[[int], None],
         clock: Clock,
-        speed: SpeedEstimate,
+        cost: CostTracker,
         max_num_batched_tokens: int,
     ) -> None:
         self.engine = engine
@@ -66,7 +67,7 @@ class WorkerLoop:
         self._num_inbound = 0
         self._clock = clock
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._speed = speed
+        self._cost = cost
         self._did_work = False
         self._heartbeat_s = clock.now_s()
         self._is_stopping = False
@@ -104,7 +105,7 @@ class WorkerLoop:
         """The worker's load now."""
         pool = self.engine.pool
         blocks = pool.blocks.counts()
-        handoffs, prefixes = self.prefill.stats, self.prefill.prefix_stats
+        handoffs, prefixes, change = self.prefill.stats, self.prefill.prefix_stats, self._cost.change
         return WorkerLoad(
             queued_prompts=self.prefill.num_queued,
             pending_prompt_tokens=self.prefill.num_pending_tokens,
@@ -118,8 +119,6 @@ class WorkerLoop:
             prompt_tokens_computed=self.engine.num_prompt_tokens,
             decode_tokens_computed=self.engine.num_decode_tokens,
             steps=self.engine.num_steps,
-            prefill_tokens_per_s=self._speed.prefill_tokens_per_s,
-            decode_step_s=self._speed.decode_step_s,
             handoffs_sent=handoffs.num_sent,
             handoff_bytes=handoffs.num_bytes,
             handoff_write_s=handoffs.write_s,
@@ -133,6 +132,13 @@ class WorkerLoop:
             host_blocks=pool.host.num_blocks if pool.host else 0,
             host_blocks_restored=pool.host.num_restored if pool.host else 0,
             host_blocks_dropped=pool.host.num_dropped if pool.host else 0,
+            running_context_tokens=self.decode.num_context_tokens,
+            prefill_cost_change=change.prefill,
+            prefill_attention_cost_change=change.prefill_attention,
+            decode_cost_change=change.decode,
+            decode_attention_cost_change=change.decode_attention,
+            prefill_cost_error=self._cost.prefill.relative_error,
+            decode_cost_error=self._cost.decode.relative_error,
         )
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:
@@ -153,13 +159,9 @@ class WorkerLoop:
             self.prefill.fail(prompt_slices, failure)
             self.decode.fail(decode_slices, failure)
             return
-        self._observe(result, self._clock.now_s() - started_s)
-        self.prefill.apply(prompt_slices, result.tokens)
-        self.decode.apply(decode_slices, result.tokens)
-
-    def _observe(self, result: StepResult, step_s: float) -> None:
-        if step_s > 0:
-            self._speed.observe(result, step_s)
+        self._cost.observe(step_shape(prompt_slices, decode_slices), self._clock.now_s() - started_s)
+        self.prefill.apply(prompt_slices, result)
+        self.decode.apply(decode_slices, result)
 
     def _tell_inbound(self) -> None:
         """Before the step, not after it: a source that has just got its blocks writes while the engine computes."""
@@ -174,3 +176,13 @@ class WorkerLoop:
         if reports or is_news or now_s - self._heartbeat_s >= HEARTBEAT_S:
             self._heartbeat_s = now_s
             self._publish_reports(reports, self.load())
+
+
+def step_shape(prompt_slices: Sequence[SequenceSlice], decode_slices: Sequence[SequenceSlice]) -> StepShape:
+    """What decides the time of a step, from its plan."""
+    return StepShape(
+        num_prompt_tokens=sum(len(chunk.token_ids) for chunk in prompt_slices),
+        num_prompt_pairs=sum(chunk_pairs(len(chunk.token_ids), chunk.start) for chunk in prompt_slices),
+        num_sequences=len(decode_slices),
+        num_context_tokens=sum(decoded.end for decoded in decode_slices),
+    )

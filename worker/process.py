@@ -27,6 +27,8 @@ from prefill_worker.half import PrefillHalf
 from worker.announcer import announce
 from worker.attach_service import AttachService
 from worker.config import WorkerConfig
+from worker.cost.startup import start_cost
+from worker.cost.tracker import CostTracker
 from worker.engine_factory import load_engine
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
@@ -35,7 +37,6 @@ from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
 from worker.peers import Peers
 from worker.report import StepOutbox, StepReport
-from worker.speed import measure_speed
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
 STOP_TIMEOUT_S = 5.0
@@ -87,6 +88,7 @@ class WorkerProcess:
     def _assemble(self) -> None:
         """Connects halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
+        self._cost_model = start_cost(self.engine, self.config.max_num_batched_tokens, self.config.max_num_seqs)
         self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events, clock)
         self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
         self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
@@ -100,7 +102,7 @@ class WorkerProcess:
             publish=self._publish,
             on_inbound=self._mover.set_inbound,
             clock=clock,
-            speed=measure_speed(self.engine, self.config.max_num_batched_tokens),
+            cost=CostTracker(self._cost_model),
             max_num_batched_tokens=self.config.max_num_batched_tokens,
         )
 
@@ -140,6 +142,7 @@ class WorkerProcess:
             vocab_size=self.engine.config.vocab_size,
             max_num_seqs=self.config.max_num_seqs,
             max_model_len=self.engine.max_model_len,
+            cost_model=self._cost_model,
         )
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:

@@ -2,8 +2,10 @@
 
 from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
+from core.cost import CostModel
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
+from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
@@ -54,24 +56,61 @@ def layout_from_proto(message: common_pb2.KvLayout) -> KvLayout:
     return KvLayout(message.num_layers, message.kv_heads, message.block_tokens, message.head_dim, message.dtype)
 
 
+def cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
+    """How long steps take."""
+    return worker_pb2.CostModel(
+        chunk_tokens=model.chunk_tokens,
+        prefill=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.prefill.points],
+        prefill_pair_s=model.prefill_pair_s,
+        decode=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.decode.points],
+        decode_context_token_s=model.decode_context_token_s,
+    )
+
+
 def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
     """The router's order.
 
     Raises:
         InvalidRequestError: sampling parameters out of range.
     """
-    sampling = message.sampling
     return Assignment(
         handoff_id=message.handoff_id,
         prompt=tuple(message.prompt),
         first_position=message.first_position,
         max_new_tokens=message.max_new_tokens,
-        sampling=SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed),
+        sampling=sampling_from_proto(message.sampling),
         stop_token_ids=frozenset(message.stop_token_ids),
         prefill=endpoint_from_proto(message.prefill),
         decode=endpoint_from_proto(message.decode),
         cache_salt=message.cache_salt,
     )
+
+
+def sampling_from_proto(message: common_pb2.SamplingParams) -> SamplingParams:
+    """How tokens are chosen.
+
+    Raises:
+        InvalidRequestError: a parameter is out of range.
+    """
+    return SamplingParams(
+        temperature=message.temperature,
+        top_p=message.top_p,
+        top_k=message.top_k,
+        seed=message.seed,
+        min_p=message.min_p,
+        repetition_penalty=message.repetition_penalty,
+        presence_penalty=message.presence_penalty,
+        frequency_penalty=message.frequency_penalty,
+        logit_bias=tuple(sorted(message.logit_bias.items())),
+        bad_words=tuple(tuple(word.token_ids) for word in message.bad_words),
+        min_tokens=message.min_tokens,
+        logprobs=message.logprobs if message.HasField("logprobs") else None,
+    )
+
+
+def logprobs_to_proto(logprobs: TokenLogprobs) -> common_pb2.TokenLogprobs:
+    """Log-probabilities at one position."""
+    return common_pb2.TokenLogprobs(**{name: getattr(logprobs, name) for name in TokenLogprobs.__slots__})
 
 
 def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
@@ -81,6 +120,7 @@ def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
         position=event.position,
         token_id=event.token_id,
         finish_reason=FINISH_TO_PROTO[event.finish_reason],
+        logprobs=None if event.logprobs is None else logprobs_to_proto(event.logprobs),
         cached_tokens=event.cached_tokens,
     )
 

@@ -1,4 +1,4 @@
-"""`baton model`: build the demo model, look into a model folder. Not serving."""
+"""`baton model`: build the demo model, look into a model. Not serving."""
 
 import dataclasses
 import json
@@ -9,16 +9,21 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from core.errors import BatonError, CheckpointError
+from deploy.commands.model_tables import plan_notes, plan_table, summary_table
 from deploy.demo_model import build_demo_model, demo_model_dir
 from deploy.demo_record import is_current_demo
-from deploy.model_summary import ModelSummary, summarize_model
+from deploy.model_summary import has_weights, summarize_model
+from deploy.planning.devices import GIB, device_bytes
+from deploy.planning.memory import PlanRequest, plan_memory
+from deploy.planning.presets import preset_names, preset_path
+from deploy.planning.shape import read_shape
+from deploy.planning.sharding import Sharding
 
 EXIT_BAD_INPUT = 2  # what command lines use for "you have to change something"
 
-model_app = typer.Typer(name="model", help="Build the demo model; look into a model folder.", no_args_is_help=True)
+model_app = typer.Typer(name="model", help="Build the demo model; look into a model.", no_args_is_help=True)
 
 
 @model_app.command("build-demo")
@@ -37,21 +42,65 @@ def build_demo(
 
 @model_app.command("inspect")
 def inspect(
-    model_dir: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="A checkpoint folder; by default the demo model.")
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[DIR]",
+            help="A folder with a config.json, or a published model such as ernie-4.5-300b-a47b. Default: the demo.",
+        ),
+    ] = None,
+    *,
+    tp: Annotated[int, typer.Option(help="Ranks that share attention and dense layers.")] = 1,
+    ep: Annotated[int, typer.Option(help="Ranks that share the experts.")] = 1,
+    quantization: Annotated[
+        str, typer.Option(help="Weights as in FastDeploy: none, wint8, wint4, w4a8 or block_wise_fp8.")
+    ] = "none",
+    kv_dtype: Annotated[str | None, typer.Option(help="KV cache: the model's type, int8, fp8 or another.")] = None,
+    gpu: Annotated[str, typer.Option(help="Device to fit, such as A100-80G, H800, H20, H200 or B200.")] = "H800",
+    device_memory_gb: Annotated[float | None, typer.Option(help="Memory of any other device, GiB.")] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Tokens of each sequence of the largest batch. Default: the model's context.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a model folder holds: architecture, sizes, KV bytes per token, tokenizer."""
+    """Show what a model holds and what memory it needs; nothing is loaded."""
     with _errors_told():
-        summary = summarize_model(model_dir if model_dir is not None else _built_demo())
+        model_dir, config_path = _find_model(model)
+        shape = read_shape(config_path)
+        is_complete = model_dir is not None and shape.unserved_reason is None and has_weights(model_dir)
+        summary = summarize_model(model_dir) if model_dir is not None and is_complete else None
+        request = PlanRequest(
+            sharding=Sharding(tp, ep),
+            quantization=quantization,
+            kv_dtype=kv_dtype,
+            device_bytes=device_bytes(gpu) if device_memory_gb is None else int(device_memory_gb * GIB),
+            context=max_model_len,
+        )
+        plan = plan_memory(shape, request)
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(summary), indent=2))
+        facts = {"path": str(config_path.parent)} if summary is None else dataclasses.asdict(summary)
+        typer.echo(json.dumps({**facts, "plan": plan.to_json(), "request": dataclasses.asdict(request)}, indent=2))
         return
     console = Console()
-    console.print(_table(summary))
-    if summary.statement:
-        console.print(summary.statement)
+    if summary is not None:
+        console.print(summary_table(summary))
+        if summary.statement:
+            console.print(summary.statement)
+    console.print(plan_table(model or "the demo", plan, request))
+    console.print(plan_notes(plan, request), highlight=False)
+
+
+def _find_model(model: str | None) -> tuple[Path | None, Path]:
+    """The model's folder, which a published model has none of, and its config.json."""
+    model_dir = _built_demo() if model is None else Path(model)
+    if model_dir.is_dir():
+        return model_dir, model_dir / "config.json"
+    if model is not None and (preset := preset_path(model)) is not None:
+        return None, preset
+    names = ", ".join(preset_names())
+    raise CheckpointError(
+        f"{model_dir} is not a folder; pass the folder of a Hugging Face checkpoint, or one of {names}"
+    )
 
 
 def _built_demo() -> Path:
@@ -69,29 +118,3 @@ def _errors_told() -> Iterator[None]:
     except BatonError as error:
         typer.echo(f"Error: {error.message}", err=True)
         raise typer.Exit(EXIT_BAD_INPUT) from error
-
-
-def _table(summary: ModelSummary) -> Table:
-    table = Table(title=summary.path, show_header=False, title_justify="left")
-    for name, value in _rows(summary).items():
-        table.add_row(name, value)
-    return table
-
-
-def _rows(summary: ModelSummary) -> dict[str, str]:
-    num_dense_layers = summary.num_layers - summary.num_moe_layers
-    experts = f"{summary.num_experts} per MoE layer, {summary.num_experts_per_token} per token"
-    stored = ", ".join(f"{count} tensors {dtype}" for dtype, count in summary.stored_dtypes.items())
-    return {
-        "Architecture": summary.architecture,
-        "Parameters": f"{summary.num_parameters / 1e6:,.1f} M, {summary.num_active_parameters / 1e6:,.1f} M active",
-        "Layers": f"{summary.num_layers} ({num_dense_layers} dense, {summary.num_moe_layers} MoE)",
-        "Experts": f"{experts}, {summary.num_shared_experts} shared",
-        "Heads": f"{summary.num_heads} query, {summary.num_kv_heads} KV, of {summary.head_dim}",
-        "Hidden size": f"{summary.hidden_size:,}",
-        "Context": f"{summary.context_length:,} tokens",
-        "Dtype": f"{summary.dtype} (stored: {stored})",
-        "On disk": f"{summary.weight_bytes / 1e6:,.1f} MB",
-        "KV cache": f"{summary.kv_bytes_per_token:,} bytes per token",
-        "Tokenizer": f"{summary.vocab_size:,} tokens, {'with' if summary.has_chat_template else 'no'} chat template",
-    }

@@ -15,6 +15,7 @@ from deploy.status_client import get_status
 COLUMNS = (
     "worker", "role", "queued", "tokens", "running", "incoming",
     "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "decode tok", "sent", "received",
+    "cost error",
 )  # fmt: skip
 PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
 
@@ -38,13 +39,13 @@ def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
     """All fields, zero ones included, under their protobuf names; 64-bit numbers as numbers."""
     fields = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     for worker in fields["workers"]:
-        worker["load"] = {name: float(v) if "_s" in name[-2:] else int(v) for name, v in worker["load"].items()}
+        worker["load"] = {name: int(v) if isinstance(v, str) else v for name, v in worker["load"].items()}
         worker["hello"]["role"] = worker["hello"]["role"].removeprefix("ROLE_").lower()
     return fields
 
 
 def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
-    """One line per worker."""
+    """One line per worker; `cost error` is how far predicted steps are from real ones, prompt and decode."""
     state = answer.unready_reason or "ready"
     console.print(f"model [bold]{answer.model}[/]: {state}; {answer.active_requests} request(s) active")
     table = Table(*COLUMNS, box=None, header_style="dim")
@@ -67,6 +68,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.decode_tokens_computed}",
             f"{load.handoffs_sent}",
             f"{load.handoffs_received}",
+            f"{load.prefill_cost_error:.0%} / {load.decode_cost_error:.0%}",
         )
     console.print(table)
 

@@ -7,13 +7,14 @@ not depend on torch's version. It shares torch's OpenMP runtime: both link `libg
 import fcntl
 import hashlib
 import logging
-import os
 import platform
 import shutil
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from core.cache_dir import cache_dir
 
 SOURCE_DIR = Path(__file__).parent / "src"
 COMPILER = "g++"  # clang++ would bring another OpenMP runtime, whose threads fight torch's for the cores
@@ -40,7 +41,7 @@ class KernelsUnavailableError(Exception):
 def build_library() -> Path:
     """The compiled library, from the cache if it is there.
 
-    The cache is `$XDG_CACHE_HOME/baton/kernels`. Processes that start together compile once: the others wait.
+    They are kept in `kernels` in Baton's cache. Processes that start together compile once: the others wait.
 
     Raises:
         KernelsUnavailableError: the CPU lacks an instruction set, or there is no working compiler.
@@ -49,19 +50,13 @@ def build_library() -> Path:
     compiler = shutil.which(COMPILER)
     if compiler is None:
         raise KernelsUnavailableError(f"{COMPILER} is not installed; apt-get install {COMPILER}")
-    path = cache_dir() / f"{_digest(compiler)}.so"
+    path = cache_dir() / "kernels" / f"{_digest(compiler)}.so"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             _compile(compiler, path)
     return path
-
-
-def cache_dir() -> Path:
-    """Where compiled kernels are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "baton" / "kernels"
 
 
 def _check_cpu() -> None:

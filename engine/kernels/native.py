@@ -91,13 +91,17 @@ class NativeKernels:
             function = getattr(functions, name)
             function.argtypes, function.restype = argument_types, None
 
-    def pack(self, rows: Tensor, into: PackedWeight, first_block: int = 0, block_step: int = 1) -> None:
-        """Packs `[num_rows, in_features]` rows, 16 per block, into blocks `first_block`, `+ block_step`, ..."""
+    def pack(
+        self, rows: Tensor, into: PackedWeight, first_block: int = 0, block_step: int = 1, *, first_row: int = 0
+    ) -> None:
+        """Packs `[num_rows, in_features]` rows, 16 per block, into blocks `first_block`, `+ block_step`, ...
+
+        The rows may be a piece of what belongs there, from `first_row` on, which begins a block.
+        """
+        assert first_row % TILE_ROWS == 0, f"row {first_row} is inside a block"
         num_rows, in_features = rows.shape
-        tiles = into.tiles.data_ptr()
-        self._functions.baton_pack(
-            rows.data_ptr(), rows.stride(0), num_rows, in_features, tiles, first_block, block_step
-        )
+        tiles, block = into.tiles.data_ptr(), first_block + first_row // TILE_ROWS * block_step
+        self._functions.baton_pack(rows.data_ptr(), rows.stride(0), num_rows, in_features, tiles, block, block_step)
 
     def embed(self, token_ids: Tensor, weight: PackedWeight) -> Tensor:
         """Rows of a weight: `[num_tokens]` int64 -> `[num_tokens, in_features]`."""

@@ -26,9 +26,14 @@ class KvLayout:
     dtype: str
 
     @property
+    def elements_per_token(self) -> int:
+        """Elements of keys and values of one token over all layers."""
+        return self.num_layers * 2 * self.kv_heads * self.head_dim
+
+    @property
     def bytes_per_token(self) -> int:
         """Bytes of keys and values of one token over all layers."""
-        return self.num_layers * 2 * self.kv_heads * self.head_dim * DTYPE_BYTES[self.dtype]
+        return self.elements_per_token * DTYPE_BYTES[self.dtype]
 
     @property
     def block_bytes(self) -> int:

@@ -1,6 +1,7 @@
 """Puts a request's tokens in order: position n + 1 is accepted only after n, and each only once."""
 
 from core.events import TokenEvent
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 
 
@@ -12,6 +13,7 @@ class TokenAssembler:
 
     Attributes:
         tokens: accepted tokens, none missing.
+        logprobs: of each token when the request asked for them, else empty.
         finish_reason: set once the last token is accepted.
         num_cached_tokens: of the client's prompt, as said with the first token of the answer; a later attempt's
             prompt is longer by what the client has got already, and what is cached of that says nothing to it.
@@ -19,6 +21,7 @@ class TokenAssembler:
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
+        self.logprobs: list[TokenLogprobs] = []
         self.finish_reason: FinishReason | None = None
         self.num_cached_tokens = 0
         self._held: dict[int, TokenEvent] = {}
@@ -36,6 +39,8 @@ class TokenAssembler:
             if not self.tokens:
                 self.num_cached_tokens = ready.cached_tokens
             self.tokens.append(ready.token_id)
+            if ready.logprobs is not None:
+                self.logprobs.append(ready.logprobs)
             self.finish_reason = ready.finish_reason
         return len(self.tokens) - before
 

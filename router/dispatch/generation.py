@@ -113,9 +113,10 @@ class ActiveGeneration:
             self._arrived.clear()
             await self._arrived.wait()
         new_tokens = tuple(self.answer.tokens[self._num_read :])
+        logprobs = tuple(self.answer.logprobs[self._num_read :])
         self._num_read += len(new_tokens)
         if new_tokens or self.answer.finish_reason is not None:
-            return TokenDelta(new_tokens, self.answer.finish_reason)
+            return TokenDelta(new_tokens, self.answer.finish_reason, logprobs)
         assert self._error is not None, "news are tokens, the end or an error"
         raise self._error
 

@@ -8,7 +8,7 @@ from router.fleet.link import WorkerLink
 def prefill_candidate(link: WorkerLink) -> PrefillCandidate:
     """A worker as prefill candidate: what it reports, or what this router knows is on its way, if that is more."""
     pending = max(link.load.pending_prompt_tokens, link.assigned_prompt_tokens)
-    return PrefillCandidate(link.worker, pending, link.load.prefill_tokens_per_s)
+    return PrefillCandidate(link.worker, pending, link.cost)
 
 
 def decode_candidate(link: WorkerLink) -> DecodeCandidate:
@@ -18,9 +18,11 @@ def decode_candidate(link: WorkerLink) -> DecodeCandidate:
     return DecodeCandidate(
         worker=link.worker,
         num_sequences=max(load.running_sequences + load.incoming_handoffs, link.assigned_sequences),
+        num_context_tokens=max(load.running_context_tokens, link.assigned_context_tokens),
         max_num_seqs=hello.max_num_seqs,
         free_blocks=min(reported_free, hello.num_blocks - link.assigned_blocks),
         block_tokens=hello.block_tokens,
+        cost=link.cost,
     )
 
 
@@ -29,6 +31,7 @@ def charge(attempt: Attempt) -> None:
     attempt.prefill.assigned_prompt_tokens += attempt.open_prompt_tokens
     attempt.decode.assigned_sequences += 1
     attempt.decode.assigned_blocks += attempt.num_blocks
+    attempt.decode.assigned_context_tokens += len(attempt.assignment.prompt)
 
 
 def discharge_prompt(attempt: Attempt) -> None:
@@ -42,3 +45,4 @@ def discharge_all(attempt: Attempt) -> None:
     discharge_prompt(attempt)
     attempt.decode.assigned_sequences -= 1
     attempt.decode.assigned_blocks -= attempt.num_blocks
+    attempt.decode.assigned_context_tokens -= len(attempt.assignment.prompt)

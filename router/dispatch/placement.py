@@ -3,9 +3,11 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from core.cost import CostModel
 from core.ids import WorkerId
 
-ASSUMED_PREFILL_TOKENS_PER_S = 1000.0  # until a worker has measured itself; only ratios between workers matter
+# Step times this close are the same as far as anybody can tell: two measurements of one machine differ by as much.
+SAME_STEP_TIME = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +17,16 @@ class PrefillCandidate:
     Attributes:
         worker: its id.
         pending_tokens: prompt tokens it still has to compute.
-        tokens_per_s: its prompt speed; 0 when not measured yet.
+        cost: how long its steps take.
     """
 
     worker: WorkerId
     pending_tokens: int
-    tokens_per_s: float
+    cost: CostModel
 
     def completion_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds until a prompt placed now is computed."""
-        speed = self.tokens_per_s if self.tokens_per_s > 0 else ASSUMED_PREFILL_TOKENS_PER_S
-        return (self.pending_tokens + num_prompt_tokens) / speed
+        return self.cost.completion_s(self.pending_tokens, num_prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +36,34 @@ class DecodeCandidate:
     Attributes:
         worker: its id.
         num_sequences: sequences it generates or is to generate.
+        num_context_tokens: tokens those attend to.
         max_num_seqs: most it takes at once.
         free_blocks: KV blocks not taken and not promised.
         block_tokens: tokens per block.
+        cost: how long its steps take.
     """
 
     worker: WorkerId
     num_sequences: int
+    num_context_tokens: int
     max_num_seqs: int
     free_blocks: int
     block_tokens: int
+    cost: CostModel
 
-    def badness(self, num_prompt_tokens: int) -> tuple[bool, float, int]:
-        """Smaller is better: first whether it would have to wait for room, then how full its batch is."""
+    def must_wait(self, num_prompt_tokens: int) -> bool:
+        """Whether a prompt would have to wait for room."""
         needed = -(-num_prompt_tokens // self.block_tokens) + 1
-        must_wait = self.num_sequences >= self.max_num_seqs or needed > self.free_blocks
-        return must_wait, self.num_sequences / self.max_num_seqs, -self.free_blocks
+        return self.num_sequences >= self.max_num_seqs or needed > self.free_blocks
+
+    def step_s(self, num_prompt_tokens: int) -> float:
+        """Predicted seconds of a step with the prompt's sequence in the batch: everybody's time per token."""
+        return self.cost.decode_s(self.num_sequences + 1, self.num_context_tokens + num_prompt_tokens)
+
+    @property
+    def fullness(self) -> tuple[float, int]:
+        """Smaller is emptier: by sequences, then by blocks."""
+        return self.num_sequences / self.max_num_seqs, -self.free_blocks
 
 
 def place(
@@ -59,7 +72,7 @@ def place(
     num_prompt_tokens: int,
     avoid: Collection[WorkerId] = (),
 ) -> tuple[WorkerId, WorkerId] | None:
-    """Chooses (prefill, decode) for a prompt: earliest predicted completion, and the decode worker with most room.
+    """Chooses (prefill, decode) for a prompt: earliest predicted completion, and the shortest predicted step.
 
     Workers in `avoid` failed this request before; they are taken only if there is no other.
 
@@ -69,5 +82,15 @@ def place(
     if not prefill or not decode:
         return None
     best_prefill = min(prefill, key=lambda c: (c.worker in avoid, c.completion_s(num_prompt_tokens), c.worker))
-    best_decode = min(decode, key=lambda c: (c.worker in avoid, c.badness(num_prompt_tokens), c.worker))
-    return best_prefill.worker, best_decode.worker
+    return best_prefill.worker, _best_decode(decode, num_prompt_tokens, avoid).worker
+
+
+def _best_decode(
+    decode: Sequence[DecodeCandidate], num_prompt_tokens: int, avoid: Collection[WorkerId]
+) -> DecodeCandidate:
+    """Of those with room, one with the shortest step; of several such, the emptiest."""
+    ranks = [(c.worker in avoid, c.must_wait(num_prompt_tokens)) for c in decode]
+    able = [candidate for candidate, rank in zip(decode, ranks, strict=True) if rank == min(ranks)]
+    limit_s = SAME_STEP_TIME * min(candidate.step_s(num_prompt_tokens) for candidate in able)
+    fast = [candidate for candidate in able if candidate.step_s(num_prompt_tokens) <= limit_s]
+    return min(fast, key=lambda c: (c.fullness, c.worker))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from core.cost import CostModel
 from core.errors import ConfigError
 from core.ids import WorkerEndpoint
 from core.request import Role
@@ -21,6 +22,7 @@ class WorkerHello:
         num_blocks: blocks in its pool.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
+        cost_model: how long its steps take, as measured before it served.
 
     Raises:
         ConfigError: on construction, when a worker that says so can serve nothing.
@@ -35,6 +37,7 @@ class WorkerHello:
     num_blocks: int
     max_num_seqs: int
     max_model_len: int
+    cost_model: CostModel
 
     def __post_init__(self) -> None:
         for name in ("block_tokens", "num_blocks", "max_num_seqs", "max_model_len"):

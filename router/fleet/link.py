@@ -9,6 +9,7 @@ import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
 from core.clock import Clock
+from core.cost import CostModel
 from core.errors import UnavailableError
 from core.events import WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
@@ -48,6 +49,7 @@ class WorkerLink:
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
         assigned_blocks: KV blocks those will hold when their prompts are there.
+        assigned_context_tokens: tokens of those prompts.
     """
 
     def __init__(self, endpoint: WorkerEndpoint, router_id: str, clock: Clock, heartbeat_timeout_s: float) -> None:
@@ -58,6 +60,7 @@ class WorkerLink:
         self.assigned_prompt_tokens = 0
         self.assigned_sequences = 0
         self.assigned_blocks = 0
+        self.assigned_context_tokens = 0
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
@@ -73,6 +76,11 @@ class WorkerLink:
         """The hello of a worker that is known to have said it."""
         assert self.hello is not None, f"worker {self.worker} has not said hello"
         return self.hello
+
+    @property
+    def cost(self) -> CostModel:
+        """What its steps cost now: as it measured, and as its load says that they have changed since."""
+        return self.attached.cost_model.changed(self.load.cost_change)
 
     def has_role(self, role: Role) -> bool:
         """Whether it is attached and in this role."""

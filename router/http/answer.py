@@ -1,19 +1,22 @@
 """Sending one chat answer, whole or as a stream: plain ASGI, for this is the path every token takes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from core.errors import BatonError
-from router.http.chat_response import AnswerMessage, ChatCompletion, Choice, Usage
+from core.logprobs import TokenLogprobs
+from router.http.chat_response import AnswerMessage, ChatCompletion, Choice, ChoiceLogprobs, Usage
 from router.http.chunk_encoder import DONE, ChunkEncoder, error_event
 from router.http.disconnect import run_while_connected
 from router.http.errors import error_body
+from router.http.logprobs import choice_logprobs
 from router.http.prepare import PreparedChat
 from router.text.stream import TextDelta, TextGeneration
+from router.text.tokenizer import TextCodec
 
 OpenAnswer = Callable[[PreparedChat], TextGeneration]
 
@@ -26,9 +29,10 @@ class ChatAnswer(Response):
     raised, so that it is answered with its own HTTP status.
     """
 
-    def __init__(self, prepared: PreparedChat, open_answer: OpenAnswer) -> None:
-        """`open_answer` submits the request."""
+    def __init__(self, prepared: PreparedChat, open_answer: OpenAnswer, codec: TextCodec) -> None:
+        """`open_answer` submits the request; the codec knows the text of tokens."""
         self.background = None  # what FastAPI reads and sets on every response
+        self._codec = codec
         self._prepared = prepared
         self._open_answer = open_answer
         self._completion_id = f"chatcmpl-{prepared.generation.request_id}"
@@ -51,6 +55,11 @@ class ChatAnswer(Response):
         num_prompt_tokens = len(self._prepared.generation.prompt)
         return Usage.of(num_prompt_tokens, answer.num_completion_tokens, answer.num_cached_tokens)
 
+    def _logprobs(self, logprobs: Sequence[TokenLogprobs]) -> ChoiceLogprobs | None:
+        """What the client asked for; None when it did not."""
+        is_asked = self._prepared.generation.sampling.logprobs is not None
+        return choice_logprobs(self._codec, logprobs) if is_asked else None
+
     def _start(self, *headers: tuple[bytes, bytes]) -> Message:
         request_id = self._prepared.generation.request_id.encode("ascii")
         return {"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", request_id), *headers]}
@@ -60,18 +69,16 @@ class WholeChatAnswer(ChatAnswer):
     """Sends the answer as one JSON document when it is complete."""
 
     async def _send_answer(self, answer: TextGeneration, send: Send) -> None:
-        texts: list[str] = []
-        finish_reason = None
-        while finish_reason is None:
-            delta = await answer.read()
-            texts.append(delta.text)
-            finish_reason = delta.finish_reason
-        message = AnswerMessage(content="".join(texts))
+        deltas = [await answer.read()]
+        while deltas[-1].finish_reason is None:
+            deltas.append(await answer.read())
+        message = AnswerMessage(content="".join(delta.text for delta in deltas))
+        logprobs = self._logprobs([each for delta in deltas for each in delta.logprobs])
         completion = ChatCompletion(
             id=self._completion_id,
             created=self._created_s,
             model=self._prepared.model,
-            choices=[Choice(message=message, finish_reason=finish_reason.value)],
+            choices=[Choice(message=message, logprobs=logprobs, finish_reason=deltas[-1].finish_reason.value)],
             usage=self._usage(answer),
         )
         body = completion.model_dump_json().encode()
@@ -120,7 +127,12 @@ class StreamedChatAnswer(ChatAnswer):
     def _chunk(
         self, encoder: ChunkEncoder, delta: TextDelta, answer: TextGeneration, *, first: bool = False
     ) -> bytes:
-        if not (first or delta.text or delta.finish_reason):
+        if not (first or delta.text or delta.logprobs or delta.finish_reason):
             return b""  # part of a character, or of a possible stop string
-        usage = self._usage(answer) if self._prepared.continuous_usage else None
-        return encoder.text(delta.text, first=first, finish_reason=delta.finish_reason, usage=usage)
+        return encoder.text(
+            delta.text,
+            first=first,
+            finish_reason=delta.finish_reason,
+            logprobs=self._logprobs(delta.logprobs) if delta.logprobs else None,
+            usage=self._usage(answer) if self._prepared.continuous_usage else None,
+        )

@@ -41,6 +41,7 @@ def chat_completions_router(config: RouterConfig, dispatcher: Dispatcher, codec:
             codec.detokenizer(),
             stops=prepared.stops,
             stop_token_ids=prepared.generation.stop_token_ids,
+            min_tokens=prepared.generation.sampling.min_tokens,
         )
 
     # The body is not a parameter of the function: FastAPI would decode it before its size is known.
@@ -58,6 +59,6 @@ def chat_completions_router(config: RouterConfig, dispatcher: Dispatcher, codec:
         )
         prepared = await preparer.prepare(request_id, parse_chat_request(body))
         answer_type = StreamedChatAnswer if prepared.stream else WholeChatAnswer
-        return answer_type(prepared, open_answer)
+        return answer_type(prepared, open_answer, codec)
 
     return router

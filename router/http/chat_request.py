@@ -1,24 +1,36 @@
 """The body of `POST /v1/chat/completions`: what is accepted, with which types. Not what it means for the model.
 
-Fields and their meaning are OpenAI's (API reference, "Create chat completion"); `top_k`, `ignore_eos`,
-`stop_token_ids`, `cache_salt` and `stream_options.continuous_usage_stats` are vLLM's. Types are strict: `true` is
-not 1, "1" is not 1, and NaN is not a number.
+Fields and their meaning are OpenAI's (API reference, "Create chat completion"); `top_k`, `min_p`,
+`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `stop_token_ids`, `cache_salt` and
+`stream_options.continuous_usage_stats` are vLLM's. Types are strict: `true` is not 1, "1" is not 1, and NaN is not a
+number.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from core.errors import InvalidRequestError
-from core.sampling import MAX_SEED, MAX_TEMPERATURE
+from core.sampling import (
+    MAX_BIAS,
+    MAX_BIASED_TOKENS,
+    MAX_LOGPROBS,
+    MAX_PENALTY,
+    MAX_REPETITION_PENALTY,
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MIN_REPETITION_PENALTY,
+)
 from router.describe import describe, shorten
 from router.http.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS, without_unsupported
-from router.intake import MAX_STOPS
+from router.intake import MAX_BAD_WORDS, MAX_STOPS
 
 MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each
 MAX_STOP_CHARS = 256  # every new character is compared with every stop string
 MAX_STOP_TOKEN_IDS = 64
 
+_TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # whether there is such a token is not decided here
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -28,6 +40,8 @@ def _tag(value: object) -> str:
 
 
 type_of_string_or_array = Discriminator(_tag)
+Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
+Penalty = Annotated[float, Field(ge=-MAX_PENALTY, le=MAX_PENALTY)]
 Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
@@ -63,8 +77,8 @@ class StreamOptions(BaseModel):
 class ChatCompletionRequest(BaseModel):
     """A request for one answer to a conversation.
 
-    Known OpenAI fields that are not listed are refused with status 400 unless they ask for nothing (null, `n` 1,
-    penalties 0, ...); unknown fields always are.
+    Known OpenAI fields that are not listed are refused with status 400 unless they ask for nothing (null, `n` 1, no
+    tools, ...); unknown fields always are.
     """
 
     model_config = _STRICT
@@ -78,6 +92,36 @@ class ChatCompletionRequest(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1, description="Default: the model's generation_config, else 1.")
     top_k: int | None = Field(
         None, ge=-1, description="0 or -1 keeps all. Default: the model's generation_config, else 0."
+    )
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Keeps tokens at least this times as likely as the likeliest. 0 keeps all."
+    )
+    presence_penalty: Penalty | None = Field(
+        None, description="Subtracted from the logits of tokens in the answer. Default: the model's, else 0."
+    )
+    frequency_penalty: Penalty | None = Field(
+        None, description="The same, times how often the token is in the answer. Default: the model's, else 0."
+    )
+    repetition_penalty: float | None = Field(
+        None,
+        ge=MIN_REPETITION_PENALTY,
+        le=MAX_REPETITION_PENALTY,
+        description="Makes tokens of prompt and answer less likely above 1, and more likely below.",
+    )
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=MAX_BIASED_TOKENS)] | None = Field(
+        None, description="Added to logits, by token id."
+    )
+    bad_words: Annotated[list[str], Field(max_length=MAX_BAD_WORDS)] | None = Field(
+        None, description="Words that are not in the answer, at its start or after a space."
+    )
+    logprobs: bool | None = Field(
+        None, description="Return the log-probability of each token, before temperature, penalties and filters."
+    )
+    top_logprobs: int | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description="Return those of so many of the likeliest tokens, too."
+    )
+    min_tokens: int | None = Field(
+        None, ge=0, description="Neither stop tokens nor `stop` end the answer before so many tokens."
     )
     max_tokens: int | None = Field(None, ge=1, description="Older name of `max_completion_tokens`.")
     max_completion_tokens: int | None = Field(
@@ -111,6 +155,16 @@ class ChatCompletionRequest(BaseModel):
     def stops(self) -> tuple[str, ...]:
         """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many alternatives to return with each token's log-probability; None to return none of both."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """The logit biases by token id."""
+        return {int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()}
 
     @property
     def num_chars(self) -> int:
@@ -161,8 +215,17 @@ def _supported_message(message: object, index: int) -> object:
 
 
 def _check_together(request: ChatCompletionRequest) -> None:
+    for key in request.logit_bias or ():
+        if not _TOKEN_ID.fullmatch(key):
+            raise InvalidRequestError(
+                f"logit_bias has the key {describe(key)}; its keys are token ids, such as '42'", param="logit_bias"
+            )
     if request.stream_options is not None and not request.stream:
         raise InvalidRequestError("stream_options is only possible with stream: true", param="stream_options")
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidRequestError(
+            f"top_logprobs is {request.top_logprobs}; it is only possible with logprobs: true", param="top_logprobs"
+        )
     limits = {request.max_tokens, request.max_completion_tokens} - {None}
     if len(limits) > 1:
         raise InvalidRequestError(

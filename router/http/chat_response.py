@@ -40,12 +40,33 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
+class TopLogprob(BaseModel):
+    """A token and the logarithm of its probability."""
+
+    token: str = Field(description="Its text; incomplete characters are replaced.")
+    logprob: float = Field(description="At least -9999.")
+    bytes: list[int] = Field(description="The UTF-8 bytes it stands for.")
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer and the likeliest tokens in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChoiceLogprobs(BaseModel):
+    """The tokens of an answer or a chunk; in a chunk those whose text it completes."""
+
+    content: list[TokenLogprob] = Field(description="As many in all as `usage.completion_tokens` says.")
+    refusal: None = None
+
+
 class Choice(BaseModel):
     """The one choice of a completion."""
 
     index: Literal[0] = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = Field(description="Null unless asked for.")
     finish_reason: Finish
 
 
@@ -72,7 +93,7 @@ class ChunkChoice(BaseModel):
 
     index: Literal[0] = 0
     delta: Delta
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = Field(description="Null unless asked for.")
     finish_reason: Finish | None = Field(description="Set in the last chunk with a choice.")
 
 

@@ -3,7 +3,7 @@
 import json
 
 from core.request import FinishReason
-from router.http.chat_response import Usage
+from router.http.chat_response import ChoiceLogprobs, Usage
 
 DONE = b"data: [DONE]\n\n"
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -27,13 +27,20 @@ class ChunkEncoder:
         self.include_usage = include_usage
 
     def text(
-        self, text: str, *, first: bool = False, finish_reason: FinishReason | None = None, usage: Usage | None = None
+        self,
+        text: str,
+        *,
+        first: bool = False,
+        finish_reason: FinishReason | None = None,
+        logprobs: ChoiceLogprobs | None = None,
+        usage: Usage | None = None,
     ) -> bytes:
         """A chunk of the answer; the `first` one names the role, the last one says why it ended."""
         delta = '"role":"assistant",' if first else ""
         finish = "null" if finish_reason is None else f'"{finish_reason}"'
+        scores = "null" if logprobs is None else encode(logprobs.model_dump())
         return (
-            f'{self._choice_head}{delta}"content":{encode_text(text)}}},"logprobs":null,"finish_reason":{finish}}}]'
+            f'{self._choice_head}{delta}"content":{encode(text)}}},"logprobs":{scores},"finish_reason":{finish}}}]'
             f"{self._usage(usage)}}}\n\n"
         ).encode()
 
@@ -47,9 +54,9 @@ class ChunkEncoder:
         return ',"usage":null' if self.include_usage else ""
 
 
-def encode_text(text: str) -> str:
-    """`text` as a JSON string that no client takes for several lines."""
-    encoded = _encode(text)
+def encode(value: object) -> str:
+    """`value` as JSON that no client takes for several lines."""
+    encoded = _encode(value)
     return encoded if encoded.isascii() else encoded.translate(_LINE_ENDS)
 
 

@@ -46,7 +46,8 @@ class ChatPreparer:
         Raises:
             UnknownModelError: the model is not served here.
             ContextLengthError: the prompt, or it and the tokens asked for, do not fit.
-            InvalidRequestError: a stop token is not in the vocabulary, or the template refused the messages.
+            InvalidRequestError: a token is not in the vocabulary, a value does not go with the length of the answer,
+                or the template refused the messages.
         """
         self._intake.check_model(chat.model)
         generation = self._intake.request(
@@ -58,6 +59,14 @@ class ChatPreparer:
                 top_p=chat.top_p,
                 top_k=None if chat.top_k is None else max(chat.top_k, 0),  # vLLM's -1 is off, too
                 seed=chat.seed,
+                min_p=chat.min_p,
+                repetition_penalty=chat.repetition_penalty,
+                presence_penalty=chat.presence_penalty,
+                frequency_penalty=chat.frequency_penalty,
+                logit_bias=chat.biases,
+                bad_words=chat.bad_words or (),
+                min_tokens=chat.min_tokens,
+                logprobs=chat.num_logprobs,
             ),
             max_tokens=chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens,
             max_tokens_param="max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens",

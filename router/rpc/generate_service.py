@@ -13,10 +13,11 @@ from router import wire
 from router.generation import Dispatcher
 from router.intake import MAX_STOPS, Intake, SamplingOptions
 from router.rpc.context import Context, abort
-from router.text.stream import TextGeneration
+from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
 CHAT_ROLES = ("system", "user", "assistant")
+SCALARS = tuple(field.name for field in generate_pb2.SamplingOptions.DESCRIPTOR.fields if field.has_presence)
 
 logger = logging.getLogger(__name__)
 
@@ -53,19 +54,14 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         # Written, not yielded: a call that is cancelled while it writes unwinds this very task.
         delta = await answer.read()
         while delta.finish_reason is None:
-            await context.write(generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text))
+            await context.write(delta_to_proto(delta))
             delta = await answer.read()
-        usage = generate_pb2.Usage(
-            prompt_tokens=num_prompt_tokens,
-            completion_tokens=answer.num_completion_tokens,
-            cached_tokens=answer.num_cached_tokens,
-        )
-        reason = wire.FINISH_TO_PROTO[delta.finish_reason]
-        await context.write(
-            generate_pb2.GenerateResponse(
-                token_ids=delta.token_ids, text=delta.text, finish_reason=reason, usage=usage
-            )
-        )
+        last = delta_to_proto(delta)
+        last.finish_reason = wire.FINISH_TO_PROTO[delta.finish_reason]
+        last.usage.prompt_tokens = num_prompt_tokens
+        last.usage.completion_tokens = answer.num_completion_tokens
+        last.usage.cached_tokens = answer.num_cached_tokens
+        await context.write(last)
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
         return TextGeneration(
@@ -73,6 +69,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             self._codec.detokenizer(),
             stops=tuple(stops),
             stop_token_ids=request.stop_token_ids,
+            min_tokens=request.sampling.min_tokens,
         )
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
@@ -111,5 +108,11 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
 
 def sampling_from_proto(message: generate_pb2.SamplingOptions) -> SamplingOptions:
     """What the client said; absent fields are None."""
-    names = ("temperature", "top_p", "top_k", "seed")
-    return SamplingOptions(**{name: getattr(message, name) for name in names if message.HasField(name)})
+    said = {name: getattr(message, name) for name in SCALARS if message.HasField(name)}
+    return SamplingOptions(**said, logit_bias=dict(message.logit_bias), bad_words=tuple(message.bad_words))
+
+
+def delta_to_proto(delta: TextDelta) -> generate_pb2.GenerateResponse:
+    """What arrived since the last message; without what ends the answer."""
+    logprobs = [wire.logprobs_to_proto(each) for each in delta.logprobs]
+    return generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text, logprobs=logprobs)

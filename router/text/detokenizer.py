@@ -41,6 +41,11 @@ class Detokenizer:
         self._context_text = ""
         self._held: list[int] = []
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether ids have come whose text has not."""
+        return bool(self._held)
+
     def push(self, token_ids: Sequence[int]) -> str:
         """Takes the next ids; returns the text that is certain with them, maybe none."""
         self._held += [token_id for token_id in token_ids if token_id not in self._special_ids]

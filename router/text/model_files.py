@@ -9,6 +9,16 @@ from typing import Any, Self
 from core.errors import CheckpointError, InvalidRequestError
 from core.sampling import SamplingParams
 
+FLOAT_DEFAULTS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+"""Sampling parameters whose default a checkpoint may set; `top_k` is another."""
+
 
 def read_json_file(path: Path, *, required: bool) -> dict[str, Any]:
     """The object in a JSON file; an empty one when the file is missing and not required.
@@ -41,8 +51,9 @@ class TextDefaults:
         num_embeddings: token ids are below it; None when config.json does not say.
         context_length: most tokens of prompt plus answer; None when config.json does not say.
         eos_token_ids: generating one of these ends an answer. May be empty.
-        sampling: what a request gets that does not say otherwise (seed 0). As in vLLM, only temperature, top_p and
-            top_k are taken from generation_config.json, and `do_sample` is not.
+        sampling: what a request gets that does not say otherwise (seed 0). Of generation_config.json are taken, as
+            in vLLM, temperature, top_p, top_k, min_p and repetition_penalty, and also presence_penalty and
+            frequency_penalty, which ERNIE's has; `do_sample` is not.
     """
 
     num_embeddings: int | None
@@ -83,15 +94,13 @@ def _token_ids(value: object, model_dir: Path) -> frozenset[int]:
 
 
 def _sampling(generation: dict[str, Any], path: Path) -> SamplingParams:
-    given = {key: generation.get(key) for key in ("temperature", "top_p", "top_k")}
+    given = {key: generation[key] for key in (*FLOAT_DEFAULTS, "top_k") if generation.get(key) is not None}
     for key, value in given.items():
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+        if not (isinstance(value, int | float) and math.isfinite(value)):
             raise CheckpointError(f"{key} in {path} is {value!r}; it must be a number")
+    numbers: dict[str, Any] = {key: float(value) for key, value in given.items()}
+    numbers["top_k"] = max(int(numbers.get("top_k", 0)), 0)  # some checkpoints say -1 for "all"
     try:
-        return SamplingParams(
-            temperature=float(1.0 if given["temperature"] is None else given["temperature"]),
-            top_p=float(1.0 if given["top_p"] is None else given["top_p"]),
-            top_k=max(int(given["top_k"] or 0), 0),  # some checkpoints say -1 for "all"
-        )
+        return SamplingParams(**numbers)
     except InvalidRequestError as error:
         raise CheckpointError(f"{path}: {error.message}", param=error.param) from error

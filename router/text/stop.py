@@ -26,13 +26,15 @@ class StopMatcher:
         self._longest = max(map(len, self._stops), default=0)
         self._held = ""
 
-    def push(self, text: str) -> tuple[str, bool]:
+    def push(self, text: str, *, may_stop: bool = True) -> tuple[str, bool]:
         """Takes the next piece; returns what may be shown now, and whether a stop string is complete.
 
-        After a match nothing more is to be pushed; what follows the stop string is dropped.
+        After a match nothing more is to be pushed; what follows the stop string is dropped. A stop string that
+        becomes complete while it `may_stop` nothing is ordinary text.
         """
+        num_held = len(self._held)
         text = self._held + text
-        start = self._first_match(text)
+        start = self._first_match(text, num_held) if may_stop else None
         if start is not None:
             self._held = ""
             return text[:start], True
@@ -45,8 +47,10 @@ class StopMatcher:
         held, self._held = self._held, ""
         return held
 
-    def _first_match(self, text: str) -> int | None:
-        matches = [(start + len(stop), start) for stop in self._stops if (start := text.find(stop)) >= 0]
+    def _first_match(self, text: str, num_held: int) -> int | None:
+        """Where the stop string starts that is the first to end after the text held."""
+        found = [(stop, text.find(stop, max(num_held + 1 - len(stop), 0))) for stop in self._stops]
+        matches = [(start + len(stop), start) for stop, start in found if start >= 0]
         return min(matches)[1] if matches else None
 
     def _num_held(self, text: str) -> int:

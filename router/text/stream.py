@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import Generation, TokenDelta
 from router.text.detokenizer import Detokenizer
+from router.text.held_logprobs import HeldLogprobs
 from router.text.stop import StopMatcher
 
 
@@ -20,11 +22,14 @@ class TextDelta:
         token_ids: the tokens counted since the last read, the end-of-sequence token among them; tokens after the
             one that completed a stop string are not.
         finish_reason: set on the last delta of an answer, and only there.
+        logprobs: when the request asked for them, those of the tokens whose text has become certain. Over all
+            deltas they are those of all tokens counted, in order; the last delta has what is left.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -47,6 +52,7 @@ class TextGeneration:
         *,
         stops: Sequence[str] = (),
         stop_token_ids: frozenset[int] = frozenset(),
+        min_tokens: int = 0,
     ) -> None:
         """Takes over an answer nobody has read from.
 
@@ -55,6 +61,7 @@ class TextGeneration:
             detokenizer: a fresh one, for this answer only.
             stops: strings that end the answer and are not shown.
             stop_token_ids: those of the request; the one that ends the answer is counted, not shown.
+            min_tokens: stop strings that are complete within so many tokens do not end the answer.
 
         Raises:
             InvalidRequestError: a stop string is empty.
@@ -62,9 +69,10 @@ class TextGeneration:
         self._generation = generation
         self._detokenizer = detokenizer
         self._stop_matcher = StopMatcher(stops)
-        # Without stop strings nobody asks which token completed one: a delta is detokenized in one go.
-        self._tokens_per_push = 1 if stops else None
+        self._has_stops = bool(stops)
         self._stop_token_ids = stop_token_ids
+        self._min_tokens = min_tokens
+        self._held_logprobs = HeldLogprobs()
         self._finished = False
         self.num_completion_tokens = 0
 
@@ -103,21 +111,35 @@ class TextGeneration:
         self.cancel()
 
     def _detokenize(self, delta: TokenDelta) -> TextDelta:
-        token_ids = delta.token_ids
         shown = self._without_stop_token(delta)
+        # Only for these it matters which token a text came with; else a delta is detokenized in one go.
+        step = 1 if self._has_stops or delta.logprobs else max(len(shown), 1)
         text = ""
-        step = self._tokens_per_push or max(len(shown), 1)
         for end in range(step, len(shown) + step, step):
-            piece, matched = self._stop_matcher.push(self._detokenizer.push(shown[end - step : end]))
+            piece, matched = self._push(shown[end - step : end], self.num_completion_tokens + end)
             text += piece
+            self._held_logprobs.add(delta.logprobs[end - step : end], is_cut=self._detokenizer.is_holding)
             if matched:
-                return self._stopped(text, token_ids[:end])
+                return self._stopped(text, delta.token_ids[:end])
         if delta.finish_reason is None:
-            return TextDelta(text, token_ids, None)
-        piece, matched = self._stop_matcher.push(self._detokenizer.finish())
+            return TextDelta(text, delta.token_ids, None, self._held_logprobs.release())
+        self._held_logprobs.add(delta.logprobs[len(shown) :], is_cut=False)
+        piece, matched = self._match(self._detokenizer.finish(), self.num_completion_tokens + len(delta.token_ids))
         if matched:
-            return self._stopped(text + piece, token_ids)
-        return TextDelta(text + piece + self._stop_matcher.finish(), token_ids, delta.finish_reason)
+            return self._stopped(text + piece, delta.token_ids)
+        text += piece + self._stop_matcher.finish()
+        return TextDelta(text, delta.token_ids, delta.finish_reason, self._held_logprobs.release_all())
+
+    def _push(self, token_ids: Sequence[int], num_tokens: int) -> tuple[str, bool]:
+        """Text to show with tokens that make the answer `num_tokens` long, and whether it is stopped."""
+        text = self._detokenizer.push(token_ids)
+        self._held_logprobs.num_chars += len(text)
+        return self._match(text, num_tokens)
+
+    def _match(self, text: str, num_tokens: int) -> tuple[str, bool]:
+        piece, matched = self._stop_matcher.push(text, may_stop=num_tokens > self._min_tokens)
+        self._held_logprobs.num_shown += len(piece)
+        return piece, matched
 
     def _without_stop_token(self, delta: TokenDelta) -> tuple[int, ...]:
         token_ids = delta.token_ids
@@ -126,4 +148,4 @@ class TextGeneration:
 
     def _stopped(self, text: str, token_ids: tuple[int, ...]) -> TextDelta:
         self._generation.cancel()
-        return TextDelta(text, token_ids, FinishReason.STOP)
+        return TextDelta(text, token_ids, FinishReason.STOP, self._held_logprobs.release_all())

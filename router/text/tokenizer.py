@@ -11,6 +11,7 @@ from core.sampling import SamplingParams
 from router.text.chat_template import ChatTemplate
 from router.text.detokenizer import Detokenizer
 from router.text.model_files import TextDefaults
+from router.text.token_pieces import TokenPiece, TokenPieces
 
 
 class TextCodec:
@@ -29,6 +30,7 @@ class TextCodec:
         """Puts the parts together; `load` reads them from a folder."""
         self._tokenizer = tokenizer
         self._template = template
+        self._pieces = TokenPieces(tokenizer)
         added_tokens = tokenizer.get_added_tokens_decoder()
         self._special_ids = frozenset(token_id for token_id, token in added_tokens.items() if token.special)
         self.vocab_size = defaults.num_embeddings or tokenizer.get_vocab_size()
@@ -70,9 +72,9 @@ class TextCodec:
         """The text of token ids; ids unknown to the tokenizer give none."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
-    def token_text(self, token_id: int) -> str:
-        """The text of one token by itself, special or not, as in `logprobs`."""
-        return self.decode((token_id,), skip_special_tokens=False)
+    def token_piece(self, token_id: int) -> TokenPiece:
+        """One token by itself, special or not, as in `logprobs`."""
+        return self._pieces.of(token_id)
 
     def render_chat(
         self,

@@ -11,7 +11,7 @@ from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc
 
 from router.text.tokenizer import TextCodec
 from tests.cluster.served import ServedCluster, baton
-from tests.oracles import greedy_tokens
+from tests.oracles import greedy_tokens, logits
 
 pytestmark = [pytest.mark.cluster, pytest.mark.demo]
 
@@ -143,6 +143,32 @@ def test_same_seed_same_answer_and_other_seed_another(demo_cluster: ServedCluste
 
     assert sampled(1) == sampled(1)
     assert sampled(1) != sampled(2)
+
+
+def test_penalized_answer_and_its_logprobs_are_those_of_transformers(
+    demo_cluster: ServedCluster, demo_model_dir: Path, demo_codec: TextCodec
+) -> None:
+    prompt = demo_codec.encode_chat(chat(QUESTIONS[2]))
+    expected = greedy_tokens(demo_model_dir, prompt, 24, repetition_penalty=1.3)
+    assert expected != greedy_tokens(demo_model_dir, prompt, 24)
+    with demo_cluster.sdk() as client:
+        answer = client.chat.completions.create(
+            model="demo",
+            messages=chat(QUESTIONS[2]),
+            max_tokens=24,
+            temperature=0,
+            logprobs=True,
+            top_logprobs=2,
+            extra_body={"repetition_penalty": 1.3},
+        )
+    entries = answer.choices[0].logprobs.content
+    assert [entry.token for entry in entries] == [demo_codec.token_piece(token_id).text for token_id in expected]
+    # Scores are of the logits before the penalty.
+    scores = logits(demo_model_dir, [*prompt, *expected[:-1]])[len(prompt) - 1 :].log_softmax(dim=-1)
+    for entry, token_id, row in zip(entries, expected, scores, strict=True):
+        assert entry.logprob == pytest.approx(float(row[token_id]), abs=1e-3)
+        top = [each.logprob for each in entry.top_logprobs]
+        assert top == pytest.approx(row.topk(2).values.tolist(), abs=1e-3)
 
 
 def test_stop_string_ends_answer_on_both_workers(demo_cluster: ServedCluster) -> None:

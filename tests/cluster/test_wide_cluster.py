@@ -11,6 +11,18 @@ from tests.cluster.served import ServedCluster, baton
 
 pytestmark = pytest.mark.cluster
 
+EVERYTHING = {
+    "temperature": 1.2,
+    "top_p": 0.95,
+    "seed": 3,
+    "repetition_penalty": 1.2,
+    "presence_penalty": 0.4,
+    "frequency_penalty": 0.4,
+    "bad_words": ["e"],
+    "logprobs": True,
+}
+"""Sampling that looks at all tokens so far."""
+
 
 def body(number: int, max_tokens: int, **fields: object) -> dict[str, object]:
     message = {"role": "user", "content": f"request {number} " * (1 + number % 7)}
@@ -63,7 +75,8 @@ async def test_work_spreads_over_all_workers(wide_cluster: ServedCluster) -> Non
 
 async def test_answers_do_not_depend_on_what_runs_beside_them(wide_cluster: ServedCluster) -> None:
     async with httpx.AsyncClient(base_url=wide_cluster.url, timeout=120, trust_env=False) as client:
-        requests = [body(number, 30, ignore_eos=True) for number in range(12)]
+        kinds: tuple[dict[str, object], ...] = ({}, EVERYTHING)
+        requests = [body(number, 30, **{"ignore_eos": True, **kinds[number % 2]}) for number in range(12)]
         together = await asyncio.gather(*(ask(client, **request) for request in requests))
         alone = [await ask(client, **request) for request in requests]
     assert together == alone
@@ -80,8 +93,9 @@ async def test_disconnect_stops_the_work(wide_cluster: ServedCluster) -> None:
 
 
 async def test_killed_decode_worker_costs_a_pause_and_no_token(wide_cluster: ServedCluster) -> None:
-    """Greedy streams run on both decode workers; one of them dies under them."""
-    requests = [body(number, 400, ignore_eos=True) for number in range(4)]
+    """Streams run on both decode workers, half of them greedy; one of the workers dies under them."""
+    kinds: tuple[dict[str, object], ...] = ({}, {}, EVERYTHING, EVERYTHING)
+    requests = [body(number, 400, **{"ignore_eos": True, **kind}) for number, kind in enumerate(kinds)]
     async with httpx.AsyncClient(base_url=wide_cluster.url, timeout=120, trust_env=False) as client:
         undisturbed = await asyncio.gather(*(ask(client, **request) for request in requests))
     victim = wide_cluster.worker_process("decode-1")
@@ -92,12 +106,7 @@ async def test_killed_decode_worker_costs_a_pause_and_no_token(wide_cluster: Ser
         async def stream(request: dict[str, object]) -> str:
             pieces = []
             chunks = await client.chat.completions.create(
-                model="tiny",
-                messages=request["messages"],
-                max_tokens=400,
-                temperature=0,
-                stream=True,
-                extra_body={"ignore_eos": True},
+                model="tiny", messages=request["messages"], stream=True, extra_body=request
             )
             async for chunk in chunks:
                 if len(pieces) == 5:

@@ -8,6 +8,7 @@ from core.clock import ManualClock
 from core.errors import BatonError, CancelledRequestError, HandoffError, InternalError
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerId
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from core.sampling import SamplingParams
 from decode_worker import half as half_module
@@ -130,6 +131,31 @@ def test_commit_joins_and_the_next_step_continues_after_the_first_token(rig: Rig
     (piece,) = rig.step()
     assert (list(piece.token_ids), piece.start) == ([TOKEN], 7)
     assert rig.half.num_received == 1
+
+
+def test_rules_know_the_answer_of_earlier_attempts_the_first_token_and_every_other(rig: Rig) -> None:
+    work = replace(assignment("h", 6, first_position=2), sampling=SamplingParams(presence_penalty=1.0))
+    rig.half.assign(ROUTER, work)
+    rig.begin("h")
+    rig.half.admit()
+    rig.commit("h", 2)
+    for answer in ([5, 6, FIRST], [5, 6, FIRST, TOKEN]):
+        (piece,) = rig.half.plan()
+        assert piece.draw is not None
+        assert piece.draw.rules is not None
+        assert piece.draw.rules.counts is not None
+        counts = zip(piece.draw.rules.counts.token_ids.tolist(), piece.draw.rules.counts.counts.tolist(), strict=True)
+        assert Counter(dict(counts)) == Counter(answer)
+        rig.half.apply([piece], drawn([piece], TOKEN))
+
+
+def test_logprobs_of_a_step_go_with_their_tokens(rig: Rig) -> None:
+    for name in ("asked", "silent"):
+        rig.run(name)
+    slices = rig.half.plan()
+    logprobs = TokenLogprobs(TOKEN, -1.0)
+    rig.half.apply(slices, replace(drawn(slices, TOKEN), logprobs={"asked": logprobs}))
+    assert {event.handoff_id: event.logprobs for event in rig.outbox.tokens} == {"asked": logprobs, "silent": None}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from core.errors import BatonError
 from decode_worker.half import DecodeHalf
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
-from engine.plan import SequenceSlice
+from engine.plan import SequenceSlice, StepResult
 from kvtransfer.port import Reservation
 from tests.builders import PREFILL, ListOutbox, assignment, small_pool
 
@@ -51,7 +51,7 @@ class Rig:
 
     def step(self) -> list[SequenceSlice]:
         slices = self.half.plan()
-        self.half.apply(slices, {piece.sequence_id: piece.end + 1 for piece in slices})
+        self.half.apply(slices, StepResult({piece.sequence_id: piece.end + 1 for piece in slices}))
         self.pool.check()
         return slices
 

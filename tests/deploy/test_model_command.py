@@ -149,3 +149,84 @@ def test_demo_summary(demo_model_dir: Path) -> None:
     assert summary.has_chat_template
     assert summary.statement is not None
     assert "identical copies" in summary.statement
+
+
+# --- memory plans
+
+
+def inspect(*arguments: str) -> dict[str, Any]:
+    result = RUNNER.invoke(model_app, ["inspect", *arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    return dict(json.loads(result.stdout))
+
+
+def test_inspect_plans_a_published_model_without_its_files() -> None:
+    facts = inspect("ernie-4.5-300b-a47b", "--tp", "8", "--ep", "8", "--quantization", "wint4")
+    plan = facts["plan"]
+    assert (plan["num_ranks"], plan["kv_bytes_per_token"], plan["kv_bytes_per_token_of_rank"]) == (8, 221184, 27648)
+    assert 19e9 < plan["total_weight_bytes"] < 20e9
+    assert (plan["largest_context"], plan["largest_batch"] > 10) == (131072, True)
+    assert facts["request"]["sharding"] == {"tp": 8, "ep": 8}
+
+
+def test_inspect_plans_a_folder_with_nothing_but_a_config(small_model_dir: Path) -> None:
+    with_weights = inspect(str(small_model_dir))
+    for path in small_model_dir.iterdir():
+        if path.name != "config.json":
+            path.unlink()
+    facts = inspect(str(small_model_dir))
+    assert facts["plan"] == with_weights["plan"]
+    assert facts["plan"]["num_parameters"] == with_weights["num_parameters"]
+    assert facts["plan"]["num_active_parameters"] == with_weights["num_active_parameters"]
+    assert facts["plan"]["kv_bytes_per_token"] == with_weights["kv_bytes_per_token"]
+    assert "stored_dtypes" not in facts
+
+
+def test_inspect_plans_what_is_not_served_though_its_weights_are_there(small_model_dir: Path) -> None:
+    config = json.loads((small_model_dir / "config.json").read_text())
+    config["quantization_config"] = {"quantization": "wint4"}
+    (small_model_dir / "config.json").write_text(json.dumps(config))
+    result = RUNNER.invoke(model_app, ["inspect", str(small_model_dir)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "Note: checkpoints quantized as 'wint4' can be planned, not served yet." in result.output
+
+
+def test_inspect_takes_the_device_and_the_context_to_fit() -> None:
+    plan = inspect("ernie-4.5-0.3b", "--gpu", "b200", "--max-model-len", "4096")["plan"]
+    assert plan["context"] == 4096
+    smaller = inspect("ernie-4.5-0.3b", "--device-memory-gb", "4", "--max-model-len", "4096")["plan"]
+    assert smaller["usable_bytes"] == int(4 * 2**30 * 0.9)
+    assert 0 < smaller["largest_batch"] < plan["largest_batch"]
+
+
+def test_inspect_prints_parts_and_what_fits() -> None:
+    arguments = ["inspect", "ernie-4.5-vl-28b-a3b", "--tp", "4", "--quantization", "wint8", "--gpu", "L20"]
+    result = RUNNER.invoke(model_app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for words in (
+        "memory of each of 4 devices, tp 4, ep 1", "29.40 B, 3.36 B active", "vision experts", "vision tower",
+        "14,336 bytes, 57,344 bytes in the whole model", "131,072 tokens of one sequence",
+        "Assumed: projections in 8-bit", "Note: vision-language models can be planned, not served yet.",
+    ):  # fmt: skip
+        assert words in result.output
+
+
+def test_inspect_says_how_much_is_missing() -> None:
+    result = RUNNER.invoke(model_app, ["inspect", "ernie-4.5-300b-a47b"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "GiB short: take more devices" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ernie-4.5-21b-a3b", "--tp", "8"], "--tp is 8; it must divide the 20 query heads"),
+        (["ernie-4.5-21b-a3b", "--ep", "7"], "--ep is 7; it must divide the 64 experts"),
+        (["ernie-4.5-21b-a3b", "--quantization", "int3"], "--quantization is 'int3'"),
+        (["ernie-4.5-21b-a3b", "--device-memory-gb", "-1"], "--device-memory-gb"),
+        (["ernie-5"], "or one of ernie-4.5-0.3b"),
+    ],
+)
+def test_inspect_bad_request_is_one_sentence_and_code_2(arguments: list[str], words: str) -> None:
+    result = RUNNER.invoke(model_app, ["inspect", *arguments])
+    assert (result.exit_code, words in result.stderr, result.stderr.count("\n")) == (2, True, 1)

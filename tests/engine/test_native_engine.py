@@ -82,3 +82,27 @@ def test_a_sequence_gives_the_same_bits_whatever_it_is_batched_with(engines: Eng
     alone = step("a")
     for names in ("ab", "ga", "bcadefg"):
         assert torch.equal(step(names), alone)
+
+
+def test_a_context_of_131072_tokens(tmp_path: Path) -> None:
+    """One layer, so that the test takes seconds; the last token attends over all others, checked with torch."""
+    length = 131_072
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    model_dir = write_tiny_dense(tmp_path, dtype=torch.bfloat16, max_position_embeddings=length, **shape)
+    engines = [Engine.load(model_dir, num_blocks=length // 16, kernels=kernels) for kernels in ("auto", "torch")]
+    if engines[0].kernels is None:
+        pytest.skip("no native kernels here")
+    prompt = [(7 * i + i // 160) % 160 for i in range(length)]
+    last = []
+    for engine in engines:
+        with Driver(engine) as driver:
+            sequence = driver.add("long", prompt, num_answer=0)
+            if engine is engines[0]:
+                while sequence.num_computed < length - 1:
+                    size = min(8192, length - 1 - sequence.num_computed)
+                    engine.logits(StepPlan((sequence.slice(size, draws=False),)))
+            else:
+                engine.pool.tensor.copy_(engines[0].pool.tensor)
+                sequence.num_computed = length - 1
+            last.append(engine.logits(StepPlan((sequence.slice(1),)))[0])
+    assert error(last[0], last[1]) < 0.02

@@ -6,6 +6,7 @@ import pytest
 from core.clock import ManualClock
 from core.errors import HandoffError, InternalError
 from core.events import ReturnedWork, TokenEvent
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from core.sampling import SamplingParams
 from engine.kv.accounting import BlockState
@@ -88,6 +89,26 @@ def test_plan_without_budget_starts_nothing(rig: Rig, budget: int) -> None:
     assert rig.half.plan(budget) == []
     assert rig.port.orders == []
     assert rig.half.num_queued == 1
+
+
+def test_first_draw_knows_prompt_and_answer_of_earlier_attempts(rig: Rig) -> None:
+    params = SamplingParams(repetition_penalty=2.0, min_tokens=4, bad_words=((6, 7),))
+    rig.half.assign(ROUTER, replace(assignment("h", 6, first_position=3), sampling=params))
+    (piece,) = rig.half.plan(6)
+    assert piece.draw is not None
+    assert piece.draw.rules is not None
+    assert piece.draw.rules.counts is not None
+    assert piece.draw.rules.counts.token_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert piece.draw.rules.counts.counts.tolist() == [0, 0, 0, 1, 1, 1]
+    assert piece.draw.rules.masked_ids(piece.draw.position) == {STOP_TOKEN, 7}
+
+
+def test_logprobs_of_the_first_token_go_with_it(rig: Rig) -> None:
+    rig.assign("h", 6)
+    slices = rig.half.plan(6)
+    logprobs = TokenLogprobs(TOKEN, -1.0, (TOKEN,), (-1.0,))
+    rig.half.apply(slices, replace(drawn(slices, TOKEN), logprobs={"h": logprobs}))
+    assert [event.logprobs for event in rig.outbox.tokens] == [logprobs]
 
 
 def test_plan_whole_prompt_fits_is_one_slice_with_a_draw(rig: Rig) -> None:

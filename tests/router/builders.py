@@ -8,6 +8,7 @@ from core.request import Assignment, GenerationRequest, Role
 from core.sampling import SamplingParams
 from router.fleet.hello import WorkerHello
 from router.fleet.link import WorkerLink
+from tests.builders import cost_model
 
 LAYOUT = (("num_layers", 2), ("kv_heads", 1), ("block_tokens", 4), ("head_dim", 8), ("dtype", "float32"))
 
@@ -24,6 +25,7 @@ def worker_hello(endpoint: WorkerEndpoint, role: Role, **changes: Any) -> Worker
         "num_blocks": 100,
         "max_num_seqs": 8,
         "max_model_len": 64,
+        "cost_model": cost_model(),
     }
     return WorkerHello(**{**fields, **changes})
 
@@ -51,9 +53,10 @@ class RecordingLink(WorkerLink):
     def cancel(self, handoff_id: str) -> None:
         self.cancelled.append(handoff_id)
 
-    def books(self) -> tuple[int, int, int]:
-        """Prompt tokens, sequences and blocks charged to it."""
-        return self.assigned_prompt_tokens, self.assigned_sequences, self.assigned_blocks
+    def books(self) -> tuple[int, int, int, int]:
+        """Prompt tokens, sequences, blocks and context tokens charged to it."""
+        taken = self.assigned_sequences, self.assigned_blocks, self.assigned_context_tokens
+        return self.assigned_prompt_tokens, *taken
 
 
 class MemoryFleet:

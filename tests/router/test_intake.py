@@ -1,3 +1,8 @@
+import re
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
@@ -31,8 +36,7 @@ def test_request_takes_the_models_defaults(intake: Intake, codec: TextCodec) -> 
     assert (request.request_id, request.prompt, request.max_tokens) == ("id", (1, 2, 3), 7)
     assert request.stop_token_ids == codec.eos_token_ids == frozenset({EOS})
     default = codec.default_sampling
-    expected = SamplingParams(default.temperature, default.top_p, default.top_k, request.sampling.seed)
-    assert request.sampling == expected
+    assert request.sampling == replace(default, seed=request.sampling.seed)
 
 
 def test_seed_is_drawn_when_none_is_given(intake: Intake) -> None:
@@ -44,6 +48,46 @@ def test_seed_is_drawn_when_none_is_given(intake: Intake) -> None:
 def test_what_the_client_said_goes_before_the_defaults_zero_too(intake: Intake) -> None:
     said = SamplingOptions(temperature=0.0, top_p=0.5, top_k=0, seed=0)
     assert make(intake, sampling=said).sampling == SamplingParams(0.0, 0.5, 0, 0)
+
+
+def test_defaults_of_the_checkpoint_are_taken_where_the_client_says_nothing(codec: TextCodec) -> None:
+    defaults = {"min_p": 0.1, "repetition_penalty": 1.2, "presence_penalty": 0.3, "frequency_penalty": 0.4}
+    others = copy(codec)
+    others.default_sampling = SamplingParams(**defaults)
+    intake = Intake(others, MODEL, MAX_MODEL_LEN)
+    taken = make(intake).sampling
+    assert {name: getattr(taken, name) for name in defaults} == defaults
+    off = SamplingOptions(min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0)
+    said = make(intake, sampling=off).sampling
+    assert (said.min_p, said.has_penalties) == (0.0, False)
+
+
+def test_bias_is_ordered_and_words_are_tokens(intake: Intake) -> None:
+    said = SamplingOptions(logit_bias={7: 1.0, 3: -2.0}, bad_words=["ab"], min_tokens=7, logprobs=0)
+    sampling = make(intake, sampling=said).sampling
+    assert sampling.logit_bias == ((3, -2.0), (7, 1.0))
+    assert [len(word) for word in sampling.bad_words] == [2]
+    assert (sampling.min_tokens, sampling.logprobs) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"logit_bias": {1: 0.0, NUM_TOKENS: 1.0}}, f"logit_bias has token {NUM_TOKENS}"),
+        ({"bad_words": ["ok", ""]}, "bad_words has ''"),
+        ({"bad_words": ["a" * 65]}, "bad_words has 'aaa"),
+        ({"bad_words": ["a"] * 301}, "bad_words has 301 words; at most 300"),
+        ({"min_tokens": 8}, "min_tokens is 8 but the answer has at most 7 tokens"),
+        ({"min_tokens": -1}, "min_tokens is -1"),
+        ({"logprobs": 21}, "logprobs is 21"),
+    ],
+)
+def test_what_does_not_go_with_the_model_or_the_answer_is_named(
+    intake: Intake, said: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=re.escape(message)) as caught:
+        make(intake, sampling=SamplingOptions(**said))
+    assert caught.value.param == next(iter(said))
 
 
 def test_top_k_beyond_the_vocabulary_keeps_all_and_fits_the_wire(intake: Intake) -> None:

@@ -13,13 +13,12 @@ from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
-from core.sampling import MAX_SEED, SamplingParams
 from engine.kv.layout import KvLayout
 from router import wire
-from tests.builders import DECODE
+from tests.builders import DECODE, cost_model
 from tests.router.builders import LAYOUT, worker_hello
+from tests.strategies import UINT32, sampling_params, token_logprobs
 
-UINT32 = st.integers(0, 2**32 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
 
 endpoints = st.builds(
@@ -33,13 +32,7 @@ assignments = st.builds(
     prompt=st.lists(UINT32).map(tuple),
     first_position=UINT32,
     max_new_tokens=UINT32,
-    sampling=st.builds(
-        SamplingParams,
-        temperature=st.floats(0, 2),
-        top_p=st.floats(0, 1, exclude_min=True),
-        top_k=UINT32,
-        seed=st.integers(0, MAX_SEED),
-    ),
+    sampling=sampling_params,
     stop_token_ids=st.frozensets(UINT32),
     prefill=endpoints,
     decode=endpoints,
@@ -50,6 +43,7 @@ token_events = st.builds(
     position=UINT32,
     token_id=UINT32,
     finish_reason=st.none() | st.sampled_from(FinishReason),
+    logprobs=st.none() | token_logprobs,
 )
 returned_work = st.builds(
     ReturnedWork, handoff_id=st.text(), code=st.text(), message=st.text(), retryable=st.booleans()
@@ -80,7 +74,7 @@ def test_cancel_and_hello_name_what_they_mean() -> None:
 def test_report_reaches_the_router_as_it_is(
     tokens: list[TokenEvent], returned: list[ReturnedWork], steps: int
 ) -> None:
-    load = WorkerLoad(steps=steps, blocks_free=3, prefill_tokens_per_s=1.5)
+    load = WorkerLoad(steps=steps, blocks_free=3, prefill_cost_change=1.5)
     report = worker.report.StepReport(tokens=tokens, returned=returned, load=load)
     received = worker_pb2.AttachResponse.FromString(worker.wire.report_to_proto(report).SerializeToString())
     assert wire.report_from_proto(received.report) == wire.StepReport(tokens, returned, load)
@@ -104,6 +98,28 @@ def test_layout_of_a_worker_arrives_under_its_names() -> None:
     message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
     message.layout.CopyFrom(worker.wire.layout_to_proto(layout))
     assert wire.hello_from_proto(message).layout == LAYOUT
+
+
+def test_cost_model_of_a_worker_arrives_as_it_is() -> None:
+    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    measured = cost_model(slowness=1.7, chunk_tokens=99)
+    message.cost_model.CopyFrom(worker.wire.cost_to_proto(measured))
+    assert (
+        wire.hello_from_proto(worker_pb2.WorkerHello.FromString(message.SerializeToString())).cost_model == measured
+    )
+
+
+def test_worker_without_a_cost_model_is_a_config_error() -> None:
+    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message.ClearField("cost_model")
+    with pytest.raises(ConfigError, match="worker decode-0@1 says what its steps cost: a cost curve has the points"):
+        wire.hello_from_proto(message)
+
+
+def test_change_of_costs_that_cannot_be_is_a_config_error() -> None:
+    load = worker_pb2.WorkerLoad(decode_cost_change=-1.0)
+    with pytest.raises(ConfigError, match="cost of decode"):
+        wire.report_from_proto(worker_pb2.StepReport(load=load))
 
 
 @pytest.mark.parametrize("role", [common_pb2.ROLE_UNSPECIFIED, 17])

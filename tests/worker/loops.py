@@ -17,11 +17,11 @@ from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
 from kvtransfer.port import HandoffSource, LastBlocks, Reservation
 from prefill_worker.half import PrefillHalf
-from tests.builders import DECODE, NOW, PREFILL, assignment
+from tests.builders import DECODE, NOW, PREFILL, assignment, cost_model
+from worker.cost.tracker import CostTracker
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
 from worker.report import StepOutbox, StepReport
-from worker.speed import SpeedEstimate
 
 ROUTER = "router-1"
 BLOCK_TOKENS = 4
@@ -96,7 +96,7 @@ class LoopWorker:
             publish=lambda reports, load: self.published.append((reports, load)),
             on_inbound=self.inbound.append,
             clock=fleet.clock,
-            speed=SpeedEstimate(100.0, 0.1, probe_tokens=4),
+            cost=CostTracker(cost_model(chunk_tokens=budget)),
             max_num_batched_tokens=budget,
         )
 
@@ -154,7 +154,7 @@ class LoopFleet:
                 return
         raise AssertionError(f"not quiet after {MAX_TICKS} ticks")
 
-    def tokens(self, handoff_id: str, router_id: str = ROUTER) -> list[TokenEvent]:
+    def tokens(self, handoff_id: str, router_id: str = ROUTER, *, first_position: int = 0) -> list[TokenEvent]:
         """What both workers told the router, in the order of positions."""
         events = [
             event
@@ -165,7 +165,7 @@ class LoopFleet:
             if event.handoff_id == handoff_id
         ]
         events.sort(key=lambda event: event.position)
-        assert [event.position for event in events] == list(range(len(events)))
+        assert [event.position - first_position for event in events] == list(range(len(events)))
         return events
 
     def answer(self, handoff_id: str) -> list[int]:

@@ -46,6 +46,8 @@ def test_hello_says_who_the_worker_is_and_what_it_can_do(prefill: WorkerProcess)
         "num_layers": 4, "kv_heads": 2, "block_tokens": 4, "head_dim": 16, "dtype": "float32"
     }  # fmt: skip
     assert (hello.num_blocks, hello.max_num_seqs, hello.max_model_len) == (256, 4, 256)
+    assert hello.cost_model.chunk_tokens == 16
+    assert 0 < hello.cost_model.prefill_s(16, 128) < 10
 
 
 def test_second_router_with_the_same_id_is_refused_and_the_first_goes_on(prefill: WorkerProcess) -> None:
@@ -188,7 +190,6 @@ def test_heartbeat_has_the_load(decode: WorkerProcess) -> None:
         router.read()
         assert router.load is not None
         assert router.load.blocks_total == 256
-        assert router.load.prefill_tokens_per_s > 0
         assert look(decode, lambda d: d.loop.load().blocks_total) == 256
 
 

@@ -20,7 +20,7 @@ from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
 from kvtransfer.mover import BlockMover
 from kvtransfer.port import FinishTimes, LastBlocks, Reservation
-from tests.builders import PREFILL, ListOutbox, assignment, small_pool
+from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
@@ -76,6 +76,7 @@ class Target:
             vocab_size=100,
             max_num_seqs=4,
             max_model_len=64,
+            cost_model=cost_model(),
         )
         self.service = HandoffService(identity, self.mailbox, self.decode, self.mover)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(self.service, self.server)

@@ -6,7 +6,7 @@ from core.errors import HandoffError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from engine.kv.layout import KvLayout
-from tests.builders import DECODE, PREFILL, assignment
+from tests.builders import DECODE, PREFILL, assignment, cost_model
 from worker.identity import WorkerIdentity
 
 LAYOUT = KvLayout(num_layers=4, kv_heads=2, block_tokens=4, head_dim=16, dtype="float32")
@@ -20,6 +20,7 @@ IDENTITY = WorkerIdentity(
     vocab_size=50,
     max_num_seqs=8,
     max_model_len=20,
+    cost_model=cost_model(),
 )
 RESTARTED = WorkerEndpoint(WorkerId(PREFILL.worker.name, PREFILL.worker.incarnation + 1), PREFILL.address)
 

@@ -13,7 +13,7 @@ from tests.builders import DECODE, PREFILL
 from tests.engine.driver import Driver
 from tests.oracles import greedy_tokens
 from tests.worker.loops import BLOCK_TOKENS, EOS, ROUTER, LoopFleet, greedy
-from worker.loop import HEARTBEAT_S
+from worker.loop import HEARTBEAT_S, step_shape
 
 VOCAB = 160
 NUM_NEW = 12
@@ -228,7 +228,8 @@ def test_load_counts_what_is_there(fleet: LoopFleet) -> None:
     assert fleet.d.inbound[-1] == 0
     quiet = (received.incoming_handoffs, received.running_sequences, received.blocks_leased, received.blocks_running)
     assert quiet == (0, 0, 0, 0)
-    assert (sent.prefill_tokens_per_s, sent.decode_step_s) == (100.0, 0.1)  # no time passes on a manual clock
+    assert received.running_context_tokens == 0
+    assert sent.prefill_cost_error == received.decode_cost_error == 0.0  # no time passes on a manual clock
     assert isinstance(received, WorkerLoad)
 
 
@@ -258,3 +259,29 @@ def test_stop_ends_run_after_what_was_posted_before(fleet: LoopFleet) -> None:
     fleet.p.loop.stop()
     fleet.p.loop.run()
     assert len(fleet.tokens("h")) == 1
+
+
+def test_running_sequences_report_the_tokens_they_attend_to(fleet: LoopFleet) -> None:
+    fleet.assign(greedy("a", prompt_of(9), NUM_NEW))
+    while not fleet.d.decode.num_running:
+        fleet.tick()
+    (sequence,) = fleet.d.decode._running.values()
+    assert fleet.d.loop.load().running_context_tokens == 9 + len(sequence.tokens)
+    fleet.d.tick()
+    assert fleet.d.loop.load().running_context_tokens == 9 + len(sequence.tokens)
+
+
+def test_slower_steps_change_the_cost_that_is_reported(fleet: LoopFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute, cost = fleet.d.engine.step, fleet.d.loop._cost.model
+
+    def step(plan: StepPlan) -> StepResult:
+        fleet.clock.advance(3 * cost.step_s(step_shape((), plan.slices)))
+        return compute(plan)
+
+    monkeypatch.setattr(fleet.d.engine, "step", step)
+    fleet.assign(greedy("a", prompt_of(9), 60))
+    fleet.run()
+    load = fleet.d.loop.load()
+    assert cost.changed(load.cost_change).decode_s(1, 40) == pytest.approx(3 * cost.decode_s(1, 40), rel=0.05)
+    assert load.decode_cost_error < 0.05
+    assert (load.prefill_cost_change, load.prefill_cost_error) == (0.0, 0.0)

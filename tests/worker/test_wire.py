@@ -17,37 +17,38 @@ from engine.kv.layout import DTYPE_BYTES, KvLayout
 from kvtransfer.port import Reservation
 from router import wire as router_wire
 from tests.builders import assignment
+from tests.strategies import UINT32, sampling_params, token_logprobs
 from worker import wire
 from worker.report import StepReport
 
-UINT32 = st.integers(0, 2**32 - 1)
 UINT64 = st.integers(0, 2**64 - 1)
 TEXT = st.text(max_size=20)
 SECONDS = st.floats(0, 1e9)
 
 workers = st.builds(WorkerId, TEXT, UINT64)
 endpoints = st.builds(WorkerEndpoint, workers, TEXT)
-sampling = st.builds(
-    SamplingParams,
-    st.floats(0, 2),
-    st.floats(0, 1, exclude_min=True),
-    st.integers(0, 2**32 - 1),
-    st.integers(0, MAX_SEED),
-)
 assignments = st.builds(
     Assignment,
     handoff_id=TEXT,
     prompt=st.lists(UINT32, max_size=20).map(tuple),
     first_position=UINT32,
     max_new_tokens=UINT32,
-    sampling=sampling,
+    sampling=sampling_params,
     stop_token_ids=st.frozensets(UINT32, max_size=5),
     prefill=endpoints,
     decode=endpoints,
     cache_salt=TEXT,
 )
 layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
-tokens = st.builds(TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]), cached_tokens=UINT32)
+tokens = st.builds(
+    TokenEvent,
+    TEXT,
+    UINT32,
+    UINT32,
+    st.sampled_from([None, *FinishReason]),
+    st.none() | token_logprobs,
+    cached_tokens=UINT32,
+)
 returned = st.builds(ReturnedWork, TEXT, TEXT, TEXT, st.booleans())
 LOAD_TYPES = {field.name: field for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields}
 loads = st.builds(
@@ -107,9 +108,11 @@ def test_layout_arrives_as_it_was_sent(layout: KvLayout) -> None:
 
 
 def test_every_field_of_an_assignment_is_carried() -> None:
-    work = replace(assignment("h", first_position=2), cache_salt="tenant")
+    params = SamplingParams(0.5, 0.5, 1, 1, 0.5, 1.5, 0.5, 0.5, ((3, 1.0),), ((4, 5),), 1, 0)
+    work = replace(assignment("h", first_position=2), sampling=params, cache_salt="tenant")
     message = router_wire.assignment_to_proto(work, 1).assign
-    assert unset_fields(message) == {"sampling.temperature", "sampling.top_k", "sampling.seed"}  # zero in this one
+    assert unset_fields(message) == set()
+    assert {field.name for field in message.sampling.DESCRIPTOR.fields} == set(SamplingParams.__slots__)
 
 
 @pytest.mark.parametrize("role", Role)
@@ -121,7 +124,15 @@ def test_every_role_and_reason_has_a_number_the_router_knows(role: Role) -> None
 
 
 @pytest.mark.parametrize(
-    "changes", [{"temperature": 3.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"seed": MAX_SEED + 1}]
+    "changes",
+    [
+        {"temperature": 3.0},
+        {"temperature": float("nan")},
+        {"top_p": 0.0},
+        {"seed": MAX_SEED + 1},
+        {"repetition_penalty": 0.0},
+        {"logprobs": 21},
+    ],
 )
 def test_sampling_out_of_range_is_refused_by_field(changes: dict[str, float]) -> None:
     message = router_wire.assignment_to_proto(assignment("h"), 1).assign

@@ -59,7 +59,7 @@ class Bench:
 
     def is_settled(self) -> bool:
         """No request, nothing booked."""
-        return self.dispatcher.num_active == 0 and {link.books() for link in self.links} == {(0, 0, 0)}
+        return self.dispatcher.num_active == 0 and {link.books() for link in self.links} == {(0, 0, 0, 0)}
 
 
 def make_bench(*links: RecordingLink) -> Bench:

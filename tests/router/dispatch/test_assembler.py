@@ -5,6 +5,7 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from core.events import TokenEvent
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.dispatch.assembler import TokenAssembler
 
@@ -56,6 +57,13 @@ def test_held_token_after_the_end_is_dropped() -> None:
     answer.accept(event(1))
     assert answer.accept(event(0, FinishReason.STOP)) == 1
     assert (answer.tokens, answer.finish_reason) == ([100], FinishReason.STOP)
+
+
+def test_logprobs_follow_their_tokens() -> None:
+    answer = TokenAssembler()
+    for position in (1, 0, 0):
+        answer.accept(TokenEvent("h", position, 100 + position, None, TokenLogprobs(100 + position, -1.0)))
+    assert [logprobs.token_id for logprobs in answer.logprobs] == answer.tokens == [100, 101]
 
 
 def test_dropped_held_tokens_do_not_come_back() -> None:

@@ -187,7 +187,9 @@ class DispatchWorld(RuleBasedStateMachine):
         for worker in (*self.workers.values(), *self.lost):
             decoding = [attempt for attempt in attempts if attempt.decode is worker]
             prompt_tokens = sum(a.open_prompt_tokens for a in attempts if a.prefill is worker)
-            assert worker.books() == (prompt_tokens, len(decoding), sum(a.num_blocks for a in decoding))
+            num_blocks = sum(a.num_blocks for a in decoding)
+            context_tokens = sum(len(a.assignment.prompt) for a in decoding)
+            assert worker.books() == (prompt_tokens, len(decoding), num_blocks, context_tokens)
 
     @invariant()
     def every_request_is_placed_or_has_a_timer_or_has_ended(self) -> None:
@@ -217,7 +219,7 @@ class DispatchWorld(RuleBasedStateMachine):
         assert all(reader.is_done for reader in self.readers), "a request hangs"
         self.answers_are_exact()
         self.every_request_is_placed_or_has_a_timer_or_has_ended()
-        assert {worker.books() for worker in (*self.workers.values(), *self.lost)} == {(0, 0, 0)}
+        assert {worker.books() for worker in (*self.workers.values(), *self.lost)} == {(0, 0, 0, 0)}
         self.runner.close()
 
     # --- the world

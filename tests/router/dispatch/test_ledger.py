@@ -6,7 +6,7 @@ from core.events import WorkerLoad
 from core.request import Role
 from router.dispatch.generation import Attempt
 from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
-from tests.builders import assignment
+from tests.builders import assignment, cost_model
 from tests.router.builders import RecordingLink
 
 
@@ -43,12 +43,14 @@ class Ledger(RuleBasedStateMachine):
         for link in (*self.prefill, *self.decode):
             generating = [a for a in self.attempts if a.decode is link]
             prompt_tokens = sum(a.open_prompt_tokens for a in self.attempts if a.prefill is link)
-            assert link.books() == (prompt_tokens, len(generating), sum(a.num_blocks for a in generating))
+            num_blocks = sum(a.num_blocks for a in generating)
+            context_tokens = sum(len(a.assignment.prompt) for a in generating)
+            assert link.books() == (prompt_tokens, len(generating), num_blocks, context_tokens)
 
     def teardown(self) -> None:
         while self.attempts:
             discharge_all(self.attempts.pop())
-        assert {link.books() for link in (*self.prefill, *self.decode)} == {(0, 0, 0)}
+        assert {link.books() for link in (*self.prefill, *self.decode)} == {(0, 0, 0, 0)}
 
 
 TestLedger = Ledger.TestCase
@@ -58,10 +60,21 @@ TestLedger.settings = settings(max_examples=30, deadline=None)
 @given(reported=st.integers(0, 1000), assigned=st.integers(0, 1000))
 def test_prompt_tokens_under_way_count_before_they_are_reported(reported: int, assigned: int) -> None:
     link = RecordingLink("p", Role.PREFILL)
-    link.load = WorkerLoad(pending_prompt_tokens=reported, prefill_tokens_per_s=5.0)
+    link.load = WorkerLoad(pending_prompt_tokens=reported)
     link.assigned_prompt_tokens = assigned
-    candidate = prefill_candidate(link)
-    assert (candidate.pending_tokens, candidate.tokens_per_s) == (max(reported, assigned), 5.0)
+    assert prefill_candidate(link).pending_tokens == max(reported, assigned)
+
+
+def test_candidates_cost_what_the_worker_measured_and_says_has_changed() -> None:
+    link = RecordingLink("w", Role.PREFILL)
+    assert prefill_candidate(link).cost == decode_candidate(link).cost == cost_model()
+    link.load = WorkerLoad(
+        prefill_cost_change=1.0,
+        prefill_attention_cost_change=1.0,
+        decode_cost_change=1.0,
+        decode_attention_cost_change=1.0,
+    )
+    assert prefill_candidate(link).cost == decode_candidate(link).cost == cost_model(slowness=2.0)
 
 
 def test_decode_worker_without_a_report_has_all_its_blocks() -> None:
@@ -78,3 +91,11 @@ def test_blocks_and_sequences_count_as_taken_by_report_or_by_promise() -> None:
     assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (30, 3)
     link.assigned_blocks, link.assigned_sequences = 45, 6
     assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (5, 6)
+
+
+@given(reported=st.integers(0, 1000), assigned=st.integers(0, 1000))
+def test_context_tokens_count_by_report_or_by_promise(reported: int, assigned: int) -> None:
+    link = RecordingLink("d", Role.DECODE)
+    link.load = WorkerLoad(running_context_tokens=reported)
+    link.assigned_context_tokens = assigned
+    assert decode_candidate(link).num_context_tokens == max(reported, assigned)

@@ -8,19 +8,27 @@ from hypothesis import given
 
 from core.ids import WorkerId
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate, place
+from tests.builders import cost_model
 
-PREFILL = [PrefillCandidate(WorkerId(f"p{i}", 1), pending_tokens=0, tokens_per_s=1000.0) for i in range(4)]
-DECODE = [
-    DecodeCandidate(WorkerId(f"d{i}", 1), num_sequences=0, max_num_seqs=8, free_blocks=100, block_tokens=16)
-    for i in range(4)
-]
+PREFILL = [PrefillCandidate(WorkerId(f"p{i}", 1), pending_tokens=0, cost=cost_model()) for i in range(4)]
+IDLE = DecodeCandidate(
+    WorkerId("d0", 1),
+    num_sequences=0,
+    num_context_tokens=0,
+    max_num_seqs=8,
+    free_blocks=100,
+    block_tokens=16,
+    cost=cost_model(),
+)
+DECODE = [replace(IDLE, worker=WorkerId(f"d{i}", 1)) for i in range(4)]
+costs = st.sampled_from([cost_model(), cost_model(slowness=1.04), cost_model(slowness=20.0)])
 
 prefill_sets = st.lists(
     st.builds(
         PrefillCandidate,
         worker=st.integers(0, 9).map(lambda i: WorkerId(f"p{i}", 1)),
         pending_tokens=st.integers(0, 10_000),
-        tokens_per_s=st.sampled_from([0.0, 10.0, 1000.0]),
+        cost=costs,
     ),
     min_size=1,
     max_size=5,
@@ -31,9 +39,11 @@ decode_sets = st.lists(
         DecodeCandidate,
         worker=st.integers(0, 9).map(lambda i: WorkerId(f"d{i}", 1)),
         num_sequences=st.integers(0, 8),
+        num_context_tokens=st.integers(0, 10_000),
         max_num_seqs=st.integers(1, 8),
         free_blocks=st.integers(0, 20),
         block_tokens=st.just(16),
+        cost=costs,
     ),
     min_size=1,
     max_size=5,
@@ -99,23 +109,49 @@ def test_burst_of_equal_prompts_spreads_evenly(num_requests: int) -> None:
         assert chosen is not None
         given.update(chosen)
         prefill = [replace(c, pending_tokens=c.pending_tokens + 100 * (c.worker in chosen)) for c in prefill]
-        decode = [replace(c, num_sequences=c.num_sequences + (c.worker in chosen)) for c in decode]
+        decode = [
+            replace(c, num_sequences=c.num_sequences + 1, num_context_tokens=c.num_context_tokens + 100)
+            if c.worker in chosen
+            else c
+            for c in decode
+        ]
     for candidates in (prefill, decode):
         counts = [given[c.worker] for c in candidates]
         assert max(counts) - min(counts) <= 1
 
 
 def test_faster_prefill_worker_gets_the_longer_queue() -> None:
-    slow = PrefillCandidate(WorkerId("a-slow", 1), pending_tokens=1000, tokens_per_s=100.0)
-    fast = PrefillCandidate(WorkerId("b-fast", 1), pending_tokens=4000, tokens_per_s=1000.0)
+    slow = PrefillCandidate(WorkerId("a-slow", 1), pending_tokens=1000, cost=cost_model(slowness=10.0))
+    fast = PrefillCandidate(WorkerId("b-fast", 1), pending_tokens=4000, cost=cost_model())
     assert place([slow, fast], DECODE, 100) == (fast.worker, DECODE[0].worker)
 
 
-@pytest.mark.parametrize("speed", [0.0, -1.0, math.nan])
-def test_speed_that_is_no_speed_counts_as_not_measured(speed: float) -> None:
-    unmeasured = PrefillCandidate(WorkerId("a", 1), pending_tokens=500, tokens_per_s=speed)
-    idle = PrefillCandidate(WorkerId("b", 1), pending_tokens=0, tokens_per_s=1000.0)
-    assert place([unmeasured, idle], DECODE, 100) == (idle.worker, DECODE[0].worker)
+def test_long_prompt_is_predicted_with_its_attention() -> None:
+    """The slower one would win by tokens alone."""
+    cost = replace(cost_model(), prefill_pair_s=1e-4)
+    attends_slowly = PrefillCandidate(WorkerId("a", 1), pending_tokens=0, cost=cost)
+    busy = PrefillCandidate(WorkerId("b", 1), pending_tokens=100, cost=cost_model())
+    assert place([attends_slowly, busy], DECODE, 10) == (attends_slowly.worker, DECODE[0].worker)
+    assert place([attends_slowly, busy], DECODE, 400) == (busy.worker, DECODE[0].worker)
+
+
+def test_decode_worker_with_the_shortest_step_is_taken_though_its_batch_is_larger() -> None:
+    slow = replace(IDLE, cost=cost_model(slowness=3.0))
+    fast = replace(IDLE, worker=WorkerId("d1", 1), num_sequences=6)
+    assert place(PREFILL, [slow, fast], 10) == (PREFILL[0].worker, fast.worker)
+
+
+def test_decode_worker_with_long_contexts_is_left_alone() -> None:
+    long = replace(IDLE, num_context_tokens=20_000)
+    short = replace(IDLE, worker=WorkerId("d1", 1), num_sequences=4, num_context_tokens=4_000)
+    assert place(PREFILL, [long, short], 10) == (PREFILL[0].worker, short.worker)
+
+
+def test_step_times_closer_than_measurements_are_go_to_the_emptier_one() -> None:
+    faster = replace(IDLE, num_sequences=1)
+    emptier = replace(IDLE, worker=WorkerId("d1", 1), cost=cost_model(slowness=1.12))
+    assert faster.step_s(10) < emptier.step_s(10) < 1.05 * faster.step_s(10)
+    assert place(PREFILL, [faster, emptier], 10) == (PREFILL[0].worker, emptier.worker)
 
 
 def test_equal_workers_are_taken_in_the_order_of_their_names() -> None:

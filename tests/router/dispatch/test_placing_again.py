@@ -14,7 +14,8 @@ from core.errors import (
     WorkerLostError,
 )
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
-from core.request import FinishReason, Role
+from core.logprobs import TokenLogprobs
+from core.request import Assignment, FinishReason, Role
 from router.dispatch.dispatcher import MAX_RETRY_S
 from router.generation import TokenDelta
 from tests.router.builders import RecordingLink, generation_request
@@ -49,6 +50,20 @@ async def test_returned_work_goes_on_exactly_where_the_answer_stands(bench: Benc
     assert await read(generation) == TokenDelta((102,), FinishReason.LENGTH)
     assert generation.num_cached_tokens == 2
     assert bench.is_settled()
+
+
+async def test_logprobs_are_read_with_their_tokens_over_attempts(bench: Bench) -> None:
+    def scored(assignment: Assignment, position: int, finish: FinishReason | None = None) -> TokenEvent:
+        return replace(token(assignment, position, finish), logprobs=TokenLogprobs(100 + position, -float(position)))
+
+    generation = bench.submit(generation_request())
+    prefill, decode = bench.link("p"), bench.link("d")
+    bench.report(decode, scored(decode.assigned[0], 1))
+    bench.report(prefill, scored(prefill.assigned[0], 0))
+    assert [each.token_id for each in (await read(generation)).logprobs] == [100, 101]
+    await bench.give_back(decode)
+    bench.report(prefill, scored(prefill.assigned[1], 2, FinishReason.STOP))
+    assert await read(generation) == TokenDelta((102,), FinishReason.STOP, (TokenLogprobs(102, -2.0),))
 
 
 async def test_words_of_an_ended_attempt_are_dropped(bench: Bench) -> None:
@@ -194,7 +209,7 @@ async def test_worker_lost_before_a_token_is_replaced(bench: Bench, name: str) -
     lost = bench.link(name)
     other = bench.link("d" if name == "p" else "p")
     bench.lose(lost)
-    assert lost.books() == other.books() == (0, 0, 0)
+    assert lost.books() == other.books() == (0, 0, 0, 0)
     assert other.cancelled == ["r.0"]
     await bench.time.advance(MAX_RETRY_S)
     assert len(other.assigned) == 1  # it waits for the role

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from core.errors import BatonError, CancelledRequestError
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
 from router.generation import TokenDelta
 
@@ -48,6 +49,7 @@ class FakeGeneration:
             self._arrived.clear()
             await self._arrived.wait()
         token_ids: tuple[int, ...] = ()
+        logprobs: tuple[TokenLogprobs, ...] = ()
         while self._steps:
             step = self._steps[0]
             if isinstance(step, BatonError):
@@ -56,9 +58,10 @@ class FakeGeneration:
                 raise step
             self._steps.popleft()
             token_ids += step.token_ids
+            logprobs += step.logprobs
             if step.finish_reason is not None:
-                return TokenDelta(token_ids, step.finish_reason)
-        return TokenDelta(token_ids, None)
+                return TokenDelta(token_ids, step.finish_reason, logprobs)
+        return TokenDelta(token_ids, None, logprobs)
 
     def cancel(self) -> None:
         self.cancelled.set()

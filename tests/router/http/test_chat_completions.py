@@ -180,6 +180,34 @@ def test_parameters_reach_the_dispatcher(ask: Ask, dispatcher: FakeDispatcher) -
     assert request.cache_salt == "tenant"
 
 
+def test_every_sampling_parameter_reaches_the_dispatcher(sdk: openai.OpenAI, dispatcher: FakeDispatcher) -> None:
+    sdk.chat.completions.create(
+        model=MODEL,
+        messages=MESSAGES,
+        presence_penalty=0.5,
+        frequency_penalty=-0.25,
+        logit_bias={"70": 2.5, "65": -100},
+        logprobs=True,
+        top_logprobs=4,
+        extra_body={"min_p": 0.1, "repetition_penalty": 1.5, "bad_words": ["no", "not"], "min_tokens": 2},
+    )
+    sampling = dispatcher.next_generation().request.sampling
+    assert (sampling.presence_penalty, sampling.frequency_penalty) == (0.5, -0.25)
+    assert (sampling.min_p, sampling.repetition_penalty) == (0.1, 1.5)
+    assert sampling.logit_bias == ((65, -100.0), (70, 2.5))
+    assert [len(word) for word in sampling.bad_words] == [2, 3]
+    assert (sampling.min_tokens, sampling.logprobs) == (2, 4)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [({}, None), ({"logprobs": False}, None), ({"logprobs": True}, 0)])
+def test_logprobs_are_off_without_the_word(
+    ask: Ask, dispatcher: FakeDispatcher, asked: dict[str, object], expected: int | None
+) -> None:
+    choice = ask(**asked, top_logprobs=0).json()["choices"][0]
+    assert dispatcher.next_generation().request.sampling.logprobs == expected
+    assert (choice["logprobs"] is None) == (expected is None)
+
+
 def test_defaults_come_from_the_checkpoint_and_the_context(ask: Ask, dispatcher: FakeDispatcher) -> None:
     ask(temperature=None, stop=None, n=1, tools=[], response_format={"type": "text"}, user="me", store=False)
     ask(ignore_eos=True)
@@ -197,6 +225,11 @@ def test_max_tokens_ends_the_answer_with_length(sdk: openai.OpenAI) -> None:
     assert completion.choices[0].message.content == "Hello"
     assert completion.choices[0].finish_reason == "length"
     assert completion.usage.completion_tokens == 5
+
+
+def test_stop_string_does_not_end_the_answer_before_min_tokens(ask: Ask) -> None:
+    answers = [ask(stop="l", min_tokens=num).json()["choices"][0]["message"]["content"] for num in (2, 3, 4, 11)]
+    assert answers == ["He", "Hel", "Hello, wor", "Hello, world"]
 
 
 @pytest.mark.parametrize("stop", ["o, w", ["never", "o, w"]])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.request import FinishReason
-from router.http.chat_response import ChatCompletionChunk, Usage
+from router.http.chat_response import ChatCompletionChunk, ChoiceLogprobs, TokenLogprob, Usage
 from router.http.chunk_encoder import ChunkEncoder
 
 
@@ -14,7 +14,9 @@ def test_any_text_is_one_event_line_that_decodes_to_it(
 ) -> None:
     encoder = ChunkEncoder('chatcmpl-"1"', 1700000000, "org/\u6a21\u578b", include_usage=True)
     usage = Usage.of(3, 4, 2) if counted else None
-    event = encoder.text(text, first=first, finish_reason=reason, usage=usage).decode()
+    entry = TokenLogprob(token=text, logprob=-0.5, bytes=list(text.encode()), top_logprobs=[])
+    logprobs = ChoiceLogprobs(content=[entry]) if counted else None
+    event = encoder.text(text, first=first, finish_reason=reason, logprobs=logprobs, usage=usage).decode()
     line, *rest = event.splitlines()
     assert rest == [""]
     chunk = ChatCompletionChunk.model_validate_json(line.removeprefix("data: "), strict=True)
@@ -23,6 +25,7 @@ def test_any_text_is_one_event_line_that_decodes_to_it(
     assert chunk.choices[0].delta.content == text
     assert chunk.choices[0].delta.role == ("assistant" if first else None)
     assert chunk.choices[0].finish_reason == reason
+    assert chunk.choices[0].logprobs == logprobs
     assert chunk.usage == usage
 
 

@@ -9,7 +9,10 @@ from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc
 
 from core import errors
 from core.errors import BatonError, UnavailableError, WorkerLostError
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
+from router import wire
+from router.generation import TokenDelta
 from router.intake import Intake
 from router.rpc.generate_service import GenerateService
 from router.text.tokenizer import TextCodec
@@ -141,6 +144,47 @@ async def test_options_reach_the_request(stub: Stub, dispatcher: FakeDispatcher)
     assert request.cache_salt == "tenant"
 
 
+async def test_every_option_reaches_the_request_under_its_name(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    scalars = {
+        "temperature": 0.5,
+        "top_p": 0.25,
+        "top_k": 3,
+        "seed": 42,
+        "min_p": 0.125,
+        "repetition_penalty": 1.5,
+        "presence_penalty": -0.5,
+        "frequency_penalty": 0.5,
+        "min_tokens": 2,
+        "logprobs": 0,
+    }
+    message = generate_pb2.SamplingOptions(**scalars, logit_bias={5: -1.5, 3: 2.0}, bad_words=["no", "never"])
+    assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
+    await answers(stub, ask(max_tokens=3, sampling=message))
+    sampling = dispatcher.next_generation().request.sampling
+    assert {name: getattr(sampling, name) for name in scalars} == scalars
+    assert sampling.logit_bias == ((3, 2.0), (5, -1.5))
+    assert [len(word) for word in sampling.bad_words] == [2, 5]
+
+
+async def test_logprobs_are_sent_once_for_every_token(
+    stub: Stub, dispatcher: FakeDispatcher, codec: TextCodec
+) -> None:
+    scores = [
+        TokenLogprobs(token_id, -0.5 * i, (token_id, 7), (-0.5 * i, -3.0))
+        for i, token_id in enumerate(codec.encode("a##b", add_special_tokens=False))
+    ]
+    dispatcher.script = lambda _request: [TokenDelta((score.token_id,), None, (score,)) for score in scores[:2]]
+    call = stub.Generate(ask(sampling=generate_pb2.SamplingOptions(logprobs=2), stop=["##c"]), timeout=WAIT_S)
+    held = await call.read()
+    assert (held.text, len(held.token_ids), len(held.logprobs)) == ("a", 2, 1)
+    rest = tuple(scores[2:])
+    generation = await next_generation(dispatcher)
+    generation.put(TokenDelta(tuple(score.token_id for score in rest), FinishReason.LENGTH, rest))
+    last = await call.read()
+    assert (last.text, len(last.token_ids), len(last.logprobs)) == ("##b", 2, 3)
+    assert [wire.logprobs_from_proto(each) for each in (*held.logprobs, *last.logprobs)] == scores
+
+
 async def test_absent_options_are_the_models_with_a_seed_of_its_own(stub: Stub, dispatcher: FakeDispatcher) -> None:
     for _ in range(2):
         await answers(stub, ask(max_tokens=1))
@@ -172,6 +216,11 @@ async def test_absent_options_are_the_models_with_a_seed_of_its_own(stub: Stub, 
         ({"sampling": generate_pb2.SamplingOptions(temperature=float("nan"))}, "temperature is nan"),
         ({"sampling": generate_pb2.SamplingOptions(top_p=0)}, "top_p is 0"),
         ({"sampling": generate_pb2.SamplingOptions(seed=2**63)}, "seed is 9223372036854775808"),
+        ({"sampling": generate_pb2.SamplingOptions(logprobs=21)}, "logprobs is 21; it must be between 0 and 20"),
+        ({"sampling": generate_pb2.SamplingOptions(logit_bias={NUM_TOKENS: 1})}, "logit_bias has token"),
+        ({"sampling": generate_pb2.SamplingOptions(logit_bias={3: -101})}, "logit_bias of token 3 is -101"),
+        ({"sampling": generate_pb2.SamplingOptions(bad_words=[""])}, "bad_words has ''"),
+        ({"max_tokens": 2, "sampling": generate_pb2.SamplingOptions(min_tokens=3)}, "min_tokens is 3"),
     ],
 )
 async def test_bad_request_is_an_invalid_argument(

@@ -57,6 +57,25 @@ def test_stop_string_over_pieces_is_not_shown() -> None:
     assert matcher.push("\ntwo") == ("", True)
 
 
+def test_stop_string_complete_before_it_may_stop_is_shown() -> None:
+    matcher = StopMatcher(["ab"])
+    assert matcher.push("xab", may_stop=False) == ("xab", False)
+    assert matcher.push("cab") == ("c", True)
+
+
+def test_stop_string_begun_before_it_may_stop_still_stops() -> None:
+    matcher = StopMatcher(["ab"])
+    assert matcher.push("xa", may_stop=False) == ("x", False)
+    assert matcher.push("bc") == ("", True)
+
+
+def test_stop_string_complete_in_what_was_held_does_not_stop_later() -> None:
+    matcher = StopMatcher(["ab", "abc"])
+    assert matcher.push("ab", may_stop=False) == ("", False)
+    assert matcher.push("x") == ("abx", False)
+    assert matcher.push("ab") == ("", True)
+
+
 def test_empty_stop_string_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="empty"):
         StopMatcher(["a", ""])

@@ -1,11 +1,12 @@
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import WorkerLostError
+from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import TokenDelta
 from router.text.detokenizer import Detokenizer
@@ -44,11 +45,29 @@ def scripted(*deltas: tuple[tuple[int, ...], FinishReason | None]) -> ScriptedGe
     return ScriptedGeneration([TokenDelta(token_ids, reason) for token_ids, reason in deltas])
 
 
+def scored(*deltas: tuple[tuple[int, ...], FinishReason | None]) -> ScriptedGeneration:
+    """With log-probabilities: minus the index of the token in the answer."""
+    generation = scripted(*deltas)
+    first = 0
+    for i, delta in enumerate(generation.deltas):
+        scores = tuple(TokenLogprobs(token_id, -float(first + k)) for k, token_id in enumerate(delta.token_ids))
+        generation.deltas[i] = replace(delta, logprobs=scores)
+        first += len(scores)
+    return generation
+
+
 def text_of(
-    generation: ScriptedGeneration, stops: Sequence[str] = (), stop_token_ids: frozenset[int] = frozenset({EOS_ID})
+    generation: ScriptedGeneration,
+    stops: Sequence[str] = (),
+    stop_token_ids: frozenset[int] = frozenset({EOS_ID}),
+    min_tokens: int = 0,
 ) -> TextGeneration:
     detokenizer = Detokenizer(TOKENIZER, special_ids(TOKENIZER))
-    return TextGeneration(generation, detokenizer, stops=stops, stop_token_ids=stop_token_ids)
+    return TextGeneration(generation, detokenizer, stops=stops, stop_token_ids=stop_token_ids, min_tokens=min_tokens)
+
+
+def score_indices(delta: TextDelta) -> list[int]:
+    return [int(-each.logprob) for each in delta.logprobs]
 
 
 async def read_all(answer: TextGeneration) -> list[TextDelta]:
@@ -138,3 +157,87 @@ async def test_leaving_the_context_cancels() -> None:
     async with text_of(generation) as answer:
         assert answer.request_id == "r1"
     assert generation.num_cancels == 1
+
+
+# --- min_tokens
+
+
+async def test_stop_string_complete_within_min_tokens_is_text() -> None:
+    answer = text_of(scripted((ids("a##b##c"), FinishReason.LENGTH)), stops=["##"], min_tokens=3)
+    (delta,) = await read_all(answer)
+    assert (delta.text, delta.num_tokens, delta.finish_reason) == ("a##b", 6, FinishReason.STOP)
+
+
+async def test_stop_string_complete_after_min_tokens_ends_though_begun_within() -> None:
+    first, last = await read_all(text_of(scripted((ids("a#"), None), (ids("#b"), None)), stops=["##"], min_tokens=2))
+    assert (first.text, last.text, last.finish_reason) == ("a", "", FinishReason.STOP)
+
+
+async def test_min_tokens_count_over_deltas() -> None:
+    deltas = [(ids(char), None) for char in "#.#.#."]
+    answer = text_of(scripted(*deltas), stops=["#"], min_tokens=4)
+    assert "".join(delta.text for delta in await read_all(answer)) == "#.#."
+    assert answer.num_completion_tokens == 5
+
+
+# --- log-probabilities
+
+
+async def test_scores_come_with_the_text_of_their_tokens() -> None:
+    smile = ids("\U0001f600")
+    deltas = [
+        (ids("a") + smile[:2], None),
+        (smile[2:3], None),
+        (smile[3:] + ids("b"), None),
+        ((EOS_ID,), FinishReason.STOP),
+    ]
+    received = await read_all(text_of(scored(*deltas)))
+    assert [(delta.text, score_indices(delta)) for delta in received] == [
+        ("a", [0]),
+        ("", []),
+        ("\U0001f600b", [1, 2, 3, 4, 5]),
+        ("", [6]),
+    ]
+
+
+async def test_scores_of_a_possible_stop_string_wait_with_its_text() -> None:
+    deltas = [(ids("a#"), None), (ids("b#"), None), (ids("#c"), None)]
+    received = await read_all(text_of(scored(*deltas), stops=["##"]))
+    assert [(delta.text, score_indices(delta)) for delta in received] == [("a", [0]), ("#b", [1, 2]), ("", [3, 4])]
+
+
+async def test_scores_held_at_the_end_come_with_it() -> None:
+    received = await read_all(text_of(scored((ids("a#"), None), ((), FinishReason.LENGTH)), stops=["##"]))
+    assert [(delta.text, score_indices(delta)) for delta in received] == [("a", [0]), ("#", [1])]
+    (cut,) = await read_all(text_of(scored((ids("\u00e9")[:1], FinishReason.LENGTH))))
+    assert (cut.text, score_indices(cut)) == ("\ufffd", [0])
+
+
+async def test_special_token_without_text_is_scored_at_once() -> None:
+    first, _ = await read_all(text_of(scored(((EOS_ID,), None), (ids("a"), FinishReason.LENGTH))))
+    assert (first.text, score_indices(first)) == ("", [0])
+
+
+@given(
+    st.text(alphabet="ab# \u00e9\U0001f600", max_size=12),
+    st.lists(st.integers(1, 4), max_size=8),
+    st.sampled_from([(), ("#a",), ("ab", "b#b")]),
+    st.integers(0, 6),
+)
+async def test_every_counted_token_is_scored_once_and_in_order(
+    text: str, sizes: list[int], stops: tuple[str, ...], min_tokens: int
+) -> None:
+    rest = (*ids(text), EOS_ID)
+    pieces = []
+    for size in sizes:
+        if len(rest) > size:
+            pieces.append((rest[:size], None))
+            rest = rest[size:]
+    deltas = [*pieces, (rest, FinishReason.STOP)]
+    answer, silent = (text_of(make(*deltas), stops, min_tokens=min_tokens) for make in (scored, scripted))
+    received, expected = await read_all(answer), await read_all(silent)
+    assert [index for delta in received for index in score_indices(delta)] == list(
+        range(answer.num_completion_tokens)
+    )
+    assert "".join(delta.text for delta in received) == "".join(delta.text for delta in expected)
+    assert all(delta.logprobs == () for delta in expected)

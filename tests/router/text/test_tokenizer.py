@@ -9,6 +9,7 @@ import pytest
 from core.errors import CheckpointError, InvalidRequestError
 from core.sampling import SamplingParams
 from router.text.model_files import TextDefaults
+from router.text.token_pieces import TokenPiece
 from router.text.tokenizer import TextCodec
 from tests.router.text.small_tokenizers import EOS, byte_level
 
@@ -26,13 +27,23 @@ def test_load_takes_defaults_from_both_configs(tmp_path: Path) -> None:
         write_checkpoint(
             tmp_path,
             config={"vocab_size": 300, "max_position_embeddings": 64, "eos_token_id": 7},
-            generation={"temperature": 0.2, "top_p": 0.9, "top_k": 20, "eos_token_id": [256, 3]},
+            generation={
+                "temperature": 0.2,
+                "top_p": 0.9,
+                "top_k": 20,
+                "min_p": 0.1,
+                "repetition_penalty": 1,
+                "presence_penalty": 0.5,
+                "frequency_penalty": -0.5,
+                "eos_token_id": [256, 3],
+            },
         )
     )
     assert codec.vocab_size == 300
     assert codec.context_length == 64
     assert codec.eos_token_ids == {256, 3}
-    assert codec.default_sampling == SamplingParams(temperature=0.2, top_p=0.9, top_k=20)
+    filters = {"temperature": 0.2, "top_p": 0.9, "top_k": 20, "min_p": 0.1}
+    assert codec.default_sampling == SamplingParams(**filters, presence_penalty=0.5, frequency_penalty=-0.5)
 
 
 def test_load_without_generation_config_uses_config(tmp_path: Path) -> None:
@@ -48,7 +59,7 @@ def test_encode_decode_round_trip_with_written_special_token(tmp_path: Path) -> 
     token_ids = codec.encode(f"é{EOS}", add_special_tokens=False)
     assert len(token_ids) == 3
     assert codec.decode(token_ids) == "é"
-    assert codec.token_text(token_ids[-1]) == EOS
+    assert codec.token_piece(token_ids[-1]) == TokenPiece(EOS, EOS.encode())
 
 
 def test_load_training_truncation_is_switched_off(tmp_path: Path) -> None:
@@ -92,6 +103,8 @@ def test_load_missing_config_is_refused(tmp_path: Path) -> None:
         ({"eos_token_id": [2, "x"]}, {}, "eos_token_id"),
         ({}, {"temperature": "hot"}, "temperature"),
         ({}, {"temperature": 5}, "temperature is 5"),
+        ({}, {"repetition_penalty": 0}, "repetition_penalty is 0"),
+        ({}, {"min_p": [0.1]}, "min_p"),
         ({}, {"top_p": 0}, "top_p is 0"),
     ],
 )

@@ -62,7 +62,7 @@ class AttachResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len")
+    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "cost_model")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class WorkerHello(_message.Message):
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     MAX_NUM_SEQS_FIELD_NUMBER: _ClassVar[int]
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
+    COST_MODEL_FIELD_NUMBER: _ClassVar[int]
     endpoint: _common_pb2.WorkerEndpoint
     role: _common_pb2.Role
     role_epoch: int
@@ -79,7 +80,30 @@ class WorkerHello(_message.Message):
     num_blocks: int
     max_num_seqs: int
     max_model_len: int
-    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ...) -> None: ...
+    cost_model: CostModel
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ...) -> None: ...
+
+class CostModel(_message.Message):
+    __slots__ = ("chunk_tokens", "prefill", "prefill_pair_s", "decode", "decode_context_token_s")
+    CHUNK_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_PAIR_S_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_CONTEXT_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
+    chunk_tokens: int
+    prefill: _containers.RepeatedCompositeFieldContainer[CostPoint]
+    prefill_pair_s: float
+    decode: _containers.RepeatedCompositeFieldContainer[CostPoint]
+    decode_context_token_s: float
+    def __init__(self, chunk_tokens: _Optional[int] = ..., prefill: _Optional[_Iterable[_Union[CostPoint, _Mapping]]] = ..., prefill_pair_s: _Optional[float] = ..., decode: _Optional[_Iterable[_Union[CostPoint, _Mapping]]] = ..., decode_context_token_s: _Optional[float] = ...) -> None: ...
+
+class CostPoint(_message.Message):
+    __slots__ = ("number", "seconds")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    number: float
+    seconds: float
+    def __init__(self, number: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class StepReport(_message.Message):
     __slots__ = ("tokens", "returned", "load")
@@ -92,18 +116,20 @@ class StepReport(_message.Message):
     def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ...) -> None: ...
 
 class TokenEvent(_message.Message):
-    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "cached_tokens")
+    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs", "cached_tokens")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     position: int
     token_id: int
     finish_reason: _common_pb2.FinishReason
+    logprobs: _common_pb2.TokenLogprobs
     cached_tokens: int
-    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Union[_common_pb2.TokenLogprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class ReturnedWork(_message.Message):
     __slots__ = ("handoff_id", "code", "message", "retryable")
@@ -118,7 +144,7 @@ class ReturnedWork(_message.Message):
     def __init__(self, handoff_id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ...) -> None: ...
 
 class WorkerLoad(_message.Message):
-    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "prefill_tokens_per_s", "decode_step_s", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped")
+    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error")
     QUEUED_PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PENDING_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -131,8 +157,6 @@ class WorkerLoad(_message.Message):
     PROMPT_TOKENS_COMPUTED_FIELD_NUMBER: _ClassVar[int]
     DECODE_TOKENS_COMPUTED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
-    PREFILL_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
-    DECODE_STEP_S_FIELD_NUMBER: _ClassVar[int]
     HANDOFFS_SENT_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_BYTES_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_WRITE_S_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +170,13 @@ class WorkerLoad(_message.Message):
     HOST_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     HOST_BLOCKS_RESTORED_FIELD_NUMBER: _ClassVar[int]
     HOST_BLOCKS_DROPPED_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DECODE_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
     queued_prompts: int
     pending_prompt_tokens: int
     running_sequences: int
@@ -158,8 +189,6 @@ class WorkerLoad(_message.Message):
     prompt_tokens_computed: int
     decode_tokens_computed: int
     steps: int
-    prefill_tokens_per_s: float
-    decode_step_s: float
     handoffs_sent: int
     handoff_bytes: int
     handoff_write_s: float
@@ -173,4 +202,11 @@ class WorkerLoad(_message.Message):
     host_blocks: int
     host_blocks_restored: int
     host_blocks_dropped: int
-    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., prefill_tokens_per_s: _Optional[float] = ..., decode_step_s: _Optional[float] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ...) -> None: ...
+    running_context_tokens: int
+    prefill_cost_change: float
+    prefill_attention_cost_change: float
+    decode_cost_change: float
+    decode_attention_cost_change: float
+    prefill_cost_error: float
+    decode_cost_error: float
+    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ...) -> None: ...
