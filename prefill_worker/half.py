@@ -235,9 +235,13 @@ class PrefillHalf:
         del self._computing[prompt.handoff_id]
         assignment = prompt.assignment
         reason = assignment.finish_reason(token_id, num_generated=1)
-        logprobs = result.logprobs.get(prompt.handoff_id)
         event = TokenEvent(
-            prompt.handoff_id, assignment.first_position, token_id, reason, logprobs, cached_tokens=prompt.num_cached
+            prompt.handoff_id,
+            assignment.first_position,
+            token_id,
+            reason,
+            logprobs=result.logprobs.get(prompt.handoff_id),
+            cached_tokens=prompt.num_cached,
         )
         self._outbox.token(prompt.router_id, event)
         self.prefix_stats.num_query_tokens += len(assignment.prompt)

@@ -145,14 +145,7 @@ def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
         raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
     reason = FINISH_FROM_PROTO[message.finish_reason]
     logprobs = logprobs_from_proto(message.logprobs) if message.HasField("logprobs") else None
-    return TokenEvent(
-        message.handoff_id,
-        message.position,
-        message.token_id,
-        reason,
-        logprobs,
-        cached_tokens=message.cached_tokens,
-    )
+    return TokenEvent(message.handoff_id, message.position, message.token_id, reason, logprobs, message.cached_tokens)
 
 
 def logprobs_from_proto(message: common_pb2.TokenLogprobs) -> TokenLogprobs:

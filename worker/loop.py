@@ -124,6 +124,13 @@ class WorkerLoop:
             handoff_write_s=handoffs.write_s,
             handoff_exposed_s=handoffs.exposed_s,
             handoffs_received=self.decode.num_received,
+            running_context_tokens=self.decode.num_context_tokens,
+            prefill_cost_change=change.prefill,
+            prefill_attention_cost_change=change.prefill_attention,
+            decode_cost_change=change.decode,
+            decode_attention_cost_change=change.decode_attention,
+            prefill_cost_error=self._cost.prefill.relative_error,
+            decode_cost_error=self._cost.decode.relative_error,
             blocks_cached=blocks[BlockState.CACHED],
             prefix_query_tokens=prefixes.num_query_tokens,
             prefix_hit_tokens=prefixes.num_hit_tokens,
@@ -132,13 +139,6 @@ class WorkerLoop:
             host_blocks=pool.host.num_blocks if pool.host else 0,
             host_blocks_restored=pool.host.num_restored if pool.host else 0,
             host_blocks_dropped=pool.host.num_dropped if pool.host else 0,
-            running_context_tokens=self.decode.num_context_tokens,
-            prefill_cost_change=change.prefill,
-            prefill_attention_cost_change=change.prefill_attention,
-            decode_cost_change=change.decode,
-            decode_attention_cost_change=change.decode_attention,
-            prefill_cost_error=self._cost.prefill.relative_error,
-            decode_cost_error=self._cost.decode.relative_error,
         )
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:

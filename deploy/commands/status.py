@@ -68,7 +68,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.decode_tokens_computed}",
             f"{load.handoffs_sent}",
             f"{load.handoffs_received}",
-            f"{load.prefill_cost_error:.0%} / {load.decode_cost_error:.0%}",
+            f"{load.prefill_cost_error:.0%}/{load.decode_cost_error:.0%}",
         )
     console.print(table)
 

@@ -20,9 +20,9 @@ def test_table_has_cached_blocks_and_hit_rate_under_their_names() -> None:
     console = Console(file=io.StringIO(), width=200)
     print_status(status_of(load), console)
     *_, header, row = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    starts = [header.index(f" {column} ") + 1 for column in COLUMNS[1:]]
-    shown = {column: row[start:].split()[0] for column, start in zip(COLUMNS[1:], starts, strict=True)}
-    assert (shown["free"], shown["cached"], shown["hit rate"]) == ("7", "11", "25%")
+    shown = dict(zip([column.split()[0] for column in COLUMNS], row.split(), strict=True))
+    assert header.split()[0] == "worker"
+    assert (shown["worker"], shown["free"], shown["cached"], shown["hit"]) == ("prefill-0", "7", "11", "25%")
 
 
 @pytest.mark.parametrize(("query", "hit", "shown"), [(0, 0, "-"), (10, 0, "0%"), (3, 2, "67%"), (5, 5, "100%")])

@@ -41,13 +41,7 @@ assignments = st.builds(
 )
 layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
 tokens = st.builds(
-    TokenEvent,
-    TEXT,
-    UINT32,
-    UINT32,
-    st.sampled_from([None, *FinishReason]),
-    st.none() | token_logprobs,
-    cached_tokens=UINT32,
+    TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]), st.none() | token_logprobs, UINT32
 )
 returned = st.builds(ReturnedWork, TEXT, TEXT, TEXT, st.booleans())
 LOAD_TYPES = {field.name: field for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields}

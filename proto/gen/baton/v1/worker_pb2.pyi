@@ -144,7 +144,7 @@ class ReturnedWork(_message.Message):
     def __init__(self, handoff_id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ...) -> None: ...
 
 class WorkerLoad(_message.Message):
-    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error")
+    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped")
     QUEUED_PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PENDING_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,13 @@ class WorkerLoad(_message.Message):
     HANDOFF_WRITE_S_FIELD_NUMBER: _ClassVar[int]
     HANDOFF_EXPOSED_S_FIELD_NUMBER: _ClassVar[int]
     HANDOFFS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    DECODE_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_CACHED_FIELD_NUMBER: _ClassVar[int]
     PREFIX_QUERY_TOKENS_FIELD_NUMBER: _ClassVar[int]
     PREFIX_HIT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -170,13 +177,6 @@ class WorkerLoad(_message.Message):
     HOST_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     HOST_BLOCKS_RESTORED_FIELD_NUMBER: _ClassVar[int]
     HOST_BLOCKS_DROPPED_FIELD_NUMBER: _ClassVar[int]
-    RUNNING_CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
-    PREFILL_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
-    PREFILL_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
-    DECODE_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
-    DECODE_ATTENTION_COST_CHANGE_FIELD_NUMBER: _ClassVar[int]
-    PREFILL_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
-    DECODE_COST_ERROR_FIELD_NUMBER: _ClassVar[int]
     queued_prompts: int
     pending_prompt_tokens: int
     running_sequences: int
@@ -194,6 +194,13 @@ class WorkerLoad(_message.Message):
     handoff_write_s: float
     handoff_exposed_s: float
     handoffs_received: int
+    running_context_tokens: int
+    prefill_cost_change: float
+    prefill_attention_cost_change: float
+    decode_cost_change: float
+    decode_attention_cost_change: float
+    prefill_cost_error: float
+    decode_cost_error: float
     blocks_cached: int
     prefix_query_tokens: int
     prefix_hit_tokens: int
@@ -202,11 +209,4 @@ class WorkerLoad(_message.Message):
     host_blocks: int
     host_blocks_restored: int
     host_blocks_dropped: int
-    running_context_tokens: int
-    prefill_cost_change: float
-    prefill_attention_cost_change: float
-    decode_cost_change: float
-    decode_attention_cost_change: float
-    prefill_cost_error: float
-    decode_cost_error: float
-    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ...) -> None: ...
+    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ...) -> None: ...
