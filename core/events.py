@@ -70,13 +70,6 @@ class WorkerLoad:
     handoff_write_s: float = 0.0
     handoff_exposed_s: float = 0.0
     handoffs_received: int = 0
-    running_context_tokens: int = 0
-    prefill_cost_change: float = 0.0
-    prefill_attention_cost_change: float = 0.0
-    decode_cost_change: float = 0.0
-    decode_attention_cost_change: float = 0.0
-    prefill_cost_error: float = 0.0
-    decode_cost_error: float = 0.0
     blocks_cached: int = 0
     prefix_query_tokens: int = 0
     prefix_hit_tokens: int = 0
@@ -85,6 +78,13 @@ class WorkerLoad:
     host_blocks: int = 0
     host_blocks_restored: int = 0
     host_blocks_dropped: int = 0
+    running_context_tokens: int = 0
+    prefill_cost_change: float = 0.0
+    prefill_attention_cost_change: float = 0.0
+    decode_cost_change: float = 0.0
+    decode_attention_cost_change: float = 0.0
+    prefill_cost_error: float = 0.0
+    decode_cost_error: float = 0.0
 
     def __post_init__(self) -> None:
         _ = self.cost_change

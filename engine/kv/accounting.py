@@ -81,6 +81,9 @@ class BlockAccounting:
         self._counts = dict.fromkeys(BlockState, 0)
         self._counts[BlockState.FREE] = num_blocks
         self._num_holds = {hold: [0] * num_blocks for hold in Hold}
+        self._most_binding_first = [
+            (self._num_holds[hold], BlockState(hold)) for hold in (Hold.QUARANTINED, Hold.LEASED, Hold.RUNNING)
+        ]
         self._name_of: dict[int, BlockName] = {}
         self._blocks_per_partition = num_blocks // num_partitions
         firsts = range(0, num_blocks, self._blocks_per_partition)
@@ -221,9 +224,9 @@ class BlockAccounting:
         self._num_holds[hold][block_id] -= 1
 
     def _derived(self, block_id: int) -> BlockState:
-        for hold in (Hold.QUARANTINED, Hold.LEASED, Hold.RUNNING):
-            if self._num_holds[hold][block_id]:
-                return BlockState(hold)
+        for num_holds, state in self._most_binding_first:
+            if num_holds[block_id]:
+                return state
         return BlockState.CACHED if block_id in self._name_of else BlockState.FREE
 
     def _settle(self, block_id: int) -> None:

@@ -1,6 +1,8 @@
 """One sequence's KV blocks: how it holds each of them, and which of them have names. Both halves keep such tables."""
 
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 
 from engine.kv.accounting import Hold
 from engine.kv.pool import BlockPool
@@ -126,8 +128,9 @@ class BlockTable:
 
     def release(self) -> None:
         """Lets go of all blocks, the last one first. Those with names stay cached."""
-        for block_id, hold in zip(reversed(self.block_ids), reversed(self._holds), strict=True):
-            self._blocks.release((block_id,), hold)
+        backwards = zip(reversed(self.block_ids), reversed(self._holds), strict=True)
+        for hold, held in groupby(backwards, key=itemgetter(1)):
+            self._blocks.release((block_id for block_id, _ in held), hold)
         self.block_ids, self._holds, self.num_named, self._partition = [], [], 0, None
 
     # --- inside
