@@ -36,7 +36,7 @@ def test_workers_stay_on_loopback_when_the_router_listens_everywhere(text_model_
 
 def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:
     config = ServeConfig(model=text_model_dir, kv_host_gb=1.5)
-    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.PREFILL, 0), 0)
+    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.PREFILL, 0))
     assert (worker.kv_host_gb, worker.enable_prefix_caching) == (1.5, True)
     config = ServeConfig(model=text_model_dir, enable_prefix_caching=False)
     worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0), 1)
