@@ -19,7 +19,7 @@ from deploy.planning.devices import device_bytes
 from deploy.planning.memory import PlanRequest, plan_memory
 from deploy.planning.presets import preset_names, preset_path
 from deploy.planning.shape import read_shape
-from deploy.planning.sharding import Sharding
+from engine.parallel.topology import ShardTopology
 
 EXIT_BAD_INPUT = 2  # what command lines use for "you have to change something"
 
@@ -50,8 +50,10 @@ def inspect(
         ),
     ] = None,
     *,
-    tp: Annotated[int, typer.Option(help="Ranks that share attention and dense layers.")] = 1,
-    ep: Annotated[int, typer.Option(help="Ranks that share the experts.")] = 1,
+    tp: Annotated[
+        int, typer.Option("--tp", "--tensor-parallel-size", help="Ranks that share attention and dense layers.")
+    ] = 1,
+    ep: Annotated[int, typer.Option("--ep", "--expert-parallel-size", help="Ranks that share the experts.")] = 1,
     quantization: Annotated[
         str, typer.Option(help="Weights as in FastDeploy: none, wint8, wint4, w4a8 or block_wise_fp8.")
     ] = "none",
@@ -71,7 +73,7 @@ def inspect(
         if model_dir is not None and shape.unserved_reason is None and has_weights(model_dir):
             summary = summarize_model(model_dir)
         request = PlanRequest(
-            sharding=Sharding(tp, ep),
+            topology=ShardTopology(tp, ep),
             quantization=quantization,
             kv_dtype=kv_dtype,
             device_bytes=device_bytes(gpu, device_memory_gb),

@@ -73,6 +73,11 @@ class ShardTopology:
         """Parts that the KV blocks fall into; all blocks of a sequence lie in one of them."""
         return self.world_size if self.is_data_parallel else 1
 
+    @property
+    def expert_cuts(self) -> int:
+        """Parts that the width of a routed expert is cut into."""
+        return self.tensor_parallel_size if self.expert_parallel_size == 1 else 1
+
     def kv_heads(self, config: ModelConfig) -> int:
         """KV heads that one rank holds; with more ranks than heads, several hold the same one."""
         return max(1, config.num_kv_heads // self.tensor_parallel_size)
