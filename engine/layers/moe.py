@@ -70,10 +70,7 @@ class MoeMlp:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, hidden_size]` -> the same shape."""
-        chosen, weights = self._router(x)
-        if self._counts:
-            ids = chosen.view(-1)
-            self.num_tokens.scatter_add_(0, ids, torch.ones_like(ids))  # bincount would wait for a GPU
+        chosen, weights = self._router(x, self.num_tokens if self._counts else None)
         out = self._exchange(self.experts, x, chosen, weights)
         return out if self._shared is None else out.add_(self._shared(x))
 
