@@ -16,6 +16,7 @@
     ├── CheckpointError              500  FAILED_PRECONDITION a model folder that cannot be served, and why
     ├── ConfigError                  500  FAILED_PRECONDITION a flag or setting that cannot work, and why
     └── InternalError                500  INTERNAL            our bug
+        └── ShardGroupError          500  INTERNAL            ranks of a worker out of step; the process must end
 
 Every message says what was wrong, with the value, and what to do. Not here: OpenAI's JSON error shape, which
 is the HTTP layer's.
@@ -145,3 +146,12 @@ class ConfigError(BatonError):
 
 class InternalError(BatonError):
     """A defect of ours. The message carries what is needed to report it."""
+
+
+class ShardGroupError(InternalError):
+    """A rank of a worker died, hung or failed in the middle of a step, so that the ranks no longer agree.
+
+    Nothing but a new start of all ranks helps: whoever owns the process ends it.
+    """
+
+    code = "shard_group_failed"

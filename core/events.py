@@ -17,6 +17,7 @@ class TokenEvent:
         token_id: the token.
         finish_reason: set when the answer ends with it.
         logprobs: set when the request asked for them.
+        cached_tokens: with an attempt's first token, the tokens of its prompt whose KV was found, not computed.
     """
 
     handoff_id: str
@@ -24,6 +25,7 @@ class TokenEvent:
     token_id: int
     finish_reason: FinishReason | None = None
     logprobs: TokenLogprobs | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,14 @@ class WorkerLoad:
     handoff_write_s: float = 0.0
     handoff_exposed_s: float = 0.0
     handoffs_received: int = 0
+    blocks_cached: int = 0
+    prefix_query_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    blocks_evicted: int = 0
+    handoff_bytes_saved: int = 0
+    host_blocks: int = 0
+    host_blocks_restored: int = 0
+    host_blocks_dropped: int = 0
     running_context_tokens: int = 0
     prefill_cost_change: float = 0.0
     prefill_attention_cost_change: float = 0.0

@@ -21,6 +21,14 @@ class WorkerId:
         return self.name == other.name and self.incarnation > other.incarnation
 
 
+def rank_id(worker: WorkerId, rank: int) -> WorkerId:
+    """How one rank (0-based) of a worker is known on the transfer plane: rank 0 as the worker itself.
+
+    Incarnations supersede each other rank by rank, because all ranks of a worker start and end together.
+    """
+    return worker if rank == 0 else WorkerId(f"{worker.name}/{rank}", worker.incarnation)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerEndpoint:
     """Where a worker's gRPC services listen.

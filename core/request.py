@@ -34,6 +34,7 @@ class GenerationRequest:
         sampling: how tokens are chosen.
         stop_token_ids: generating one of these ends the answer; the token itself is not shown. Holds the
             model's end-of-sequence ids unless the client asked to ignore them.
+        cache_salt: KV is shared with requests of the same salt only; the empty one is everybody's.
     """
 
     request_id: str
@@ -41,6 +42,7 @@ class GenerationRequest:
     max_tokens: int
     sampling: SamplingParams
     stop_token_ids: frozenset[int] = frozenset()
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class Assignment:
         stop_token_ids: generating one of these ends the answer.
         prefill: who computes the prompt.
         decode: who generates after the first token.
+        cache_salt: KV is shared with requests of the same salt only; the empty one is everybody's.
     """
 
     handoff_id: str
@@ -69,6 +72,7 @@ class Assignment:
     stop_token_ids: frozenset[int]
     prefill: WorkerEndpoint
     decode: WorkerEndpoint
+    cache_salt: str = ""
 
     def finish_reason(self, token_id: int, num_generated: int) -> FinishReason | None:
         """Whether the answer ends with `token_id`, the `num_generated`-th token of this attempt (1-based)."""

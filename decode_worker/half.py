@@ -12,10 +12,11 @@ from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerId
 from core.request import Assignment
 from decode_worker.sequence import Sequence
-from engine.kv.accounting import BlockState
+from engine.kv.accounting import Hold
+from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice, StepResult
-from kvtransfer.port import BeginReply, CommitReply, Outbox
+from kvtransfer.port import BeginReply, CommitReply, Outbox, Reservation
 from kvtransfer.states import TargetEvent, TargetState
 
 LEASE_S = 120.0  # a source that has neither committed nor aborted by then is treated as gone
@@ -24,6 +25,9 @@ MAX_TOMBSTONES = 4096  # ended handoffs remembered, so that a late begin is refu
 
 class DecodeHalf:
     """Runs all sequences it has taken over in every step.
+
+    Blocks of a prompt that the prefix cache has need not come from the source. Those that came join the cache with
+    the commit, generated ones as they fill up, so that whatever continues the sequence here finds them.
 
     Args:
         pool: where KV lives; this half allocates and frees its sequences' blocks.
@@ -74,6 +78,7 @@ class DecodeHalf:
         if sequence.assignment is not None:
             return
         sequence.router_id, sequence.assignment = router_id, assignment
+        sequence.table = BlockTable(self._pool, assignment.cache_salt, assignment.prompt)
         if sequence.state is TargetState.BEGUN:
             sequence.move(TargetEvent.ASSIGN)
 
@@ -108,10 +113,10 @@ class DecodeHalf:
         if sequence is None or sequence.state is not TargetState.RECEIVING:
             self.source_ended(handoff_id)
             reply(CancelledRequestError(f"handoff {handoff_id} is not wanted here any more"))
-        elif num_blocks != len(sequence.block_ids):
-            self._return(sequence, "handoff_incomplete", f"{num_blocks} of {len(sequence.block_ids)} blocks came")
+        elif num_blocks != (num_reserved := len(sequence.blocks.held_as(Hold.LEASED))):
+            self._return(sequence, "handoff_incomplete", f"{num_blocks} of {num_reserved} blocks came")
             self.source_ended(handoff_id)
-            reply(HandoffError(f"handoff {handoff_id}: {len(sequence.block_ids)} blocks expected, {num_blocks} came"))
+            reply(HandoffError(f"handoff {handoff_id}: {num_reserved} blocks expected, {num_blocks} came"))
         else:
             self._join(sequence, first_token)
             reply(None)
@@ -145,17 +150,15 @@ class DecodeHalf:
         for sequence in list(self._sequences.values()):
             if sequence.state is not TargetState.OPENING:
                 continue
-            needed = self._pool.layout.blocks_for(len(sequence.work.prompt))
-            if active >= self._max_num_seqs or needed + self.num_running > self._pool.blocks.num_free:
+            if active >= self._max_num_seqs or not self._try_reserve(sequence):
                 return
-            self._reserve(sequence, needed)
             active += 1
 
     def plan(self) -> list[SequenceSlice]:
-        """One token of every running sequence; when blocks run out the youngest go back to their routers."""
+        """One token of every running sequence; where blocks run out the youngest there go back to their routers."""
         for sequence in list(self._running.values()):
             while sequence.handoff_id in self._running and not self._grow(sequence):
-                self._preempt(next(reversed(self._running.values())))
+                self._preempt(self._youngest_beside(sequence))
         return [sequence.next_slice() for sequence in self._running.values()]
 
     def apply(self, slices: Seq[SequenceSlice], result: StepResult) -> None:
@@ -165,6 +168,7 @@ class DecodeHalf:
             token_id = result.tokens[decoded.sequence_id]
             position = sequence.next_position
             sequence.append(token_id)
+            sequence.blocks.publish(sequence.next_start)
             reason = sequence.work.finish_reason(token_id, len(sequence.tokens))
             logprobs = result.logprobs.get(decoded.sequence_id)
             event = TokenEvent(sequence.handoff_id, position, token_id, reason, logprobs)
@@ -189,27 +193,37 @@ class DecodeHalf:
 
     # --- inside
 
-    def _reserve(self, sequence: Sequence, num_blocks: int) -> None:
-        block_ids = self._pool.blocks.try_allocate(num_blocks, BlockState.LEASED)
-        assert block_ids is not None, "room was checked"
-        sequence.block_ids = block_ids
+    def _try_reserve(self, sequence: Sequence) -> bool:
+        """Leases blocks for what the cache does not have of a prompt; False when there is no room."""
+        num_tokens = len(sequence.work.prompt)
+        table, num_blocks = sequence.blocks, self._pool.layout.blocks_for(num_tokens)
+        num_full = num_tokens // self._pool.layout.block_tokens
+        if not table.try_reserve(num_blocks, max_shared=num_full, hold=Hold.LEASED, spare=self.num_running):
+            return False
+        num_present = table.adopt(num_full)
         sequence.deadline_s = self._clock.now_s() + LEASE_S
         sequence.move(TargetEvent.RESERVE)
-        self._reply(sequence, list(block_ids))
+        self._reply(sequence, Reservation(num_present, table.held_as(Hold.LEASED)))
+        return True
 
     def _join(self, sequence: Sequence, first_token: int) -> None:
-        self._pool.blocks.move(sequence.block_ids, BlockState.LEASED, BlockState.RUNNING)
         sequence.move(TargetEvent.COMMIT)
+        sequence.blocks.move(Hold.LEASED, Hold.RUNNING)
+        sequence.blocks.publish(len(sequence.work.prompt))
         sequence.start(first_token)
         self._running[sequence.handoff_id] = sequence
         self.num_received += 1
 
     def _grow(self, sequence: Sequence) -> bool:
         """Makes room for the sequence's next token; False when no block is free."""
-        missing = self._pool.layout.blocks_for(sequence.next_start + 1) - len(sequence.block_ids)
-        block_ids = self._pool.blocks.try_allocate(missing)
-        sequence.block_ids.extend(block_ids or [])
-        return block_ids is not None
+        table = sequence.blocks
+        return table.try_grow(self._pool.layout.blocks_for(sequence.next_start + 1) - len(table.block_ids))
+
+    def _youngest_beside(self, sequence: Sequence) -> Sequence:
+        """Of the sequences that compete with this one for blocks, itself included, the last that joined."""
+        partition_of = self._pool.blocks.partition_of
+        here = partition_of(sequence.blocks.block_ids[0])
+        return next(s for s in reversed(self._running.values()) if partition_of(s.blocks.block_ids[0]) == here)
 
     def _preempt(self, sequence: Sequence) -> None:
         message = f"out of KV blocks ({self._pool.num_blocks} in all) with {self.num_running} sequences running"
@@ -228,14 +242,15 @@ class DecodeHalf:
         sequence.move(TargetEvent.ABANDON)
         self._reply(sequence, CancelledRequestError(f"handoff {sequence.handoff_id} was cancelled"))
         if was_receiving:
-            self._pool.blocks.move(sequence.block_ids, BlockState.LEASED, BlockState.QUARANTINED)
+            sequence.blocks.move(Hold.LEASED, Hold.QUARANTINED)
         else:
             self._forget(sequence)
 
     def _forget(self, sequence: Sequence) -> None:
         """The only way out of the books: frees the blocks and remembers that the handoff has ended."""
         self._reply(sequence, CancelledRequestError(f"handoff {sequence.handoff_id} has ended"))
-        self._pool.blocks.release(sequence.block_ids)
+        if sequence.table is not None:
+            sequence.table.release()
         self._running.pop(sequence.handoff_id, None)
         del self._sequences[sequence.handoff_id]
         self._bury(sequence.handoff_id)
@@ -245,7 +260,7 @@ class DecodeHalf:
         if len(self._ended) > MAX_TOMBSTONES:
             self._ended.popitem(last=False)
 
-    def _reply(self, sequence: Sequence, answer: list[int] | BatonError) -> None:
+    def _reply(self, sequence: Sequence, answer: Reservation | BatonError) -> None:
         if sequence.begin_reply is not None:
             sequence.begin_reply(answer)
             sequence.begin_reply = None

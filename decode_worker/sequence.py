@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from core.ids import WorkerId
 from core.request import Assignment
+from engine.kv.block_table import BlockTable
 from engine.plan import Draw, SequenceSlice, SliceKind
 from engine.sampling.rules import LogitRules
 from kvtransfer.port import BeginReply
@@ -21,7 +22,7 @@ class Sequence:
         assignment: what the router asked for; None until then.
         source: who computes the prompt; None until it begins.
         begin_reply: tells the source its blocks; None when told or not yet asked.
-        block_ids: the blocks reserved, then owned.
+        table: its blocks, reserved, then owned; None until assigned.
         deadline_s: while receiving, when the lease ends.
         tokens: generated in this attempt, the source's first token included; grows by `append` only.
         rules: what changes its logits, up to date with `tokens`; None until it runs, or when nothing does.
@@ -33,7 +34,7 @@ class Sequence:
     assignment: Assignment | None = None
     source: WorkerId | None = None
     begin_reply: BeginReply | None = None
-    block_ids: list[int] = field(default_factory=list)
+    table: BlockTable | None = None
     deadline_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
     rules: LogitRules | None = None
@@ -45,8 +46,17 @@ class Sequence:
         return self.assignment
 
     @property
+    def blocks(self) -> BlockTable:
+        """The block table, which every state after OPENING has."""
+        assert self.table is not None, f"{self.handoff_id} is {self.state} without a block table"
+        return self.table
+
+    @property
     def next_start(self) -> int:
-        """Position in the sequence of the token that the next step computes: the last one generated."""
+        """Position in the sequence of the token that the next step computes: the last one generated.
+
+        The KV of all tokens before it is final.
+        """
         return len(self.work.prompt) + len(self.tokens) - 1
 
     @property
@@ -63,6 +73,7 @@ class Sequence:
     def append(self, token_id: int) -> None:
         """Takes in a generated token."""
         self.tokens.append(token_id)
+        self.blocks.append((token_id,))
         if self.rules is not None:
             self.rules.append(token_id)
 
@@ -73,7 +84,7 @@ class Sequence:
             kind=SliceKind.DECODE,
             token_ids=(self.tokens[-1],),
             start=self.next_start,
-            block_ids=self.block_ids,
+            block_ids=self.blocks.block_ids,
             draw=Draw(self.work.sampling, self.next_position, self.rules),
         )
 

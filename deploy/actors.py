@@ -9,19 +9,23 @@ import logging
 import os
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
 from core.crash import die
-from core.errors import BatonError, InternalError
+from core.errors import BatonError, InternalError, UnavailableError
 from core.ids import WorkerEndpoint
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
 from worker.config import WorkerConfig
 
 if TYPE_CHECKING:
+    from worker.follower import FollowerProcess
     from worker.process import WorkerProcess
+    from worker.rendezvous import RendezvousStore
+
+STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -33,31 +37,73 @@ def configure_logging() -> None:
     logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), format=LOG_FORMAT, force=True)
 
 
-class WorkerActor:
-    """A worker process."""
+class ActorHost(Protocol):
+    """What a rank's actor asks of whoever starts, and starts again, the ranks of its worker."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def is_restarted(self) -> bool:
+        """Whether this is not the first start of the actor, so that nobody waits to hear how it went."""
+        ...
+
+    def leader_store_address(self) -> str:
+        """What `RankActor.store_address` of rank 0 says.
+
+        Raises:
+            UnavailableError: rank 0 does not come up.
+        """
+        ...
+
+
+class RankActor:
+    """One rank of a worker. It starts on a thread of its own, because the ranks of a worker wait for each other.
+
+    A rank that fails to find the others, or to start again, ends its process, to be started once more. What keeps a
+    rank from starting the first time is told by `ready`.
+    """
+
+    def __init__(self, config: WorkerConfig, host: ActorHost) -> None:
         configure_logging()
-        self._outcome = start_worker(config)
+        self._config = config
+        self._host = host
+        self._store: Future[RendezvousStore] = Future()
+        self._outcome: Future[WorkerProcess | FollowerProcess | BatonError] = Future()
+        threading.Thread(target=self._start, name="start", daemon=True).start()
 
-    def ready(self) -> WorkerEndpoint | BatonError:
-        """Where the worker listens, or why it does not."""
-        return self._outcome if isinstance(self._outcome, BatonError) else self._outcome.endpoint
+    def store_address(self) -> str:
+        """Where the ranks of this worker meet; of rank 0 of several only."""
+        return self._store.result(STORE_TIMEOUT_S).address
+
+    def ready(self) -> WorkerEndpoint | BatonError | None:
+        """Waits until the rank serves; where its worker listens if it is rank 0, or why it does not."""
+        outcome = self._outcome.result()
+        return outcome if isinstance(outcome, BatonError) else outcome.endpoint
 
     def stop(self) -> None:
-        """Ends the worker; the process is Ray's to end."""
-        if not isinstance(self._outcome, BatonError):
-            self._outcome.stop()
+        """Ends the rank if it serves; the process is Ray's to end."""
+        if self._outcome.done() and not isinstance(outcome := self._outcome.result(), BatonError):
+            outcome.stop()
 
+    def _start(self) -> None:
+        try:
+            self._outcome.set_result(self._start_process())
+        except Exception as error:
+            logger.exception("%s did not start", self._config.rank_name)
+            if isinstance(error, UnavailableError) or self._host.is_restarted():
+                die()
+            self._outcome.set_result(error if isinstance(error, BatonError) else InternalError(repr(error)))
 
-def start_worker(config: WorkerConfig) -> "WorkerProcess | BatonError":
-    """A running worker, or what kept it from starting."""
-    from worker.process import WorkerProcess  # noqa: PLC0415 - torch is imported in worker processes only
+    def _start_process(self) -> "WorkerProcess | FollowerProcess":
+        # torch is imported in the ranks' processes only
+        from worker.follower import FollowerProcess  # noqa: PLC0415
+        from worker.process import WorkerProcess  # noqa: PLC0415
+        from worker.rendezvous import RendezvousStore  # noqa: PLC0415
 
-    try:
-        return WorkerProcess(config)
-    except BatonError as error:
-        return error
+        if self._config.rank > 0:
+            return FollowerProcess(self._config, self._host.leader_store_address())
+        if self._config.topology.world_size == 1:
+            return WorkerProcess(self._config)
+        store = RendezvousStore(self._config.host)
+        self._store.set_result(store)
+        return WorkerProcess(self._config, store.address)
 
 
 class RouterActor:

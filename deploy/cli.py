@@ -10,6 +10,7 @@ from core.errors import BatonError, ConfigError, InvalidRequestError
 from deploy.commands.bench import bench_app
 from deploy.commands.chat import chat
 from deploy.commands.down import down
+from deploy.commands.experts import experts
 from deploy.commands.model import model_app
 from deploy.commands.serve import serve
 from deploy.commands.status import status
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(status)
+app.command()(experts)
 app.command()(chat)
 app.command()(down)
 app.add_typer(model_app, name="model")

@@ -4,15 +4,17 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
 from core.request import Role
 from deploy.config import ServeConfig
-from deploy.cores import cores_of_worker
+from deploy.cores import cores_of_rank
+from deploy.machine import check_machine
 from deploy.ray_cluster import start_ray
 from deploy.status_client import get_status
+from engine.config import ModelConfig
 from router.config import RouterConfig
 from router.process import bind_http
 from router.text.tokenizer import TextCodec
@@ -52,21 +54,23 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
     """
     router_config = router_settings(config, model_dir)
     check_ports(router_config)
-    worker_configs = [
-        worker_settings(config, router_config, slot, index) for index, slot in enumerate(worker_slots(config))
-    ]
+    config.topology.check(ModelConfig.from_dir(model_dir))
+    check_machine(config)
+    slots = enumerate(worker_slots(config))
+    groups = [group_settings(config, worker_settings(config, router_config, slot), index) for index, slot in slots]
     say("starting Ray")
-    with start_ray(len(worker_configs)) as ray_cluster:
+    with start_ray(config.num_ranks) as ray_cluster:
         router = ray_cluster.start_router(router_config)
-        say(f"starting the router, {config.prefill} prefill and {config.decode} decode worker(s)")
-        members = [ray_cluster.start_worker(worker_config) for worker_config in worker_configs]
+        ranks = f" of {config.topology.world_size} ranks each" if config.topology.world_size > 1 else ""
+        say(f"starting the router, {config.prefill} prefill and {config.decode} decode worker(s){ranks}")
+        workers = [ray_cluster.start_worker(group) for group in groups]
         addresses = ray_cluster.wait_router(router)
         host = local_host(config.host)
         grpc_address = f"{host}:{addresses.grpc_port}"
-        for member in members:
-            endpoint = ray_cluster.wait_worker(member)
-            say(f"worker {member.name} serves at {endpoint.address}")
-        wait_until_attached(grpc_address, len(members))
+        for worker in workers:
+            endpoint = ray_cluster.wait_worker(worker)
+            say(f"worker {worker.name} serves at {endpoint.address}")
+        wait_until_attached(grpc_address, len(workers))
         yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
 
 
@@ -119,8 +123,8 @@ def free_port(host: str) -> int:
     return port
 
 
-def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role, int], index: int) -> WorkerConfig:
-    """The share of the settings of the worker in a slot, which is the `index`-th on this machine."""
+def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role, int]) -> WorkerConfig:
+    """The share of the settings of the worker in a slot, as of its rank 0; cores are not chosen yet."""
     role, number = slot
     return WorkerConfig(
         name=f"{role.value}-{number}",
@@ -133,11 +137,22 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         routers=(f"{local_host(config.host)}:{router.grpc_port}",),
         block_size=config.block_size,
         kv_cache_gb=config.kv_cache_gb,
+        kv_host_gb=config.kv_host_gb,
+        enable_prefix_caching=config.enable_prefix_caching,
         max_model_len=router.max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
-        cpu_ids=cores_of_worker(index, config.prefill + config.decode),
+        topology=config.topology,
     )
+
+
+def group_settings(config: ServeConfig, worker: WorkerConfig, index: int) -> list[WorkerConfig]:
+    """The settings of all ranks of a worker, which is the `index`-th on this machine."""
+    size = config.topology.world_size
+    return [
+        replace(worker, rank=rank, cpu_ids=cores_of_rank(index * size + rank, config.num_ranks))
+        for rank in range(size)
+    ]
 
 
 def wait_until_attached(grpc_address: str, num_workers: int) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from engine.parallel.topology import ShardTopology
 from router.config import MAX_PORT
 
 DEMO_NAME = "demo"
@@ -42,10 +43,20 @@ class ServeConfig:
     prefill: int = flag(1, "Number of prefill workers.")
     decode: int = flag(1, "Number of decode workers.")
     dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
-    device: str = flag("cpu", "Device of the workers: cpu, or cuda with one GPU each (cuda has not been run yet).")
+    device: str = flag(
+        "cpu", "Device of the workers: cpu, or cuda with one GPU per rank (cuda has not been run yet)."
+    )
     kernels: str = flag("auto", "CPU kernels: native (compiled on first use), torch, or auto: native where possible.")
+    tensor_parallel_size: int = flag(1, "Ranks of each worker that share its attention and dense layers.")
+    expert_parallel_size: int = flag(
+        1,
+        "Ranks of each worker that share its experts; without tensor parallelism each also has sequences of its own.",
+    )
+    num_redundant_experts: int = flag(0, "Further copies of busy experts in each layer, over all ranks of a worker.")
     block_size: int = flag(16, "Tokens per KV block.")
     kv_cache_gb: float = flag(1.0, "KV block pool of each worker, GiB.")
+    kv_host_gb: float = flag(0.0, "Host memory of each worker for KV blocks that its pool evicts, GiB; 0 for none.")
+    enable_prefix_caching: bool = flag(True, "Keep KV for later requests that begin with the same tokens.")
     max_model_len: int | None = flag(None, "Most tokens of prompt plus answer. Default: the model's context.")
     max_num_seqs: int = flag(64, "Sequences that a decode worker runs at once at most.")
     max_num_batched_tokens: int = flag(512, "Most tokens of one engine step; longer prompts are computed in chunks.")
@@ -62,6 +73,7 @@ class ServeConfig:
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
         self._check_ports()
+        self._check_host_tier(self.topology.world_size)
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -69,6 +81,20 @@ class ServeConfig:
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
+            )
+
+    def _check_host_tier(self, num_ranks: int) -> None:
+        if not 0 <= self.kv_host_gb < math.inf:
+            raise ConfigError(f"--kv-host-gb is {self.kv_host_gb}; it must be 0 (none) or a size in GiB")
+        if self.kv_host_gb and not self.enable_prefix_caching:
+            raise ConfigError(
+                f"--kv-host-gb is {self.kv_host_gb}, but with --no-enable-prefix-caching nothing would ever go "
+                "there; leave one of them out"
+            )
+        if self.kv_host_gb and num_ranks > 1:
+            raise ConfigError(
+                f"--kv-host-gb is {self.kv_host_gb}, but workers of {num_ranks} ranks keep no KV in "
+                "host memory yet; leave it at 0"
             )
 
     def _check_ports(self) -> None:
@@ -82,6 +108,16 @@ class ServeConfig:
     def model_name(self) -> str:
         """The name clients use."""
         return self.served_model_name or (DEMO_NAME if self.model is None else self.model.resolve().name)
+
+    @property
+    def topology(self) -> ShardTopology:
+        """How each worker is divided among ranks."""
+        return ShardTopology(self.tensor_parallel_size, self.expert_parallel_size, self.num_redundant_experts)
+
+    @property
+    def num_ranks(self) -> int:
+        """Ranks of all workers: a process each."""
+        return (self.prefill + self.decode) * self.topology.world_size
 
     @property
     def effective_grpc_port(self) -> int:

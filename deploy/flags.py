@@ -30,7 +30,9 @@ def flags_from(config_class: type) -> Callable[[Callable[[Any], None]], Callable
 
 
 def _parameter(field: "dataclasses.Field[Any]", annotation: Any) -> inspect.Parameter:  # noqa: ANN401 - any type
-    option = typer.Option(f"--{field.name.replace('_', '-')}", help=field.metadata["help"])
+    name = field.name.replace("_", "-")
+    switch = f"--{name}/--no-{name}" if annotation is bool else f"--{name}"
+    option = typer.Option(switch, help=field.metadata["help"])
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

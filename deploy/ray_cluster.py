@@ -3,20 +3,21 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from core.errors import BatonError, ConfigError, UnavailableError
 from core.ids import WorkerEndpoint
-from deploy.actors import RouterActor, WorkerActor
+from deploy.actors import RankActor, RouterActor
 from deploy.processes import wait_ended
 from router.config import RouterConfig
 from router.process import RouterAddresses
@@ -25,10 +26,13 @@ from worker.config import WorkerConfig
 NAMESPACE = "baton"
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # hardly used; a much smaller store made start-up fail on a loaded machine
 PLACEMENT_TIMEOUT_S = 30.0  # an infeasible placement group waits for ever
+LEADER_TIMEOUT_S = 60.0  # for rank 0 of a worker to come up, again when its whole worker died
+LEADER_RETRY_S = 0.2
 START_TIMEOUT_S = 600.0  # a large checkpoint from a slow disk
 STOP_TIMEOUT_S = 15.0
 LEFTOVER_TIMEOUT_S = 10.0  # for processes that Ray has told to end
 HALF_STARTED_TIMEOUT_S = 1.0  # for those of a Ray that was interrupted while it started: nobody tells all of them
+RANK_CALLS = 3  # of one rank at once: ready, store_address, stop
 MAX_RESTARTS = 100  # of one actor; each comes back as a new incarnation
 
 ENVIRONMENT = {
@@ -39,7 +43,7 @@ ENVIRONMENT = {
 
 logger = logging.getLogger(__name__)
 
-Started = TypeVar("Started", WorkerEndpoint, RouterAddresses)
+Started = TypeVar("Started")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,54 @@ class Member:
     """An actor of the cluster.
 
     Attributes:
-        name: the worker's name, or `router`.
+        name: the rank's name, or `router`.
         handle: Ray's.
+        is_of_several: whether its worker has other ranks.
     """
 
     name: str
     handle: Any
+    is_of_several: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartedWorker:
+    """A worker that has been started.
+
+    Attributes:
+        name: the worker's name.
+        ranks: an actor each, rank 0 first.
+    """
+
+    name: str
+    ranks: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RayActorHost:
+    """Implements `deploy.actors.ActorHost` inside an actor.
+
+    Attributes:
+        leader: name of the actor that is rank 0.
+    """
+
+    leader: str
+
+    def is_restarted(self) -> bool:
+        """See `ActorHost.is_restarted`."""
+        return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+    def leader_store_address(self) -> str:
+        """See `ActorHost.leader_store_address`."""
+        deadline_s = time.monotonic() + LEADER_TIMEOUT_S
+        while True:
+            try:
+                leader = ray.get_actor(self.leader, namespace=NAMESPACE)
+                return str(ray.get(leader.store_address.remote(), timeout=LEADER_TIMEOUT_S))
+            except (ValueError, GetTimeoutError, RayActorError, RayTaskError) as error:  # not there yet, or dying
+                if time.monotonic() > deadline_s:
+                    raise UnavailableError(f"rank 0 of {self.leader} did not come up: {error}") from error
+            time.sleep(LEADER_RETRY_S)
 
 
 class RayCluster:
@@ -71,36 +117,51 @@ class RayCluster:
         options = {"name": "router", "num_cpus": 0, "max_restarts": MAX_RESTARTS, "max_concurrency": 2}
         return self._add("router", ray.remote(RouterActor).options(**options).remote(config))
 
-    def start_worker(self, config: WorkerConfig) -> Member:
-        """Starts a worker in a placement group of its own; `wait_worker` says when it serves.
+    def start_worker(self, ranks: Sequence[WorkerConfig]) -> StartedWorker:
+        """Starts all ranks of a worker in a placement group of its own; `wait_worker` says when it serves.
 
         Raises:
             ConfigError: the cluster has no room for it.
         """
-        resource = "GPU" if config.device == "cuda" else "CPU"
-        group = placement_group([{resource: 1}], strategy="STRICT_PACK", name=config.name)
+        name = ranks[0].name
+        resource = "GPU" if ranks[0].device == "cuda" else "CPU"
+        group = placement_group([{resource: 1} for _ in ranks], strategy="STRICT_PACK", name=name)
         if not group.wait(PLACEMENT_TIMEOUT_S):
             raise ConfigError(
-                f"Ray found no {resource} for worker {config.name} within {PLACEMENT_TIMEOUT_S:g} s; "
+                f"Ray found no {len(ranks)} {resource} for worker {name} within {PLACEMENT_TIMEOUT_S:g} s; "
                 f"the cluster has {ray.cluster_resources().get(resource, 0):g}"
             )
         options = {
-            "name": config.name,
             "num_cpus": int(resource == "CPU"),
             "num_gpus": int(resource == "GPU"),
             "max_restarts": MAX_RESTARTS,
-            "max_concurrency": 2,
-            "scheduling_strategy": PlacementGroupSchedulingStrategy(group),
+            "max_concurrency": RANK_CALLS,
         }
-        return self._add(config.name, ray.remote(WorkerActor).options(**options).remote(config))
+        members = []
+        for config in ranks:
+            bundle = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=config.rank)
+            actor_name = name if config.rank == 0 else f"{name}/{config.rank}"
+            remote = ray.remote(RankActor).options(name=actor_name, scheduling_strategy=bundle, **options)
+            handle = remote.remote(config, RayActorHost(leader=name))
+            members.append(self._add(config.rank_name, handle, is_of_several=len(ranks) > 1))
+        return StartedWorker(name, tuple(members))
 
     def wait_router(self, member: Member) -> RouterAddresses:
         """Waits until a router listens. Raises what kept it from starting."""
         return self._wait(member, RouterAddresses)
 
-    def wait_worker(self, member: Member) -> WorkerEndpoint:
-        """Waits until a worker serves. Raises what kept it from starting."""
-        return self._wait(member, WorkerEndpoint)
+    def wait_worker(self, worker: StartedWorker) -> WorkerEndpoint:
+        """Waits until all ranks of a worker serve. Raises what kept the first that failed from starting."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        waiting = {member.handle.ready.remote(): member for member in worker.ranks}
+        answers = []
+        while waiting:
+            done, _ = ray.wait(list(waiting), timeout=START_TIMEOUT_S)
+            call = next(iter(done or waiting))
+            answers.append(answer_of(waiting.pop(call), call, max(0.0, deadline_s - time.monotonic())))
+        (endpoint,) = [answer for answer in answers if answer is not None]
+        assert isinstance(endpoint, WorkerEndpoint), f"rank 0 of {worker.name} answered {endpoint!r}"
+        return endpoint
 
     def stop(self) -> None:
         """Stops all actors, the router first; bounded in time."""
@@ -109,33 +170,37 @@ class RayCluster:
                 ray.get(member.handle.stop.remote(), timeout=STOP_TIMEOUT_S)
         self._members.clear()
 
-    def _add(self, name: str, handle: Any) -> Member:  # noqa: ANN401 - a Ray handle has no type
-        member = Member(name, handle)
+    def _add(self, name: str, handle: Any, *, is_of_several: bool = False) -> Member:  # noqa: ANN401 - Ray's
+        member = Member(name, handle, is_of_several)
         self._members.append(member)
         return member
 
     @staticmethod
     def _wait(member: Member, kind: type[Started]) -> Started:
-        try:
-            answer = ray.get(member.handle.ready.remote(), timeout=START_TIMEOUT_S)
-        except GetTimeoutError as error:
-            raise UnavailableError(
-                f"{member.name} did not start within {START_TIMEOUT_S:g} s; see Ray's logs"
-            ) from error
-        except RayActorError as error:
-            raise UnavailableError(f"{member.name} died while starting: {error}") from error
-        if isinstance(answer, BatonError):
-            raise answer
+        answer = answer_of(member, member.handle.ready.remote(), START_TIMEOUT_S)
         assert isinstance(answer, kind), f"{member.name} answered {answer!r}"
         return answer
 
 
+def answer_of(member: Member, call: Any, timeout_s: float) -> Any:  # noqa: ANN401 - whatever the call returns
+    """The answer to a call of `ready`. Raises what kept the actor from starting; of several ranks, it says which."""
+    try:
+        answer = ray.get(call, timeout=timeout_s)
+    except GetTimeoutError as error:
+        raise UnavailableError(f"{member.name} did not start within {START_TIMEOUT_S:g} s; see Ray's logs") from error
+    except RayActorError as error:
+        raise UnavailableError(f"{member.name} died while starting: {error}") from error
+    if isinstance(answer, BatonError):
+        raise type(answer)(f"{member.name}: {answer.message}") if member.is_of_several else answer
+    return answer
+
+
 @contextlib.contextmanager
-def start_ray(num_workers: int) -> Iterator[RayCluster]:
+def start_ray(num_ranks: int) -> Iterator[RayCluster]:
     """A Ray cluster of this process's own on this machine; leaving ends all its processes.
 
     Args:
-        num_workers: how many worker processes must fit; may exceed the number of cores, which they then share.
+        num_ranks: how many ranks of workers must fit; may exceed the number of cores, which they then share.
     """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     logging.getLogger("ray").setLevel(logging.ERROR)  # its start-up advice is not for people who run `baton serve`
@@ -143,7 +208,7 @@ def start_ray(num_workers: int) -> Iterator[RayCluster]:
         context = ray.init(
             address="local",
             namespace=NAMESPACE,
-            num_cpus=max(num_workers, os.cpu_count() or 1),
+            num_cpus=max(num_ranks, os.cpu_count() or 1),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,

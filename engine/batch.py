@@ -55,7 +55,7 @@ def draws_of(plan: StepPlan) -> list[tuple[str, Draw]]:
 
 
 def build_batch(plan: StepPlan, paged_kv: PagedKv, kernels: NativeKernels | None = None) -> StepBatch:
-    """Lays out a plan of at least one slice; work is proportional to its tokens and blocks.
+    """Lays out a plan, also one without slices; work is proportional to its tokens and blocks.
 
     Args:
         plan: what to compute.
@@ -84,7 +84,7 @@ def build_batch(plan: StepPlan, paged_kv: PagedKv, kernels: NativeKernels | None
         return torch.from_numpy(values).to(paged_kv.device)
 
     return StepBatch(
-        token_ids=on_device(np.concatenate([np.asarray(piece.token_ids, dtype=np.int64) for piece in pieces])),
+        token_ids=on_device(_concatenate([np.asarray(piece.token_ids, dtype=np.int64) for piece in pieces])[0]),
         positions=on_device(positions),
         block_ids=on_device(tables_flat[blocks + np.repeat(table_firsts, lengths)]),
         offsets=on_device(offsets),
@@ -100,10 +100,10 @@ def _order(slices: Sequence[SequenceSlice]) -> list[int]:
     return chunks + sorted(singles, key=lambda i: -slices[i].end)
 
 
-def _concatenate(tables: list[Ints]) -> tuple[Ints, Ints]:
-    """All block tables in one array, and where each begins in it."""
-    lengths = np.array([len(table) for table in tables], dtype=np.int64)
-    return np.concatenate(tables), np.cumsum(lengths) - lengths
+def _concatenate(arrays: list[Ints]) -> tuple[Ints, Ints]:
+    """All arrays, maybe none, in one, and where each begins in it."""
+    lengths = np.array([len(array) for array in arrays], dtype=np.int64)
+    return np.concatenate([np.empty(0, dtype=np.int64), *arrays]), np.cumsum(lengths) - lengths
 
 
 def _spans(

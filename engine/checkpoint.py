@@ -18,7 +18,7 @@ INDEX_FILE = "model.safetensors.index.json"
 IGNORED_LAYER_SUFFIX = ".rotary_emb.inv_freq"
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes loaded, bytes to load), both of the files, after every tensor."""
+"""Called with (bytes read, bytes to read), both of the files, after every tensor."""
 
 Assignment = tuple[StoredTensor, TensorSlot]
 
@@ -44,11 +44,11 @@ class Checkpoint:
         self._check_index()
 
     def check(self, slots: Iterable[TensorSlot]) -> None:
-        """Makes sure that `load` of slots like these will find every tensor in the right shape.
+        """Makes sure that `load` of slots like these, or of parts of them, will find every tensor in the right shape.
 
-        `slots` may be on the `meta` device. Tensors of layers that nothing asks for are refused too: a model
-        without them would be another model. Those outside `model.layers.` (next-token-prediction heads under
-        `model.mtp*`) are ignored.
+        `slots` are those of a whole model and may be on the `meta` device. Tensors of layers that nothing asks for
+        are refused too: a model without them would be another model. Those outside `model.layers.`
+        (next-token-prediction heads under `model.mtp*`) are ignored.
 
         Raises:
             CheckpointError: a tensor is missing, misshapen, of a type that is not served, or left over.
@@ -61,22 +61,26 @@ class Checkpoint:
                     "check that both are of the same model"
                 )
 
-    def load(self, slots: Iterable[TensorSlot], progress: Progress | None = None) -> None:
+    def load(self, slots: Iterable[TensorSlot], progress: Progress | None = None) -> int:
         """Fills every slot, one tensor at a time in file order, so that little but the model is in memory.
+
+        Returns:
+            Bytes read: of what the slots ask for, and of nothing else.
 
         Raises:
             CheckpointError: as `check`, or a file was changed since it was listed.
         """
         assignments = sorted(self._assign(slots), key=lambda pair: (pair[0].path, pair[0].offset))
-        total_bytes = sum(stored.size_bytes for stored, _ in assignments)
-        loaded_bytes = 0
+        total_bytes = sum(slot.destination.numel() * stored.element_bytes for stored, slot in assignments)
+        num_bytes_read = 0
         for path, of_file in groupby(assignments, key=lambda pair: pair[0].path):
             with TensorReader(path) as reader:
                 for stored, slot in of_file:
                     _fill(reader, stored, slot)
-                    loaded_bytes += stored.size_bytes
                     if progress is not None:
-                        progress(loaded_bytes, total_bytes)
+                        progress(num_bytes_read + reader.num_bytes_read, total_bytes)
+                num_bytes_read += reader.num_bytes_read
+        return num_bytes_read
 
     def _assign(self, slots: Iterable[TensorSlot]) -> list[Assignment]:
         return [(self._find(slot), slot) for slot in slots]
@@ -88,10 +92,10 @@ class Checkpoint:
                 f"{self.model_dir} has no tensor {slot.names[0]}, which config.json calls for; "
                 "check that the download is complete and both are of the same model"
             )
-        if stored.shape != tuple(slot.destination.shape):
+        if stored.shape != slot.stored_shape:
             raise CheckpointError(
                 f"{stored.path}: tensor {stored.name} has shape {list(stored.shape)} where config.json calls for "
-                f"{list(slot.destination.shape)}; check that both are of the same model"
+                f"{list(slot.stored_shape)}; check that both are of the same model"
             )
         if stored.dtype not in STORED_DTYPES:
             raise CheckpointError(
@@ -114,9 +118,9 @@ class Checkpoint:
 
 def _fill(reader: TensorReader, stored: StoredTensor, slot: TensorSlot) -> None:
     if slot.take is None:
-        reader.read_into(stored, slot.destination)
+        reader.read_into(stored, slot)
         return
-    for first_row, rows in reader.pieces(stored):
+    for first_row, rows in reader.pieces(stored, slot):
         slot.take(rows.to(slot.destination.dtype), first_row=first_row)
 
 

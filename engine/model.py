@@ -4,6 +4,7 @@ Reference: transformers' `modeling_ernie4_5_moe.py` and `modeling_ernie4_5.py`, 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from torch import Tensor
@@ -27,17 +28,21 @@ class DecoderLayer:
         layer: its index.
         config: the model.
         options: type and device.
+
+    Attributes:
+        mlp: its second half.
     """
 
     def __init__(self, layer: int, config: ModelConfig, options: TensorOptions) -> None:
+        self._shard = options.shard
         self._attention_norm = RmsNorm(config.hidden_size, config.rms_norm_eps, options)
         self._attention = Attention(layer, config, options)
         self._mlp_norm = RmsNorm(config.hidden_size, config.rms_norm_eps, options)
-        self._mlp: MoeMlp | GatedMlp
+        self.mlp: MoeMlp | GatedMlp
         if config.is_moe_layer(layer):
-            self._mlp = MoeMlp(config, options)
+            self.mlp = MoeMlp(config, options)
         else:
-            self._mlp = GatedMlp(
+            self.mlp = GatedMlp(
                 config.hidden_size, config.intermediate_size, use_bias=config.use_bias, options=options
             )
 
@@ -53,7 +58,8 @@ class DecoderLayer:
     ) -> tuple[Tensor, Tensor]:
         """Computes a layer and stores the step's KV of it.
 
-        The input is `x + delta`, and so is the output: the addition comes with the norm that follows it.
+        The input is `x + delta`, and so is the output: the addition comes with the norm that follows it. A rank
+        without tokens has nothing to attend, but takes part in what the experts exchange.
 
         Args:
             x: `[num_tokens, hidden_size]`; overwritten.
@@ -63,17 +69,22 @@ class DecoderLayer:
             paged_kv: the pool.
             rows: the tokens whose output is wanted, or None for all.
         """
-        attended = self._attention(self._attention_norm(x, delta), rotations, batch, paged_kv, rows)
+        attended = x
+        if len(x):
+            attended = self._attention(self._attention_norm(x, delta), rotations, batch, paged_kv, rows)
+            self._shard.add_up_(attended)
         if rows is not None:
             x = x.index_select(0, rows)
-        return x, self._mlp(self._mlp_norm(x, attended))
+        out = self.mlp(self._mlp_norm(x, attended))
+        self._shard.add_up_(out)
+        return x, out
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """All tensors of `{prefix}`."""
         yield from self._attention_norm.slots(f"{prefix}.input_layernorm")
         yield from self._attention.slots(f"{prefix}.self_attn")
         yield from self._mlp_norm.slots(f"{prefix}.post_attention_layernorm")
-        yield from self._mlp.slots(f"{prefix}.mlp")
+        yield from self.mlp.slots(f"{prefix}.mlp")
 
 
 class Ernie45Model:
@@ -82,20 +93,25 @@ class Ernie45Model:
     Args:
         config: the model.
         options: type and device; `meta` makes a model that has shapes but cannot compute.
+
+    Attributes:
+        moe_layers: the experts by index of the layer; layers without are absent.
     """
 
     def __init__(self, config: ModelConfig, options: TensorOptions) -> None:
-        self._config = config
         # Only a tied embedding is multiplied with, which is what tiles are for.
         is_tied = config.tie_word_embeddings
         plain = replace(options, kernels=options.kernels if is_tied else None)
         self._embedding = make_vocabulary(config.vocab_size, config.hidden_size, plain)
         self._layers = [DecoderLayer(layer, config, options) for layer in range(config.num_layers)]
+        mlps = {layer: decoder_layer.mlp for layer, decoder_layer in enumerate(self._layers)}
+        self.moe_layers = {layer: mlp for layer, mlp in mlps.items() if isinstance(mlp, MoeMlp)}
         self._norm = RmsNorm(config.hidden_size, config.rms_norm_eps, options)
         self._rope = RotaryEmbedding(config.head_dim, config.rope_theta, options.device)
         # transformers gives the output projection a bias in the mixture-of-experts class only.
         use_bias = config.use_bias and config.moe is not None
-        self._head_bias = options.empty(config.vocab_size) if use_bias else None
+        self._vocabulary_part = options.shard.share(config.vocab_size)
+        self._head_bias = options.empty(self._vocabulary_part.size) if use_bias else None
         self._head = self._embedding
         if not is_tied:
             self._head = make_vocabulary(config.vocab_size, config.hidden_size, options)
@@ -110,6 +126,21 @@ class Ernie45Model:
         x, delta = self._layers[-1](x, delta, rotations, batch, paged_kv, rows=batch.logit_rows)
         return self._head.logits(self._norm(x, delta), self._head_bias)  # from [num_draws, hidden_size]
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """For what is computed inside, tokens are not counted."""
+        counted = [(moe, moe.num_tokens.clone()) for moe in self.moe_layers.values()]
+        try:
+            yield
+        finally:
+            for moe, num_tokens in counted:
+                moe.num_tokens = num_tokens
+
+    @staticmethod
+    def experts_prefix(layer: int) -> str:
+        """What the names of a layer's experts in a checkpoint begin with."""
+        return f"model.layers.{layer}.mlp.experts"
+
     def slots(self) -> Iterator[TensorSlot]:
         """Every checkpoint tensor of the model."""
         yield self._embedding.slot("model.embed_tokens.weight")
@@ -119,4 +150,4 @@ class Ernie45Model:
         if self._head is not self._embedding:
             yield self._head.slot("lm_head.weight")
         if self._head_bias is not None:
-            yield TensorSlot(("lm_head.bias",), self._head_bias)
+            yield TensorSlot(("lm_head.bias",), self._head_bias, rows=self._vocabulary_part)

@@ -1,4 +1,4 @@
-"""One safetensors file: its header first, then single tensors read straight to where they belong.
+"""One safetensors file: its header first, then single tensors, or parts of them, read straight to where they belong.
 
     0        8             8 + n                                              file size
     [ n: u64 )[ JSON header )[ data; tensor i at data_offsets[i], half-open       )
@@ -8,9 +8,10 @@ a worker's memory a second time while it loads; this one holds at most `MAX_STAG
 """
 
 import json
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from core.errors import CheckpointError
+from engine.parallel.axis_part import AxisPart
+from engine.weights import TensorSlot
 
 HEADER_LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -45,6 +48,11 @@ class StoredTensor:
     shape: tuple[int, ...]
     offset: int
     size_bytes: int
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of one element; only for types that can be read."""
+        return STORED_DTYPES[self.dtype].itemsize
 
 
 def read_header(path: Path) -> bytes:
@@ -108,11 +116,15 @@ class TensorReader:
 
     Args:
         path: a file that `list_tensors` accepted.
+
+    Attributes:
+        num_bytes_read: bytes read from the file so far.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file: BufferedReader = path.open("rb")
+        self._file = path.open("rb", buffering=0)
         self._staging = torch.empty(0, dtype=torch.uint8)
+        self.num_bytes_read = 0
 
     def __enter__(self) -> Self:
         return self
@@ -120,36 +132,40 @@ class TensorReader:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def read_into(self, stored: StoredTensor, destination: Tensor) -> None:
-        """Fills `destination`, which has the stored shape, casting to its type.
+    def read_into(self, stored: StoredTensor, slot: TensorSlot) -> None:
+        """Fills `slot.destination` with its part of the tensor, casting to its type; reads nothing else.
+
+        Args:
+            stored: of the shape that the slot asks for.
+            slot: what to read, and where to.
 
         Raises:
             CheckpointError: the file ended early, so it was changed since it was listed.
         """
+        destination = slot.destination
         is_direct = destination.dtype == STORED_DTYPES[stored.dtype] and destination.is_contiguous()
         if is_direct and destination.device.type == "cpu":
-            self._file.seek(stored.offset)
-            self._fill(stored, destination)
+            self._fill(stored, slot, 0, destination)
             return
-        for first_row, rows in self.pieces(stored):
+        for first_row, rows in self.pieces(stored, slot):
             destination[first_row : first_row + len(rows)].copy_(rows)
 
-    def pieces(self, stored: StoredTensor) -> Iterator[tuple[int, Tensor]]:
-        """The tensor's rows in the type they are stored in, some at a time, each piece with its first row.
+    def pieces(self, stored: StoredTensor, slot: TensorSlot) -> Iterator[tuple[int, Tensor]]:
+        """The rows that a slot wants in the type they are stored in, some at a time, each piece with its first row.
 
-        A piece is at most `MAX_STAGED_BYTES`, but at least `PIECE_ROWS` rows; it is overwritten by the next.
+        Rows count from the first that the slot wants. A piece is at most `MAX_STAGED_BYTES`, but at least
+        `PIECE_ROWS` rows; it is overwritten by the next.
 
         Raises:
             CheckpointError: as `read_into`.
         """
-        dtype, (num_rows, *rest) = STORED_DTYPES[stored.dtype], stored.shape
-        row_bytes = max(1, stored.size_bytes // max(1, num_rows))
+        dtype, (num_rows, *rest) = STORED_DTYPES[stored.dtype], slot.destination.shape
+        row_bytes = max(1, math.prod(rest) * stored.element_bytes)
         most_rows = max(1, MAX_STAGED_BYTES // row_bytes // PIECE_ROWS) * PIECE_ROWS
-        self._file.seek(stored.offset)
         for first_row in range(0, num_rows, most_rows):
             shape = (min(most_rows, num_rows - first_row), *rest)
             rows = self._stage(shape[0] * row_bytes).view(dtype).view(shape)
-            self._fill(stored, rows)
+            self._fill(stored, slot, first_row, rows)
             yield first_row, rows
 
     def _stage(self, size_bytes: int) -> Tensor:
@@ -158,8 +174,42 @@ class TensorReader:
             self._staging = torch.empty(size_bytes, dtype=torch.uint8)
         return self._staging[:size_bytes]
 
-    def _fill(self, stored: StoredTensor, target: Tensor) -> None:
-        """Fills contiguous memory with what comes next in the file."""
-        num_read = self._file.readinto(target.view(-1).view(torch.uint8).numpy().data)
-        if num_read != target.nbytes:
-            raise CheckpointError(f"{stored.path} ended inside {stored.name}; do not change it while it is loaded")
+    def _fill(self, stored: StoredTensor, slot: TensorSlot, first_row: int, target: Tensor) -> None:
+        """Fills contiguous memory with what the slot wants, from its `first_row` on."""
+        view = target.view(-1).view(torch.uint8).numpy().data
+        rows = AxisPart(first_row + (slot.rows.first if slot.rows else 0), len(target), stored.shape[0])
+        begin = 0
+        for offset, size_bytes in byte_ranges(stored, rows, slot.columns):
+            if not self._read(view[begin : begin + size_bytes], offset):
+                raise CheckpointError(
+                    f"{stored.path} ended inside {stored.name}; do not change it while it is loaded"
+                )
+            begin += size_bytes
+
+    def _read(self, view: memoryview, offset: int) -> bool:
+        """Reads from `offset` until `view` is full; False if the file ends before. One call reads up to 2 GiB."""
+        while view:
+            num_read = os.preadv(self._file.fileno(), [view], offset)
+            if num_read == 0:
+                return False
+            self.num_bytes_read += num_read
+            view, offset = view[num_read:], offset + num_read
+        return True
+
+
+def byte_ranges(stored: StoredTensor, rows: AxisPart, columns: AxisPart | None) -> Iterator[tuple[int, int]]:
+    """Offset and length in the file of a part of a tensor, row by row; neighbours are joined.
+
+    all columns      one range of whole rows
+    some columns     one range in each row
+
+               columns.first
+    row i      [ ......... [ wanted )......... )[ row i + 1 ...
+    """
+    row_bytes = stored.size_bytes // rows.total
+    if columns is None or columns.is_whole:
+        yield stored.offset + rows.first * row_bytes, rows.size * row_bytes
+        return
+    skipped, wanted = columns.first * stored.element_bytes, columns.size * stored.element_bytes
+    for row in range(rows.first, rows.first + rows.size):
+        yield stored.offset + row * row_bytes + skipped, wanted

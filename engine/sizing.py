@@ -3,15 +3,16 @@
 from core.errors import CheckpointError, ConfigError
 from engine.config import ModelConfig
 from engine.kv.layout import DTYPE_BYTES, KvLayout
+from engine.parallel.topology import ONE_RANK, ShardTopology
 
 AUTO_DTYPE = "auto"
 
 
-def kv_layout(config: ModelConfig, block_tokens: int, dtype: str) -> KvLayout:
-    """The layout of a KV block of a whole (unsharded) model served in `dtype`."""
+def kv_layout(config: ModelConfig, block_tokens: int, dtype: str, topology: ShardTopology = ONE_RANK) -> KvLayout:
+    """The layout of one rank's KV block of a model served in `dtype`."""
     return KvLayout(
         num_layers=config.num_layers,
-        kv_heads=config.num_kv_heads,
+        kv_heads=topology.kv_heads(config),
         block_tokens=block_tokens,
         head_dim=config.head_dim,
         dtype=dtype,

@@ -7,31 +7,46 @@ import torch
 from torch import Tensor
 
 from engine.kernels.native import NativeKernels
+from engine.parallel.axis_part import AxisPart
+from engine.parallel.shard import WHOLE_MODEL, Shard
 
 
 class RowTaker(Protocol):
     """Takes a tensor piece by piece, so that it need never be in memory twice."""
 
     def __call__(self, rows: Tensor, /, *, first_row: int) -> None:
-        """Takes those of the tensor from `first_row` on; a multiple of 64 rows unless they are the last."""
+        """Takes those of the part from its `first_row` on; a multiple of 64 rows unless they are the last."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSlot:
-    """One checkpoint tensor and its place.
+    """One checkpoint tensor, or a part of it, and its place.
 
     Attributes:
         names: names the tensor may have in a checkpoint; the first is the one to report as missing.
-        destination: a view into the model's memory with the tensor's shape, in the type it is served in. On the
+        destination: a view into the model's memory with the part's shape, in the type it is served in. On the
             `meta` device it is a shape without memory, which is how a checkpoint is checked before loading.
         take: where the model keeps the tensor in another order: takes its rows, in the type of `destination`, which
             then is on `meta`.
+        rows: the part of the tensor's first axis that is wanted, or None for all of it.
+        columns: the part of the second axis, likewise.
     """
 
     names: tuple[str, ...]
     destination: Tensor
     take: RowTaker | None = None
+    rows: AxisPart | None = None
+    columns: AxisPart | None = None
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape that the whole tensor must have in the checkpoint."""
+        shape = list(self.destination.shape)
+        for axis, part in enumerate((self.rows, self.columns)):
+            if part is not None:
+                shape[axis] = part.total
+        return tuple(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +57,13 @@ class TensorOptions:
         dtype: type of weights and activations.
         device: where they live; `meta` for shapes without memory.
         kernels: the native kernels, where the type and the device are theirs.
+        shard: which part of the model they are.
     """
 
     dtype: torch.dtype
     device: str
     kernels: NativeKernels | None = None
+    shard: Shard = WHOLE_MODEL
 
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor, of `dtype` where it differs from the model's."""

@@ -59,8 +59,8 @@ class LocalTransport:
         target = self._neighbours.get(peer)
         if peer not in self._peers or target is None:
             raise HandoffError(f"worker {peer} is not connected; the request is placed again")
-        if max(remote_ids) >= target.num_blocks:
-            raise HandoffError(f"worker {peer} has no block {max(remote_ids)}, only {target.num_blocks}")
+        if max(remote_ids) >= len(target.tensor):
+            raise HandoffError(f"worker {peer} has no block {max(remote_ids)}, only {len(target.tensor)}")
         for local_id, remote_id in zip(local_ids, remote_ids, strict=True):
             bytes_of(target)[remote_id].copy_(bytes_of(self._pool)[local_id])
         return FinishedWrite()

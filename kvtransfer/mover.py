@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from core.errors import HandoffError
 from core.ids import WorkerId
+from kvtransfer.rank_mover import OnWritten
 from kvtransfer.transport import BlockWrite, Transport, WriteState
 
 POLL_S = 0.0005  # between two polls of open writes: well under a chunk's compute time, and 2 % of a core
@@ -22,8 +23,6 @@ INBOUND_POLL_S = 0.002  # between two progress calls when only peers write; matt
 CONNECTING_S = 3.0  # longer than a peer's warm-up may take
 
 logger = logging.getLogger(__name__)
-
-OnWritten = Callable[[HandoffError | None], None]
 
 
 @dataclass(slots=True)
@@ -36,7 +35,7 @@ class OpenWrite:
 
 
 class BlockMover:
-    """Runs a transport on its own thread.
+    """Implements `RankMover` by running a transport on its own thread.
 
     Args:
         transport: used by this thread only, and closed by it.
@@ -55,36 +54,33 @@ class BlockMover:
         self._thread.start()
 
     def metadata(self) -> bytes:
-        """What a peer needs to write into this worker's pool."""
+        """See `RankMover.metadata`."""
         future: Future[bytes] = Future()
         self._jobs.put(lambda: future.set_result(self._transport.metadata()))
         return future.result()
 
     def add_peer(self, peer: WorkerId, metadata: bytes) -> Future[None]:
-        """Prepares writes to a peer; the future fails with HandoffError when it cannot be reached."""
+        """See `RankMover.add_peer`."""
         future: Future[None] = Future()
         self._jobs.put(lambda: self._add_peer(peer, metadata, future))
         return future
 
     def remove_peer(self, peer: WorkerId) -> None:
-        """Forgets a peer whose process is gone, as soon as no write to it is under way."""
+        """See `RankMover.remove_peer`."""
         self._jobs.put(lambda: self._remove_peer(peer))
 
     def write(
         self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
     ) -> None:
-        """Queues a write of blocks; `on_written` is called from this thread, exactly once, when it has ended.
-
-        Writes that have not ended at `close` are never answered.
-        """
+        """See `RankMover.write`; `on_written` is called from this thread."""
         self._jobs.put(lambda: self._post(peer, local_ids, remote_ids, on_written))
 
     def expect_connection(self) -> None:
-        """Says that a peer is about to connect; for a while the thread helps it along."""
+        """See `RankMover.expect_connection`."""
         self._jobs.put(lambda: setattr(self, "_connecting_until_s", time.monotonic() + CONNECTING_S))
 
     def set_inbound(self, num_inbound: int) -> None:
-        """Says how many handoffs may be written into this pool now; above zero the thread helps them along."""
+        """See `RankMover.set_inbound`."""
         self._jobs.put(lambda: setattr(self, "_num_inbound", num_inbound))
 
     def close(self) -> None:

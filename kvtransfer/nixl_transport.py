@@ -87,7 +87,7 @@ class NixlTransport:
             magic=MAGIC,
             address=pool.tensor.data_ptr(),
             block_bytes=pool.layout.block_bytes,
-            num_blocks=pool.num_blocks,
+            num_blocks=len(pool.tensor),
             scratch_address=self._scratch.data_ptr(),
             device=max(pool.tensor.get_device(), 0),
             memory_type=b"VRAM" if pool.tensor.is_cuda else b"DRAM",

@@ -10,6 +10,31 @@ from core.ids import WorkerEndpoint
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """What a target has for a prompt.
+
+        blocks of the prompt   0 ........ num_present ........ num_present + len(block_ids)
+                               [ it has their KV )[ to be written into `block_ids`      )
+
+    Attributes:
+        num_present: leading blocks whose KV it has already.
+        block_ids: its blocks for the rest, in the order of the prompt; may be none.
+    """
+
+    num_present: int
+    block_ids: Sequence[int]
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the whole prompt."""
+        return self.num_present + len(self.block_ids)
+
+    def blocks_for(self, first: int, end: int) -> Sequence[int]:
+        """Where blocks `[first, end)` of the prompt go, none of which it has already."""
+        return self.block_ids[first - self.num_present : end - self.num_present]
+
+
+@dataclass(frozen=True, slots=True)
 class LastBlocks:
     """What ends a handoff.
 
@@ -17,7 +42,7 @@ class LastBlocks:
         local: the source's blocks that are still to be written; may be none.
         remote: where to, in the same order.
         first_token: the token chosen after the prompt.
-        num_blocks: of the whole prompt; the target checks that it has reserved so many.
+        num_blocks: written in this handoff; the target checks that it is all it reserved.
     """
 
     local: Sequence[int]
@@ -70,8 +95,8 @@ class HandoffPort(Protocol):
 class HandoffSource(Protocol):
     """Who gives orders to a `HandoffPort` and hears the answers."""
 
-    def on_begun(self, handoff_id: str, block_ids: Sequence[int]) -> None:
-        """The target has reserved these blocks."""
+    def on_begun(self, handoff_id: str, reserved: Reservation) -> None:
+        """The target has reserved blocks."""
         ...
 
     def on_begin_refused(self, handoff_id: str, error: BatonError) -> None:
@@ -102,7 +127,7 @@ class Outbox(Protocol):
         ...
 
 
-BeginReply = Callable[[list[int] | BatonError], None]
+BeginReply = Callable[[Reservation | BatonError], None]
 """Tells a source which blocks are reserved for it, or why none are. Called exactly once."""
 
 CommitReply = Callable[[BatonError | None], None]

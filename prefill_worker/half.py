@@ -5,20 +5,21 @@ Plain state driven by method calls from the worker's loop; it neither waits nor 
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from core.clock import Clock
 from core.errors import BatonError, HandoffError
 from core.events import ReturnedWork, TokenEvent
 from core.request import Assignment
-from engine.kv.accounting import BlockState
+from engine.kv.accounting import Hold
+from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind, StepResult
 from engine.sampling.rules import LogitRules
-from kvtransfer.port import FinishTimes, HandoffPort, LastBlocks, Outbox
+from kvtransfer.port import FinishTimes, HandoffPort, LastBlocks, Outbox, Reservation
 from kvtransfer.states import SourceEvent, SourceState
 from prefill_worker.prompt import Prompt
-from prefill_worker.stats import HandoffStats
+from prefill_worker.stats import HandoffStats, PrefixStats
 
 WRITE_TIMEOUT_S = 30.0  # a 131k-token prompt of a large model moves in seconds; past this the peer is not alive
 
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 
 class PrefillHalf:
     """Computes prompts first come, first served, several in one step when they fit its budget.
+
+    What is in the prefix cache is not computed: looked up before each chunk, because requests with a common beginning
+    often come together, and the first of them publishes its blocks as it goes. At least the last token of a prompt is
+    always computed, for the first token of the answer is drawn after it.
 
     Args:
         pool: where KV lives; this half allocates and frees its prompts' blocks.
@@ -44,6 +49,7 @@ class PrefillHalf:
         self._computing: dict[str, Prompt] = {}
         self._prompts: dict[str, Prompt] = {}
         self.stats = HandoffStats()
+        self.prefix_stats = PrefixStats()
 
     @property
     def num_queued(self) -> int:
@@ -54,6 +60,11 @@ class PrefillHalf:
     def num_pending_tokens(self) -> int:
         """Tokens of queued and started prompts that are still to be computed."""
         return sum(p.num_remaining for p in (*self._queued, *self._computing.values()))
+
+    @property
+    def is_awaiting_host(self) -> bool:
+        """Whether a prompt goes on with the next step although the last plan had nothing of it to compute."""
+        return any(p.table.is_awaiting_host(self._max_shared(p)) for p in self._computing.values())
 
     @property
     def is_idle(self) -> bool:
@@ -69,7 +80,8 @@ class PrefillHalf:
         """
         if assignment.handoff_id in self._prompts:
             return
-        prompt = Prompt(assignment, router_id)
+        table = BlockTable(self._pool, assignment.cache_salt, assignment.prompt)
+        prompt = Prompt(assignment, router_id, table)
         self._prompts[prompt.handoff_id] = prompt
         self._queued.append(prompt)
 
@@ -88,7 +100,10 @@ class PrefillHalf:
     def plan(self, budget_tokens: int) -> list[SequenceSlice]:
         """The prompt chunks of the next step, at most `budget_tokens` tokens, oldest prompts first."""
         slices: list[SequenceSlice] = []
-        while budget_tokens > 0 and (prompt := self._next_prompt(len(slices))):
+        prompts = self._in_turn()
+        while budget_tokens > 0 and (prompt := next(prompts, None)) is not None:
+            if not self._find_cached(prompt):
+                continue
             chunk = self._chunk(prompt, budget_tokens)
             slices.append(chunk)
             budget_tokens -= len(chunk.token_ids)
@@ -99,6 +114,7 @@ class PrefillHalf:
         for chunk in slices:
             prompt = self._computing[chunk.sequence_id]
             prompt.num_computed = chunk.end
+            prompt.table.publish(chunk.end)
             if prompt.num_remaining == 0:
                 self._finish_prompt(prompt, result)
             if prompt.state is SourceState.OPEN:
@@ -120,16 +136,19 @@ class PrefillHalf:
 
     # --- answers from the target (HandoffSource)
 
-    def on_begun(self, handoff_id: str, block_ids: Sequence[int]) -> None:
-        """The target has reserved blocks: send what is computed."""
+    def on_begun(self, handoff_id: str, reserved: Reservation) -> None:
+        """The target has reserved blocks: send what is computed, but for what it has already."""
         prompt = self._prompts.get(handoff_id)
         if prompt is None or prompt.state is not SourceState.OPENING:
             return  # abandoned meanwhile; the abort is on its way to the target
-        if len(block_ids) != len(prompt.block_ids):
-            counts = f"{len(block_ids)} blocks for a prompt of {len(prompt.block_ids)}"
+        num_blocks = len(prompt.table.block_ids)
+        if reserved.num_blocks != num_blocks:
+            counts = f"{reserved.num_blocks} blocks for a prompt of {num_blocks}"
             self._give_back(prompt, HandoffError.code, f"{prompt.target.worker} reserved {counts}")
             return
-        prompt.remote_ids = list(block_ids)
+        prompt.reserved = reserved
+        prompt.num_blocks_sent = reserved.num_present
+        self.stats.num_bytes_saved += reserved.num_present * self._pool.layout.block_bytes
         prompt.move(SourceEvent.READY)
         self._send_ready_blocks(prompt)
 
@@ -166,23 +185,35 @@ class PrefillHalf:
 
     # --- inside
 
-    def _next_prompt(self, num_planned: int) -> Prompt | None:
-        """The prompt that gets the next chunk: started ones in order, then a new one if its blocks fit."""
-        if num_planned < len(self._computing):
-            return list(self._computing.values())[num_planned]
-        if not self._queued:
-            return None
-        prompt = self._queued[0]
-        block_ids = self._pool.blocks.try_allocate(self._pool.layout.blocks_for(len(prompt.assignment.prompt)))
-        if block_ids is None:
-            return None
-        self._queued.popleft()
-        prompt.block_ids = block_ids
+    def _in_turn(self) -> Iterator[Prompt]:
+        """The prompts that get the next chunks: started ones in order, then new ones, started on demand."""
+        yield from list(self._computing.values())
+        while self._queued and self._try_start(self._queued[0]):
+            yield self._queued.popleft()
+
+    def _try_start(self, prompt: Prompt) -> bool:
+        """Reserves a prompt's blocks and tells its target; False when they do not fit."""
+        num_blocks = self._pool.layout.blocks_for(len(prompt.assignment.prompt))
+        if not prompt.table.try_reserve(num_blocks, max_shared=self._max_shared(prompt)):
+            return False
         self._computing[prompt.handoff_id] = prompt
         if prompt.needs_handoff:
             prompt.move(SourceEvent.BEGIN)
             self._port.begin(prompt.handoff_id, prompt.target)
-        return prompt
+        return True
+
+    def _find_cached(self, prompt: Prompt) -> bool:
+        """Goes on behind what the cache knows of a prompt; False when more of it comes with the next step."""
+        max_shared = self._max_shared(prompt)
+        num_found = prompt.table.adopt(max_shared) * self._pool.layout.block_tokens
+        if num_found > prompt.num_computed:
+            prompt.num_cached += num_found - prompt.num_computed
+            prompt.num_computed = num_found
+        return not prompt.table.is_awaiting_host(max_shared)
+
+    def _max_shared(self, prompt: Prompt) -> int:
+        """Leading blocks that may come from the cache."""
+        return (len(prompt.assignment.prompt) - 1) // self._pool.layout.block_tokens
 
     def _chunk(self, prompt: Prompt, budget_tokens: int) -> SequenceSlice:
         assignment = prompt.assignment
@@ -193,20 +224,28 @@ class PrefillHalf:
             kind=SliceKind.PROMPT,
             token_ids=assignment.prompt[prompt.num_computed : end],
             start=prompt.num_computed,
-            block_ids=prompt.block_ids,
+            block_ids=prompt.table.block_ids,
             draw=first_draw(assignment) if is_last else None,
         )
 
     def _finish_prompt(self, prompt: Prompt, result: StepResult) -> None:
-        """Publishes the first token; the handoff goes on unless the answer ends with it."""
+        """Tells the router the first token; the handoff goes on unless the answer ends with it."""
         token_id = prompt.first_token = result.tokens[prompt.handoff_id]
         prompt.computed_s = self._clock.now_s()
         del self._computing[prompt.handoff_id]
         assignment = prompt.assignment
         reason = assignment.finish_reason(token_id, num_generated=1)
-        logprobs = result.logprobs.get(prompt.handoff_id)
-        event = TokenEvent(prompt.handoff_id, assignment.first_position, token_id, reason, logprobs)
+        event = TokenEvent(
+            prompt.handoff_id,
+            assignment.first_position,
+            token_id,
+            reason,
+            logprobs=result.logprobs.get(prompt.handoff_id),
+            cached_tokens=prompt.num_cached,
+        )
         self._outbox.token(prompt.router_id, event)
+        self.prefix_stats.num_query_tokens += len(assignment.prompt)
+        self.prefix_stats.num_hit_tokens += prompt.num_cached
         if reason is not None:
             self._abandon(prompt)
 
@@ -215,11 +254,12 @@ class PrefillHalf:
 
         One write per handoff is in flight: what becomes ready meanwhile goes out together with the next.
         """
+        assert prompt.reserved is not None, f"{prompt.handoff_id} is open without blocks at its target"
         first, end = prompt.num_blocks_sent, prompt.num_blocks_ready(self._pool.layout.block_tokens)
-        if prompt.writes_in_flight or (first == end and prompt.first_token is None):
+        if prompt.writes_in_flight or (first >= end and prompt.first_token is None):
             return
-        local, remote = prompt.block_ids[first:end], prompt.remote_ids[first:end]
-        self._pool.blocks.move(local, BlockState.RUNNING, BlockState.LEASED)
+        local = prompt.table.lease(first, end)
+        remote = prompt.reserved.blocks_for(first, end)
         prompt.num_blocks_sent = end
         prompt.write_posted_s = self._clock.now_s()
         self.stats.num_bytes += len(local) * self._pool.layout.block_bytes
@@ -228,7 +268,7 @@ class PrefillHalf:
             self._port.write(prompt.handoff_id, prompt.target, local, remote)
         else:
             prompt.move(SourceEvent.COMMIT)
-            last = LastBlocks(local, remote, prompt.first_token, len(prompt.remote_ids))
+            last = LastBlocks(local, remote, prompt.first_token, len(prompt.reserved.block_ids))
             self._port.finish(prompt.handoff_id, prompt.target, last)
 
     def _cancel(self, prompt: Prompt) -> None:
@@ -253,8 +293,7 @@ class PrefillHalf:
         self._computing.pop(prompt.handoff_id, None)
         if prompt.writes_in_flight:
             prompt.move(SourceEvent.ABANDON_IN_FLIGHT)
-            leased = prompt.block_ids[: prompt.num_blocks_sent]
-            self._pool.blocks.move(leased, BlockState.LEASED, BlockState.QUARANTINED)
+            prompt.table.move(Hold.LEASED, Hold.QUARANTINED)
             return
         was_begun = prompt.is_begun
         prompt.move(SourceEvent.ABANDON)
@@ -269,7 +308,7 @@ class PrefillHalf:
             self._forget(prompt)
 
     def _forget(self, prompt: Prompt) -> None:
-        self._pool.blocks.release(prompt.block_ids)
+        prompt.table.release()
         del self._prompts[prompt.handoff_id]
 
 

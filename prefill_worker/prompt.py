@@ -1,9 +1,11 @@
 """One prompt on its way through the prefill half: what is computed, what is sent, where its handoff is."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from core.ids import WorkerEndpoint
 from core.request import Assignment
+from engine.kv.block_table import BlockTable
+from kvtransfer.port import Reservation
 from kvtransfer.states import SOURCE_TRANSITIONS, SourceEvent, SourceState
 
 
@@ -11,17 +13,18 @@ from kvtransfer.states import SOURCE_TRANSITIONS, SourceEvent, SourceState
 class Prompt:
     """A prompt and the blocks of it.
 
-        blocks   0 .... num_blocks_sent .... num_computed / block_tokens .... len(block_ids)
-                 [ written or in flight )[ computed, may be sent  )[ still to be computed  )
+        blocks   0 ............ num_blocks_sent ........ num_computed / block_tokens ....... len(block_ids)
+                 [ there, or written or in flight )[ computed, may be sent  )[ still to be computed  )
 
     Attributes:
         assignment: what the router asked for.
         router_id: who asked.
-        block_ids: this worker's blocks, allocated when the prompt starts.
-        num_computed: prompt tokens whose KV is in the blocks.
+        table: this worker's blocks, reserved when the prompt starts.
+        num_computed: prompt tokens whose KV is in the blocks, found or computed.
+        num_cached: those of them that were found.
         first_token: the token after the prompt, once computed.
-        remote_ids: the target's blocks, once reserved.
-        num_blocks_sent: blocks whose write has been posted.
+        reserved: the target's blocks; None until it has said.
+        num_blocks_sent: leading blocks that the target had, or whose write has been posted.
         writes_in_flight: posted writes that have not ended.
         write_posted_s: when the oldest write in flight was posted.
         computed_s: when the last prompt token was computed.
@@ -31,10 +34,11 @@ class Prompt:
 
     assignment: Assignment
     router_id: str
-    block_ids: list[int] = field(default_factory=list)
+    table: BlockTable
     num_computed: int = 0
+    num_cached: int = 0
     first_token: int | None = None
-    remote_ids: list[int] = field(default_factory=list)
+    reserved: Reservation | None = None
     num_blocks_sent: int = 0
     writes_in_flight: int = 0
     write_posted_s: float = 0.0
@@ -69,7 +73,7 @@ class Prompt:
 
     def num_blocks_ready(self, block_tokens: int) -> int:
         """Blocks whose contents are final: full ones, and the last one when the prompt is computed."""
-        return len(self.block_ids) if self.num_remaining == 0 else self.num_computed // block_tokens
+        return len(self.table.block_ids) if self.num_remaining == 0 else self.num_computed // block_tokens
 
     def move(self, event: SourceEvent) -> None:
         """Takes the transition of the table; an event the state has no place for is our bug."""

@@ -1,4 +1,4 @@
-"""Totals of the handoffs a worker has sent."""
+"""Totals of the prompts a worker has computed and of the handoffs it has sent."""
 
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ class HandoffStats:
     Attributes:
         num_sent: handoffs that the target took over.
         num_bytes: bytes posted to targets, abandoned handoffs included.
+        num_bytes_saved: bytes of blocks that targets had already.
         write_s: seconds between posting a write and hearing of its end, summed; one write per handoff at a time.
         exposed_s: seconds from the last prompt token computed to the target's acknowledgement, summed over
             `num_sent`: the part that compute did not hide.
@@ -17,5 +18,19 @@ class HandoffStats:
 
     num_sent: int = 0
     num_bytes: int = 0
+    num_bytes_saved: int = 0
     write_s: float = 0.0
     exposed_s: float = 0.0
+
+
+@dataclass(slots=True)
+class PrefixStats:
+    """Totals over the prompts whose first token was drawn, since the start of the process.
+
+    Attributes:
+        num_query_tokens: their tokens.
+        num_hit_tokens: those whose KV was found, not computed.
+    """
+
+    num_query_tokens: int = 0
+    num_hit_tokens: int = 0

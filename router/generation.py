@@ -30,6 +30,11 @@ class Generation(Protocol):
         """The id of the request it answers."""
         ...
 
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens of the prompt whose KV was found when the first token was computed; 0 until that has arrived."""
+        ...
+
     async def read(self) -> TokenDelta:
         """Waits for new tokens and returns all that have arrived.
 

@@ -12,6 +12,7 @@ from router.text.bad_words import bad_word_token_ids
 from router.text.model_files import FLOAT_DEFAULTS
 from router.text.tokenizer import TextCodec
 
+MAX_CACHE_SALT_CHARS = 256  # a random key takes 32; it goes with every assignment
 MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
 # Bad words are tokenized on the event loop: so many of this length take 10 ms.
 MAX_BAD_WORDS = 300
@@ -75,6 +76,7 @@ class Intake:
         max_tokens_param: str = "max_tokens",
         stop_token_ids: Iterable[int] = (),
         ignore_eos: bool = False,
+        cache_salt: str = "",
     ) -> GenerationRequest:
         """A request that workers can serve.
 
@@ -87,6 +89,7 @@ class Intake:
             max_tokens_param: what the client calls that, for messages.
             stop_token_ids: token ids that end the answer, besides the model's own.
             ignore_eos: whether the model's own do not end it.
+            cache_salt: KV is shared with requests of the same salt only.
 
         Raises:
             ContextLengthError: the prompt, or it and the tokens asked for, do not fit.
@@ -96,6 +99,11 @@ class Intake:
         room = self._room(len(prompt), prompt_param)
         stops = list(stop_token_ids)
         self._check_ids(stops, "stop_token_ids")
+        if len(cache_salt) > MAX_CACHE_SALT_CHARS:
+            raise InvalidRequestError(
+                f"cache_salt has {len(cache_salt)} characters; at most {MAX_CACHE_SALT_CHARS} are accepted",
+                param="cache_salt",
+            )
         end_of_sequence = frozenset() if ignore_eos else self._codec.eos_token_ids
         num_tokens = self._max_tokens(room, len(prompt), max_tokens, max_tokens_param)
         return GenerationRequest(
@@ -104,6 +112,7 @@ class Intake:
             max_tokens=num_tokens,
             sampling=self._sampling(sampling, num_tokens),
             stop_token_ids=end_of_sequence.union(stops),
+            cache_salt=cache_salt,
         )
 
     def _sampling(self, options: SamplingOptions, max_tokens: int) -> SamplingParams:

@@ -7,6 +7,7 @@ from baton.v1 import common_pb2, worker_pb2
 from core.cost import CostModel, Curve
 from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
@@ -71,6 +72,9 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         max_num_seqs=message.max_num_seqs,
         max_model_len=message.max_model_len,
         cost_model=_cost_from_proto(endpoint.worker, message.cost_model),
+        tensor_parallel_size=message.topology.tensor_parallel_size,
+        expert_parallel_size=message.topology.expert_parallel_size,
+        num_redundant_experts=message.topology.num_redundant_experts,
     )
 
 
@@ -98,6 +102,11 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
         num_blocks=hello.num_blocks,
         max_num_seqs=hello.max_num_seqs,
         max_model_len=hello.max_model_len,
+        topology=common_pb2.ShardTopology(
+            tensor_parallel_size=hello.tensor_parallel_size,
+            expert_parallel_size=hello.expert_parallel_size,
+            num_redundant_experts=hello.num_redundant_experts,
+        ),
         cost_model=_cost_to_proto(hello.cost_model),
     )
 
@@ -145,7 +154,7 @@ def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
         raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
     reason = FINISH_FROM_PROTO[message.finish_reason]
     logprobs = logprobs_from_proto(message.logprobs) if message.HasField("logprobs") else None
-    return TokenEvent(message.handoff_id, message.position, message.token_id, reason, logprobs)
+    return TokenEvent(message.handoff_id, message.position, message.token_id, reason, logprobs, message.cached_tokens)
 
 
 def logprobs_from_proto(message: common_pb2.TokenLogprobs) -> TokenLogprobs:
@@ -189,6 +198,7 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
             prefill=endpoint_to_proto(assignment.prefill),
             decode=endpoint_to_proto(assignment.decode),
             role_epoch=role_epoch,
+            cache_salt=assignment.cache_salt,
         )
     )
 
@@ -196,6 +206,36 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
 def cancel_to_proto(handoff_id: str) -> worker_pb2.AttachRequest:
     """An order to drop an attempt."""
     return worker_pb2.AttachRequest(cancel=worker_pb2.CancelWork(handoff_id=handoff_id))
+
+
+def expert_query_to_proto(query_id: str, *, rebalance: bool) -> worker_pb2.AttachRequest:
+    """A question about experts."""
+    return worker_pb2.AttachRequest(query_experts=worker_pb2.QueryExperts(query_id=query_id, rebalance=rebalance))
+
+
+def expert_report_from_proto(message: worker_pb2.ExpertReport) -> ExpertReport:
+    """A worker's answer to a question about experts."""
+    layers = tuple(
+        ExpertLayer(layer.layer, tuple(layer.tokens), layer.imbalance_before, layer.imbalance_after)
+        for layer in message.layers
+    )
+    return ExpertReport(message.query_id, layers, message.refusal, message.num_moved)
+
+
+def expert_report_to_proto(report: ExpertReport) -> worker_pb2.ExpertReport:
+    """Inverse of `expert_report_from_proto`."""
+    layers = [
+        worker_pb2.ExpertLayer(
+            layer=layer.layer,
+            tokens=layer.tokens,
+            imbalance_before=layer.imbalance_before,
+            imbalance_after=layer.imbalance_after,
+        )
+        for layer in report.layers
+    ]
+    return worker_pb2.ExpertReport(
+        query_id=report.query_id, layers=layers, refusal=report.refusal, num_moved=report.num_moved
+    )
 
 
 def router_hello_to_proto(router_id: str) -> worker_pb2.AttachRequest:

@@ -17,9 +17,22 @@ DECODE = WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2")
 STOP_TOKEN = 9
 
 
-def small_pool(num_blocks: int, block_tokens: int = 4) -> BlockPool:
+def small_pool(
+    num_blocks: int,
+    block_tokens: int = 4,
+    *,
+    enable_prefix_caching: bool = False,
+    num_host_blocks: int = 0,
+    num_partitions: int = 1,
+) -> BlockPool:
     """A pool whose blocks are a few bytes."""
-    return BlockPool(KvLayout(1, 1, block_tokens, 2, "float32"), num_blocks)
+    return BlockPool(
+        KvLayout(1, 1, block_tokens, 2, "float32"),
+        num_blocks,
+        enable_prefix_caching=enable_prefix_caching,
+        num_host_blocks=num_host_blocks,
+        num_partitions=num_partitions,
+    )
 
 
 def assignment(

@@ -10,10 +10,12 @@ from baton.v1 import worker_pb2, worker_pb2_grpc
 
 from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import ReturnedWork, WorkerLoad
+from core.experts import ExpertReport
 from core.request import Assignment
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from worker import wire
+from worker.experts import ExpertDesk
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.report import StepReport
@@ -23,7 +25,7 @@ MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it woul
 
 logger = logging.getLogger(__name__)
 
-Reports = asyncio.Queue[StepReport | None]
+Reports = asyncio.Queue[StepReport | ExpertReport | None]
 
 
 class AttachService(worker_pb2_grpc.WorkerServiceServicer):
@@ -34,13 +36,22 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         mailbox: of the worker's loop.
         prefill: gets assignments that name this worker for the prompt.
         decode: gets assignments that name this worker for the tokens.
+        experts: answers questions about experts.
     """
 
-    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, prefill: PrefillHalf, decode: DecodeHalf) -> None:
+    def __init__(
+        self,
+        identity: WorkerIdentity,
+        mailbox: Mailbox,
+        prefill: PrefillHalf,
+        decode: DecodeHalf,
+        experts: ExpertDesk,
+    ) -> None:
         self._identity = identity
         self._mailbox = mailbox
         self._prefill = prefill
         self._decode = decode
+        self._experts = experts
         self._routers: dict[str, Reports] = {}
         self.last_load = WorkerLoad()
 
@@ -79,7 +90,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         try:
             yield self._hello()
             while (report := await queue.get()) is not None:
-                yield wire.report_to_proto(report)
+                yield _to_proto(report)
         finally:
             reader.cancel()
             del self._routers[router_id]
@@ -95,6 +106,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                     self._assign(router_id, request.assign, queue)
                 elif request.HasField("cancel"):
                     self._cancel(request.cancel.handoff_id)
+                elif request.HasField("query_experts"):
+                    self._query_experts(router_id, request.query_experts, queue)
         finally:
             _end(queue)
 
@@ -112,6 +125,15 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             self._mailbox.post(partial(self._decode.assign, router_id, assignment))
         if assignment.prefill.worker == me:
             self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+
+    def _query_experts(self, router_id: str, query: worker_pb2.QueryExperts, queue: Reports) -> None:
+        """Has the worker's loop answer between two steps."""
+        event_loop = asyncio.get_running_loop()
+
+        def reply(report: ExpertReport) -> None:
+            event_loop.call_soon_threadsafe(_put, queue, report, router_id)
+
+        self._experts.ask(query.query_id, reply, rebalance=query.rebalance)
 
     def _check(self, assignment: Assignment, role_epoch: int) -> None:
         """Raises why this worker cannot take an assignment."""
@@ -134,6 +156,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 role_epoch=identity.role_epoch,
                 model_fingerprint=identity.fingerprint,
                 layout=wire.layout_to_proto(identity.layout),
+                topology=wire.topology_to_proto(identity.topology),
                 num_blocks=identity.num_blocks,
                 max_num_seqs=identity.max_num_seqs,
                 max_model_len=identity.max_model_len,
@@ -142,13 +165,17 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         )
 
 
-def _put(queue: Reports, report: StepReport, router_id: str) -> None:
+def _put(queue: Reports, report: StepReport | ExpertReport, router_id: str) -> None:
     """Queues a report. A router that cannot keep up is cut off: with one report lost the others are worth nothing."""
     if queue.full():
         logger.error("router %s does not read its reports; detaching it", router_id)
         _end(queue)
     else:
         queue.put_nowait(report)
+
+
+def _to_proto(report: StepReport | ExpertReport) -> worker_pb2.AttachResponse:
+    return wire.report_to_proto(report) if isinstance(report, StepReport) else wire.expert_report_to_proto(report)
 
 
 def _end(queue: Reports) -> None:

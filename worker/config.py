@@ -6,13 +6,14 @@ from pathlib import Path
 
 from core.errors import ConfigError
 from core.request import Role
+from engine.parallel.topology import ONE_RANK, ShardTopology
 
 MIN_MODEL_LEN = 2  # one prompt token and one of the answer
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """Settings of one worker process.
+    """Settings of one rank of a worker; all ranks of a worker have the same, but for `rank` and `cpu_ids`.
 
     Attributes:
         name: the worker's stable name, the same after a restart.
@@ -24,10 +25,14 @@ class WorkerConfig:
         host: address its gRPC server binds to and is reached at.
         routers: `host:port` of the routers it registers with.
         block_size: tokens per KV block.
-        kv_cache_gb: memory of the KV block pool, GiB.
+        kv_cache_gb: memory of the KV block pool of all ranks together, GiB.
+        kv_host_gb: host memory for KV blocks that the pool evicts, GiB; 0 for none.
+        enable_prefix_caching: whether KV stays for later requests that begin with the same tokens.
         max_model_len: most tokens of prompt plus answer; None takes the model's context.
         max_num_seqs: sequences that decode at once at most.
         max_num_batched_tokens: most tokens of one engine step; bounds how long a prompt chunk stalls decoding.
+        topology: how the model is divided among ranks.
+        rank: which of them this process is; 0 leads.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
     """
 
@@ -41,9 +46,13 @@ class WorkerConfig:
     routers: tuple[str, ...] = ()
     block_size: int = 16
     kv_cache_gb: float = 1.0
+    kv_host_gb: float = 0.0
+    enable_prefix_caching: bool = True
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
+    topology: ShardTopology = ONE_RANK
+    rank: int = 0
     cpu_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -51,6 +60,7 @@ class WorkerConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be positive")
+        self._check_host_tier()
         if self.max_model_len is not None and self.max_model_len < MIN_MODEL_LEN:
             raise ConfigError(f"max_model_len is {self.max_model_len}; it must be at least {MIN_MODEL_LEN}")
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -60,3 +70,26 @@ class WorkerConfig:
             )
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
+        if not 0 <= self.rank < self.topology.world_size:
+            raise ConfigError(
+                f"rank is {self.rank}; the ranks of this worker are 0 to {self.topology.world_size - 1}"
+            )
+
+    @property
+    def rank_name(self) -> str:
+        """This rank, for people."""
+        return self.name if self.topology.world_size == 1 else f"rank {self.rank} of {self.name}"
+
+    def _check_host_tier(self) -> None:
+        if not 0 <= self.kv_host_gb < math.inf:
+            raise ConfigError(f"kv_host_gb is {self.kv_host_gb}; it must be 0 (none) or a size in GiB")
+        if self.kv_host_gb and not self.enable_prefix_caching:
+            raise ConfigError(
+                f"kv_host_gb is {self.kv_host_gb}, but prefix caching is off and nothing would ever go there; "
+                "enable prefix caching or leave kv_host_gb at 0"
+            )
+        if self.kv_host_gb and self.topology.world_size > 1:
+            raise ConfigError(
+                f"kv_host_gb is {self.kv_host_gb}, but a worker of {self.topology.world_size} ranks keeps no KV in "
+                "host memory yet; leave kv_host_gb at 0"
+            )

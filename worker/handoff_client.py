@@ -11,8 +11,8 @@ import grpc
 from core.clock import Clock
 from core.errors import BatonError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
-from kvtransfer.mover import BlockMover
-from kvtransfer.port import FinishTimes, HandoffSource, LastBlocks
+from kvtransfer.group_mover import GroupMover
+from kvtransfer.port import FinishTimes, HandoffSource, LastBlocks, Reservation
 from worker import wire
 from worker.mailbox import Mailbox
 from worker.peers import Peer, Peers
@@ -33,7 +33,7 @@ class GrpcHandoffPort:
     Args:
         worker: this worker.
         peers: connections to targets.
-        mover: writes blocks.
+        mover: writes blocks, from every rank.
         mailbox: of the loop that owns the half.
         event_loop: where the gRPC calls run.
         clock: the half's.
@@ -43,7 +43,7 @@ class GrpcHandoffPort:
         self,
         worker: WorkerId,
         peers: Peers,
-        mover: BlockMover,
+        mover: GroupMover,
         mailbox: Mailbox,
         event_loop: asyncio.AbstractEventLoop,
         clock: Clock,
@@ -110,8 +110,8 @@ class GrpcHandoffPort:
     async def _begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
         request = wire.begin_to_proto(handoff_id, self._worker, target.worker)
 
-        async def call(peer: Peer) -> list[int]:
-            return list((await peer.stub.BeginHandoff(request, timeout=BEGIN_TIMEOUT_S)).block_ids)
+        async def call(peer: Peer) -> Reservation:
+            return wire.reservation_from_proto(await peer.stub.BeginHandoff(request, timeout=BEGIN_TIMEOUT_S))
 
         answer = await self._call(target, call)
         if isinstance(answer, BatonError):

@@ -10,7 +10,7 @@ from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
 from decode_worker.half import DecodeHalf
-from kvtransfer.mover import BlockMover
+from kvtransfer.group_mover import GroupMover
 from worker import wire
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
@@ -27,10 +27,10 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         identity: orders for another incarnation are refused.
         mailbox: of the worker's loop.
         decode: takes the handoffs.
-        mover: tells peers how to write here.
+        mover: tells peers how to write here, to every rank.
     """
 
-    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, mover: BlockMover) -> None:
+    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, mover: GroupMover) -> None:
         self._identity = identity
         self._mailbox = mailbox
         self._decode = decode
@@ -45,7 +45,8 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         layout = wire.layout_from_proto(request.layout)
         try:
             self._identity.check_target(wire.worker_id_from_proto(request.target))
-            self._identity.check_compatible(source, request.model_fingerprint, layout)
+            topology = wire.topology_from_proto(request.topology)
+            self._identity.check_compatible(source, request.model_fingerprint, layout, topology)
         except BatonError as error:
             await abort(context, error)
         self._mailbox.post(partial(self._decode.worker_superseded, source))
@@ -61,13 +62,13 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
         try:
-            block_ids = await self._ask(partial(self._decode.begin, request.handoff_id, source))
+            answer = await self._ask(partial(self._decode.begin, request.handoff_id, source))
         except asyncio.CancelledError:
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
             raise
-        if isinstance(block_ids, BatonError):
-            await abort(context, block_ids)
-        return handoff_pb2.BeginHandoffResponse(block_ids=block_ids)
+        if isinstance(answer, BatonError):
+            await abort(context, answer)
+        return wire.reservation_to_proto(answer)
 
     async def CommitHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.CommitHandoffRequest, context: Context

@@ -14,6 +14,7 @@ from core.errors import (
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
 from engine.kv.layout import KvLayout
+from engine.parallel.topology import ONE_RANK, ShardTopology
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,13 @@ class WorkerIdentity:
         role: which half it is for.
         role_epoch: grows with every change of role.
         fingerprint: of model and serving type.
-        layout: of its KV blocks.
+        layout: of one rank's part of its KV blocks.
         num_blocks: in its pool.
         vocab_size: token ids are below it.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
         cost_model: how long steps take, as measured before it served.
+        topology: how it is divided among ranks.
     """
 
     endpoint: WorkerEndpoint
@@ -43,6 +45,7 @@ class WorkerIdentity:
     max_num_seqs: int
     max_model_len: int
     cost_model: CostModel
+    topology: ShardTopology = ONE_RANK
 
     def refusal(self, assignment: Assignment, role_epoch: int) -> BatonError | None:
         """Why this worker cannot take an assignment, or None. A stale order may succeed elsewhere."""
@@ -63,15 +66,22 @@ class WorkerIdentity:
         if target != self.endpoint.worker:
             raise StaleEpochError(f"worker {target} is gone; this is {self.endpoint.worker}")
 
-    def check_compatible(self, source: WorkerId, fingerprint: str, layout: KvLayout) -> None:
+    def check_compatible(self, source: WorkerId, fingerprint: str, layout: KvLayout, topology: ShardTopology) -> None:
         """Makes sure that a source's KV can be used here.
 
         Raises:
-            HandoffError: the models differ, or as IncompatibleLayoutError the layouts; the message has both values.
+            HandoffError: the models differ, or as IncompatibleLayoutError the layouts or the division among ranks;
+                the message has both values.
         """
         if fingerprint != self.fingerprint:
             raise HandoffError(
                 f"{source} serves model {fingerprint}, {self.endpoint.worker} serves {self.fingerprint}"
+            )
+        mine, theirs = division(self.topology), division(topology)
+        if mine != theirs:
+            raise IncompatibleLayoutError(
+                f"{source} is divided {theirs}, {self.endpoint.worker} {mine}; start both with the same "
+                "--tensor-parallel-size and --expert-parallel-size"
             )
         if difference := self.layout.difference(layout):
             raise IncompatibleLayoutError(
@@ -91,3 +101,8 @@ class WorkerIdentity:
                 f"{needed} tokens of prompt and answer exceed the limit of {self.max_model_len}"
             )
         return None
+
+
+def division(topology: ShardTopology) -> str:
+    """What of a topology two workers must have in common to exchange KV, for people."""
+    return f"{topology.tensor_parallel_size} (tensors) x {topology.expert_parallel_size} (experts)"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
-from core.errors import InternalError
+from core.errors import InternalError, ShardGroupError
 from core.events import WorkerLoad
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
@@ -73,7 +73,11 @@ class WorkerLoop:
         self._is_stopping = False
 
     def run(self) -> None:
-        """Ticks until `stop`."""
+        """Ticks until `stop`.
+
+        Raises:
+            ShardGroupError: another rank of the worker is gone; the process must end.
+        """
         while not self._is_stopping:
             self.tick(HEARTBEAT_S)
 
@@ -82,10 +86,10 @@ class WorkerLoop:
         self._mailbox.post(lambda: setattr(self, "_is_stopping", True))
 
     def tick(self, idle_wait_s: float = 0.0) -> bool:
-        """One round; waits up to `idle_wait_s` for something to happen when the last round computed nothing.
+        """One round; waits up to `idle_wait_s` for something to happen when the last round had no work.
 
         Returns:
-            Whether the engine computed anything.
+            Whether there was work: something was computed, or blocks are coming back from host memory.
         """
         calls = self._mailbox.receive(0.0 if self._did_work else idle_wait_s)
         for call in calls:
@@ -94,22 +98,24 @@ class WorkerLoop:
         self.decode.expire()
         prompt_slices, decode_slices = self._plan()
         self._tell_inbound()
-        self._did_work = bool(prompt_slices or decode_slices)
-        if self._did_work:
+        did_compute = bool(prompt_slices or decode_slices)
+        self._did_work = did_compute or self.prefill.is_awaiting_host
+        if did_compute:
             self._execute(prompt_slices, decode_slices)
-        self._publish(is_news=bool(calls) and not self._did_work)
+        self._publish(is_news=bool(calls) and not did_compute)
         return self._did_work
 
     def load(self) -> WorkerLoad:
         """The worker's load now."""
-        blocks = self.engine.pool.blocks.counts()
-        handoffs, change = self.prefill.stats, self._cost.change
+        pool = self.engine.pool
+        blocks = pool.blocks.counts()
+        handoffs, prefixes, change = self.prefill.stats, self.prefill.prefix_stats, self._cost.change
         return WorkerLoad(
             queued_prompts=self.prefill.num_queued,
             pending_prompt_tokens=self.prefill.num_pending_tokens,
             running_sequences=self.decode.num_running,
             incoming_handoffs=self.decode.num_incoming,
-            blocks_total=self.engine.pool.num_blocks,
+            blocks_total=pool.num_blocks,
             blocks_free=blocks[BlockState.FREE],
             blocks_running=blocks[BlockState.RUNNING],
             blocks_leased=blocks[BlockState.LEASED],
@@ -129,9 +135,18 @@ class WorkerLoop:
             decode_attention_cost_change=change.decode_attention,
             prefill_cost_error=self._cost.prefill.relative_error,
             decode_cost_error=self._cost.decode.relative_error,
+            blocks_cached=blocks[BlockState.CACHED],
+            prefix_query_tokens=prefixes.num_query_tokens,
+            prefix_hit_tokens=prefixes.num_hit_tokens,
+            blocks_evicted=pool.blocks.num_evicted,
+            handoff_bytes_saved=handoffs.num_bytes_saved,
+            host_blocks=pool.host.num_blocks if pool.host else 0,
+            host_blocks_restored=pool.host.num_restored if pool.host else 0,
+            host_blocks_dropped=pool.host.num_dropped if pool.host else 0,
         )
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:
+        self.engine.pool.begin_step()
         self.decode.admit()
         decode_slices = self.decode.plan()
         return self.prefill.plan(self._max_num_batched_tokens - len(decode_slices)), decode_slices
@@ -140,6 +155,8 @@ class WorkerLoop:
         started_s = self._clock.now_s()
         try:
             result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
+        except ShardGroupError:
+            raise  # the ranks are out of step: no further one can succeed
         except Exception as error:
             logger.exception(
                 "an engine step failed; its %d sequences are given up", len(prompt_slices + decode_slices)

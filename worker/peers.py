@@ -10,7 +10,8 @@ from baton.v1 import handoff_pb2, handoff_pb2_grpc
 from core.errors import HandoffError
 from core.ids import WorkerEndpoint, WorkerId
 from engine.kv.layout import KvLayout
-from kvtransfer.mover import BlockMover
+from engine.parallel.topology import ShardTopology
+from kvtransfer.group_mover import GroupMover
 from worker import wire
 
 CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
@@ -38,14 +39,18 @@ class Peers:
     Args:
         worker: this worker.
         fingerprint: of the model it serves; peers must have the same.
-        layout: of its KV blocks; peers must have the same.
-        mover: learns how to write to each peer.
+        layout: of one rank's part of its KV blocks; peers must have the same.
+        topology: how it is divided among ranks; peers must be divided alike.
+        mover: learns how to write to each rank of each peer.
     """
 
-    def __init__(self, worker: WorkerId, fingerprint: str, layout: KvLayout, mover: BlockMover) -> None:
+    def __init__(
+        self, worker: WorkerId, fingerprint: str, layout: KvLayout, topology: ShardTopology, mover: GroupMover
+    ) -> None:
         self._worker = worker
         self._fingerprint = fingerprint
         self._layout = layout
+        self._topology = topology
         self._mover = mover
         self._peers: dict[WorkerId, asyncio.Task[Peer]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -101,10 +106,12 @@ class Peers:
             target=wire.worker_id_to_proto(endpoint.worker),
             model_fingerprint=self._fingerprint,
             layout=wire.layout_to_proto(self._layout),
+            topology=wire.topology_to_proto(self._topology),
         )
         try:
             answer = await stub.ConnectPeer(request, timeout=CONNECT_TIMEOUT_S)
-            await asyncio.wrap_future(self._mover.add_peer(endpoint.worker, answer.transport_metadata))
+            added = self._mover.add_peer(endpoint.worker, answer.transport_metadata, answer.num_blocks)
+            await asyncio.wrap_future(added)
         except grpc.aio.AioRpcError as error:
             await channel.close()
             raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error

@@ -1,41 +1,41 @@
-"""The worker process: one engine, both halves, the loop, and the gRPC services around them."""
+"""The worker process, rank 0 of it: one engine, both halves, the loop, and the gRPC services around them.
+
+With more than one rank, the others are `worker.follower` processes that do their part of what this one decides.
+"""
 
 import asyncio
+import contextlib
 import logging
-import os
 import threading
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import grpc
-import torch
-import uvloop
 from baton.v1 import handoff_pb2_grpc, worker_pb2_grpc
 
 from core.clock import SystemClock
 from core.crash import die
-from core.errors import ConfigError
+from core.errors import ShardGroupError
 from core.events import WorkerLoad
-from core.ids import WorkerEndpoint, WorkerId
+from core.ids import WorkerEndpoint
 from decode_worker.half import DecodeHalf
-from engine.kv.pool import BlockPool
-from kvtransfer.mover import BlockMover
-from kvtransfer.transport import Transport
+from kvtransfer.group_mover import GroupMover
 from prefill_worker.half import PrefillHalf
 from worker.announcer import announce
 from worker.attach_service import AttachService
 from worker.config import WorkerConfig
 from worker.cost.startup import start_cost
 from worker.cost.tracker import CostTracker
-from worker.engine_factory import load_engine
+from worker.event_thread import EventThread
+from worker.experts import ExpertDesk
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
 from worker.identity import WorkerIdentity
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
 from worker.peers import Peers
+from worker.ports import bind_any_port
+from worker.rank import Rank, TransportFactory, open_rank
+from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
@@ -43,53 +43,72 @@ STOP_TIMEOUT_S = 5.0
 
 logger = logging.getLogger(__name__)
 
-TransportFactory = Callable[[WorkerId, BlockPool], Transport]
-
 
 class WorkerProcess:
     """Starts on construction and serves until `stop`.
 
     Args:
-        config: everything that can be set.
+        config: everything that can be set; of rank 0.
+        store_address: where the ranks of the worker meet; None for a worker of one rank.
         make_transport: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
         ConfigError: a setting cannot work.
+        UnavailableError: the other ranks did not come.
     """
 
-    def __init__(self, config: WorkerConfig, make_transport: TransportFactory | None = None) -> None:
-        pin_to_cores(config.cpu_ids)
+    def __init__(
+        self,
+        config: WorkerConfig,
+        store_address: str | None = None,
+        make_transport: TransportFactory | None = None,
+    ) -> None:
+        assert config.rank == 0, f"rank {config.rank} follows; it is a FollowerProcess"
+        rank = open_rank(config, store_address, make_transport, on_crash=die)
         self.config = config
-        self.worker = WorkerId(config.name, time.time_ns())
-        self.engine = load_engine(config)
-        transport = (make_transport or nixl_transport)(self.worker, self.engine.pool)
-        self._mover = BlockMover(transport, on_crash=die)
+        self.worker = rank.worker
+        self.engine = rank.engine
         self._mailbox = Mailbox()
-        self._events = uvloop.new_event_loop()
-        self._threads = [threading.Thread(target=self._events.run_forever, name="control", daemon=True)]
-        self._threads[0].start()
-        self._peers = Peers(self.worker, self.engine.fingerprint, self.engine.pool.layout, self._mover)
+        self._events = EventThread("control")
+        self._mover = self._lead(rank)
+        pool, topology = self.engine.pool, config.topology
+        self._peers = Peers(self.worker, self.engine.fingerprint, pool.layout, topology, self._mover)
         self._assemble()
-        self.endpoint = self._on_events(self._start_server())
-        self._threads.append(threading.Thread(target=self._run_loop, name="engine", daemon=True))
-        self._threads[1].start()
+        self.endpoint = self._events.run(self._start_server())
+        self._engine_thread = threading.Thread(target=self._run_loop, name="engine", daemon=True)
+        self._engine_thread.start()
         logger.info("worker %s serves %s at %s", self.worker, config.model_dir, self.endpoint.address)
 
     def stop(self) -> None:
-        """Ends streams, threads and registrations; work in progress is dropped."""
+        """Ends streams, threads and registrations, and lets the other ranks go; work in progress is dropped."""
         self.loop.stop()
-        self._threads[1].join(STOP_TIMEOUT_S)
-        self._on_events(self._stop_server())
-        self._events.call_soon_threadsafe(self._events.stop)
-        self._threads[0].join(STOP_TIMEOUT_S)
+        self._engine_thread.join(STOP_TIMEOUT_S)
+        if not self._engine_thread.is_alive():
+            with contextlib.suppress(ShardGroupError):  # a rank died before: there is nobody left to tell
+                self.engine.close()
+        self._events.run(self._stop_server())
         self._mover.close()
+        self._events.stop()
+
+    def _lead(self, rank: Rank) -> GroupMover:
+        """Waits until all other ranks are loaded, and takes hold of their ends of the transfer plane."""
+        addresses = rank.communicator.gather_object(None)
+        assert addresses is not None, "rank 0 gathers"
+        others = [
+            RemoteMover(f"rank {number} of {self.worker}", address, self._events.loop, on_lost=die)
+            for number, address in enumerate(addresses[1:], start=1)
+        ]
+        for other in others:
+            self._events.run(other.open())
+        topology, num_blocks = self.config.topology, self.engine.pool.num_blocks
+        return GroupMover([rank.mover, *others], num_blocks, is_partitioned=topology.num_partitions > 1)
 
     def _assemble(self) -> None:
         """Connects halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
         self._cost_model = start_cost(self.engine, self.config.max_num_batched_tokens, self.config.max_num_seqs)
-        self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events, clock)
+        self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events.loop, clock)
         self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
         self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
         self._port.bind(self.prefill)
@@ -110,12 +129,10 @@ class WorkerProcess:
         """Binds the gRPC server to a free port and starts announcing it."""
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
         self._server = grpc.aio.server(options=options)
-        try:
-            port = self._server.add_insecure_port(f"{self.config.host}:0")
-        except RuntimeError as error:
-            raise ConfigError(f"host is {self.config.host!r}; no port can be bound there: {error}") from error
+        port = bind_any_port(self._server, self.config.host)
         identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
-        self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode)
+        experts = ExpertDesk(self.engine, self._mailbox)
+        self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
@@ -138,6 +155,7 @@ class WorkerProcess:
             role_epoch=1,
             fingerprint=self.engine.fingerprint,
             layout=self.engine.pool.layout,
+            topology=self.config.topology,
             num_blocks=self.engine.pool.num_blocks,
             vocab_size=self.engine.config.vocab_size,
             max_num_seqs=self.config.max_num_seqs,
@@ -147,7 +165,7 @@ class WorkerProcess:
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:
         """Called from the loop after each step."""
-        self._events.call_soon_threadsafe(partial(self._attach.publish, reports, load))
+        self._events.loop.call_soon_threadsafe(partial(self._attach.publish, reports, load))
 
     def _run_loop(self) -> None:
         try:
@@ -155,29 +173,3 @@ class WorkerProcess:
         except BaseException:  # whatever it is, a worker without its loop must not look alive
             logger.critical("the worker's loop died", exc_info=True)
             die()
-
-    def _on_events(self, coroutine: Any) -> Any:  # noqa: ANN401 - returns what the coroutine returns
-        return asyncio.run_coroutine_threadsafe(coroutine, self._events).result()
-
-
-def nixl_transport(worker: WorkerId, pool: BlockPool) -> Transport:
-    """The default transport; imported here because the import takes half a second, and reads its log level."""
-    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
-    from kvtransfer.nixl_transport import NixlTransport  # noqa: PLC0415
-
-    return NixlTransport(worker, pool)
-
-
-def pin_to_cores(cpu_ids: tuple[int, ...]) -> None:
-    """Pins the process to cores, with one torch thread each; does nothing without any.
-
-    Raises:
-        ConfigError: a core does not exist or may not be used.
-    """
-    if not cpu_ids:
-        return
-    try:
-        os.sched_setaffinity(0, cpu_ids)
-    except OSError as error:
-        raise ConfigError(f"cannot pin to cores {cpu_ids}: {error}; this machine has {os.cpu_count()}") from error
-    torch.set_num_threads(len(cpu_ids))

@@ -4,11 +4,14 @@ from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
+from engine.parallel.topology import ShardTopology
+from kvtransfer.port import Reservation
 from worker.report import StepReport
 
 FINISH_TO_PROTO = {
@@ -55,6 +58,26 @@ def layout_from_proto(message: common_pb2.KvLayout) -> KvLayout:
     return KvLayout(message.num_layers, message.kv_heads, message.block_tokens, message.head_dim, message.dtype)
 
 
+def topology_to_proto(topology: ShardTopology) -> common_pb2.ShardTopology:
+    """How a worker is divided among ranks."""
+    return common_pb2.ShardTopology(
+        tensor_parallel_size=topology.tensor_parallel_size,
+        expert_parallel_size=topology.expert_parallel_size,
+        num_redundant_experts=topology.num_redundant_experts,
+    )
+
+
+def topology_from_proto(message: common_pb2.ShardTopology) -> ShardTopology:
+    """Inverse of `topology_to_proto`; a peer that says nothing has one rank.
+
+    Raises:
+        ConfigError: there is no such division.
+    """
+    return ShardTopology(
+        message.tensor_parallel_size or 1, message.expert_parallel_size or 1, message.num_redundant_experts
+    )
+
+
 def cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
     """How long steps take."""
     return worker_pb2.CostModel(
@@ -81,6 +104,7 @@ def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
         stop_token_ids=frozenset(message.stop_token_ids),
         prefill=endpoint_from_proto(message.prefill),
         decode=endpoint_from_proto(message.decode),
+        cache_salt=message.cache_salt,
     )
 
 
@@ -119,6 +143,7 @@ def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
         token_id=event.token_id,
         finish_reason=FINISH_TO_PROTO[event.finish_reason],
         logprobs=None if event.logprobs is None else logprobs_to_proto(event.logprobs),
+        cached_tokens=event.cached_tokens,
     )
 
 
@@ -145,11 +170,39 @@ def report_to_proto(report: StepReport) -> worker_pb2.AttachResponse:
     )
 
 
+def expert_report_to_proto(report: ExpertReport) -> worker_pb2.AttachResponse:
+    """The answer to a question about experts."""
+    layers = [
+        worker_pb2.ExpertLayer(
+            layer=layer.layer,
+            tokens=layer.tokens,
+            imbalance_before=layer.imbalance_before,
+            imbalance_after=layer.imbalance_after,
+        )
+        for layer in report.layers
+    ]
+    return worker_pb2.AttachResponse(
+        expert_report=worker_pb2.ExpertReport(
+            query_id=report.query_id, layers=layers, refusal=report.refusal, num_moved=report.num_moved
+        )
+    )
+
+
 def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> handoff_pb2.BeginHandoffRequest:
     """A source's wish for blocks."""
     return handoff_pb2.BeginHandoffRequest(
         handoff_id=handoff_id, source=worker_id_to_proto(source), target=worker_id_to_proto(target)
     )
+
+
+def reservation_to_proto(reserved: Reservation) -> handoff_pb2.BeginHandoffResponse:
+    """A target's answer."""
+    return handoff_pb2.BeginHandoffResponse(block_ids=reserved.block_ids, num_present=reserved.num_present)
+
+
+def reservation_from_proto(message: handoff_pb2.BeginHandoffResponse) -> Reservation:
+    """Inverse of `reservation_to_proto`."""
+    return Reservation(message.num_present, tuple(message.block_ids))
 
 
 def commit_to_proto(

@@ -66,7 +66,14 @@ class EngineBench:
             result["checks"] += growth_checks(result["growth"])
         result["peers"] = {name: measure_peer(url, self.model_dir, say) for name, url in self.peers.items()}
         if with_cluster:
-            config = ServeConfig(model=self.model_dir, dtype=self.dtype, kernels=self.kernels, port=0, ask="")
+            config = ServeConfig(
+                model=self.model_dir,
+                dtype=self.dtype,
+                kernels=self.kernels,
+                enable_prefix_caching=False,  # the chat template begins every prompt, and all of it is to be computed
+                port=0,
+                ask="",
+            )
             result["cluster"] = measure_cluster(config, self.model_dir, say)
             result["checks"] += cluster_checks(result["cluster"], result["peers"])
         return result

@@ -39,7 +39,10 @@ def bench_serve(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Start a cluster, time one client and many, and transformers on the same prompts."""
-    config = ServeConfig(model=model, dtype=dtype, prefill=prefill, decode=decode, port=0, ask="")
+    # Without prefix cache, for the same prompts are sent twice, and the chat template begins every one of them.
+    config = ServeConfig(
+        model=model, dtype=dtype, prefill=prefill, decode=decode, enable_prefix_caching=False, port=0, ask=""
+    )
     console = Console(stderr=True, highlight=False)
     plan = ServeBench(clients, requests, prompt_tokens, output_tokens)
     model_dir = model or ensure_demo_model()

@@ -15,11 +15,11 @@ from deploy.commands.model_tables import plan_notes, plan_table, summary_table
 from deploy.demo_model import build_demo_model, demo_model_dir
 from deploy.demo_record import is_current_demo
 from deploy.model_summary import has_weights, summarize_model
-from deploy.planning.devices import GIB, device_bytes
+from deploy.planning.devices import device_bytes
 from deploy.planning.memory import PlanRequest, plan_memory
 from deploy.planning.presets import preset_names, preset_path
 from deploy.planning.shape import read_shape
-from deploy.planning.sharding import Sharding
+from engine.parallel.topology import ShardTopology
 
 EXIT_BAD_INPUT = 2  # what command lines use for "you have to change something"
 
@@ -50,8 +50,10 @@ def inspect(
         ),
     ] = None,
     *,
-    tp: Annotated[int, typer.Option(help="Ranks that share attention and dense layers.")] = 1,
-    ep: Annotated[int, typer.Option(help="Ranks that share the experts.")] = 1,
+    tp: Annotated[
+        int, typer.Option("--tp", "--tensor-parallel-size", help="Ranks that share attention and dense layers.")
+    ] = 1,
+    ep: Annotated[int, typer.Option("--ep", "--expert-parallel-size", help="Ranks that share the experts.")] = 1,
     quantization: Annotated[
         str, typer.Option(help="Weights as in FastDeploy: none, wint8, wint4, w4a8 or block_wise_fp8.")
     ] = "none",
@@ -67,18 +69,19 @@ def inspect(
     with _errors_told():
         model_dir, config_path = _find_model(model)
         shape = read_shape(config_path)
-        is_complete = model_dir is not None and shape.unserved_reason is None and has_weights(model_dir)
-        summary = summarize_model(model_dir) if model_dir is not None and is_complete else None
+        summary = None
+        if model_dir is not None and shape.unserved_reason is None and has_weights(model_dir):
+            summary = summarize_model(model_dir)
         request = PlanRequest(
-            sharding=Sharding(tp, ep),
+            topology=ShardTopology(tp, ep),
             quantization=quantization,
             kv_dtype=kv_dtype,
-            device_bytes=device_bytes(gpu) if device_memory_gb is None else int(device_memory_gb * GIB),
+            device_bytes=device_bytes(gpu, device_memory_gb),
             context=max_model_len,
         )
         plan = plan_memory(shape, request)
     if as_json:
-        facts = {"path": str(config_path.parent)} if summary is None else dataclasses.asdict(summary)
+        facts = {"path": str(model_dir or config_path)} if summary is None else dataclasses.asdict(summary)
         typer.echo(json.dumps({**facts, "plan": plan.to_json(), "request": dataclasses.asdict(request)}, indent=2))
         return
     console = Console()

@@ -37,9 +37,9 @@ def _summary_rows(summary: ModelSummary) -> dict[str, str]:
 
 def plan_table(model: str, plan: MemoryPlan, request: PlanRequest) -> Table:
     """Memory of one rank, and what fits."""
-    sharding = request.sharding
+    topology = request.topology
     devices = "one device" if plan.num_ranks == 1 else f"each of {plan.num_ranks} devices"
-    title = f"{model}: memory of {devices}, tp {sharding.tp}, ep {sharding.ep}"
+    title = f"{model}: memory of {devices}, tp {topology.tensor_parallel_size}, ep {topology.expert_parallel_size}"
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in _plan_rows(plan).items():
         table.add_row(name, value)

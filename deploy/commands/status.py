@@ -4,7 +4,7 @@ import json
 from typing import Annotated, Any
 
 import typer
-from baton.v1 import common_pb2, control_pb2
+from baton.v1 import common_pb2, control_pb2, worker_pb2
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.table import Table
@@ -13,8 +13,8 @@ from deploy.run_record import find_cluster
 from deploy.status_client import get_status
 
 COLUMNS = (
-    "worker", "role", "queued", "tokens", "running", "incoming",
-    "free", "held", "leased", "quarant.", "prompt tok", "decode tok", "sent", "received",
+    "worker", "role", "ranks", "queued", "tokens", "running", "incoming",
+    "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "decode tok", "sent", "received",
     "cost error",
 )  # fmt: skip
 PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
@@ -54,18 +54,35 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
         table.add_row(
             hello.endpoint.worker.name,
             common_pb2.Role.Name(hello.role).removeprefix("ROLE_").lower(),
+            describe_topology(hello.topology),
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",
             f"{load.running_sequences}",
             f"{load.incoming_handoffs}",
             f"{load.blocks_free}",
+            f"{load.blocks_cached}",
             f"{load.blocks_running}",
             f"{load.blocks_leased}",
             f"{load.blocks_quarantined}",
             f"{load.prompt_tokens_computed}",
+            hit_rate(load),
             f"{load.decode_tokens_computed}",
             f"{load.handoffs_sent}",
             f"{load.handoffs_received}",
-            f"{load.prefill_cost_error:.0%} / {load.decode_cost_error:.0%}",
+            f"{load.prefill_cost_error:.0%}/{load.decode_cost_error:.0%}",
         )
     console.print(table)
+
+
+def hit_rate(load: worker_pb2.WorkerLoad) -> str:
+    """Share of prompt tokens that were found in the prefix cache; a dash before the first prompt."""
+    if not load.prefix_query_tokens:
+        return "-"
+    return f"{load.prefix_hit_tokens / load.prefix_query_tokens:.0%}"
+
+
+def describe_topology(topology: common_pb2.ShardTopology) -> str:
+    """Number of ranks and what they share: `1`, `2 T` (tensors), `2 E` (experts), `2 TE` (both)."""
+    sizes = {"T": topology.tensor_parallel_size, "E": topology.expert_parallel_size}
+    shared = "".join(letter for letter, size in sizes.items() if size > 1)
+    return f"{max(1, *sizes.values())} {shared}".rstrip()

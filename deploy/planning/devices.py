@@ -1,5 +1,7 @@
 """Memory of the accelerators that ERNIE 4.5 is usually served on."""
 
+import math
+
 from core.errors import ConfigError
 
 MIB, GIB = 2**20, 2**30
@@ -19,12 +21,20 @@ DEVICE_BYTES = {
 }
 
 
-def device_bytes(name: str) -> int:
-    """Memory of a device by its name.
+def device_bytes(name: str, memory_gb: float | None = None) -> int:
+    """Memory of a device by its name, or of any device as its owner says.
+
+    Args:
+        name: a key of `DEVICE_BYTES`, in any case.
+        memory_gb: its memory in GiB; the name does not matter then.
 
     Raises:
-        ConfigError: not one that is known.
+        ConfigError: not a device that is known, or no memory.
     """
+    if memory_gb is not None:
+        if not 0 < memory_gb < math.inf:
+            raise ConfigError(f"--device-memory-gb is {memory_gb}; it must be positive and finite")
+        return int(memory_gb * GIB)
     by_lower_name = {known.lower(): size for known, size in DEVICE_BYTES.items()}
     if name.lower() not in by_lower_name:
         known = ", ".join(DEVICE_BYTES)

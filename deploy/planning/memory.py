@@ -7,15 +7,14 @@ from typing import Any
 from core.errors import ConfigError
 from deploy.planning.quantization import QUANTIZATIONS, Quantization
 from deploy.planning.shape import ModelShape
-from deploy.planning.sharding import Sharding
 from deploy.planning.tensors import (
     Part,
     count_active_parameters,
     count_parameters,
-    kv_heads_of_rank,
     rank_weights,
 )
 from engine.kv.layout import DTYPE_BYTES
+from engine.parallel.topology import ShardTopology
 from engine.sizing import kv_layout
 
 DEFAULT_DTYPE = "bfloat16"  # what every ERNIE 4.5 was published in
@@ -33,7 +32,7 @@ class PlanRequest:
     """What to plan for.
 
     Attributes:
-        sharding: of the worker.
+        topology: of the worker.
         quantization: a key of `QUANTIZATIONS`.
         kv_dtype: a key of `KV_BYTES`, or None for the model's type.
         device_bytes: memory of each device.
@@ -43,7 +42,7 @@ class PlanRequest:
         ConfigError: on construction, naming the flag and its value.
     """
 
-    sharding: Sharding
+    topology: ShardTopology
     quantization: str
     kv_dtype: str | None
     device_bytes: int
@@ -56,8 +55,6 @@ class PlanRequest:
         ):
             if value not in known:
                 raise ConfigError(f"{flag} is {value!r}; it must be one of {', '.join(known)}")
-        if self.device_bytes < 1:
-            raise ConfigError("--device-memory-gb is not above 0; pass the memory of one device in GiB")
         if self.context is not None and self.context < 1:
             raise ConfigError(f"--max-model-len is {self.context}; it must be at least 1")
 
@@ -112,21 +109,21 @@ def plan_memory(shape: ModelShape, request: PlanRequest) -> MemoryPlan:
     Raises:
         ConfigError: the model cannot be divided so, or its context is shorter than asked for.
     """
-    text, sharding = shape.text, request.sharding
+    text, topology = shape.text, request.topology
     context = request.context or text.max_position_embeddings
     if context > text.max_position_embeddings:
         raise ConfigError(f"--max-model-len is {context}; the model's context is {text.max_position_embeddings}")
     dtype = text.dtype or DEFAULT_DTYPE
     kv_bytes = KV_BYTES[request.kv_dtype or dtype]
-    weight_bytes = _weight_bytes(shape, sharding, QUANTIZATIONS[request.quantization], DTYPE_BYTES[dtype])
-    activation_bytes = _activation_bytes(shape, sharding, DTYPE_BYTES[dtype])
+    weight_bytes = _weight_bytes(shape, topology, QUANTIZATIONS[request.quantization], DTYPE_BYTES[dtype])
+    activation_bytes = _activation_bytes(shape, topology, DTYPE_BYTES[dtype])
     usable_bytes = math.floor(request.device_bytes * USABLE_SHARE)
     kv_room_bytes = usable_bytes - sum(weight_bytes.values()) - activation_bytes
     whole = kv_layout(text, BLOCK_TOKENS, dtype)
-    rank_kv_bytes = whole.elements_per_token // text.num_kv_heads * kv_heads_of_rank(shape, sharding.tp) * kv_bytes
+    rank_kv_bytes = whole.elements_per_token // text.num_kv_heads * topology.kv_heads(text) * kv_bytes
     num_blocks = max(0, kv_room_bytes) // (rank_kv_bytes * BLOCK_TOKENS)
     return MemoryPlan(
-        num_ranks=sharding.num_ranks,
+        num_ranks=topology.world_size,
         num_parameters=count_parameters(shape),
         num_active_parameters=count_active_parameters(shape),
         kv_bytes_per_token=whole.elements_per_token * kv_bytes,
@@ -137,31 +134,31 @@ def plan_memory(shape: ModelShape, request: PlanRequest) -> MemoryPlan:
         kv_room_bytes=kv_room_bytes,
         largest_context=min(num_blocks * BLOCK_TOKENS, text.max_position_embeddings),
         context=context,
-        largest_batch=num_blocks // whole.blocks_for(context) * sharding.num_kv_copies,
+        largest_batch=num_blocks // whole.blocks_for(context) * topology.num_partitions,
         unserved_reason=_unserved_reason(shape, request),
     )
 
 
 def _weight_bytes(
-    shape: ModelShape, sharding: Sharding, quantization: Quantization, dtype_bytes: int
+    shape: ModelShape, topology: ShardTopology, quantization: Quantization, dtype_bytes: int
 ) -> dict[Part, int]:
     sizes: dict[Part, int] = {}
-    for weights in rank_weights(shape, sharding):
+    for weights in rank_weights(shape, topology):
         sizes[weights.part] = sizes.get(weights.part, 0) + quantization.size_bytes(weights, dtype_bytes)
     return sizes
 
 
-def _activation_bytes(shape: ModelShape, sharding: Sharding, dtype_bytes: int) -> int:
+def _activation_bytes(shape: ModelShape, topology: ShardTopology, dtype_bytes: int) -> int:
     """What is alive at the widest place of a layer, and the logits.
 
     Residual, its norm and a result; beside them attention's projections, or an MLP's, or those of every token's
     experts: a rank holds the rows of all experts a token goes to when these happen to be all on it.
     """
     text, moe = shape.text, shape.text.moe
-    attention = (2 * text.num_heads // sharding.tp + 2 * kv_heads_of_rank(shape, sharding.tp)) * text.head_dim
-    widest = max(attention, 3 * text.intermediate_size // sharding.tp)
+    attention = (2 * text.num_heads // topology.tensor_parallel_size + 2 * topology.kv_heads(text)) * text.head_dim
+    widest = max(attention, 3 * text.intermediate_size // topology.tensor_parallel_size)
     if moe is not None:
-        expert = 2 * text.hidden_size + 3 * moe.intermediate_size // sharding.expert_cuts
+        expert = 2 * text.hidden_size + 3 * moe.intermediate_size // topology.expert_cuts
         widest = max(widest, moe.top_k * expert)
     logits_bytes = STEP_SEQUENCES * text.vocab_size * DTYPE_BYTES["float32"]
     return STEP_TOKENS * (3 * text.hidden_size + widest) * dtype_bytes + logits_bytes

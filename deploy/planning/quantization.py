@@ -2,8 +2,10 @@
 
 Which tensors, and with which scales: FastDeploy's `quantization/weight_only.py` (one scale per output channel, in
 the model's type), `quantization/mix_quant.py` and the handling of `wint4` for ERNIE in its quantization parser
-(experts in 4 bits, all other projections in 8), `quantization/block_wise_fp8.py` (float32 scales of 128 x 128
-blocks). Embedding, head, norms, expert routers (float32) and the vision tower are never quantized.
+(experts in 4 bits, all other projections in 8), its documentation of online quantization (FP8 in blocks of 128 x 128,
+whose scales are taken to be float32). The activation scales of `w4a8` are a few bytes and not counted.
+
+Embedding, head, norms, expert routers (float32) and the vision tower are never quantized.
 """
 
 from dataclasses import dataclass

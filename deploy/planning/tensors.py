@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.errors import ConfigError
 from deploy.planning.shape import ModelShape, VisionTower
-from deploy.planning.sharding import Sharding
+from engine.parallel.topology import EXPERT_FLAG, ONE_RANK, TENSOR_FLAG, ShardTopology
 
 
 class Part(StrEnum):
@@ -45,14 +46,19 @@ class Weights:
         return self.num * self.rows * self.columns
 
 
-def rank_weights(shape: ModelShape, sharding: Sharding) -> list[Weights]:
-    """The weights on each rank of a group; of `Sharding()`, those of the whole model."""
-    sharding.check(shape)
-    text = shape.text
-    vocab_rows = -(-text.vocab_size // sharding.tp)
+def rank_weights(shape: ModelShape, topology: ShardTopology) -> list[Weights]:
+    """The weights on each rank of a group; of `ONE_RANK`, those of the whole model.
+
+    Raises:
+        ConfigError: the model cannot be divided so.
+    """
+    topology.check(shape.text)
+    _check_vision_experts(shape, topology)
+    text, tensor_size = shape.text, topology.tensor_parallel_size
+    vocab_rows = text.vocab_size // tensor_size
     weights = [Weights(Part.EMBEDDING, 1, vocab_rows, text.hidden_size)]
-    weights += _attention(shape, sharding.tp)
-    weights += _mlps(shape, sharding)
+    weights += _attention(shape, topology)
+    weights += _mlps(shape, topology)
     weights.append(Weights(Part.NORMS, 2 * text.num_layers + 1, text.hidden_size))
     if shape.vision is not None:
         weights += _vision_tower(shape.vision, text.hidden_size)
@@ -65,14 +71,14 @@ def rank_weights(shape: ModelShape, sharding: Sharding) -> list[Weights]:
 
 def count_parameters(shape: ModelShape) -> int:
     """Parameters of the whole model; a tied output head is the embedding and not counted again."""
-    return sum(group.num_parameters for group in rank_weights(shape, Sharding()))
+    return sum(group.num_parameters for group in rank_weights(shape, ONE_RANK))
 
 
 def count_active_parameters(shape: ModelShape) -> int:
     """Parameters that take part in computing one text token."""
     moe = shape.text.moe
     active = 0
-    for group in rank_weights(shape, Sharding()):
+    for group in rank_weights(shape, ONE_RANK):
         if group.part is Part.ROUTED_EXPERTS and moe is not None:
             active += group.num_parameters * moe.top_k // moe.num_experts
         elif group.part not in (Part.VISION_EXPERTS, Part.VISION_TOWER):
@@ -80,35 +86,40 @@ def count_active_parameters(shape: ModelShape) -> int:
     return active
 
 
-def kv_heads_of_rank(shape: ModelShape, tp: int) -> int:
-    """KV heads each rank keeps; with more ranks than heads, several keep the same one."""
-    return max(1, shape.text.num_kv_heads // tp)
+def _check_vision_experts(shape: ModelShape, topology: ShardTopology) -> None:
+    """The part of a vision-language model that `ShardTopology.check` does not know."""
+    for flag, num_parts, size, name in (
+        (EXPERT_FLAG, topology.expert_parallel_size, shape.num_vision_experts, "vision experts"),
+        (TENSOR_FLAG, topology.expert_cuts, shape.vision_expert_width, "columns of a vision expert"),
+    ):
+        if size % num_parts:
+            raise ConfigError(f"{flag} is {num_parts}, which does not divide the {size} {name}; choose a divisor")
 
 
-def _attention(shape: ModelShape, tp: int) -> Iterator[Weights]:
+def _attention(shape: ModelShape, topology: ShardTopology) -> Iterator[Weights]:
     text = shape.text
-    q_size = text.num_heads // tp * text.head_dim
-    kv_size = kv_heads_of_rank(shape, tp) * text.head_dim
+    q_size = text.num_heads // topology.tensor_parallel_size * text.head_dim
+    kv_size = topology.kv_heads(text) * text.head_dim
     for rows, columns in ((q_size, text.hidden_size), (text.hidden_size, q_size)):
         yield from _linear(Part.ATTENTION, text.num_layers, rows, columns, use_bias=text.use_bias)
     yield from _linear(Part.ATTENTION, 2 * text.num_layers, kv_size, text.hidden_size, use_bias=text.use_bias)
 
 
-def _mlps(shape: ModelShape, sharding: Sharding) -> Iterator[Weights]:
-    text, moe, tp = shape.text, shape.text.moe, sharding.tp
+def _mlps(shape: ModelShape, topology: ShardTopology) -> Iterator[Weights]:
+    text, moe, tensor_size = shape.text, shape.text.moe, topology.tensor_parallel_size
     num_moe = sum(map(text.is_moe_layer, range(text.num_layers)))
-    dense_width = text.intermediate_size // tp
+    dense_width = text.intermediate_size // tensor_size
     num_dense = text.num_layers - num_moe
     yield from _gated(Part.DENSE_MLP, num_dense, dense_width, text.hidden_size, use_bias=text.use_bias)
     if moe is None:
         return
-    shared_width = moe.intermediate_size * moe.num_shared_experts // tp
+    shared_width = moe.intermediate_size * moe.num_shared_experts // tensor_size
     yield from _gated(Part.SHARED_EXPERTS, num_moe, shared_width, text.hidden_size, use_bias=text.use_bias)
     for part, num_experts, width in (
         (Part.ROUTED_EXPERTS, moe.num_experts, moe.intermediate_size),
         (Part.VISION_EXPERTS, shape.num_vision_experts, shape.vision_expert_width),
     ):
-        num_here, width_here = num_experts // sharding.ep, width // sharding.expert_cuts
+        num_here, width_here = num_experts // topology.expert_parallel_size, width // topology.expert_cuts
         yield from _gated(part, num_moe * num_here, width_here, text.hidden_size, use_bias=False)
         yield from _linear(Part.ROUTERS, num_moe, num_experts, text.hidden_size, use_bias=True)
 

@@ -4,7 +4,6 @@ The library is plain C++ behind a C interface, without torch's headers, so that 
 not depend on torch's version. It shares torch's OpenMP runtime: both link `libgomp.so.1`, which a process loads once.
 """
 
-import fcntl
 import hashlib
 import logging
 import platform
@@ -13,6 +12,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+
+from filelock import FileLock
 
 from core.cache_dir import cache_dir
 
@@ -52,8 +53,7 @@ def build_library() -> Path:
         raise KernelsUnavailableError(f"{COMPILER} is not installed; apt-get install {COMPILER}")
     path = cache_dir() / "kernels" / f"{_digest(compiler)}.so"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.with_suffix(".lock"), timeout=2 * COMPILE_TIMEOUT_S):
         if not path.exists():
             _compile(compiler, path)
     return path

@@ -29,7 +29,7 @@ SIGNATURES = {
     "baton_embed": (POINTER, SIZE, POINTER, SIZE, POINTER),
     "baton_linear": (POINTER, SIZE, SIZE, SIZE, POINTER, SIZE, POINTER, POINTER, INT, INT),
     "baton_gated_linear": (POINTER, SIZE, SIZE, SIZE, POINTER, SIZE, POINTER, POINTER, INT),
-    "baton_route": (POINTER, SIZE, SIZE, POINTER, POINTER, SIZE, SIZE, FLOAT, POINTER, POINTER, INT),
+    "baton_route": (POINTER, SIZE, SIZE, POINTER, POINTER, SIZE, SIZE, FLOAT, POINTER, POINTER, POINTER, INT),
     "baton_experts": ((POINTER, SIZE, SIZE, SIZE, SIZE, SIZE, POINTER, POINTER, POINTER, POINTER, POINTER, INT)),
     "baton_add_rms_norm": (POINTER, POINTER, POINTER, FLOAT, SIZE, SIZE, POINTER, INT),
     "baton_rotate_and_store": (
@@ -148,15 +148,22 @@ class NativeKernels:
         return out
 
     def route(
-        self, x: Tensor, weight: Tensor, correction: Tensor, *, top_k: int, norm_min: float
+        self,
+        x: Tensor,
+        weight: Tensor,
+        correction: Tensor,
+        *,
+        top_k: int,
+        norm_min: float,
+        num_tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `engine.layers.router.ExpertRouter`."""
-        num_tokens, hidden_size = x.shape
-        experts = torch.empty(num_tokens, top_k, dtype=torch.int64)
-        weights = torch.empty(num_tokens, top_k, dtype=torch.float32)
+        rows, hidden_size = x.shape
+        experts = torch.empty(rows, top_k, dtype=torch.int64)
+        weights = torch.empty(rows, top_k, dtype=torch.float32)
         self._functions.baton_route(
             x.data_ptr(),
-            num_tokens,
+            rows,
             hidden_size,
             weight.data_ptr(),
             correction.data_ptr(),
@@ -165,6 +172,7 @@ class NativeKernels:
             norm_min,
             experts.data_ptr(),
             weights.data_ptr(),
+            None if num_tokens is None else num_tokens.data_ptr(),
             self._num_threads,
         )
         return experts, weights

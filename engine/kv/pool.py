@@ -3,46 +3,113 @@
 import contextlib
 import math
 import mmap
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from core.blocks import BlockChain, BlockName, root_name
 from engine.kv.accounting import BlockAccounting
+from engine.kv.host_tier import COPY_BYTES_PER_STEP, HostTier
 from engine.kv.layout import KvLayout
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class BlockPool:
-    """A pool of KV blocks and the books about them.
+    """A rank's pool of KV blocks, the books about them, and the host memory that evicted ones go to.
+
+    Rank 0's books are those of the whole group, the other ranks' are not used. Where all ranks compute all tokens,
+    a block has the same id on each of them. Where the blocks are partitioned, one partition per rank, ids count
+    through:
+
+        id         0 ........ n ........ 2n ........ num_blocks        n = num_blocks / num_partitions
+        rank       [ 0        )[ 1       )[ 2        )                 each rank's tensor has n blocks
+
+    Args:
+        layout: shape of a block on this rank.
+        num_blocks: blocks in the books, a multiple of `num_partitions`.
+        device: torch device of the pool.
+        fingerprint: names the model and type whose KV this is.
+        enable_prefix_caching: whether blocks get names, and so are found and shared.
+        num_host_blocks: evicted blocks that host memory holds at most; 0 for none. Only for a rank alone: the books
+            of a group know nothing of the other ranks' memory.
+        num_partitions: ranks that the blocks are divided over.
 
     Attributes:
         layout: shape of a block.
-        tensor: `[num_blocks, num_layers, 2, kv_heads, block_tokens, head_dim]`; allocated here, zeroed, freed with
-            the pool. Registered with the transfer plane as one region.
-        blocks: who holds which block.
+        tensor: `[num_blocks / num_partitions, num_layers, 2, kv_heads, block_tokens, head_dim]`; allocated here,
+            zeroed, freed with the pool. Registered with the transfer plane as one region.
+        blocks: who holds which block, and which holds what.
+        host: where evicted blocks go; None when they go nowhere.
     """
 
-    def __init__(self, layout: KvLayout, num_blocks: int, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        layout: KvLayout,
+        num_blocks: int,
+        device: str = "cpu",
+        *,
+        fingerprint: str = "",
+        enable_prefix_caching: bool = True,
+        num_host_blocks: int = 0,
+        num_partitions: int = 1,
+    ) -> None:
         self.layout = layout
-        shape = (num_blocks, layout.num_layers, 2, layout.kv_heads, layout.block_tokens, layout.head_dim)
-        allocate = lazy_zeros if device == "cpu" else torch.zeros
-        self.tensor: Tensor = allocate(shape, dtype=TORCH_DTYPES[layout.dtype], device=device)
-        self.blocks = BlockAccounting(num_blocks)
+        self.blocks = BlockAccounting(num_blocks, self._on_evict, num_partitions=num_partitions)
+        self.tensor = self._zeros(num_blocks // num_partitions, device)
+        self.host: HostTier | None = None
+        if num_host_blocks:
+            memory = self._zeros(num_host_blocks, "cpu", is_pinned=device != "cpu")
+            self.host = HostTier(memory, max_copies=max(1, COPY_BYTES_PER_STEP // layout.block_bytes))
+        self._fingerprint = fingerprint
+        self._is_caching = enable_prefix_caching
 
     @property
     def num_blocks(self) -> int:
-        """Blocks in the pool."""
+        """Blocks in the books."""
         return self.blocks.num_blocks
 
+    def chain(self, salt: str) -> BlockChain | None:
+        """A chain of names for a new sequence of a tenant; None when blocks get no names."""
+        if not self._is_caching:
+            return None
+        return BlockChain(root_name(self._fingerprint, salt), self.layout.block_tokens)
 
-def lazy_zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: str) -> Tensor:
+    def begin_step(self) -> None:
+        """Renews what each step may copy from and to the host; once per step."""
+        if self.host is not None:
+            self.host.begin_step()
+
+    def try_restore(self, name: BlockName, block_id: int) -> bool:
+        """Fills a block, which the caller owns, from the host; False when it is not there, or not in this step."""
+        return self.host is not None and self.host.try_restore(name, self.tensor[block_id])
+
+    def check(self) -> None:
+        """Asserts that all books balance."""
+        self.blocks.check()
+        if self.host is not None:
+            self.host.check()
+
+    def _on_evict(self, evicted: Sequence[tuple[int, BlockName]]) -> None:
+        if self.host is not None:
+            self.host.save([(self.tensor[block_id], name) for block_id, name in evicted])
+
+    def _zeros(self, num_blocks: int, device: str, *, is_pinned: bool = False) -> Tensor:
+        """`[num_blocks, num_layers, 2, kv_heads, block_tokens, head_dim]`."""
+        layout, dtype = self.layout, TORCH_DTYPES[self.layout.dtype]
+        shape = (num_blocks, layout.num_layers, 2, layout.kv_heads, layout.block_tokens, layout.head_dim)
+        if device == "cpu" and not is_pinned:
+            return lazy_zeros(shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype, device=device, pin_memory=is_pinned)
+
+
+def lazy_zeros(shape: tuple[int, ...], *, dtype: torch.dtype) -> Tensor:
     """As `torch.zeros` on the CPU, but the system zeroes each page when it is first touched.
 
     A pool of 1 GiB takes 2 s to zero page by page, and most of it is not used for a long time. Huge pages, where the
     system has them, make the first touch 500 times rarer.
     """
-    assert device == "cpu", f"{device} memory is not the system's"
     memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
     with contextlib.suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)

@@ -10,11 +10,12 @@ from engine.config import ModelConfig
 from engine.layers.linear import PackedLinear
 from engine.layers.paged_kv import PagedKv
 from engine.layers.rope import rotate_
+from engine.parallel.axis_part import AxisPart
 from engine.weights import TensorOptions, TensorSlot
 
 
 class Attention:
-    """Projections, rotary embedding, KV write and attention.
+    """Projections, rotary embedding, KV write and attention; of a rank that holds some heads, their share in the sum.
 
     Args:
         layer: index of the layer, which selects its part of every block.
@@ -25,14 +26,15 @@ class Attention:
     def __init__(self, layer: int, config: ModelConfig, options: TensorOptions) -> None:
         self._kernels = options.kernels
         self._layer = layer
-        self._num_heads = config.num_heads
-        self._kv_heads = config.num_kv_heads
         self._head_dim = config.head_dim
-        q_size, kv_size = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-        qkv = {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size}
-        self._qkv = PackedLinear(config.hidden_size, qkv, use_bias=config.use_bias, options=options)
-        out = {"o_proj": config.hidden_size}
-        self._out = PackedLinear(q_size, out, use_bias=config.use_bias, options=options)
+        hidden = AxisPart.whole(config.hidden_size)
+        q_part = options.shard.share(config.num_heads, config.head_dim)
+        kv_part = options.shard.share(config.num_kv_heads, config.head_dim)
+        self._num_heads = q_part.size // config.head_dim
+        self._kv_heads = kv_part.size // config.head_dim
+        qkv = {"q_proj": q_part, "k_proj": kv_part, "v_proj": kv_part}
+        self._qkv = PackedLinear(hidden, qkv, use_bias=config.use_bias, options=options)
+        self._out = PackedLinear(q_part, {"o_proj": hidden}, use_bias=config.use_bias, options=options)
 
     def __call__(
         self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv, rows: Tensor | None

@@ -1,6 +1,7 @@
 """Linear projections; those of one input are packed into one matrix, so that one GEMM computes them all."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
 from engine.kernels.native import TILE_ROWS, NativeKernels, PackedWeight
+from engine.parallel.axis_part import AxisPart
 from engine.weights import TensorOptions, TensorSlot
 
 # For a bfloat16 product on a CPU, oneDNN repacks its right-hand operand on every call. With few tokens that costs
@@ -86,30 +88,35 @@ def make_weight(out_features: int, in_features: int, options: TensorOptions) -> 
 class PackedLinear:
     """`linear` for one or several projections whose outputs lie side by side.
 
+    A rank that holds a part of the input's features computes a partial sum, which the caller adds up over the ranks;
+    so that the bias is added once, only the rank with the first part has it.
+
     Args:
-        in_features: width of the input.
-        out_features: widths of the outputs by the projection's name in the checkpoint, in output order.
+        in_features: the input's features that this rank holds.
+        out_features: those of the outputs by the projection's name in the checkpoint, in output order.
         use_bias: whether every projection has a bias.
         options: type and device.
     """
 
     def __init__(
-        self, in_features: int, out_features: Mapping[str, int], *, use_bias: bool, options: TensorOptions
+        self, in_features: AxisPart, out_features: Mapping[str, AxisPart], *, use_bias: bool, options: TensorOptions
     ) -> None:
+        self._in_features = in_features
         self._out_features = out_features
-        total = sum(out_features.values())
-        self._weight = make_weight(total, in_features, options)
-        self._bias = options.empty(total) if use_bias else None
+        num_out = sum(part.size for part in out_features.values())
+        self._weight = make_weight(num_out, in_features.size, options)
+        self._bias = options.empty(num_out) if use_bias and in_features.first == 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`[num_tokens, in_features]` -> `[num_tokens, sum(out_features)]`."""
+        """`[num_tokens, size of in_features]` -> `[num_tokens, sum of sizes of out_features]`."""
         return self._weight.multiply(x, self._bias)
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """`{prefix}.{name}.weight` and `.bias` of each projection."""
         first = 0
-        for name, size in self._out_features.items():
-            yield self._weight.slot(f"{prefix}.{name}.weight", first, size)
+        for name, part in self._out_features.items():
+            slot = self._weight.slot(f"{prefix}.{name}.weight", first, part.size)
+            yield replace(slot, rows=part, columns=self._in_features)
             if self._bias is not None:
-                yield TensorSlot((f"{prefix}.{name}.bias",), self._bias[first : first + size])
-            first += size
+                yield TensorSlot((f"{prefix}.{name}.bias",), self._bias[first : first + part.size], rows=part)
+            first += part.size

@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows it 
 
 from engine.kernels.native import NativeKernels, PackedWeight
 from engine.layers.linear import PackedLinear
+from engine.parallel.axis_part import AxisPart
 from engine.weights import TensorOptions, TensorSlot
 
 
@@ -23,7 +24,7 @@ class GatedProjection(Protocol):
     """`silu(gate(x)) * up(x)`."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`[num_tokens, hidden_size]` -> `[num_tokens, intermediate_size]`."""
+        """`[num_tokens, hidden_size]` -> `[num_tokens, size of the width held]`."""
         ...
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
@@ -34,9 +35,9 @@ class GatedProjection(Protocol):
 class TorchGatedProjection:
     """One GEMM, then the activation."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int, *, use_bias: bool, options: TensorOptions) -> None:
-        sizes = {"gate_proj": intermediate_size, "up_proj": intermediate_size}
-        self._gate_up = PackedLinear(hidden_size, sizes, use_bias=use_bias, options=options)
+    def __init__(self, hidden_size: int, width: AxisPart, *, use_bias: bool, options: TensorOptions) -> None:
+        outputs = {"gate_proj": width, "up_proj": width}
+        self._gate_up = PackedLinear(AxisPart.whole(hidden_size), outputs, use_bias=use_bias, options=options)
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `GatedProjection`."""
@@ -53,15 +54,16 @@ class NativeGatedProjection:
     def __init__(
         self,
         hidden_size: int,
-        intermediate_size: int,
+        width: AxisPart,
         *,
         use_bias: bool,
         options: TensorOptions,
         kernels: NativeKernels,
     ) -> None:
         self._kernels = kernels
-        self._weight = PackedWeight.empty(2 * intermediate_size, hidden_size)
-        self._bias = options.empty(2 * intermediate_size) if use_bias else None
+        self._width = width
+        self._weight = PackedWeight.empty(2 * width.size, hidden_size)
+        self._bias = options.empty(2 * width.size) if use_bias else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """See `GatedProjection`."""
@@ -69,22 +71,24 @@ class NativeGatedProjection:
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:
         """See `GatedProjection`."""
-        yield from interleaved_slots(self._kernels, self._weight, prefix)
+        yield from interleaved_slots(self._kernels, self._weight, prefix, self._width)
         if self._bias is not None:
             for name, bias in zip(("gate_proj", "up_proj"), self._bias.chunk(2), strict=True):
-                yield TensorSlot((f"{prefix}.{name}.bias",), bias)
+                yield TensorSlot((f"{prefix}.{name}.bias",), bias, rows=self._width)
 
 
-def interleaved_slots(kernels: NativeKernels, weight: PackedWeight, prefix: str) -> Iterator[TensorSlot]:
+def interleaved_slots(
+    kernels: NativeKernels, weight: PackedWeight, prefix: str, width: AxisPart
+) -> Iterator[TensorSlot]:
     """`{prefix}.gate_proj.weight` in the even blocks of `weight`, `{prefix}.up_proj.weight` in the odd ones."""
     shape = torch.empty(weight.out_features // 2, weight.in_features, dtype=torch.bfloat16, device="meta")
     for first_block, name in enumerate(("gate_proj", "up_proj")):
         pack = partial(kernels.pack, into=weight, first_block=first_block, block_step=2)
-        yield TensorSlot((f"{prefix}.{name}.weight",), shape, pack)
+        yield TensorSlot((f"{prefix}.{name}.weight",), shape, pack, rows=width)
 
 
 class GatedMlp:
-    """`down(silu(gate(x)) * up(x))`.
+    """`down(silu(gate(x)) * up(x))`; of a rank that holds a part of the width, the part's share in that sum.
 
     Args:
         hidden_size: width of input and output.
@@ -94,14 +98,16 @@ class GatedMlp:
     """
 
     def __init__(self, hidden_size: int, intermediate_size: int, *, use_bias: bool, options: TensorOptions) -> None:
+        width = options.shard.share(intermediate_size)
         self._gated: GatedProjection
         if options.kernels is None:
-            self._gated = TorchGatedProjection(hidden_size, intermediate_size, use_bias=use_bias, options=options)
+            self._gated = TorchGatedProjection(hidden_size, width, use_bias=use_bias, options=options)
         else:
             self._gated = NativeGatedProjection(
-                hidden_size, intermediate_size, use_bias=use_bias, options=options, kernels=options.kernels
+                hidden_size, width, use_bias=use_bias, options=options, kernels=options.kernels
             )
-        self._down = PackedLinear(intermediate_size, {"down_proj": hidden_size}, use_bias=use_bias, options=options)
+        down = {"down_proj": AxisPart.whole(hidden_size)}
+        self._down = PackedLinear(width, down, use_bias=use_bias, options=options)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, hidden_size]` -> the same shape."""

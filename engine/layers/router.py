@@ -29,19 +29,31 @@ class ExpertRouter:
         self.weight = options.empty(moe.num_experts, hidden_size, dtype=torch.float32)
         self.correction_bias = options.empty(1, moe.num_experts, dtype=torch.float32)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Routes `[num_tokens, hidden_size]`.
+    def __call__(self, x: Tensor, num_tokens: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Routes tokens.
+
+        Args:
+            x: `[num_tokens, hidden_size]`.
+            num_tokens: `[num_experts]` int64, where the tokens that each expert gets are added up; None counts none.
 
         Returns:
             Expert ids (int64) and weights (float32), both `[num_tokens, top_k]`; weights sum to one.
         """
         if self._kernels is not None:
             return self._kernels.route(
-                x, self.weight, self.correction_bias, top_k=self._top_k, norm_min=self._norm_min
+                x,
+                self.weight,
+                self.correction_bias,
+                top_k=self._top_k,
+                norm_min=self._norm_min,
+                num_tokens=num_tokens,
             )
         probabilities = torch.softmax(F.linear(x.float(), self.weight), dim=-1)
         experts = torch.topk(probabilities + self.correction_bias, self._top_k, dim=-1).indices
         weights = probabilities.gather(-1, experts)
+        if num_tokens is not None:
+            ids = experts.view(-1)
+            num_tokens.scatter_add_(0, ids, torch.ones_like(ids))  # bincount would wait for a GPU
         return experts, weights / weights.sum(-1, keepdim=True).clamp(min=self._norm_min)
 
     def slots(self, prefix: str) -> Iterator[TensorSlot]:

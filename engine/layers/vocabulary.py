@@ -1,5 +1,6 @@
 """The two ends of a model: token ids to embeddings, and hidden states to logits; one matrix where they are tied."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows it 
 
 from engine.kernels.native import NativeKernels, PackedWeight
 from engine.layers.linear import linear
+from engine.parallel.axis_part import AxisPart
+from engine.parallel.shard import Shard
 from engine.weights import TensorOptions, TensorSlot
 
 
@@ -68,8 +71,43 @@ class TiledVocabulary:
         return TensorSlot((name,), shape, partial(self._kernels.pack, into=self._tiles))
 
 
+class SharedVocabulary:
+    """The rows of some tokens; the other ranks have the others'.
+
+    Args:
+        part: the rows.
+        matrix: of them.
+        shard: reaches the other ranks.
+    """
+
+    def __init__(self, part: AxisPart, matrix: VocabularyMatrix, shard: Shard) -> None:
+        self._part = part
+        self._matrix = matrix
+        self._shard = shard
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """See `VocabularyMatrix`. Of a token, one rank adds its row and the others add zero."""
+        local = token_ids - self._part.first
+        is_elsewhere = (local < 0) | (local >= self._part.size)
+        x = self._matrix.embed(local.masked_fill_(is_elsewhere, 0)).masked_fill_(is_elsewhere[:, None], 0)
+        self._shard.add_up_(x)
+        return x
+
+    def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """See `VocabularyMatrix`; `bias` is of the part, the result of the whole."""
+        return self._shard.communicator.all_gather(self._matrix.logits(x, bias), -1)
+
+    def slot(self, name: str) -> TensorSlot:
+        """See `VocabularyMatrix`."""
+        return replace(self._matrix.slot(name), rows=self._part)
+
+
 def make_vocabulary(vocab_size: int, hidden_size: int, options: TensorOptions) -> VocabularyMatrix:
-    """Tiled where there are native kernels."""
+    """Cut by tokens where tensor parallelism cuts; tiled where there are native kernels."""
+    part = options.shard.share(vocab_size)
+    matrix: VocabularyMatrix
     if options.kernels is not None:
-        return TiledVocabulary(vocab_size, hidden_size, options.kernels)
-    return DenseVocabulary(vocab_size, hidden_size, options)
+        matrix = TiledVocabulary(part.size, hidden_size, options.kernels)
+    else:
+        matrix = DenseVocabulary(part.size, hidden_size, options)
+    return matrix if part.is_whole else SharedVocabulary(part, matrix, options.shard)

@@ -15,12 +15,15 @@ class TokenAssembler:
         tokens: accepted tokens, none missing.
         logprobs: of each token when the request asked for them, else empty.
         finish_reason: set once the last token is accepted.
+        num_cached_tokens: of the client's prompt, as said with the first token of the answer; a later attempt's
+            prompt is longer by what the client has got already, and what is cached of that says nothing to it.
     """
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.logprobs: list[TokenLogprobs] = []
         self.finish_reason: FinishReason | None = None
+        self.num_cached_tokens = 0
         self._held: dict[int, TokenEvent] = {}
 
     def accept(self, event: TokenEvent) -> int:
@@ -33,6 +36,8 @@ class TokenAssembler:
             return 0
         self._held[event.position] = event
         while self.finish_reason is None and (ready := self._held.pop(len(self.tokens), None)) is not None:
+            if not self.tokens:
+                self.num_cached_tokens = ready.cached_tokens
             self.tokens.append(ready.token_id)
             if ready.logprobs is not None:
                 self.logprobs.append(ready.logprobs)

@@ -102,6 +102,11 @@ class ActiveGeneration:
         """The id of the request it answers."""
         return self.request.request_id
 
+    @property
+    def num_cached_tokens(self) -> int:
+        """See `Generation.num_cached_tokens`."""
+        return self.answer.num_cached_tokens
+
     async def read(self) -> TokenDelta:
         """See `Generation.read`. Tokens that arrived before an error come first; the error comes every time."""
         while not self._has_news():
@@ -145,6 +150,7 @@ class ActiveGeneration:
             stop_token_ids=self.request.stop_token_ids,
             prefill=prefill.endpoint,
             decode=decode.endpoint,
+            cache_salt=self.request.cache_salt,
         )
         self.num_attempts += 1
         return assignment

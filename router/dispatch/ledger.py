@@ -14,7 +14,7 @@ def prefill_candidate(link: WorkerLink) -> PrefillCandidate:
 def decode_candidate(link: WorkerLink) -> DecodeCandidate:
     """A worker as decode candidate; blocks promised to handoffs that have not begun count as taken."""
     hello, load = link.attached, link.load
-    reported_free = load.blocks_free if load.blocks_total else hello.num_blocks
+    reported_free = load.blocks_free + load.blocks_cached if load.blocks_total else hello.num_blocks
     return DecodeCandidate(
         worker=link.worker,
         num_sequences=max(load.running_sequences + load.incoming_handoffs, link.assigned_sequences),

@@ -7,6 +7,11 @@ from core.errors import ConfigError
 from core.ids import WorkerEndpoint
 from core.request import Role
 
+DIVISION_FLAGS = "--tensor-parallel-size and --expert-parallel-size"
+POSITIVE = (
+    "block_tokens", "num_blocks", "max_num_seqs", "max_model_len", "tensor_parallel_size", "expert_parallel_size",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerHello:
@@ -23,6 +28,9 @@ class WorkerHello:
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
         cost_model: how long its steps take, as measured before it served.
+        tensor_parallel_size: ranks that each hold a part of its attention and dense layers.
+        expert_parallel_size: ranks that each hold some of its experts.
+        num_redundant_experts: places for further copies of experts.
 
     Raises:
         ConfigError: on construction, when a worker that says so can serve nothing.
@@ -38,17 +46,27 @@ class WorkerHello:
     max_num_seqs: int
     max_model_len: int
     cost_model: CostModel
+    tensor_parallel_size: int = 1
+    expert_parallel_size: int = 1
+    num_redundant_experts: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("block_tokens", "num_blocks", "max_num_seqs", "max_model_len"):
+        for name in POSITIVE:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"worker {self.endpoint.worker} says {name} is {value}; it must be positive")
+
+    @property
+    def division(self) -> str:
+        """What of its division among ranks workers must have in common to exchange KV, for people."""
+        return f"{self.tensor_parallel_size} (tensors) x {self.expert_parallel_size} (experts)"
 
     def difference(self, other: "WorkerHello") -> str | None:
         """Why two workers cannot serve the same requests, with both values, or None if they can."""
         if self.fingerprint != other.fingerprint:
             return f"model fingerprint {self.fingerprint} against {other.fingerprint}"
+        if self.division != other.division:
+            return f"divided {self.division} against {other.division}: start both with the same {DIVISION_FLAGS}"
         mine, theirs = dict(self.layout), dict(other.layout)
         for name in sorted(mine.keys() | theirs.keys()):
             if mine.get(name) != theirs.get(name):

@@ -12,9 +12,11 @@ from core.clock import Clock
 from core.cost import CostModel
 from core.errors import UnavailableError
 from core.events import WorkerLoad
+from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
 from router import wire
+from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # as the worker's
@@ -65,6 +67,7 @@ class WorkerLink:
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
+        self._expert_queries = ExpertQueries(str(endpoint.worker))
 
     @property
     def worker(self) -> WorkerId:
@@ -94,6 +97,17 @@ class WorkerLink:
         """Sends a cancel; unknown ids are ignored by the worker."""
         self._orders.put_nowait(wire.cancel_to_proto(handoff_id))
 
+    async def experts(self, *, rebalance: bool = False) -> ExpertReport:
+        """How much each expert of an attached worker is used, after a rebalancing if that is asked for.
+
+        Raises:
+            DeadlineError: the worker does not answer.
+            UnavailableError: it was lost meanwhile.
+        """
+        query_id = self._expert_queries.open()
+        self._orders.put_nowait(wire.expert_query_to_proto(query_id, rebalance=rebalance))
+        return await self._expert_queries.answer(query_id)
+
     async def run(self, observer: FleetObserver) -> None:
         """Keeps the stream until it ends, for whatever reason; the observer hears everything.
 
@@ -113,6 +127,7 @@ class WorkerLink:
                 raise UnavailableError(f"worker {self.worker} was {silence} and is treated as dead") from error
             finally:
                 self.hello = None  # nothing is placed here while the channel closes
+                self._expert_queries.fail()
                 call.cancel()
 
     async def _receive(
@@ -130,6 +145,8 @@ class WorkerLink:
                 report = wire.report_from_proto(message.report)
                 self.load = report.load
                 observer.on_report(self, report)
+            elif message.HasField("expert_report"):
+                self._expert_queries.resolve(wire.expert_report_from_proto(message.expert_report))
             elif message.HasField("hello"):
                 self.hello = wire.hello_from_proto(message.hello)
                 observer.on_attached(self)

@@ -52,7 +52,8 @@ class ChatAnswer(Response):
         raise NotImplementedError
 
     def _usage(self, answer: TextGeneration) -> Usage:
-        return Usage.of(len(self._prepared.generation.prompt), answer.num_completion_tokens)
+        num_prompt_tokens = len(self._prepared.generation.prompt)
+        return Usage.of(num_prompt_tokens, answer.num_completion_tokens, answer.num_cached_tokens)
 
     def _logprobs(self, logprobs: Sequence[TokenLogprobs]) -> ChoiceLogprobs | None:
         """What the client asked for; None when it did not."""

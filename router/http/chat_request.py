@@ -1,7 +1,7 @@
 """The body of `POST /v1/chat/completions`: what is accepted, with which types. Not what it means for the model.
 
 Fields and their meaning are OpenAI's (API reference, "Create chat completion"); `top_k`, `min_p`,
-`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `stop_token_ids` and
+`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `stop_token_ids`, `cache_salt` and
 `stream_options.continuous_usage_stats` are vLLM's. Types are strict: `true` is not 1, "1" is not 1, and NaN is not a
 number.
 """
@@ -140,6 +140,11 @@ class ChatCompletionRequest(BaseModel):
     ignore_eos: bool | None = Field(None, description="Go on after the model's end-of-sequence token.")
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="The same request with the same seed samples the same way."
+    )
+    cache_salt: str | None = Field(
+        None,
+        min_length=1,
+        description="Share cached prompts with requests of the same salt only. Default: with everybody's.",
     )
     user: str | None = Field(None, description="Accepted; has no effect.")
     safety_identifier: str | None = Field(None, description="Accepted; has no effect.")

@@ -72,6 +72,7 @@ class ChatPreparer:
             max_tokens_param="max_tokens" if chat.max_completion_tokens is None else "max_completion_tokens",
             stop_token_ids=chat.stop_token_ids or (),
             ignore_eos=bool(chat.ignore_eos),
+            cache_salt=chat.cache_salt or "",
         )
         options = chat.stream_options
         return PreparedChat(

@@ -1,11 +1,14 @@
-"""The gRPC services for workers (registration) and for the command line (status)."""
+"""The gRPC services for workers (registration) and for the command line (status, experts)."""
+
+import asyncio
 
 from baton.v1 import control_pb2, control_pb2_grpc
 
-from core.errors import BatonError
+from core.errors import BatonError, InvalidRequestError
 from router import wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
+from router.fleet.link import WorkerLink
 from router.rpc.context import Context, abort
 
 
@@ -51,3 +54,41 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                 for link in self._fleet.links()
             ],
         )
+
+    async def GetExperts(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.GetExpertsRequest, context: Context
+    ) -> control_pb2.GetExpertsResponse:
+        """What `baton experts` shows; fails if one of the workers asked does not answer."""
+        try:
+            links = [self._link(request.worker)] if request.worker else self._fleet.links()
+            reports = await asyncio.gather(*(link.experts() for link in links))
+        except BatonError as error:
+            await abort(context, error)
+        return control_pb2.GetExpertsResponse(
+            workers=[
+                control_pb2.WorkerExperts(worker=link.worker.name, report=wire.expert_report_to_proto(report))
+                for link, report in zip(links, reports, strict=True)
+            ]
+        )
+
+    async def RebalanceExperts(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.RebalanceExpertsRequest, context: Context
+    ) -> control_pb2.RebalanceExpertsResponse:
+        """What `baton experts WORKER --rebalance` orders."""
+        try:
+            report = await self._link(request.worker).experts(rebalance=True)
+        except BatonError as error:
+            await abort(context, error)
+        return control_pb2.RebalanceExpertsResponse(report=wire.expert_report_to_proto(report))
+
+    def _link(self, name: str) -> WorkerLink:
+        """The attached worker of a name.
+
+        Raises:
+            InvalidRequestError: there is none; names those there are.
+        """
+        links = {link.worker.name: link for link in self._fleet.links()}
+        if name not in links:
+            there = ", ".join(links) or "none"
+            raise InvalidRequestError(f"no worker {name!r} is attached; there are: {there}")
+        return links[name]

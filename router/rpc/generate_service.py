@@ -60,6 +60,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.finish_reason = wire.FINISH_TO_PROTO[delta.finish_reason]
         last.usage.prompt_tokens = num_prompt_tokens
         last.usage.completion_tokens = answer.num_completion_tokens
+        last.usage.cached_tokens = answer.num_cached_tokens
         await context.write(last)
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
@@ -85,6 +86,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
             stop_token_ids=request.stop_token_ids,
             ignore_eos=request.ignore_eos,
+            cache_salt=request.cache_salt,
         )
 
     async def _prompt(self, request: generate_pb2.GenerateRequest) -> Sequence[int]:

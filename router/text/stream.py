@@ -81,6 +81,11 @@ class TextGeneration:
         """The id of the request it answers."""
         return self._generation.request_id
 
+    @property
+    def num_cached_tokens(self) -> int:
+        """See `Generation.num_cached_tokens`."""
+        return self._generation.num_cached_tokens
+
     async def read(self) -> TextDelta:
         """Waits for new tokens and returns their text. Not to be called after the last delta.
 

@@ -48,3 +48,21 @@ def wide_cluster(tiny_text_model_dir: Path) -> Iterator[ServedCluster]:
     cluster = serve(free_ports(), *flags, *sizes)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def even_text_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_text_model_dir`, with a vocabulary that two ranks can share."""
+    folder = tmp_path_factory.mktemp("even-text-model")
+    write_tiny_moe(folder, vocab_size=NUM_BYTE_TOKENS + 1, eos_token_id=BYTE_EOS, max_position_embeddings=2048)
+    write_byte_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shard_cluster(even_text_model_dir: Path) -> Iterator[ServedCluster]:
+    """One prefill and one decode worker of two ranks each."""
+    flags = ("--model", str(even_text_model_dir), "--served-model-name", "tiny", "--dtype", "float32", "--ask", "")
+    cluster = serve(free_ports(), *flags, "--tensor-parallel-size", "2", "--kv-cache-gb", "0.02")
+    yield cluster
+    cluster.close()

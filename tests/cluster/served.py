@@ -77,18 +77,40 @@ class ServedCluster:
             assert time.monotonic() < deadline_s, f"still: {loads}"
 
     def wait_until_all_free(self) -> list[dict[str, Any]]:
-        """Waits until no worker holds a block."""
-        return self.wait_until(lambda loads: all(load["blocks_free"] == load["blocks_total"] for load in loads))
+        """Waits until no worker uses a block; cached ones are free to be used."""
+        return self.wait_until(
+            lambda loads: all(load["blocks_free"] + load["blocks_cached"] == load["blocks_total"] for load in loads)
+        )
 
     def worker_process(self, name: str) -> psutil.Process:
-        """The process that listens at a worker's address."""
-        (worker,) = [w for w in self.status()["workers"] if w["hello"]["endpoint"]["worker"]["name"] == name]
-        port = int(worker["hello"]["endpoint"]["address"].rpartition(":")[2])
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            for connection in process.net_connections(kind="tcp"):
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                    return process
-        raise AssertionError(f"nobody listens at port {port}")
+        """The process that listens at a worker's address: its rank 0."""
+        return self._listeners(self._ports()[name])[0]
+
+    def rank_processes(self, name: str) -> tuple[psutil.Process, psutil.Process]:
+        """Both ranks of a worker of two; rank 1 listens where rank 0 has connected to, and is itself no rank 0."""
+        ports = self._ports()
+        (leader,) = self._listeners(ports[name])
+        leaders = self._listeners(*ports.values())
+        connected = {c.raddr.port for c in leader.net_connections(kind="tcp") if c.raddr}
+        others = {process for process in self._listeners(*connected) if process not in leaders}
+        (follower,) = {process for process in others if process.cmdline()[:1] == ["ray::RankActor"]}
+        return leader, follower
+
+    def _ports(self) -> dict[str, int]:
+        """The port of every worker, by name."""
+        endpoints = [worker["hello"]["endpoint"] for worker in self.status()["workers"]]
+        return {end["worker"]["name"]: int(end["address"].rpartition(":")[2]) for end in endpoints}
+
+    def _listeners(self, *ports: int) -> list[psutil.Process]:
+        """The processes of this cluster that listen at one of the ports, at least one."""
+        listeners = [
+            process
+            for process in psutil.Process(self.process.pid).children(recursive=True)
+            for connection in process.net_connections(kind="tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
+        ]
+        assert listeners, f"nobody listens at {ports}"
+        return listeners
 
     def stop_with(self, stop: Callable[[], object]) -> list[psutil.Process]:
         """Stops it; returns processes of it that are left, which must be none."""

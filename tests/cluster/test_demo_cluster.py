@@ -51,7 +51,8 @@ def test_greedy_answer_is_token_for_token_that_of_transformers(
     token_ids = [token_id for answer in answers for token_id in answer.token_ids]
     assert token_ids == greedy_tokens(demo_model_dir, prompt, 24)
     assert "".join(answer.text for answer in answers) == demo_codec.decode(token_ids)
-    assert answers[-1].usage == generate_pb2.Usage(prompt_tokens=len(prompt), completion_tokens=len(token_ids))
+    usage = answers[-1].usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), len(token_ids))
     assert answers[-1].finish_reason != common_pb2.FINISH_REASON_UNSPECIFIED
 
 
@@ -87,6 +88,31 @@ def test_sdk_streams_with_usage(demo_cluster: ServedCluster) -> None:
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 8
+
+
+def test_second_answer_to_a_prompt_is_the_first_and_says_what_was_cached(demo_cluster: ServedCluster) -> None:
+    def answer(salt: str) -> tuple[str | None, int]:
+        with demo_cluster.sdk() as client:
+            completion = client.chat.completions.create(
+                model="demo",
+                messages=chat("Count from one to twenty, and say after each number whether it is even."),
+                max_tokens=24,
+                temperature=0,
+                extra_body={"cache_salt": salt},
+            )
+        assert completion.usage is not None
+        assert completion.usage.prompt_tokens_details is not None
+        return completion.choices[0].message.content, completion.usage.prompt_tokens_details.cached_tokens or 0
+
+    saved = demo_cluster.total("prefill", "handoff_bytes_saved")
+    (cold, none), (warm, found), (_, of_another) = answer("mine"), answer("mine"), answer("another's")
+    assert warm == cold
+    assert (none, of_another) == (0, 0)
+    assert found >= 16
+    demo_cluster.wait_until(lambda loads: sum(load["handoff_bytes_saved"] for load in loads) > saved)
+    shown = baton("status", "--port", str(demo_cluster.port))
+    assert "hit rate" in shown.stdout
+    assert "%" in shown.stdout
 
 
 async def test_sixteen_streams_at_once_answer_as_each_alone(demo_cluster: ServedCluster) -> None:

@@ -16,6 +16,7 @@ from decode_worker.half import LEASE_S, DecodeHalf
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
+from kvtransfer.port import Reservation
 from tests.builders import PREFILL, STOP_TOKEN, ListOutbox, assignment, drawn, small_pool
 
 ROUTER = "router-1"
@@ -24,18 +25,19 @@ FIRST = 7
 BLOCK_TOKENS = 4
 NEWER = WorkerId(PREFILL.worker.name, PREFILL.worker.incarnation + 1)
 
-Answer = list[int] | BatonError | None
+Answer = Reservation | BatonError | None
 
 
 @dataclass
 class Rig:
     num_blocks: int = 16
     max_num_seqs: int = 4
+    num_partitions: int = 1
     outbox: ListOutbox = field(default_factory=ListOutbox)
     clock: ManualClock = field(default_factory=ManualClock)
 
     def __post_init__(self) -> None:
-        self.pool: BlockPool = small_pool(self.num_blocks, BLOCK_TOKENS)
+        self.pool: BlockPool = small_pool(self.num_blocks, BLOCK_TOKENS, num_partitions=self.num_partitions)
         self.half = DecodeHalf(self.pool, self.outbox, self.clock, self.max_num_seqs)
         self.begun: dict[str, list[Answer]] = {}
         self.committed: dict[str, list[Answer]] = {}
@@ -59,9 +61,9 @@ class Rig:
         self.assign(handoff_id, num_prompt_tokens, max_new_tokens)
         self.begin(handoff_id)
         self.half.admit()
-        (block_ids,) = self.begun[handoff_id]
-        assert isinstance(block_ids, list), block_ids
-        return block_ids
+        (reserved,) = self.begun[handoff_id]
+        assert isinstance(reserved, Reservation), reserved
+        return list(reserved.block_ids)
 
     def run(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> list[int]:
         block_ids = self.receive(handoff_id, num_prompt_tokens, max_new_tokens)
@@ -107,9 +109,9 @@ def test_begin_is_answered_with_leased_blocks_in_whatever_order_words_come(rig: 
         say()
     assert rig.begun["h"] == []
     rig.half.admit()
-    (block_ids,) = rig.begun["h"]
-    assert isinstance(block_ids, list)
-    assert len(block_ids) == 3
+    (reserved,) = rig.begun["h"]
+    assert isinstance(reserved, Reservation)
+    assert (reserved.num_present, len(reserved.block_ids)) == (0, 3)
     assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
     assert (rig.half.num_incoming, rig.half.num_receiving, rig.half.num_running) == (1, 1, 0)
 
@@ -273,6 +275,32 @@ def test_preempted_sequence_is_its_own_victim_when_it_is_the_only_one() -> None:
     assert rig.counts() == {BlockState.LEASED: 1, BlockState.FREE: 2}
 
 
+def test_out_of_blocks_on_one_rank_nobody_on_another_is_preempted() -> None:
+    """The youngest of all would be c."""
+    rig = Rig(num_blocks=8, num_partitions=2)
+    for name, num_prompt_tokens in (("a", 12), ("b", 3), ("c", 3)):
+        rig.run(name, num_prompt_tokens)
+    for _ in range(4):  # a fills the four blocks of its rank
+        assert len(rig.step()) == 3
+    assert [piece.sequence_id for piece in rig.step()] == ["b", "c"]
+    assert rig.returned() == [("a", "preempted", True)]
+
+
+def test_prompt_waits_until_one_rank_has_room_for_all_of_it() -> None:
+    rig = Rig(num_blocks=8, num_partitions=2)
+    for name in "ab":
+        rig.run(name, num_prompt_tokens=6)  # two blocks on either rank
+    rig.assign("c", num_prompt_tokens=9)
+    rig.begin("c")
+    rig.step()
+    assert rig.begun["c"] == []  # four blocks are free, but nowhere three
+    rig.half.cancel("a")
+    rig.step()
+    (reserved,) = rig.begun["c"]
+    assert isinstance(reserved, Reservation)
+    assert len({rig.pool.blocks.partition_of(block_id) for block_id in reserved.block_ids}) == 1
+
+
 # --- words out of order
 
 
@@ -301,7 +329,7 @@ def test_begin_twice_refuses_the_second_only(rig: Rig) -> None:
     first, second = rig.begun["h"]
     assert isinstance(first, HandoffError)
     assert "twice" in str(first)
-    assert isinstance(second, list)
+    assert isinstance(second, Reservation)
 
 
 def test_begin_after_reserving_is_refused(rig: Rig) -> None:

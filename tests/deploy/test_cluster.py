@@ -1,11 +1,16 @@
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from core.errors import ConfigError
 from core.request import Role
-from deploy.cluster import router_settings, worker_settings, worker_slots
+from deploy.cluster import group_settings, router_settings, run_cluster, worker_settings, worker_slots
 from deploy.config import ServeConfig
+from engine.parallel.topology import ShardTopology
 from tests.byte_tokenizer import write_byte_tokenizer
+from tests.engine.checkpoints import write_tiny_moe
 
 
 @pytest.fixture
@@ -15,12 +20,27 @@ def text_model_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def tiny_moe_dir(tmp_path: Path) -> Path:
+    write_byte_tokenizer(tmp_path)
+    return write_tiny_moe(tmp_path)
+
+
 def test_workers_stay_on_loopback_when_the_router_listens_everywhere(text_model_dir: Path) -> None:
     config = ServeConfig(model=text_model_dir, host="0.0.0.0", port=8000)  # noqa: S104 - nothing is bound here
     router = router_settings(config, text_model_dir)
-    worker = worker_settings(config, router, (Role.PREFILL, 0), 0)
+    worker = worker_settings(config, router, (Role.PREFILL, 0))
     assert router.host == "0.0.0.0"  # noqa: S104
     assert (worker.host, worker.routers) == ("127.0.0.1", ("127.0.0.1:8001",))
+
+
+def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:
+    config = ServeConfig(model=text_model_dir, kv_host_gb=1.5)
+    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.PREFILL, 0))
+    assert (worker.kv_host_gb, worker.enable_prefix_caching) == (1.5, True)
+    config = ServeConfig(model=text_model_dir, enable_prefix_caching=False)
+    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0), 1)
+    assert (worker.kv_host_gb, worker.enable_prefix_caching) == (0.0, False)
 
 
 def test_context_comes_from_the_checkpoint_unless_given(text_model_dir: Path) -> None:
@@ -33,3 +53,25 @@ def test_roles_alternate_so_that_neighbouring_cores_differ() -> None:
     slots = worker_slots(ServeConfig(prefill=2, decode=3))
     assert [role for role, _ in slots[:4]] == [Role.PREFILL, Role.DECODE, Role.PREFILL, Role.DECODE]
     assert slots[4] == (Role.DECODE, 2)
+
+
+def test_ranks_of_a_worker_differ_in_number_and_cores_only(
+    text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
+    config = ServeConfig(model=text_model_dir, tensor_parallel_size=2, expert_parallel_size=2)
+    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0))
+    ranks = group_settings(config, worker, index=1)
+    assert [(rank.rank, rank.cpu_ids) for rank in ranks] == [(0, (4, 5)), (1, (6, 7))]
+    assert [rank.rank_name for rank in ranks] == ["rank 0 of decode-0", "rank 1 of decode-0"]
+    assert {replace(rank, rank=0, cpu_ids=()) for rank in ranks} == {worker}
+    assert worker.topology == ShardTopology(2, 2)
+
+
+def test_sizes_that_do_not_fit_the_model_are_refused_before_anything_starts(tiny_moe_dir: Path) -> None:
+    config = ServeConfig(model=tiny_moe_dir, port=0, expert_parallel_size=3)
+    with (
+        pytest.raises(ConfigError, match=r"--expert-parallel-size is 3, which does not divide moe_num_experts \(8\)"),
+        run_cluster(config, tiny_moe_dir, pytest.fail),
+    ):
+        pass

@@ -23,6 +23,17 @@ def test_number_that_is_not_positive_is_named_by_its_flag(name: str, value: floa
         ServeConfig(**{name: value})
 
 
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_host_memory_that_is_no_size_is_named_by_its_flag(value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^--kv-host-gb is {value}; it must be 0 \(none\) or a size in GiB"):
+        ServeConfig(kv_host_gb=value)
+
+
+def test_host_memory_without_prefix_caching_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^--kv-host-gb is 2\.0, but with --no-enable-prefix-caching nothing"):
+        ServeConfig(kv_host_gb=2.0, enable_prefix_caching=False)
+
+
 @pytest.mark.parametrize("name", ["prefill", "decode"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_role_without_workers_is_refused(name: str, value: int) -> None:
@@ -72,3 +83,25 @@ def test_model_name_is_what_was_said_or_the_folders_or_demo(tmp_path: Path, monk
     assert ServeConfig(model=folder, served_model_name="mine").model_name == "mine"
     monkeypatch.chdir(folder)
     assert ServeConfig(model=Path()).model_name == "ernie"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"tensor_parallel_size": 0}, "--tensor-parallel-size is 0"),
+        ({"expert_parallel_size": -1}, "--expert-parallel-size is -1"),
+        ({"num_redundant_experts": 2}, "--num-redundant-experts is 2"),
+        ({"tensor_parallel_size": 2, "expert_parallel_size": 4}, "--expert-parallel-size is 4 beside"),
+    ],
+)
+def test_parallel_sizes_that_do_not_go_together_are_named(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        ServeConfig(**sizes)
+
+
+def test_host_memory_for_workers_of_several_ranks_is_refused() -> None:
+    assert ServeConfig(kv_host_gb=1.0).topology.world_size == 1
+    with pytest.raises(
+        ConfigError, match=r"--kv-host-gb is 1.0, but workers of 2 ranks keep no KV in host memory yet"
+    ):
+        ServeConfig(kv_host_gb=1.0, tensor_parallel_size=2)

@@ -16,6 +16,7 @@ class Settings:
     some_count: int = flag(3, "How many.")
     ratio: float = flag(0.5, "How much.")
     folder: Path | None = flag(None, "Where.")
+    is_on: bool = flag(True, "Whether.")
 
 
 def run(*arguments: str) -> Settings:
@@ -39,6 +40,11 @@ def test_no_flags_give_the_defaults() -> None:
 
 def test_flags_set_their_fields_in_their_types() -> None:
     assert run("--some-count", "7", "--ratio", "0.25", "--folder", "x") == Settings(7, 0.25, Path("x"))
+
+
+def test_switch_has_a_flag_for_off() -> None:
+    assert run("--is-on").is_on
+    assert not run("--no-is-on").is_on
 
 
 def test_command_keeps_name_and_help() -> None:

@@ -166,7 +166,11 @@ def test_inspect_plans_a_published_model_without_its_files() -> None:
     assert (plan["num_ranks"], plan["kv_bytes_per_token"], plan["kv_bytes_per_token_of_rank"]) == (8, 221184, 27648)
     assert 19e9 < plan["total_weight_bytes"] < 20e9
     assert (plan["largest_context"], plan["largest_batch"] > 10) == (131072, True)
-    assert facts["request"]["sharding"] == {"tp": 8, "ep": 8}
+    assert facts["request"]["topology"] == {
+        "tensor_parallel_size": 8,
+        "expert_parallel_size": 8,
+        "num_redundant_experts": 0,
+    }
 
 
 def test_inspect_plans_a_folder_with_nothing_but_a_config(small_model_dir: Path) -> None:
@@ -220,8 +224,14 @@ def test_inspect_says_how_much_is_missing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["ernie-4.5-21b-a3b", "--tp", "8"], "--tp is 8; it must divide the 20 query heads"),
-        (["ernie-4.5-21b-a3b", "--ep", "7"], "--ep is 7; it must divide the 64 experts"),
+        (
+            ["ernie-4.5-21b-a3b", "--tp", "8"],
+            "--tensor-parallel-size is 8, which does not divide num_attention_heads (20)",
+        ),
+        (
+            ["ernie-4.5-21b-a3b", "--ep", "7"],
+            "--expert-parallel-size is 7, which does not divide moe_num_experts (64)",
+        ),
         (["ernie-4.5-21b-a3b", "--quantization", "int3"], "--quantization is 'int3'"),
         (["ernie-4.5-21b-a3b", "--device-memory-gb", "-1"], "--device-memory-gb"),
         (["ernie-5"], "or one of ernie-4.5-0.3b"),

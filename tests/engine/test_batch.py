@@ -56,6 +56,13 @@ def test_batch_places_every_token_of_the_plan(plan: StepPlan) -> None:
     assert sum(span.last - span.first for span in batch.spans) == len(batch.token_ids)
 
 
+def test_plan_without_slices_is_a_batch_without_tokens() -> None:
+    batch = build_batch(StepPlan(()), PagedKv(torch.zeros(64, 1, 2, 1, BLOCK_TOKENS, 2)))
+    columns = (batch.token_ids, batch.positions, batch.block_ids, batch.offsets, batch.logit_rows)
+    assert [(len(column), column.dtype) for column in columns] == [(0, torch.int64)] * 5
+    assert batch.spans == ()
+
+
 @settings(max_examples=50, deadline=None)
 @given(plans())
 def test_logit_rows_follow_the_plan(plan: StepPlan) -> None:

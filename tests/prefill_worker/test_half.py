@@ -12,7 +12,7 @@ from core.sampling import SamplingParams
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
-from kvtransfer.port import FinishTimes
+from kvtransfer.port import FinishTimes, Reservation
 from prefill_worker.half import WRITE_TIMEOUT_S, PrefillHalf
 from tests.builders import DECODE, NOW, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
 
@@ -43,7 +43,7 @@ class Rig:
 
     def begun(self, handoff_id: str, num_blocks: int) -> list[int]:
         remote = REMOTE[:num_blocks]
-        self.half.on_begun(handoff_id, remote)
+        self.half.on_begun(handoff_id, Reservation(0, remote))
         return remote
 
     def to_open(self) -> None:

@@ -100,6 +100,14 @@ def test_stop_tokens_are_added_to_the_models_or_replace_them(intake: Intake) -> 
     assert make(intake, ignore_eos=True).stop_token_ids == frozenset()
 
 
+def test_cache_salt_is_empty_unless_given_and_bounded(intake: Intake) -> None:
+    assert make(intake).cache_salt == ""
+    assert make(intake, cache_salt="x" * 256).cache_salt == "x" * 256
+    with pytest.raises(InvalidRequestError, match="cache_salt has 257 characters; at most 256") as caught:
+        make(intake, cache_salt="x" * 257)
+    assert caught.value.param == "cache_salt"
+
+
 @pytest.mark.parametrize("num_prompt_tokens", [1, 9])
 def test_prompt_and_answer_may_fill_the_context(intake: Intake, num_prompt_tokens: int) -> None:
     room = MAX_MODEL_LEN - num_prompt_tokens

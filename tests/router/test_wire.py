@@ -11,9 +11,11 @@ import worker.report
 import worker.wire
 from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from engine.kv.layout import KvLayout
+from engine.parallel.topology import ShardTopology
 from router import wire
 from tests.builders import DECODE, cost_model
 from tests.router.builders import LAYOUT, worker_hello
@@ -91,6 +93,24 @@ def test_every_field_of_the_load_makes_the_round_trip() -> None:
 def test_hello_round_trip(role: Role) -> None:
     hello = worker_hello(DECODE, role)
     assert wire.hello_from_proto(wire.hello_to_proto(hello)) == hello
+
+
+def test_division_of_a_worker_arrives_and_makes_the_round_trip() -> None:
+    sizes = {"tensor_parallel_size": 4, "expert_parallel_size": 4, "num_redundant_experts": 8}
+    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message.topology.CopyFrom(worker.wire.topology_to_proto(ShardTopology(**sizes)))
+    hello = wire.hello_from_proto(message)
+    assert hello == worker_hello(DECODE, Role.DECODE, **sizes)
+    assert worker.wire.topology_from_proto(wire.hello_to_proto(hello).topology) == ShardTopology(**sizes)
+
+
+def test_experts_make_the_round_trip_through_router_and_worker() -> None:
+    report = ExpertReport("7", (ExpertLayer(1, (3, 4), 1.5, 1.1), ExpertLayer(3, (2**40, 0))), "no room", 5)
+    sent = worker.wire.expert_report_to_proto(report).expert_report
+    assert wire.expert_report_from_proto(sent) == report
+    assert wire.expert_report_to_proto(report) == sent
+    query = wire.expert_query_to_proto("7", rebalance=True).query_experts
+    assert (query.query_id, query.rebalance) == ("7", True)
 
 
 def test_layout_of_a_worker_arrives_under_its_names() -> None:

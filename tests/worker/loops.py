@@ -15,7 +15,7 @@ from decode_worker.half import DecodeHalf
 from engine.engine import Engine
 from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
-from kvtransfer.port import HandoffSource, LastBlocks
+from kvtransfer.port import HandoffSource, LastBlocks, Reservation
 from prefill_worker.half import PrefillHalf
 from tests.builders import DECODE, NOW, PREFILL, assignment, cost_model
 from worker.cost.tracker import CostTracker
@@ -42,7 +42,7 @@ class InProcessPort:
         self._written: dict[str, list[int]] = {}
 
     def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
-        def reply(answer: list[int] | BatonError) -> None:
+        def reply(answer: Reservation | BatonError) -> None:
             heard = self.source.on_begin_refused if isinstance(answer, BatonError) else self.source.on_begun
             self.mailbox.post(lambda: heard(handoff_id, answer))  # type: ignore[arg-type]
 
@@ -102,7 +102,7 @@ class LoopWorker:
 
     def tick(self) -> bool:
         did_work = self.loop.tick()
-        self.pool.blocks.check()
+        self.pool.check()
         return did_work
 
 
@@ -110,13 +110,26 @@ class LoopFleet:
     """The standard prefill and decode worker over one checkpoint."""
 
     def __init__(
-        self, model_dir: Path, *, num_blocks: int = 256, budget: int = 16, max_num_seqs: int = 16, max_len: int = 256
+        self,
+        model_dir: Path,
+        *,
+        num_blocks: int = 256,
+        num_host_blocks: int = 0,
+        budget: int = 16,
+        max_num_seqs: int = 16,
+        max_len: int = 256,
     ) -> None:
         self.clock = ManualClock()
         self.pools: dict[WorkerId, BlockPool] = {}
         self.workers: dict[WorkerId, LoopWorker] = {}
         for endpoint in (PREFILL, DECODE):
-            engine = Engine.load(model_dir, block_tokens=BLOCK_TOKENS, num_blocks=num_blocks, max_model_len=max_len)
+            engine = Engine.load(
+                model_dir,
+                block_tokens=BLOCK_TOKENS,
+                num_blocks=num_blocks,
+                num_host_blocks=num_host_blocks,
+                max_model_len=max_len,
+            )
             self.workers[endpoint.worker] = LoopWorker(endpoint, engine, self, budget, max_num_seqs)
         self.p, self.d = self.workers.values()
         self.p.transport.add_peer(DECODE.worker, self.d.transport.metadata())

@@ -11,6 +11,7 @@ import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.experts import ExpertReport
 from core.request import Assignment
 from router import wire
 from router.fleet.hello import WorkerHello
@@ -70,6 +71,15 @@ class AttachedRouter:
             if events and (events[-1].finish_reason is not None or not until_end):
                 return events
             self.read()
+
+    def ask_experts(self, *, rebalance: bool) -> ExpertReport:
+        """The answer to a question about experts, whatever else comes before it."""
+        self.send(wire.expert_query_to_proto("q", rebalance=rebalance))
+        while not (answer := next(self._call)).HasField("expert_report"):
+            pass
+        report = wire.expert_report_from_proto(answer.expert_report)
+        assert report.query_id == "q"
+        return report
 
     def hang_up(self) -> None:
         """Ends the orders, as a router that leaves."""

@@ -21,6 +21,7 @@ from tests.worker.routers import AttachedRouter, attached, is_free, look, wait_u
 from tests.worker.test_identity import IDENTITY
 from worker import attach_service
 from worker.attach_service import AttachService
+from worker.experts import ExpertDesk
 from worker.mailbox import Mailbox
 from worker.process import WorkerProcess
 from worker.report import StepOutbox, StepReport
@@ -221,7 +222,8 @@ class Orders:
 def lone_service() -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
     halves = PrefillHalf(pool, ListPort(), outbox, clock), DecodeHalf(pool, outbox, clock, max_num_seqs=4)
-    return AttachService(IDENTITY, mailbox, *halves), mailbox
+    no_engine: Any = None  # nobody asks about experts
+    return AttachService(IDENTITY, mailbox, *halves, ExpertDesk(no_engine, mailbox)), mailbox
 
 
 async def test_router_that_reads_too_slowly_is_detached_and_costs_bounded_memory(

@@ -7,7 +7,7 @@ from core.errors import CheckpointError, ConfigError
 from core.request import Role
 from worker.config import WorkerConfig
 from worker.engine_factory import load_engine
-from worker.process import pin_to_cores
+from worker.rank import pin_to_cores
 
 
 @pytest.fixture
@@ -26,6 +26,17 @@ def test_number_not_positive_is_refused_by_name_and_value(config: WorkerConfig, 
 def test_memory_that_is_no_number_is_refused(config: WorkerConfig, value: float) -> None:
     with pytest.raises(ConfigError, match=f"kv_cache_gb is {value}"):
         replace(config, kv_cache_gb=value)
+
+
+@pytest.mark.parametrize("value", [-0.5, float("nan"), float("inf")])
+def test_host_memory_that_is_no_size_is_refused(config: WorkerConfig, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"kv_host_gb is {value}; it must be 0 \(none\) or a size"):
+        replace(config, kv_host_gb=value)
+
+
+def test_host_memory_without_prefix_caching_is_refused(config: WorkerConfig) -> None:
+    with pytest.raises(ConfigError, match=r"kv_host_gb is 0\.5, but prefix caching is off"):
+        replace(config, kv_host_gb=0.5, enable_prefix_caching=False)
 
 
 def test_limit_too_short_for_a_prompt_and_an_answer_is_refused(config: WorkerConfig) -> None:
@@ -51,6 +62,29 @@ def test_engine_has_as_many_blocks_as_fit_in_the_memory(config: WorkerConfig, ti
     assert engine.pool.layout.block_bytes == block_bytes
     assert engine.pool.num_blocks == 100
     assert engine.max_model_len == 64
+
+
+def test_host_tier_has_as_many_blocks_as_fit_and_there_is_none_by_default(
+    config: WorkerConfig, tiny_model_dir: Path
+) -> None:
+    config = replace(config, model_dir=tiny_model_dir, block_size=4, max_model_len=64, kv_cache_gb=1e-3)
+    pool = load_engine(config).pool
+    assert pool.host is None
+    assert pool.chain("") is not None
+    pool = load_engine(replace(config, kv_host_gb=2.5 * pool.layout.block_bytes / 2**30)).pool
+    assert pool.host is not None
+    pool.host.save([(pool.tensor[0], name) for name in (b"a", b"b", b"c")])
+    assert pool.host.num_blocks == 2
+
+
+def test_host_memory_too_small_for_a_block_is_refused(config: WorkerConfig, tiny_model_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"kv_host_gb is 1e-09, less than one KV block of 16384 bytes"):
+        load_engine(replace(config, model_dir=tiny_model_dir, kv_host_gb=1e-9))
+
+
+def test_prefix_caching_can_be_switched_off(config: WorkerConfig, tiny_model_dir: Path) -> None:
+    config = replace(config, model_dir=tiny_model_dir, max_model_len=64, kv_cache_gb=1e-3)
+    assert load_engine(replace(config, enable_prefix_caching=False)).pool.chain("") is None
 
 
 def test_pool_too_small_for_one_sequence_is_refused(config: WorkerConfig, tiny_model_dir: Path) -> None:

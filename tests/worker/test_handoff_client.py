@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -17,9 +17,12 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from decode_worker.half import DecodeHalf
 from engine.kv.pool import BlockPool
+from engine.parallel.topology import ONE_RANK
+from kvtransfer.group_mover import GroupMover
 from kvtransfer.local_transport import LocalTransport
 from kvtransfer.mover import BlockMover
-from kvtransfer.port import FinishTimes, LastBlocks
+from kvtransfer.port import FinishTimes, LastBlocks, Reservation
+from kvtransfer.transport import Transport
 from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
@@ -39,8 +42,9 @@ class Source:
     def __init__(self) -> None:
         self.heard: list[Heard] = []
 
-    def on_begun(self, handoff_id: str, block_ids: Sequence[int]) -> None:
-        self.heard.append(("begun", handoff_id, list(block_ids)))
+    def on_begun(self, handoff_id: str, reserved: Reservation) -> None:
+        assert reserved.num_present == 0
+        self.heard.append(("begun", handoff_id, list(reserved.block_ids)))
 
     def on_begin_refused(self, handoff_id: str, error: BatonError) -> None:
         self.heard.append(("refused", handoff_id, error.message))
@@ -54,6 +58,11 @@ class Source:
         self.heard.append(("finished", handoff_id, error and error.message))
 
 
+def mover_of(transport: Transport) -> GroupMover:
+    """The mover of a worker of one rank with 16 blocks."""
+    return GroupMover([BlockMover(transport, on_crash=pytest.fail)], 16, is_partitioned=False)
+
+
 class Target:
     """The receiving end of one worker incarnation; its half moves when the test lets it."""
 
@@ -61,7 +70,7 @@ class Target:
         self.pool = small_pool(16)
         self.mailbox = Mailbox()
         self.decode = DecodeHalf(self.pool, ListOutbox(), ManualClock(), max_num_seqs=4)
-        self.mover = BlockMover(LocalTransport(worker, self.pool, neighbours), on_crash=pytest.fail)
+        self.mover = mover_of(LocalTransport(worker, self.pool, neighbours))
         self.server = grpc.aio.server()
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.endpoint = WorkerEndpoint(worker, f"127.0.0.1:{port}")
@@ -102,8 +111,8 @@ class World:
         self._neighbours: dict[WorkerId, BlockPool] = {}
         self.pool = small_pool(16)
         self.source, self.mailbox = Source(), Mailbox()
-        self.mover = BlockMover(LocalTransport(PREFILL.worker, self.pool, self._neighbours), on_crash=pytest.fail)
-        self.peers = Peers(PREFILL.worker, FINGERPRINT, self.pool.layout, self.mover)
+        self.mover = mover_of(LocalTransport(PREFILL.worker, self.pool, self._neighbours))
+        self.peers = Peers(PREFILL.worker, FINGERPRINT, self.pool.layout, ONE_RANK, self.mover)
         event_loop = asyncio.get_running_loop()
         self.port = GrpcHandoffPort(PREFILL.worker, self.peers, self.mover, self.mailbox, event_loop, SystemClock())
         self.port.bind(self.source)

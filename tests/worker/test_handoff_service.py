@@ -1,5 +1,6 @@
 """Two workers in this process, over real gRPC and NIXL; then what peers may say that is wrong."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -27,7 +28,9 @@ def prompt_of(num_tokens: int, seed: int = 0) -> list[int]:
 
 
 def work_for(prefill: WorkerEndpoint, decode: WorkerEndpoint, handoff_id: str, num_tokens: int = 6) -> Assignment:
-    return replace(greedy(handoff_id, prompt_of(num_tokens), 8), prefill=prefill, decode=decode)
+    """One that shares no KV with others."""
+    work = greedy(handoff_id, prompt_of(num_tokens), 8)
+    return replace(work, prefill=prefill, decode=decode, cache_salt=handoff_id)
 
 
 # --- whole handoffs
@@ -71,6 +74,22 @@ def test_answer_across_two_workers_is_that_of_transformers(prefill: WorkerProces
     assert (decode.engine.num_prompt_tokens, prefill.engine.num_decode_tokens) == before
     sent = look(prefill, lambda p: p.loop.load())
     assert sent.handoffs_sent == look(decode, lambda d: d.decode.num_received)
+
+
+def test_second_prompt_of_a_tenant_is_neither_computed_nor_moved_again(
+    prefill: WorkerProcess, decode: WorkerProcess
+) -> None:
+    loads = [look(prefill, lambda p: p.loop.load())]
+    for name in ("first-of-tenant", "second-of-tenant"):
+        work = replace(work_for(prefill.endpoint, decode.endpoint, name, 41), cache_salt="tenant")
+        expected = greedy_tokens(prefill.config.model_dir, work.prompt, 8)
+        assert serve(prefill, decode, [work])[name] == expected
+        wait_until(prefill, is_free)
+        loads.append(look(prefill, lambda p: p.loop.load()))
+    computed = [b.prompt_tokens_computed - a.prompt_tokens_computed for a, b in itertools.pairwise(loads)]
+    moved = [b.handoff_bytes - a.handoff_bytes for a, b in itertools.pairwise(loads)]
+    assert computed == [41, 1]
+    assert moved == [11 * prefill.engine.pool.layout.block_bytes, prefill.engine.pool.layout.block_bytes]
 
 
 def test_restarted_target_is_connected_anew(
@@ -165,7 +184,7 @@ def reserve(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, ha
 def test_connect_tells_how_to_write_here(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
     answer = peer.ConnectPeer(connect_request(decode), timeout=TIMEOUT_S)
     assert answer.num_blocks == 256
-    assert answer.transport_metadata == decode._mover.metadata()
+    assert list(answer.transport_metadata) == decode._mover.metadata()
 
 
 def test_connect_with_another_model_is_refused_with_both_values(

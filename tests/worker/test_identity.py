@@ -6,6 +6,7 @@ from core.errors import HandoffError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from engine.kv.layout import KvLayout
+from engine.parallel.topology import ONE_RANK, ShardTopology
 from tests.builders import DECODE, PREFILL, assignment, cost_model
 from worker.identity import WorkerIdentity
 
@@ -77,9 +78,9 @@ def test_check_target_takes_this_very_process_only() -> None:
 
 
 def test_check_compatible_other_model_is_refused_with_both_values() -> None:
-    IDENTITY.check_compatible(DECODE.worker, "f1", LAYOUT)
+    IDENTITY.check_compatible(DECODE.worker, "f1", LAYOUT, ONE_RANK)
     with pytest.raises(HandoffError, match="decode-0@1 serves model f2, prefill-0@1 serves f1"):
-        IDENTITY.check_compatible(DECODE.worker, "f2", LAYOUT)
+        IDENTITY.check_compatible(DECODE.worker, "f2", LAYOUT, ONE_RANK)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +90,13 @@ def test_check_compatible_other_layout_is_refused_with_both_values(name: str, va
     theirs = replace(LAYOUT, **{name: value})
     mine = getattr(LAYOUT, name)
     with pytest.raises(HandoffError, match=f"{name} is {mine} here and {value} there"):
-        IDENTITY.check_compatible(DECODE.worker, "f1", theirs)
+        IDENTITY.check_compatible(DECODE.worker, "f1", theirs, ONE_RANK)
+
+
+def test_check_compatible_other_division_is_refused_with_both_values() -> None:
+    with pytest.raises(
+        HandoffError, match=r"decode-0@1 is divided 2 \(tensors\) x 1 \(experts\), prefill-0@1 1 .* x 1 "
+    ):
+        IDENTITY.check_compatible(DECODE.worker, "f1", LAYOUT, ShardTopology(2, 1))
+    copies = replace(IDENTITY, topology=ShardTopology(1, 2, num_redundant_experts=2))
+    copies.check_compatible(DECODE.worker, "f1", LAYOUT, ShardTopology(1, 2))  # copies of experts leave KV alone

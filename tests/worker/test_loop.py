@@ -66,7 +66,7 @@ def test_answer_rests_on_the_transferred_blocks(fleet: LoopFleet, tiny_model_dir
     torch.manual_seed(0)
     fleet.p.port.before_commit = corrupt
     for name in ("whole", "corrupted"):
-        fleet.assign(greedy(name, prompt, NUM_NEW))
+        fleet.assign(replace(greedy(name, prompt, NUM_NEW), cache_salt=name))
         fleet.run()
     expected = greedy_tokens(tiny_model_dir, prompt, NUM_NEW)
     assert fleet.answer("whole") == expected
@@ -208,7 +208,7 @@ def test_step_with_tokens_is_published_at_once_and_counts_as_a_heartbeat(fleet: 
 
 def test_load_counts_what_is_there(fleet: LoopFleet) -> None:
     fleet.assign(greedy("a", prompt_of(24), NUM_NEW))
-    fleet.assign(greedy("b", prompt_of(10), NUM_NEW))
+    fleet.assign(greedy("b", prompt_of(10, 1), NUM_NEW))
     fleet.p.tick()
     load = fleet.p.loop.load()
     assert (load.queued_prompts, load.pending_prompt_tokens, load.blocks_running) == (1, 24 - 16 + 10, 6)

@@ -14,6 +14,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from core.sampling import MAX_SEED, SamplingParams
 from engine.kv.layout import DTYPE_BYTES, KvLayout
+from kvtransfer.port import Reservation
 from router import wire as router_wire
 from tests.builders import assignment
 from tests.strategies import UINT32, sampling_params, token_logprobs
@@ -36,10 +37,11 @@ assignments = st.builds(
     stop_token_ids=st.frozensets(UINT32, max_size=5),
     prefill=endpoints,
     decode=endpoints,
+    cache_salt=TEXT,
 )
 layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
 tokens = st.builds(
-    TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]), st.none() | token_logprobs
+    TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]), st.none() | token_logprobs, UINT32
 )
 returned = st.builds(ReturnedWork, TEXT, TEXT, TEXT, st.booleans())
 LOAD_TYPES = {field.name: field for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields}
@@ -101,7 +103,7 @@ def test_layout_arrives_as_it_was_sent(layout: KvLayout) -> None:
 
 def test_every_field_of_an_assignment_is_carried() -> None:
     params = SamplingParams(0.5, 0.5, 1, 1, 0.5, 1.5, 0.5, 0.5, ((3, 1.0),), ((4, 5),), 1, 0)
-    work = replace(assignment("h", first_position=2), sampling=params)
+    work = replace(assignment("h", first_position=2), sampling=params, cache_salt="tenant")
     message = router_wire.assignment_to_proto(work, 1).assign
     assert unset_fields(message) == set()
     assert {field.name for field in message.sampling.DESCRIPTOR.fields} == set(SamplingParams.__slots__)
@@ -148,6 +150,8 @@ def test_handoff_messages_carry_every_field() -> None:
         wire.commit_to_proto("h", source, target, first_token=3, num_blocks=4),
         wire.abort_to_proto("h", source, target),
     )
+    reserved = Reservation(2, (5, 3))
+    assert wire.reservation_from_proto(parsed(wire.reservation_to_proto(reserved))) == reserved
     for message in messages:
         assert unset_fields(message) == set()
         assert message.handoff_id == "h"

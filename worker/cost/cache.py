@@ -29,7 +29,8 @@ class CostKey:
     Attributes:
         fingerprint: of model and serving type.
         device: name of the processor or accelerator.
-        num_threads: that a processor computes with.
+        num_threads: that a processor computes with, on each rank.
+        ranks: how the model is divided, as (tensors, experts, further copies of experts).
         kernels: `native` or `torch`.
         block_tokens: tokens per KV block.
         max_model_len: most tokens of a sequence.
@@ -43,6 +44,7 @@ class CostKey:
     fingerprint: str
     device: str
     num_threads: int
+    ranks: tuple[int, int, int]
     kernels: str
     block_tokens: int
     max_model_len: int
@@ -55,10 +57,12 @@ class CostKey:
     @classmethod
     def of(cls, engine: Engine, chunk_tokens: int, max_num_seqs: int) -> "CostKey":
         """The key of measurements on an engine in this process."""
+        topology = engine.topology
         return cls(
             fingerprint=engine.fingerprint,
             device=device_name(engine.pool.tensor.device),
             num_threads=torch.get_num_threads(),
+            ranks=(topology.tensor_parallel_size, topology.expert_parallel_size, topology.num_redundant_experts),
             kernels="torch" if engine.kernels is None else "native",
             block_tokens=engine.pool.layout.block_tokens,
             max_model_len=engine.max_model_len,

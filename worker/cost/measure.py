@@ -12,6 +12,7 @@ from worker.cost.fit import Sample, fit_cost
 from worker.cost.probe import ProbeStep
 
 BUDGET_S = 2.0  # bounds what measuring adds to a worker's start; enough for the better part of the demo's steps
+MAX_STEP_S = BUDGET_S / 2  # longer chunks are not measured; the curve goes on as it ended
 MAX_RUNS = 3  # of each step while time is left; the fastest counts, for the others were disturbed
 NUM_NEEDED = 4  # the first of `probe_steps`, without which a prediction would be a guess: measured at any price
 
@@ -43,10 +44,11 @@ def probe_steps(engine: Engine, chunk_tokens: int, max_num_seqs: int, first_s: f
         engine: limits length of sequences and number of blocks.
         chunk_tokens: most prompt tokens of a step.
         max_num_seqs: most decoding sequences of a step.
-        first_s: seconds of the first of `first_steps`; on fast engines contexts are longer.
+        first_s: seconds of the first of `first_steps`; on fast engines contexts and chunks are longer.
     """
     prompt, decode = first_steps(engine, chunk_tokens)
-    prompts = [ProbeStep(SliceKind.PROMPT, n) for n in {*PROMPT_SIZES, chunk_tokens} if n <= chunk_tokens]
+    longest = min(chunk_tokens, max(prompt.size, int(prompt.size * MAX_STEP_S / first_s)))
+    prompts = [ProbeStep(SliceKind.PROMPT, n) for n in {*PROMPT_SIZES, chunk_tokens} if n <= longest]
     decodes = [ProbeStep(SliceKind.DECODE, n) for n in {*BATCH_SIZES, max_num_seqs} if n <= max_num_seqs]
     prompts, decodes = (_fitting(engine, sorted(steps, key=lambda s: s.size)) for steps in (prompts, decodes))
     contexts = CONTEXTS if first_s < FAST_STEP_S else CONTEXTS[1:]

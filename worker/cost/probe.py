@@ -44,9 +44,9 @@ class ProbeStep:
 
     def fits(self, engine: Engine) -> bool:
         """Whether the engine serves sequences of this length and has blocks for all of them."""
-        length = self.context + self.num_tokens
-        num_blocks = self.num_sequences * engine.pool.layout.blocks_for(length)
-        return length <= engine.max_model_len and num_blocks <= engine.pool.blocks.num_free
+        length, blocks = self.context + self.num_tokens, engine.pool.blocks
+        most_together = blocks.num_free_together // engine.pool.layout.blocks_for(length)
+        return length <= engine.max_model_len and self.num_sequences <= most_together * blocks.num_partitions
 
 
 def time_step(engine: Engine, step: ProbeStep) -> float:

@@ -2,10 +2,11 @@
 #include "gemm.h"
 
 // Top-k of softmax(x @ weight.T) + correction, weighted by the probabilities without it, normalised.
-// weight: [num_experts, hidden] float32. experts: [num_tokens, top_k]; weights alike, float32.
+// weight: [num_experts, hidden] float32. experts: [num_tokens, top_k]; weights alike, float32. counts, unless null,
+// grow by the tokens that each expert gets.
 BATON_EXPORT void baton_route(const bf16* x, int64_t num_tokens, int64_t hidden, const float* weight,
                               const float* correction, int64_t num_experts, int64_t top_k, float norm_min,
-                              int64_t* experts, float* weights, int num_threads) {
+                              int64_t* experts, float* weights, int64_t* counts, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static) if (num_threads > 1 && num_tokens > 1)
   for (int64_t token = 0; token < num_tokens; ++token) {
     float* row = scratch<float>(1, hidden + 2 * num_experts + 32);
@@ -44,6 +45,8 @@ BATON_EXPORT void baton_route(const bf16* x, int64_t num_tokens, int64_t hidden,
       weights[token * top_k + choice] /= std::max(chosen_total, norm_min);
     }
   }
+  if (counts == nullptr) return;
+  for (int64_t pair = 0; pair < num_tokens * top_k; ++pair) ++counts[experts[pair]];
 }
 
 namespace {

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ from core.errors import ConfigError
 from deploy.planning.devices import DEVICE_BYTES, GIB, device_bytes
 from deploy.planning.memory import BLOCK_TOKENS, MemoryPlan, PlanRequest, plan_memory
 from deploy.planning.quantization import QUANTIZATIONS
-from deploy.planning.sharding import Sharding
 from deploy.planning.tensors import Part, Weights
 from engine.model import Ernie45Model
+from engine.parallel.topology import ONE_RANK, ShardTopology
 from engine.weights import TensorOptions
 from tests.deploy.planning.configs import MOE, preset, shape_of
 
 
 def request(**changes: Any) -> PlanRequest:  # noqa: ANN401 - any field
-    whole = PlanRequest(Sharding(), "none", kv_dtype=None, device_bytes=device_bytes("H800"), context=None)
+    whole = PlanRequest(ONE_RANK, "none", kv_dtype=None, device_bytes=device_bytes("H800"), context=None)
     return dataclasses.replace(whole, **changes)
 
 
@@ -44,10 +45,10 @@ def test_kv_bytes_per_token_of_published_models(name: str, kv_bytes: int) -> Non
 
 def test_kv_heads_are_divided_down_to_one_a_rank() -> None:
     of_rank = {
-        tp: plan("ernie-4.5-300b-a47b", sharding=Sharding(tp=tp)).kv_bytes_per_token_of_rank for tp in (2, 8, 16)
+        tp: plan("ernie-4.5-300b-a47b", topology=ShardTopology(tp)).kv_bytes_per_token_of_rank for tp in (2, 8, 16)
     }
     assert of_rank == {2: 221_184 // 2, 8: 221_184 // 8, 16: 221_184 // 8}
-    alone = plan("ernie-4.5-300b-a47b", sharding=Sharding(ep=8))
+    alone = plan("ernie-4.5-300b-a47b", topology=ShardTopology(1, 8))
     assert alone.kv_bytes_per_token_of_rank == 221_184
 
 
@@ -77,7 +78,7 @@ def test_what_fits_agrees_with_the_devices_that_fastdeploy_asks_for(
     """The tables of least devices in FastDeploy's best practices, for 32k-token contexts."""
     planned = plan(
         name,
-        sharding=Sharding(tp=tp),
+        topology=ShardTopology(tp),
         quantization=quantization,
         device_bytes=device_bytes(device),
         context=32_768,
@@ -111,7 +112,7 @@ def test_context_of_the_model_is_the_limit() -> None:
 
 def test_data_parallel_ranks_each_hold_their_own_sequences() -> None:
     alone = plan("ernie-4.5-21b-a3b", context=8192)
-    together = plan("ernie-4.5-21b-a3b", context=8192, sharding=Sharding(ep=4))
+    together = plan("ernie-4.5-21b-a3b", context=8192, topology=ShardTopology(1, 4))
     assert together.largest_batch % 4 == 0
     assert together.largest_batch > 4 * alone.largest_batch  # with fewer experts each there is more room
 
@@ -156,7 +157,6 @@ def test_parts_that_are_never_quantized(quantization: str, part: Part) -> None:
     [
         ({"quantization": "int3"}, "--quantization is 'int3'; it must be one of none, wint8"),
         ({"kv_dtype": "int2"}, "--kv-dtype is 'int2'"),
-        ({"device_bytes": 0}, "--device-memory-gb"),
         ({"context": 0}, "--max-model-len is 0"),
     ],
 )
@@ -169,6 +169,13 @@ def test_unknown_device_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ConfigError, match=r"--gpu is 'H999'; known are A10, .*B200; for another pass --device-mem"):
         device_bytes("H999")
     assert device_bytes("h800") == DEVICE_BYTES["H800"] < 80 * GIB
+
+
+@pytest.mark.parametrize("memory_gb", [0.0, -1.0, math.nan, math.inf])
+def test_memory_of_another_device_must_be_positive_and_finite(memory_gb: float) -> None:
+    assert device_bytes("H800", 24.0) == device_bytes("unknown", 24.0) == 24 * GIB
+    with pytest.raises(ConfigError, match=f"--device-memory-gb is {memory_gb}; it must be positive"):
+        device_bytes("H800", memory_gb)
 
 
 @pytest.mark.parametrize(

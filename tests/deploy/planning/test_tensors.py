@@ -15,9 +15,9 @@ from transformers import (
 
 from core.errors import ConfigError
 from deploy.planning.shape import ModelShape, read_shape
-from deploy.planning.sharding import Sharding
 from deploy.planning.tensors import Part, count_active_parameters, count_parameters, rank_weights
 from engine.model import Ernie45Model
+from engine.parallel.topology import ONE_RANK, ShardTopology
 from engine.weights import TensorOptions
 from tests.deploy.planning.configs import DENSE, MOE, preset, shape_of
 
@@ -84,9 +84,9 @@ def test_published_models_have_the_parameters_of_their_names(
     assert count_active_parameters(shape) == pytest.approx(active_billions * 1e9, rel=0.025, abs=0.4e9)
 
 
-def by_part(shape: ModelShape, sharding: Sharding) -> Counter[Part]:
+def by_part(shape: ModelShape, topology: ShardTopology) -> Counter[Part]:
     total: Counter[Part] = Counter()
-    for weights in rank_weights(shape, sharding):
+    for weights in rank_weights(shape, topology):
         total[weights.part] += weights.num_parameters
     return total
 
@@ -95,10 +95,10 @@ REPLICATED = {Part.NORMS, Part.ROUTERS, Part.VISION_TOWER}
 
 
 @pytest.mark.parametrize("name", ["ernie-4.5-300b-a47b", "ernie-4.5-vl-424b-a47b"])
-@pytest.mark.parametrize("sharding", [Sharding(tp=8), Sharding(tp=8, ep=8)])
-def test_ranks_together_hold_every_weight_once_and_norms_and_routers_each(name: str, sharding: Sharding) -> None:
+@pytest.mark.parametrize("topology", [ShardTopology(8), ShardTopology(8, 8)])
+def test_ranks_together_hold_every_weight_once_and_norms_and_routers_each(name: str, topology: ShardTopology) -> None:
     shape = preset(name)
-    whole, rank = by_part(shape, Sharding()), by_part(shape, sharding)
+    whole, rank = by_part(shape, ONE_RANK), by_part(shape, topology)
     assert whole.keys() == rank.keys()
     for part, num_parameters in whole.items():
         assert rank[part] == (num_parameters if part in REPLICATED else num_parameters // 8)
@@ -106,7 +106,7 @@ def test_ranks_together_hold_every_weight_once_and_norms_and_routers_each(name: 
 
 def test_expert_parallel_ranks_share_experts_only() -> None:
     shape = preset("ernie-4.5-21b-a3b")
-    whole, rank = by_part(shape, Sharding()), by_part(shape, Sharding(ep=4))
+    whole, rank = by_part(shape, ONE_RANK), by_part(shape, ShardTopology(1, 4))
     assert rank.pop(Part.ROUTED_EXPERTS) * 4 == whole.pop(Part.ROUTED_EXPERTS)
     assert rank == whole
 
@@ -114,22 +114,32 @@ def test_expert_parallel_ranks_share_experts_only() -> None:
 def test_more_ranks_than_kv_heads_keep_one_each() -> None:
     shape = preset("ernie-4.5-0.3b")  # 16 query heads, 2 KV heads
     hidden, head_dim = 1024, 128
-    assert by_part(shape, Sharding(tp=8))[Part.ATTENTION] == 18 * 2 * hidden * (16 // 8 + 1) * head_dim
+    assert by_part(shape, ShardTopology(8))[Part.ATTENTION] == 18 * 2 * hidden * (16 // 8 + 1) * head_dim
 
 
 @pytest.mark.parametrize(
     ("name", "tp", "ep", "message"),
     [
-        ("ernie-4.5-21b-a3b", 8, 1, "--tp is 8; it must divide the 20 query heads"),
-        ("ernie-4.5-21b-a3b", 1, 6, "--ep is 6; it must divide the 64 experts"),
-        ("ernie-4.5-300b-a47b", 2, 4, "--tp is 2 and --ep is 4; they must be equal, or one of them 1"),
-        ("ernie-4.5-300b-a47b", 0, 1, "--tp is 0; it must be at least 1"),
-        ("ernie-4.5-0.3b", 1, 2, "--ep is 2, but the model has no experts"),
+        (
+            "ernie-4.5-21b-a3b",
+            8,
+            1,
+            "--tensor-parallel-size is 8, which does not divide num_attention_heads \\(20\\)",
+        ),
+        ("ernie-4.5-21b-a3b", 1, 6, "--expert-parallel-size is 6, which does not divide moe_num_experts \\(64\\)"),
+        (
+            "ernie-4.5-300b-a47b",
+            2,
+            4,
+            "--expert-parallel-size is 4 beside --tensor-parallel-size 2; give both the same size",
+        ),
+        ("ernie-4.5-300b-a47b", 0, 1, "--tensor-parallel-size is 0; it must be at least 1"),
+        ("ernie-4.5-0.3b", 1, 2, "--expert-parallel-size is 2, but config.json describes a model without experts"),
     ],
 )
 def test_sizes_that_do_not_divide_are_refused_by_flag_and_value(name: str, tp: int, ep: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        rank_weights(preset(name), Sharding(tp, ep))
+        rank_weights(preset(name), ShardTopology(tp, ep))
 
 
 @pytest.mark.parametrize(
@@ -137,16 +147,16 @@ def test_sizes_that_do_not_divide_are_refused_by_flag_and_value(name: str, tp: i
     [
         (
             {"num_attention_heads": 12, "num_key_value_heads": 2, "head_dim": 16, "moe_intermediate_size": 33},
-            "--tp is 3; it must divide the 2 KV heads",
+            "--tensor-parallel-size is 3, which neither divides num_key_value_heads \\(2\\)",
         ),
         (
             {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 16},
-            "must divide the 32 columns of an exp",
+            "does not divide moe_intermediate_size \\(32\\)",
         ),
-        ({"intermediate_size": 95}, "--tp is 3; it must divide the 4 query heads"),
+        ({"intermediate_size": 95}, "--tensor-parallel-size is 3, which does not divide num_attention_heads \\(4\\)"),
     ],
 )
 def test_sizes_of_any_model_are_checked(tmp_path: Path, changes: dict[str, int], message: str) -> None:
-    values = {**MOE, "moe_num_shared_experts": 0, **changes}
+    values = {**MOE, "moe_num_shared_experts": 0, "vocab_size": 120, **changes}
     with pytest.raises(ConfigError, match=message):
-        rank_weights(shape_of(tmp_path, values), Sharding(tp=3))
+        rank_weights(shape_of(tmp_path, values), ShardTopology(3))

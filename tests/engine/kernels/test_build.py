@@ -7,6 +7,7 @@ from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.kernels import build, choice
 from engine.kernels.build import KernelsUnavailableError, build_library
+from engine.parallel.topology import ONE_RANK, ShardTopology
 from engine.sizing import kv_layout
 from tests.engine.checkpoints import write_tiny_dense, write_tiny_moe
 
@@ -71,9 +72,11 @@ def test_the_compilers_error_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         build_library()
 
 
-def obstacle_of(model_dir: Path, dtype: str = "bfloat16", block_tokens: int = 16) -> str | None:
+def obstacle_of(
+    model_dir: Path, dtype: str = "bfloat16", block_tokens: int = 16, topology: ShardTopology = ONE_RANK
+) -> str | None:
     config = ModelConfig.from_dir(model_dir)
-    return choice._obstacle(config, kv_layout(config, block_tokens, dtype), "cpu")
+    return choice._obstacle(config, kv_layout(config, block_tokens, dtype, topology), "cpu", topology)
 
 
 def test_models_the_kernels_cannot_do_are_left_to_torch(tmp_path: Path) -> None:
@@ -85,6 +88,15 @@ def test_models_the_kernels_cannot_do_are_left_to_torch(tmp_path: Path) -> None:
     assert "moe_intermediate_size that is a multiple of 32, not 24" in str(obstacle_of(narrow))
     grouped = write_tiny_dense(tmp_path / "grouped", head_dim=32, num_attention_heads=32, num_key_value_heads=1)
     assert "16 query heads per KV head, not 32" in str(obstacle_of(grouped))
+
+
+def test_what_counts_is_what_one_rank_holds(tmp_path: Path) -> None:
+    model_dir = write_tiny_moe(tmp_path, head_dim=32, intermediate_size=128)
+    assert obstacle_of(model_dir, topology=ShardTopology(1, 2)) is None
+    refused = str(obstacle_of(model_dir, topology=ShardTopology(2, 1)))
+    assert "moe_intermediate_size that is a multiple of 32, not 16 on each rank" in refused
+    refused = str(obstacle_of(model_dir, topology=ShardTopology(2, 2)))
+    assert "width of shared experts that is a multiple of 32, not 16 on each rank" in refused
 
 
 def test_asking_for_what_cannot_be_had_is_refused(tmp_path: Path) -> None:

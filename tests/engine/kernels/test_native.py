@@ -87,7 +87,9 @@ def test_embed_finds_the_rows_of_a_packed_weight(kernels: NativeKernels) -> None
 def test_route_matches_the_torch_router(kernels: NativeKernels) -> None:
     x, weight = random(50, 64), torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
     correction = torch.randn(1, 8, generator=torch.Generator().manual_seed(2)) * 0.2
-    experts, weights = kernels.route(x, weight, correction, top_k=3, norm_min=1e-12)
+    counts = torch.full((8,), 1000)
+    experts, weights = kernels.route(x, weight, correction, top_k=3, norm_min=1e-12, num_tokens=counts)
+    assert torch.equal(counts - 1000, experts.view(-1).bincount(minlength=8))
     probabilities = torch.softmax(F.linear(x.float(), weight), dim=-1)
     expected = (probabilities + correction).topk(3).indices
     assert torch.equal(experts, expected)

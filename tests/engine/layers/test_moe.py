@@ -6,6 +6,7 @@ import torch
 from engine.checkpoint import Checkpoint
 from engine.config import ModelConfig
 from engine.layers.moe import MoeMlp, RoutedExperts
+from engine.parallel.placement import ELSEWHERE
 from engine.weights import TensorOptions
 from tests.engine.checkpoints import write_tiny_moe
 from tests.engine.conftest import Served
@@ -34,6 +35,19 @@ def test_grouped_skips_experts_that_are_not_hit(experts: RoutedExperts) -> None:
     x = torch.randn(5, 64)
     chosen = torch.tensor([[0, 7]] * 5)
     assert experts.grouped(x, chosen, torch.rand(5, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize("num_tokens", [3, 40])
+def test_experts_of_other_ranks_add_nothing(experts: RoutedExperts, num_tokens: int) -> None:
+    generator = torch.Generator().manual_seed(num_tokens)
+    x = torch.randn(num_tokens, 64, generator=generator)
+    chosen = torch.rand(num_tokens, 8, generator=generator).topk(2).indices
+    weights = torch.rand(num_tokens, 2, generator=generator)
+    is_here = torch.rand(num_tokens, 2, generator=generator) < 0.5
+    expected = experts.grouped(x, chosen, weights * is_here)
+    here = chosen.where(is_here, ELSEWHERE)
+    torch.testing.assert_close(experts.grouped(x, here, weights), expected)
+    torch.testing.assert_close(experts.wide(x, here, weights), expected)
 
 
 def test_no_tokens_give_no_rows(experts: RoutedExperts) -> None:

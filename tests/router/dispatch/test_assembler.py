@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import takewhile
 
 import hypothesis.strategies as st
@@ -26,6 +27,15 @@ def test_token_before_its_predecessor_is_held() -> None:
     assert (answer.tokens, answer.finish_reason) == ([], None)
     assert answer.accept(event(0)) == 3
     assert (answer.tokens, answer.finish_reason) == ([100, 101, 102], FinishReason.STOP)
+
+
+def test_cached_tokens_are_those_said_with_the_first_token_of_the_answer() -> None:
+    answer = TokenAssembler()
+    answer.accept(event(1))
+    assert answer.num_cached_tokens == 0
+    answer.accept(replace(event(0), cached_tokens=16))
+    answer.accept(replace(event(2), cached_tokens=32))  # another attempt, whose prompt holds the answer so far
+    assert answer.num_cached_tokens == 16
 
 
 def test_repeated_token_changes_nothing() -> None:

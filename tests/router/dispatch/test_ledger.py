@@ -84,7 +84,9 @@ def test_decode_worker_without_a_report_has_all_its_blocks() -> None:
 
 def test_blocks_and_sequences_count_as_taken_by_report_or_by_promise() -> None:
     link = RecordingLink("d", Role.DECODE, num_blocks=50)
-    link.load = WorkerLoad(blocks_total=50, blocks_free=30, running_sequences=2, incoming_handoffs=1)
+    link.load = WorkerLoad(
+        blocks_total=50, blocks_free=20, blocks_cached=10, running_sequences=2, incoming_handoffs=1
+    )
     link.assigned_blocks, link.assigned_sequences = 5, 1
     assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (30, 3)
     link.assigned_blocks, link.assigned_sequences = 45, 6

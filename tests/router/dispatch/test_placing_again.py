@@ -31,10 +31,11 @@ from tests.router.dispatch.bench import (
 
 
 async def test_returned_work_goes_on_exactly_where_the_answer_stands(bench: Bench) -> None:
-    generation = bench.submit(generation_request(prompt=(1, 2, 3), max_tokens=8))
+    request = replace(generation_request(prompt=(1, 2, 3), max_tokens=8), cache_salt="tenant")
+    generation = bench.submit(request)
     prefill, decode = bench.link("p"), bench.link("d")
     first = prefill.assigned[0]
-    bench.report(prefill, token(first, 0))
+    bench.report(prefill, replace(token(first, 0), cached_tokens=2))
     bench.report(decode, token(first, 1), ReturnedWork("r.0", "preempted", "no blocks"))
     assert (prefill.cancelled, decode.cancelled) == (["r.0"], ["r.0"])
     await bench.time.advance(MAX_RETRY_S)
@@ -43,9 +44,11 @@ async def test_returned_work_goes_on_exactly_where_the_answer_stands(bench: Benc
     assert (second.handoff_id, second.prompt) == ("r.1", (1, 2, 3, 100, 101))
     assert (second.first_position, second.max_new_tokens) == (2, 6)
     assert (second.sampling, second.stop_token_ids) == (first.sampling, first.stop_token_ids)
+    assert second.cache_salt == first.cache_salt == "tenant"
     assert await read(generation) == TokenDelta((100, 101), None)
-    bench.report(prefill, token(second, 2, FinishReason.LENGTH))
+    bench.report(prefill, replace(token(second, 2, FinishReason.LENGTH), cached_tokens=4))
     assert await read(generation) == TokenDelta((102,), FinishReason.LENGTH)
+    assert generation.num_cached_tokens == 2
     assert bench.is_settled()
 
 

@@ -84,6 +84,11 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         load = worker_pb2.WorkerLoad(running_sequences=running)
         self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(tokens=tokens, load=load)))
 
+    def say_experts(self, query_id: str, *layers: worker_pb2.ExpertLayer, **fields: Any) -> None:  # noqa: ANN401
+        """An answer to a question about experts."""
+        report = worker_pb2.ExpertReport(query_id=query_id, layers=layers, **fields)
+        self._says.put_nowait(worker_pb2.AttachResponse(expert_report=report))
+
     def end_stream(self) -> None:
         self._says.put_nowait(None)
 

@@ -151,6 +151,7 @@ async def test_other_incarnation_at_the_same_address_is_not_let_in(
         ({"fingerprint": "xyz"}, "worker d0@1 cannot serve with p0@1: model fingerprint abc against xyz"),
         ({"layout": (*LAYOUT[:-1], ("dtype", "bfloat16"))}, "KV layout: dtype float32 against bfloat16"),
         ({"layout": LAYOUT[:-1]}, "KV layout: dtype float32 against None"),
+        ({"tensor_parallel_size": 2}, "divided 1 (tensors) x 1 (experts) against 2 (tensors) x 1 (experts)"),
         ({"max_model_len": 65}, "max_model_len 64 against 65"),
     ],
 )

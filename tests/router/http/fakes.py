@@ -11,6 +11,7 @@ from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
 from router.generation import TokenDelta
 
+NUM_CACHED_TOKENS = 2
 WAIT_S = 10.0  # far above what anything here takes; a test that gets there has failed
 
 Step = TokenDelta | BatonError
@@ -23,6 +24,7 @@ class FakeGeneration:
         self.request = request
         self.cancelled = threading.Event()
         self.num_reads = 0
+        self.num_cached_tokens = NUM_CACHED_TOKENS
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._steps = deque(steps)

@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from core.errors import DeadlineError, InternalError, NoWorkerError, WorkerLostError
 from core.request import FinishReason, GenerationRequest
-from tests.router.http.fakes import WAIT_S, FakeDispatcher, Step, tokens
+from tests.router.http.fakes import NUM_CACHED_TOKENS, WAIT_S, FakeDispatcher, Step, tokens
 from tests.router.http.serving import EOS, MODEL, Api, says
 
 Ask = Callable[..., httpx.Response]
@@ -41,6 +41,8 @@ def test_sdk_whole_answer_has_text_usage_and_id(sdk: openai.OpenAI, dispatcher: 
     assert completion.usage.prompt_tokens == len(request.prompt) == len("<user>Hi<assistant>")
     assert completion.usage.completion_tokens == len("Hello, world") + 1
     assert completion.usage.total_tokens == completion.usage.prompt_tokens + completion.usage.completion_tokens
+    assert completion.usage.prompt_tokens_details is not None
+    assert completion.usage.prompt_tokens_details.cached_tokens == NUM_CACHED_TOKENS
 
 
 def test_sdk_stream_starts_with_role_and_ends_with_reason(sdk: openai.OpenAI) -> None:
@@ -62,6 +64,8 @@ def test_sdk_stream_usage_comes_last_without_choices(sdk: openai.OpenAI) -> None
         chunks = list(stream)
     assert chunks[-1].choices == []
     assert chunks[-1].usage.completion_tokens == len("Hello, world") + 1
+    assert chunks[-1].usage.prompt_tokens_details is not None
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == NUM_CACHED_TOKENS
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
@@ -167,12 +171,13 @@ def test_context_length_errors_carry_the_numbers(ask: Ask) -> None:
 
 
 def test_parameters_reach_the_dispatcher(ask: Ask, dispatcher: FakeDispatcher) -> None:
-    ask(temperature=0.5, top_p=0.25, top_k=-1, seed=42, max_tokens=3, stop_token_ids=[5])
+    ask(temperature=0.5, top_p=0.25, top_k=-1, seed=42, max_tokens=3, stop_token_ids=[5], cache_salt="tenant")
     request = dispatcher.next_generation().request
     assert (request.sampling.temperature, request.sampling.top_p, request.sampling.top_k) == (0.5, 0.25, 0)
     assert request.sampling.seed == 42
     assert request.max_tokens == 3
     assert request.stop_token_ids == {5, EOS}
+    assert request.cache_salt == "tenant"
 
 
 def test_every_sampling_parameter_reaches_the_dispatcher(sdk: openai.OpenAI, dispatcher: FakeDispatcher) -> None:
@@ -212,6 +217,7 @@ def test_defaults_come_from_the_checkpoint_and_the_context(ask: Ask, dispatcher:
     assert first.sampling.seed != second.sampling.seed
     assert first.stop_token_ids == {EOS}
     assert second.stop_token_ids == frozenset()
+    assert first.cache_salt == ""
 
 
 def test_max_tokens_ends_the_answer_with_length(sdk: openai.OpenAI) -> None:

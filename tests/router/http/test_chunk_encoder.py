@@ -13,7 +13,7 @@ def test_any_text_is_one_event_line_that_decodes_to_it(
     text: str, first: bool, reason: FinishReason | None, counted: bool
 ) -> None:
     encoder = ChunkEncoder('chatcmpl-"1"', 1700000000, "org/\u6a21\u578b", include_usage=True)
-    usage = Usage.of(3, 4) if counted else None
+    usage = Usage.of(3, 4, 2) if counted else None
     entry = TokenLogprob(token=text, logprob=-0.5, bytes=list(text.encode()), top_logprobs=[])
     logprobs = ChoiceLogprobs(content=[entry]) if counted else None
     event = encoder.text(text, first=first, finish_reason=reason, logprobs=logprobs, usage=usage).decode()

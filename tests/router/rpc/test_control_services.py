@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -5,7 +6,7 @@ from dataclasses import dataclass
 import grpc
 import pytest
 import pytest_asyncio
-from baton.v1 import common_pb2, control_pb2, control_pb2_grpc
+from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, worker_pb2
 
 from core.clock import ManualClock
 from core.ids import WorkerEndpoint, WorkerId
@@ -36,6 +37,9 @@ class Router:
 
     async def status(self) -> control_pb2.GetStatusResponse:
         return await self.control.GetStatus(control_pb2.GetStatusRequest(), timeout=WAIT_S)
+
+    async def experts(self, worker: str) -> control_pb2.GetExpertsResponse:
+        return await self.control.GetExperts(control_pb2.GetExpertsRequest(worker=worker), timeout=WAIT_S)
 
 
 class Both:
@@ -136,3 +140,59 @@ async def test_status_has_every_worker_with_its_load_and_silence(router: Router)
         assert (first.hello, second.hello) == (decode.hello, prefill.hello)
         assert (first.hello.role, first.load.running_sequences, first.silent_s) == (common_pb2.ROLE_DECODE, 3, 0.5)
         assert (second.load.running_sequences, second.silent_s) == (0, 2.0)
+
+
+# --- experts
+
+
+async def test_experts_of_every_worker_are_asked_for_and_told_by_name(router: Router) -> None:
+    async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
+        for worker in (prefill, decode):
+            await router.register(worker.endpoint)
+            await router.heard.expect(("attached", worker))
+        asked = asyncio.create_task(router.experts(""))
+        for layer, worker in enumerate((prefill, decode)):
+            order = await asyncio.wait_for(worker.orders.get(), WAIT_S)
+            assert not order.query_experts.rebalance
+            worker.say_experts("nobody asked this")
+            worker.say_experts(order.query_experts.query_id, worker_pb2.ExpertLayer(layer=layer, tokens=[3, 4]))
+        answer = await asyncio.wait_for(asked, WAIT_S)
+        assert [entry.worker for entry in answer.workers] == ["d0", "p0"]
+        assert [entry.report.layers[0].layer for entry in answer.workers] == [1, 0]
+        assert list(answer.workers[0].report.layers[0].tokens) == [3, 4]
+
+
+async def test_rebalancing_is_ordered_from_the_worker_named(router: Router) -> None:
+    async with ScriptedWorker("p0") as worker:
+        await router.register(worker.endpoint)
+        await router.heard.expect(("attached", worker))
+        request = control_pb2.RebalanceExpertsRequest(worker="p0")
+        asked = router.control.RebalanceExperts(request, timeout=WAIT_S)
+        query = (await asyncio.wait_for(worker.orders.get(), WAIT_S)).query_experts
+        assert query.rebalance
+        balanced = worker_pb2.ExpertLayer(layer=1, tokens=[9, 1], imbalance_before=1.8, imbalance_after=1.0)
+        worker.say_experts(query.query_id, balanced, num_moved=2)
+        report = (await asked).report
+        assert list(report.layers) == [balanced]
+        assert report.num_moved == 2
+
+
+async def test_experts_of_an_unknown_worker_names_those_there_are(router: Router) -> None:
+    async with ScriptedWorker("p0") as worker:
+        await router.register(worker.endpoint)
+        await router.heard.expect(("attached", worker))
+        with pytest.raises(grpc.aio.AioRpcError, match="no worker 'p1' is attached; there are: p0") as caught:
+            await router.experts("p1")
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_experts_of_a_worker_that_is_lost_meanwhile_is_unavailable(router: Router) -> None:
+    async with ScriptedWorker("p0") as worker:
+        await router.register(worker.endpoint)
+        await router.heard.expect(("attached", worker))
+        asked = asyncio.create_task(router.experts("p0"))
+        await asyncio.wait_for(worker.orders.get(), WAIT_S)
+        worker.end_stream()
+        with pytest.raises(grpc.aio.AioRpcError, match="worker p0@1 was lost") as caught:
+            await asyncio.wait_for(asked, WAIT_S)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

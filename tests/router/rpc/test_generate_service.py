@@ -16,7 +16,14 @@ from router.generation import TokenDelta
 from router.intake import Intake
 from router.rpc.generate_service import GenerateService
 from router.text.tokenizer import TextCodec
-from tests.router.http.fakes import WAIT_S, EndlessGeneration, FakeDispatcher, FakeGeneration, tokens
+from tests.router.http.fakes import (
+    NUM_CACHED_TOKENS,
+    WAIT_S,
+    EndlessGeneration,
+    FakeDispatcher,
+    FakeGeneration,
+    tokens,
+)
 from tests.router.http.serving import EOS, MODEL, NUM_TOKENS, says
 from tests.router.rpc.serving import channel_to
 
@@ -101,6 +108,7 @@ async def test_answer_has_tokens_text_reason_and_usage(stub: Stub, codec: TextCo
     assert "".join(response.text for response in responses) == "Hello, world"
     assert last.finish_reason == common_pb2.FINISH_REASON_STOP
     assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, len(text) + 1)
+    assert last.usage.cached_tokens == NUM_CACHED_TOKENS
     assert all(not response.finish_reason and not response.HasField("usage") for response in middle)
 
 
@@ -127,11 +135,13 @@ async def test_stop_string_ends_the_answer_and_the_work(stub: Stub, dispatcher: 
 
 async def test_options_reach_the_request(stub: Stub, dispatcher: FakeDispatcher) -> None:
     sampling = generate_pb2.SamplingOptions(temperature=0.5, top_p=0.25, top_k=0, seed=42)
-    await answers(stub, ask(max_tokens=3, sampling=sampling, stop_token_ids=[7], ignore_eos=True))
+    options = {"stop_token_ids": [7], "ignore_eos": True, "cache_salt": "tenant"}
+    await answers(stub, ask(max_tokens=3, sampling=sampling, **options))
     request = dispatcher.next_generation().request
     chosen = request.sampling
     assert (chosen.temperature, chosen.top_p, chosen.top_k, chosen.seed) == (0.5, 0.25, 0, 42)
     assert (request.max_tokens, request.stop_token_ids) == (3, frozenset({7}))
+    assert request.cache_salt == "tenant"
 
 
 async def test_every_option_reaches_the_request_under_its_name(stub: Stub, dispatcher: FakeDispatcher) -> None:
@@ -201,6 +211,7 @@ async def test_absent_options_are_the_models_with_a_seed_of_its_own(stub: Stub, 
         ({"max_tokens": MAX_MODEL_LEN}, "ask for at most 98"),
         ({"tokens": tokens_of(*[1] * MAX_MODEL_LEN)}, "the prompt has 100 tokens"),
         ({"stop": [""]}, "stop has 1 texts"),
+        ({"cache_salt": "x" * 257}, "cache_salt has 257 characters; at most 256"),
         ({"stop": ["x"] * 17}, "stop has 17 texts; at most 16"),
         ({"sampling": generate_pb2.SamplingOptions(temperature=float("nan"))}, "temperature is nan"),
         ({"sampling": generate_pb2.SamplingOptions(top_p=0)}, "top_p is 0"),

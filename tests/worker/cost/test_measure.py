@@ -47,6 +47,17 @@ def test_steps_fit_the_engine_and_reach_its_limits(engine: Engine) -> None:
     assert {step.size for step in steps[:NUM_NEEDED]} >= {1, 20, 100}
 
 
+@pytest.mark.parametrize(("first_s", "longest"), [(0.01, 100), (0.05, 64), (9.0, 32)])
+def test_chunks_that_take_too_long_are_not_measured(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, first_s: float, longest: int
+) -> None:
+    monkeypatch.setattr("worker.cost.measure.MAX_FIRST_PROMPT", 32)
+    monkeypatch.setattr("worker.cost.measure.MAX_STEP_S", 0.1)
+    monkeypatch.setattr("worker.cost.measure.PROMPT_SIZES", (1, 32, 64))
+    steps = probe_steps(engine, CHUNK, 4, first_s)
+    assert max(step.size for step in steps if step.kind is SliceKind.PROMPT) == longest
+
+
 @pytest.mark.parametrize(("first_s", "context"), [(1.0, 12), (0.001, 24)])
 def test_fast_engine_is_measured_with_a_longer_context(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, first_s: float, context: int

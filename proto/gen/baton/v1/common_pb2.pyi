@@ -94,6 +94,16 @@ class TokenLogprobs(_message.Message):
     top_logprobs: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., top_ids: _Optional[_Iterable[int]] = ..., top_logprobs: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class ShardTopology(_message.Message):
+    __slots__ = ("tensor_parallel_size", "expert_parallel_size", "num_redundant_experts")
+    TENSOR_PARALLEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    EXPERT_PARALLEL_SIZE_FIELD_NUMBER: _ClassVar[int]
+    NUM_REDUNDANT_EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    tensor_parallel_size: int
+    expert_parallel_size: int
+    num_redundant_experts: int
+    def __init__(self, tensor_parallel_size: _Optional[int] = ..., expert_parallel_size: _Optional[int] = ..., num_redundant_experts: _Optional[int] = ...) -> None: ...
+
 class KvLayout(_message.Message):
     __slots__ = ("num_layers", "kv_heads", "block_tokens", "head_dim", "dtype")
     NUM_LAYERS_FIELD_NUMBER: _ClassVar[int]

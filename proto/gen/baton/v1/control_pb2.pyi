@@ -43,3 +43,35 @@ class WorkerStatus(_message.Message):
     load: _worker_pb2.WorkerLoad
     silent_s: float
     def __init__(self, hello: _Optional[_Union[_worker_pb2.WorkerHello, _Mapping]] = ..., load: _Optional[_Union[_worker_pb2.WorkerLoad, _Mapping]] = ..., silent_s: _Optional[float] = ...) -> None: ...
+
+class GetExpertsRequest(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
+
+class GetExpertsResponse(_message.Message):
+    __slots__ = ("workers",)
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[WorkerExperts]
+    def __init__(self, workers: _Optional[_Iterable[_Union[WorkerExperts, _Mapping]]] = ...) -> None: ...
+
+class WorkerExperts(_message.Message):
+    __slots__ = ("worker", "report")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    report: _worker_pb2.ExpertReport
+    def __init__(self, worker: _Optional[str] = ..., report: _Optional[_Union[_worker_pb2.ExpertReport, _Mapping]] = ...) -> None: ...
+
+class RebalanceExpertsRequest(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
+
+class RebalanceExpertsResponse(_message.Message):
+    __slots__ = ("report",)
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    report: _worker_pb2.ExpertReport
+    def __init__(self, report: _Optional[_Union[_worker_pb2.ExpertReport, _Mapping]] = ...) -> None: ...

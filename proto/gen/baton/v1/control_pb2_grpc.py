@@ -117,6 +117,16 @@ class ControlServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.GetExperts = channel.unary_unary(
+                '/baton.v1.ControlService/GetExperts',
+                request_serializer=baton_dot_v1_dot_control__pb2.GetExpertsRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.GetExpertsResponse.FromString,
+                _registered_method=True)
+        self.RebalanceExperts = channel.unary_unary(
+                '/baton.v1.ControlService/RebalanceExperts',
+                request_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -129,6 +139,20 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetExperts(self, request, context):
+        """How much each expert is used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebalanceExperts(self, request, context):
+        """Divides the experts of one worker anew among its ranks, by their use so far. No request is affected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -136,6 +160,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=baton_dot_v1_dot_control__pb2.GetStatusRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'GetExperts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperts,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.GetExpertsRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.GetExpertsResponse.SerializeToString,
+            ),
+            'RebalanceExperts': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebalanceExperts,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -166,6 +200,60 @@ class ControlService:
             '/baton.v1.ControlService/GetStatus',
             baton_dot_v1_dot_control__pb2.GetStatusRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/GetExperts',
+            baton_dot_v1_dot_control__pb2.GetExpertsRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.GetExpertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebalanceExperts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/RebalanceExperts',
+            baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
             options,
             channel_credentials,
             insecure,

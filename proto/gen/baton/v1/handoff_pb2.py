@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/handoff.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\x9b\x01\n\x12\x43onnectPeerRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\"\n\x06layout\x18\x04 \x01(\x0b\x32\x12.baton.v1.KvLayout\"E\n\x13\x43onnectPeerResponse\x12\x1a\n\x12transport_metadata\x18\x01 \x01(\x0c\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\"q\n\x13\x42\x65ginHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"-\n\x14\x42\x65ginHandoffResponse\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\"\x9b\x01\n\x14\x43ommitHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\"\x17\n\x15\x43ommitHandoffResponse\"q\n\x13\x41\x62ortHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x16\n\x14\x41\x62ortHandoffResponse2\xcc\x02\n\x0eHandoffService\x12J\n\x0b\x43onnectPeer\x12\x1c.baton.v1.ConnectPeerRequest\x1a\x1d.baton.v1.ConnectPeerResponse\x12M\n\x0c\x42\x65ginHandoff\x12\x1d.baton.v1.BeginHandoffRequest\x1a\x1e.baton.v1.BeginHandoffResponse\x12P\n\rCommitHandoff\x12\x1e.baton.v1.CommitHandoffRequest\x1a\x1f.baton.v1.CommitHandoffResponse\x12M\n\x0c\x41\x62ortHandoff\x12\x1d.baton.v1.AbortHandoffRequest\x1a\x1e.baton.v1.AbortHandoffResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/handoff.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xc6\x01\n\x12\x43onnectPeerRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\"\n\x06layout\x18\x04 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12)\n\x08topology\x18\x14 \x01(\x0b\x32\x17.baton.v1.ShardTopology\"E\n\x13\x43onnectPeerResponse\x12\x1a\n\x12transport_metadata\x18\x01 \x03(\x0c\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\"q\n\x13\x42\x65ginHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"B\n\x14\x42\x65ginHandoffResponse\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x13\n\x0bnum_present\x18\x02 \x01(\r\"\x9b\x01\n\x14\x43ommitHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\"\x17\n\x15\x43ommitHandoffResponse\"q\n\x13\x41\x62ortHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x16\n\x14\x41\x62ortHandoffResponse2\xcc\x02\n\x0eHandoffService\x12J\n\x0b\x43onnectPeer\x12\x1c.baton.v1.ConnectPeerRequest\x1a\x1d.baton.v1.ConnectPeerResponse\x12M\n\x0c\x42\x65ginHandoff\x12\x1d.baton.v1.BeginHandoffRequest\x1a\x1e.baton.v1.BeginHandoffResponse\x12P\n\rCommitHandoff\x12\x1e.baton.v1.CommitHandoffRequest\x1a\x1f.baton.v1.CommitHandoffResponse\x12M\n\x0c\x41\x62ortHandoff\x12\x1d.baton.v1.AbortHandoffRequest\x1a\x1e.baton.v1.AbortHandoffResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BEGINHANDOFFRESPONSE'].fields_by_name['block_ids']._loaded_options = None
   _globals['_BEGINHANDOFFRESPONSE'].fields_by_name['block_ids']._serialized_options = b'\020\001'
   _globals['_CONNECTPEERREQUEST']._serialized_start=60
-  _globals['_CONNECTPEERREQUEST']._serialized_end=215
-  _globals['_CONNECTPEERRESPONSE']._serialized_start=217
-  _globals['_CONNECTPEERRESPONSE']._serialized_end=286
-  _globals['_BEGINHANDOFFREQUEST']._serialized_start=288
-  _globals['_BEGINHANDOFFREQUEST']._serialized_end=401
-  _globals['_BEGINHANDOFFRESPONSE']._serialized_start=403
-  _globals['_BEGINHANDOFFRESPONSE']._serialized_end=448
-  _globals['_COMMITHANDOFFREQUEST']._serialized_start=451
-  _globals['_COMMITHANDOFFREQUEST']._serialized_end=606
-  _globals['_COMMITHANDOFFRESPONSE']._serialized_start=608
-  _globals['_COMMITHANDOFFRESPONSE']._serialized_end=631
-  _globals['_ABORTHANDOFFREQUEST']._serialized_start=633
-  _globals['_ABORTHANDOFFREQUEST']._serialized_end=746
-  _globals['_ABORTHANDOFFRESPONSE']._serialized_start=748
-  _globals['_ABORTHANDOFFRESPONSE']._serialized_end=770
-  _globals['_HANDOFFSERVICE']._serialized_start=773
-  _globals['_HANDOFFSERVICE']._serialized_end=1105
+  _globals['_CONNECTPEERREQUEST']._serialized_end=258
+  _globals['_CONNECTPEERRESPONSE']._serialized_start=260
+  _globals['_CONNECTPEERRESPONSE']._serialized_end=329
+  _globals['_BEGINHANDOFFREQUEST']._serialized_start=331
+  _globals['_BEGINHANDOFFREQUEST']._serialized_end=444
+  _globals['_BEGINHANDOFFRESPONSE']._serialized_start=446
+  _globals['_BEGINHANDOFFRESPONSE']._serialized_end=512
+  _globals['_COMMITHANDOFFREQUEST']._serialized_start=515
+  _globals['_COMMITHANDOFFREQUEST']._serialized_end=670
+  _globals['_COMMITHANDOFFRESPONSE']._serialized_start=672
+  _globals['_COMMITHANDOFFRESPONSE']._serialized_end=695
+  _globals['_ABORTHANDOFFREQUEST']._serialized_start=697
+  _globals['_ABORTHANDOFFREQUEST']._serialized_end=810
+  _globals['_ABORTHANDOFFRESPONSE']._serialized_start=812
+  _globals['_ABORTHANDOFFRESPONSE']._serialized_end=834
+  _globals['_HANDOFFSERVICE']._serialized_start=837
+  _globals['_HANDOFFSERVICE']._serialized_end=1169
 # @@protoc_insertion_point(module_scope)

@@ -8,24 +8,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConnectPeerRequest(_message.Message):
-    __slots__ = ("source", "target", "model_fingerprint", "layout")
+    __slots__ = ("source", "target", "model_fingerprint", "layout", "topology")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     source: _common_pb2.WorkerId
     target: _common_pb2.WorkerId
     model_fingerprint: str
     layout: _common_pb2.KvLayout
-    def __init__(self, source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ...) -> None: ...
+    topology: _common_pb2.ShardTopology
+    def __init__(self, source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ...) -> None: ...
 
 class ConnectPeerResponse(_message.Message):
     __slots__ = ("transport_metadata", "num_blocks")
     TRANSPORT_METADATA_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
-    transport_metadata: bytes
+    transport_metadata: _containers.RepeatedScalarFieldContainer[bytes]
     num_blocks: int
-    def __init__(self, transport_metadata: _Optional[bytes] = ..., num_blocks: _Optional[int] = ...) -> None: ...
+    def __init__(self, transport_metadata: _Optional[_Iterable[bytes]] = ..., num_blocks: _Optional[int] = ...) -> None: ...
 
 class BeginHandoffRequest(_message.Message):
     __slots__ = ("handoff_id", "source", "target")
@@ -38,10 +40,12 @@ class BeginHandoffRequest(_message.Message):
     def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
 
 class BeginHandoffResponse(_message.Message):
-    __slots__ = ("block_ids",)
+    __slots__ = ("block_ids", "num_present")
     BLOCK_IDS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PRESENT_FIELD_NUMBER: _ClassVar[int]
     block_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, block_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    num_present: int
+    def __init__(self, block_ids: _Optional[_Iterable[int]] = ..., num_present: _Optional[int] = ...) -> None: ...
 
 class CommitHandoffRequest(_message.Message):
     __slots__ = ("handoff_id", "source", "target", "first_token", "num_blocks")

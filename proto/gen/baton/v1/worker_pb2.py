@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x61ton/v1/worker.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\x92\x01\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.RouterHelloH\x00\x12&\n\x06\x61ssign\x18\x02 \x01(\x0b\x32\x14.baton.v1.AssignWorkH\x00\x12&\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x14.baton.v1.CancelWorkH\x00\x42\t\n\x07message\" \n\x0bRouterHello\x12\x11\n\trouter_id\x18\x01 \x01(\t\"\x95\x02\n\nAssignWork\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\x12\n\x06prompt\x18\x02 \x03(\rB\x02\x10\x01\x12\x16\n\x0e\x66irst_position\x18\x03 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x18.baton.v1.SamplingParams\x12\x1a\n\x0estop_token_ids\x18\x06 \x03(\rB\x02\x10\x01\x12)\n\x07prefill\x18\x07 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12(\n\x06\x64\x65\x63ode\x18\x08 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\x12\n\nrole_epoch\x18\t \x01(\x04\" \n\nCancelWork\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\"k\n\x0e\x41ttachResponse\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHelloH\x00\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x14.baton.v1.StepReportH\x00\x42\t\n\x07message\"\x94\x02\n\x0bWorkerHello\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.baton.v1.Role\x12\x12\n\nrole_epoch\x18\x03 \x01(\x04\x12\x19\n\x11model_fingerprint\x18\x04 \x01(\t\x12\"\n\x06layout\x18\x05 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12\x12\n\nnum_blocks\x18\x06 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x07 \x01(\r\x12\x15\n\rmax_model_len\x18\x08 \x01(\r\x12\'\n\ncost_model\x18\r \x01(\x0b\x32\x13.baton.v1.CostModel\"\xa4\x01\n\tCostModel\x12\x14\n\x0c\x63hunk_tokens\x18\x01 \x01(\r\x12$\n\x07prefill\x18\x02 \x03(\x0b\x32\x13.baton.v1.CostPoint\x12\x16\n\x0eprefill_pair_s\x18\x03 \x01(\x01\x12#\n\x06\x64\x65\x63ode\x18\x04 \x03(\x0b\x32\x13.baton.v1.CostPoint\x12\x1e\n\x16\x64\x65\x63ode_context_token_s\x18\x05 \x01(\x01\",\n\tCostPoint\x12\x0e\n\x06number\x18\x01 \x01(\x01\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\x80\x01\n\nStepReport\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.baton.v1.TokenEvent\x12(\n\x08returned\x18\x02 \x03(\x0b\x32\x16.baton.v1.ReturnedWork\x12\"\n\x04load\x18\x03 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\"\x9e\x01\n\nTokenEvent\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x10\n\x08token_id\x18\x03 \x01(\r\x12-\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x16.baton.v1.FinishReason\x12)\n\x08logprobs\x18\x05 \x01(\x0b\x32\x17.baton.v1.TokenLogprobs\"T\n\x0cReturnedWork\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"\xc9\x05\n\nWorkerLoad\x12\x16\n\x0equeued_prompts\x18\x01 \x01(\r\x12\x1d\n\x15pending_prompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11running_sequences\x18\x03 \x01(\r\x12\x19\n\x11incoming_handoffs\x18\x04 \x01(\r\x12\x14\n\x0c\x62locks_total\x18\x05 \x01(\r\x12\x13\n\x0b\x62locks_free\x18\x06 \x01(\r\x12\x16\n\x0e\x62locks_running\x18\x07 \x01(\r\x12\x15\n\rblocks_leased\x18\x08 \x01(\r\x12\x1a\n\x12\x62locks_quarantined\x18\t \x01(\r\x12\x1e\n\x16prompt_tokens_computed\x18\n \x01(\x04\x12\x1e\n\x16\x64\x65\x63ode_tokens_computed\x18\x0b \x01(\x04\x12\r\n\x05steps\x18\x0c \x01(\x04\x12\x15\n\rhandoffs_sent\x18\x0f \x01(\x04\x12\x15\n\rhandoff_bytes\x18\x10 \x01(\x04\x12\x17\n\x0fhandoff_write_s\x18\x11 \x01(\x01\x12\x19\n\x11handoff_exposed_s\x18\x12 \x01(\x01\x12\x19\n\x11handoffs_received\x18\x13 \x01(\x04\x12\x1e\n\x16running_context_tokens\x18( \x01(\x04\x12\x1b\n\x13prefill_cost_change\x18) \x01(\x01\x12%\n\x1dprefill_attention_cost_change\x18* \x01(\x01\x12\x1a\n\x12\x64\x65\x63ode_cost_change\x18+ \x01(\x01\x12$\n\x1c\x64\x65\x63ode_attention_cost_change\x18, \x01(\x01\x12\x1a\n\x12prefill_cost_error\x18- \x01(\x01\x12\x19\n\x11\x64\x65\x63ode_cost_error\x18. \x01(\x01J\x04\x08\r\x10\x0eJ\x04\x08\x0e\x10\x0fR\x14prefill_tokens_per_sR\rdecode_step_s2P\n\rWorkerService\x12?\n\x06\x41ttach\x12\x17.baton.v1.AttachRequest\x1a\x18.baton.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x61ton/v1/worker.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xc3\x01\n\rAttachRequest\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.RouterHelloH\x00\x12&\n\x06\x61ssign\x18\x02 \x01(\x0b\x32\x14.baton.v1.AssignWorkH\x00\x12&\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x14.baton.v1.CancelWorkH\x00\x12/\n\rquery_experts\x18\x1e \x01(\x0b\x32\x16.baton.v1.QueryExpertsH\x00\x42\t\n\x07message\" \n\x0bRouterHello\x12\x11\n\trouter_id\x18\x01 \x01(\t\"\xa9\x02\n\nAssignWork\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\x12\n\x06prompt\x18\x02 \x03(\rB\x02\x10\x01\x12\x16\n\x0e\x66irst_position\x18\x03 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x18.baton.v1.SamplingParams\x12\x1a\n\x0estop_token_ids\x18\x06 \x03(\rB\x02\x10\x01\x12)\n\x07prefill\x18\x07 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12(\n\x06\x64\x65\x63ode\x18\x08 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\x12\n\nrole_epoch\x18\t \x01(\x04\x12\x12\n\ncache_salt\x18\x0c \x01(\t\" \n\nCancelWork\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\"3\n\x0cQueryExperts\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x11\n\trebalance\x18\x02 \x01(\x08\"\x9c\x01\n\x0e\x41ttachResponse\x12&\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHelloH\x00\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x14.baton.v1.StepReportH\x00\x12/\n\rexpert_report\x18\x1e \x01(\x0b\x32\x16.baton.v1.ExpertReportH\x00\x42\t\n\x07message\"\xbf\x02\n\x0bWorkerHello\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.baton.v1.Role\x12\x12\n\nrole_epoch\x18\x03 \x01(\x04\x12\x19\n\x11model_fingerprint\x18\x04 \x01(\t\x12\"\n\x06layout\x18\x05 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12\x12\n\nnum_blocks\x18\x06 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x07 \x01(\r\x12\x15\n\rmax_model_len\x18\x08 \x01(\r\x12)\n\x08topology\x18\t \x01(\x0b\x32\x17.baton.v1.ShardTopology\x12\'\n\ncost_model\x18\r \x01(\x0b\x32\x13.baton.v1.CostModel\"k\n\x0c\x45xpertReport\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12%\n\x06layers\x18\x02 \x03(\x0b\x32\x15.baton.v1.ExpertLayer\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x11\n\tnum_moved\x18\x04 \x01(\r\"c\n\x0b\x45xpertLayer\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x12\n\x06tokens\x18\x02 \x03(\x04\x42\x02\x10\x01\x12\x18\n\x10imbalance_before\x18\x03 \x01(\x01\x12\x17\n\x0fimbalance_after\x18\x04 \x01(\x01\"\xa4\x01\n\tCostModel\x12\x14\n\x0c\x63hunk_tokens\x18\x01 \x01(\r\x12$\n\x07prefill\x18\x02 \x03(\x0b\x32\x13.baton.v1.CostPoint\x12\x16\n\x0eprefill_pair_s\x18\x03 \x01(\x01\x12#\n\x06\x64\x65\x63ode\x18\x04 \x03(\x0b\x32\x13.baton.v1.CostPoint\x12\x1e\n\x16\x64\x65\x63ode_context_token_s\x18\x05 \x01(\x01\",\n\tCostPoint\x12\x0e\n\x06number\x18\x01 \x01(\x01\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\x80\x01\n\nStepReport\x12$\n\x06tokens\x18\x01 \x03(\x0b\x32\x14.baton.v1.TokenEvent\x12(\n\x08returned\x18\x02 \x03(\x0b\x32\x16.baton.v1.ReturnedWork\x12\"\n\x04load\x18\x03 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\"\xb5\x01\n\nTokenEvent\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x10\n\x08token_id\x18\x03 \x01(\r\x12-\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x16.baton.v1.FinishReason\x12)\n\x08logprobs\x18\x05 \x01(\x0b\x32\x17.baton.v1.TokenLogprobs\x12\x15\n\rcached_tokens\x18\x08 \x01(\r\"T\n\x0cReturnedWork\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\"\x9d\x07\n\nWorkerLoad\x12\x16\n\x0equeued_prompts\x18\x01 \x01(\r\x12\x1d\n\x15pending_prompt_tokens\x18\x02 \x01(\x04\x12\x19\n\x11running_sequences\x18\x03 \x01(\r\x12\x19\n\x11incoming_handoffs\x18\x04 \x01(\r\x12\x14\n\x0c\x62locks_total\x18\x05 \x01(\r\x12\x13\n\x0b\x62locks_free\x18\x06 \x01(\r\x12\x16\n\x0e\x62locks_running\x18\x07 \x01(\r\x12\x15\n\rblocks_leased\x18\x08 \x01(\r\x12\x1a\n\x12\x62locks_quarantined\x18\t \x01(\r\x12\x1e\n\x16prompt_tokens_computed\x18\n \x01(\x04\x12\x1e\n\x16\x64\x65\x63ode_tokens_computed\x18\x0b \x01(\x04\x12\r\n\x05steps\x18\x0c \x01(\x04\x12\x15\n\rhandoffs_sent\x18\x0f \x01(\x04\x12\x15\n\rhandoff_bytes\x18\x10 \x01(\x04\x12\x17\n\x0fhandoff_write_s\x18\x11 \x01(\x01\x12\x19\n\x11handoff_exposed_s\x18\x12 \x01(\x01\x12\x19\n\x11handoffs_received\x18\x13 \x01(\x04\x12\x1e\n\x16running_context_tokens\x18( \x01(\x04\x12\x1b\n\x13prefill_cost_change\x18) \x01(\x01\x12%\n\x1dprefill_attention_cost_change\x18* \x01(\x01\x12\x1a\n\x12\x64\x65\x63ode_cost_change\x18+ \x01(\x01\x12$\n\x1c\x64\x65\x63ode_attention_cost_change\x18, \x01(\x01\x12\x1a\n\x12prefill_cost_error\x18- \x01(\x01\x12\x19\n\x11\x64\x65\x63ode_cost_error\x18. \x01(\x01\x12\x15\n\rblocks_cached\x18\x14 \x01(\r\x12\x1b\n\x13prefix_query_tokens\x18\x15 \x01(\x04\x12\x19\n\x11prefix_hit_tokens\x18\x16 \x01(\x04\x12\x16\n\x0e\x62locks_evicted\x18\x17 \x01(\x04\x12\x1b\n\x13handoff_bytes_saved\x18\x18 \x01(\x04\x12\x13\n\x0bhost_blocks\x18\x19 \x01(\r\x12\x1c\n\x14host_blocks_restored\x18\x1a \x01(\x04\x12\x1b\n\x13host_blocks_dropped\x18\x1b \x01(\x04J\x04\x08\r\x10\x0eJ\x04\x08\x0e\x10\x0fR\x14prefill_tokens_per_sR\rdecode_step_s2P\n\rWorkerService\x12?\n\x06\x41ttach\x12\x17.baton.v1.AttachRequest\x1a\x18.baton.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,30 +36,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNWORK'].fields_by_name['prompt']._serialized_options = b'\020\001'
   _globals['_ASSIGNWORK'].fields_by_name['stop_token_ids']._loaded_options = None
   _globals['_ASSIGNWORK'].fields_by_name['stop_token_ids']._serialized_options = b'\020\001'
+  _globals['_EXPERTLAYER'].fields_by_name['tokens']._loaded_options = None
+  _globals['_EXPERTLAYER'].fields_by_name['tokens']._serialized_options = b'\020\001'
   _globals['_ATTACHREQUEST']._serialized_start=59
-  _globals['_ATTACHREQUEST']._serialized_end=205
-  _globals['_ROUTERHELLO']._serialized_start=207
-  _globals['_ROUTERHELLO']._serialized_end=239
-  _globals['_ASSIGNWORK']._serialized_start=242
-  _globals['_ASSIGNWORK']._serialized_end=519
-  _globals['_CANCELWORK']._serialized_start=521
-  _globals['_CANCELWORK']._serialized_end=553
-  _globals['_ATTACHRESPONSE']._serialized_start=555
-  _globals['_ATTACHRESPONSE']._serialized_end=662
-  _globals['_WORKERHELLO']._serialized_start=665
-  _globals['_WORKERHELLO']._serialized_end=941
-  _globals['_COSTMODEL']._serialized_start=944
-  _globals['_COSTMODEL']._serialized_end=1108
-  _globals['_COSTPOINT']._serialized_start=1110
-  _globals['_COSTPOINT']._serialized_end=1154
-  _globals['_STEPREPORT']._serialized_start=1157
-  _globals['_STEPREPORT']._serialized_end=1285
-  _globals['_TOKENEVENT']._serialized_start=1288
-  _globals['_TOKENEVENT']._serialized_end=1446
-  _globals['_RETURNEDWORK']._serialized_start=1448
-  _globals['_RETURNEDWORK']._serialized_end=1532
-  _globals['_WORKERLOAD']._serialized_start=1535
-  _globals['_WORKERLOAD']._serialized_end=2248
-  _globals['_WORKERSERVICE']._serialized_start=2250
-  _globals['_WORKERSERVICE']._serialized_end=2330
+  _globals['_ATTACHREQUEST']._serialized_end=254
+  _globals['_ROUTERHELLO']._serialized_start=256
+  _globals['_ROUTERHELLO']._serialized_end=288
+  _globals['_ASSIGNWORK']._serialized_start=291
+  _globals['_ASSIGNWORK']._serialized_end=588
+  _globals['_CANCELWORK']._serialized_start=590
+  _globals['_CANCELWORK']._serialized_end=622
+  _globals['_QUERYEXPERTS']._serialized_start=624
+  _globals['_QUERYEXPERTS']._serialized_end=675
+  _globals['_ATTACHRESPONSE']._serialized_start=678
+  _globals['_ATTACHRESPONSE']._serialized_end=834
+  _globals['_WORKERHELLO']._serialized_start=837
+  _globals['_WORKERHELLO']._serialized_end=1156
+  _globals['_EXPERTREPORT']._serialized_start=1158
+  _globals['_EXPERTREPORT']._serialized_end=1265
+  _globals['_EXPERTLAYER']._serialized_start=1267
+  _globals['_EXPERTLAYER']._serialized_end=1366
+  _globals['_COSTMODEL']._serialized_start=1369
+  _globals['_COSTMODEL']._serialized_end=1533
+  _globals['_COSTPOINT']._serialized_start=1535
+  _globals['_COSTPOINT']._serialized_end=1579
+  _globals['_STEPREPORT']._serialized_start=1582
+  _globals['_STEPREPORT']._serialized_end=1710
+  _globals['_TOKENEVENT']._serialized_start=1713
+  _globals['_TOKENEVENT']._serialized_end=1894
+  _globals['_RETURNEDWORK']._serialized_start=1896
+  _globals['_RETURNEDWORK']._serialized_end=1980
+  _globals['_WORKERLOAD']._serialized_start=1983
+  _globals['_WORKERLOAD']._serialized_end=2908
+  _globals['_WORKERSERVICE']._serialized_start=2910
+  _globals['_WORKERSERVICE']._serialized_end=2990
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,101 @@
+"""What every rank of a worker does first: pin itself, join its group, load its part, register its KV for transfers.
+
+Not what it does afterwards: rank 0 is `worker.process`, the others are `worker.follower`.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from core.errors import ConfigError
+from core.ids import WorkerId, rank_id
+from engine.engine import Engine
+from engine.kv.pool import BlockPool
+from engine.parallel.communicator import SOLO, Communicator
+from engine.parallel.process_group import connect
+from kvtransfer.mover import BlockMover
+from kvtransfer.transport import Transport
+from worker.config import WorkerConfig
+from worker.engine_factory import load_engine
+
+TransportFactory = Callable[[WorkerId, BlockPool], Transport]
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One rank, loaded.
+
+    Attributes:
+        worker: the worker's id, which rank 0 makes and all ranks share.
+        communicator: to the other ranks.
+        engine: this rank's part.
+        mover: this rank's end of the transfer plane.
+    """
+
+    worker: WorkerId
+    communicator: Communicator
+    engine: Engine
+    mover: BlockMover
+
+
+def open_rank(
+    config: WorkerConfig,
+    store_address: str | None,
+    make_transport: TransportFactory | None,
+    on_crash: Callable[[], None],
+) -> Rank:
+    """Joins the group and loads; every rank of the group does so at the same time.
+
+    Args:
+        config: of this rank.
+        store_address: where the ranks meet; None for a worker of one rank.
+        make_transport: how KV moves; None takes NIXL.
+        on_crash: called when the transfer plane's thread ends by a defect.
+
+    Raises:
+        CheckpointError: the model cannot be served.
+        ConfigError: a setting cannot work.
+        UnavailableError: the other ranks did not come.
+    """
+    pin_to_cores(config.cpu_ids)
+    communicator = _join(config, store_address)
+    mine = WorkerId(config.name, time.time_ns()) if config.rank == 0 else None
+    worker = communicator.broadcast_object(mine)
+    assert isinstance(worker, WorkerId), f"rank 0 sent {worker!r} instead of the worker's id"
+    engine = load_engine(config, communicator)
+    transport = (make_transport or nixl_transport)(rank_id(worker, config.rank), engine.pool)
+    return Rank(worker, communicator, engine, BlockMover(transport, on_crash))
+
+
+def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
+    size = config.topology.world_size
+    if store_address is None:
+        assert size == 1, f"{size} ranks need a place to meet"
+        return SOLO
+    return connect(config.rank, size, store_address, config.device, host=config.host)
+
+
+def nixl_transport(rank: WorkerId, pool: BlockPool) -> Transport:
+    """The default transport; imported here because the import takes half a second, and reads its log level."""
+    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
+    from kvtransfer.nixl_transport import NixlTransport  # noqa: PLC0415
+
+    return NixlTransport(rank, pool)
+
+
+def pin_to_cores(cpu_ids: tuple[int, ...]) -> None:
+    """Pins the process to cores, with one torch thread each; does nothing without any.
+
+    Raises:
+        ConfigError: a core does not exist or may not be used.
+    """
+    if not cpu_ids:
+        return
+    try:
+        os.sched_setaffinity(0, cpu_ids)
+    except OSError as error:
+        raise ConfigError(f"cannot pin to cores {cpu_ids}: {error}; this machine has {os.cpu_count()}") from error
+    torch.set_num_threads(len(cpu_ids))
