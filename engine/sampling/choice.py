@@ -80,8 +80,8 @@ def choose(logits: Tensor, params: Sequence[SamplingParams], numbers: Tensor) ->
     """The token at each row's quantile of its filtered distribution.
 
     Temperature comes first, then min-p, then top-k, then top-p on what is left, renormalised, as in vLLM. Of equally
-    likely tokens the lower ids are kept. Quantiles go by token id, not by likelihood, by which two tokens whose logits
-    are equal but for rounding could change places, and the draw with them.
+    likely tokens the lower ids are kept. Quantiles go by token id: by likelihood, two tokens with logits equal but
+    for rounding could change places, and the draw with them.
 
     Args:
         logits: `[n, vocab_size]` float32, finite or minus infinity, not all of a row infinite.
