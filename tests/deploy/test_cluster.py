@@ -39,7 +39,7 @@ def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:
     worker = worker_settings(config, router_settings(config, text_model_dir), (Role.PREFILL, 0))
     assert (worker.kv_host_gb, worker.enable_prefix_caching) == (1.5, True)
     config = ServeConfig(model=text_model_dir, enable_prefix_caching=False)
-    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0), 1)
+    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0))
     assert (worker.kv_host_gb, worker.enable_prefix_caching) == (0.0, False)
 
 
