@@ -1,7 +1,7 @@
 """How the ranks of a worker talk over gRPC: options under which a dead peer is noticed although nothing is said."""
 
 PING_S = 5  # a process that dies closes its connections at once; pings find dead machines and stopped processes
-PING_TIMEOUT_S = 10  # under the 10 s of silence and the start of a new incarnation that a router bears anyway
+PING_TIMEOUT_S = 10  # gRPC answers pings on threads of its own, so only a machine that stands still takes longer
 
 CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", PING_S * 1000),
