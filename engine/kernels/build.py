@@ -27,6 +27,7 @@ FLAGS = [
     "-fPIC",
     "-fopenmp",
     "-fvisibility=hidden",
+    "-ffp-contract=off",  # or two kernels that do the same might be rounded differently
     *(f"-m{i}" for i in INSTRUCTIONS),
 ]
 CPU_FEATURES = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_bf16"})

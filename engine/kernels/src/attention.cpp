@@ -3,6 +3,13 @@
 // A block holds [2 * kv_heads, block_tokens, head_dim] of a layer, keys first; block_tokens is a multiple of 16, so
 // that 16 keys of a head are the rows of a tile. Scores are computed with keys as rows and queries as columns:
 // the softmax of a query then runs down a column, sixteen queries at a time, without sums across a register.
+//
+// There are two kernels, for many tokens of a sequence and for one. Both do the same arithmetic in the same order, so
+// a token's result has the same bits whether it is part of a prompt, of another chunk of it, or decoded alone:
+//   - keys are taken in parts of KEYS from position 0; each part corrects the running maximum, total and sums
+//   - the total is kept in four, by position modulo 4, and added up at the end as (0 + 1) + (2 + 3)
+//   - weights are rounded to bfloat16 for the weighted sum, which the tile product adds up pair by pair of keys
+// Keys that a query must not see weigh exactly nothing, whether they are computed or not.
 #include "tiles.h"
 
 namespace {
@@ -21,6 +28,8 @@ struct Pool {
   }
 };
 
+constexpr int KEYS = 128;   // keys whose scores are computed before the running softmax is corrected
+constexpr int TOTALS = 4;   // parts of the sum of weights
 constexpr float LOWEST = -1e30f;  // a score that weighs nothing; finite, so that differences of two are numbers
 
 // Up to sixteen queries as the columns of tiles: packed[head_dim / 32][16 pairs][columns][2]. Missing ones are zero.
@@ -49,88 +58,138 @@ void prefetch_rows(const bf16* rows, int64_t head_dim) {
   for (int64_t i = 0; i < TILE * head_dim; i += 32) _mm_prefetch(reinterpret_cast<const char*>(rows + i), _MM_HINT_T0);
 }
 
-// sums[heads][head_dim] += weights[count][columns] of `HEADS` heads times values[count][head_dim].
-template <int HEADS>
-void add_values(const bf16* values, int count, int64_t head_dim, const float* weights, int columns, float* sums) {
-  for (int64_t d = 0; d < head_dim; d += TILE) {
-    __m512 sum[HEADS];
-    for (int j = 0; j < HEADS; ++j) sum[j] = _mm512_loadu_ps(sums + j * head_dim + d);
-    for (int i = 0; i < count; ++i) {
-      const __m512 value = load_bf16(values + i * head_dim + d);
-      for (int j = 0; j < HEADS; ++j) sum[j] = _mm512_fmadd_ps(_mm512_set1_ps(weights[i * columns + j]), value, sum[j]);
-    }
-    for (int j = 0; j < HEADS; ++j) _mm512_storeu_ps(sums + j * head_dim + d, sum[j]);
-  }
-}
-
-void add_values(const bf16* values, int count, int64_t head_dim, const float* weights, int columns, int group,
-                float* sums) {
-  for (int head = 0; head < group;) {
-    const int left = group - head;
-    float* to = sums + head * head_dim;
-    if (left >= 4) add_values<4>(values, count, head_dim, weights + head, columns, to);
-    else if (left == 3) add_values<3>(values, count, head_dim, weights + head, columns, to);
-    else if (left == 2) add_values<2>(values, count, head_dim, weights + head, columns, to);
-    else add_values<1>(values, count, head_dim, weights + head, columns, to);
-    head += 4;
-  }
-}
-
-// Lane-wise maximum or sum of lanes that belong to the same column.
+// Joins the lanes of a register that belong to the same of `columns` columns; the result stands in all of them.
 template <typename Combine>
-void fold_lanes(__m512 lanes, int columns, float* per_column, Combine&& combine) {
-  alignas(64) float values[TILE];
-  _mm512_store_ps(values, lanes);
-  for (int column = 0; column < columns; ++column) {
-    per_column[column] = values[column];
-    for (int lane = column + columns; lane < TILE; lane += columns) {
-      per_column[column] = combine(per_column[column], values[lane]);
+__m512 fold_lanes(__m512 lanes, int columns, Combine&& combine) {
+  if (columns <= 8) lanes = combine(lanes, _mm512_shuffle_f32x4(lanes, lanes, 0x4E));
+  if (columns <= 4) lanes = combine(lanes, _mm512_shuffle_f32x4(lanes, lanes, 0xB1));
+  return lanes;
+}
+
+// Tiles for one token: 0 scores, 1 sums, 4 keys, 5 weights, 6 queries, 7 values.
+void configure_token_tiles(int columns) {
+  configured = -columns;
+  TileConfig config;
+  const auto set = [&](int tile, int rows, int row_bytes) {
+    config.rows[tile] = static_cast<uint8_t>(rows);
+    config.row_bytes[tile] = static_cast<uint16_t>(row_bytes);
+  };
+  set(0, TILE, 4 * columns);
+  set(1, columns, 64);
+  set(4, TILE, 64);
+  set(5, columns, 64);
+  set(6, TILE, 4 * columns);
+  set(7, TILE, 64);
+  _tile_loadconfig(&config);
+}
+
+// values of 32 keys as [head_dim / 16][16 pairs of keys][16][2]; of keys from `count` on, zeros.
+void interleave_values(const Pool& pool, const int64_t* table, int64_t kv_head, int64_t first, int64_t count,
+                       bf16* interleaved) {
+  alignas(64) static constexpr uint16_t LOW[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                                   8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  const __m512i low = _mm512_load_si512(LOW), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+  for (int pair = 0; pair < TILE; ++pair) {
+    const int64_t left = count - 2 * pair;  // keys of the pair that there are
+    const bf16* even = left > 0 ? pool.values(table, kv_head, first + 2 * pair) : nullptr;
+    for (int64_t d = 0; d < pool.head_dim; d += TILE_K) {
+      const __m512i zero = _mm512_setzero_si512();
+      const __m512i a = left > 0 ? _mm512_loadu_si512(even + d) : zero;
+      const __m512i b = left > 1 ? _mm512_loadu_si512(even + pool.head_dim + d) : zero;
+      bf16* to = interleaved + d / TILE * TILE_SIZE + pair * TILE_K;
+      _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, low, b));
+      _mm512_storeu_si512(to + TILE_SIZE, _mm512_permutex2var_epi16(a, high, b));
     }
   }
 }
 
-// One token of one sequence, the query heads of one KV head: softmax over all scores, then the weighted sum of values.
-// Scores lie close together, [key][columns], so that a register holds those of several keys.
+// weights[32 keys each][COLUMNS][32] from [key][COLUMNS].
+template <int COLUMNS>
+void transpose_weights(const bf16* by_key, int64_t num_keys, bf16* weights) {
+  constexpr int STEP = TILE_K / COLUMNS;  // keys in a register
+  alignas(64) uint16_t order[TILE_K];
+  for (int i = 0; i < TILE_K; ++i) order[i] = static_cast<uint16_t>(i % STEP * COLUMNS + i / STEP);
+  const __m512i by_column = _mm512_load_si512(order);
+  for (int64_t key = 0; key < num_keys; key += STEP) {
+    alignas(64) bf16 columns[TILE_K];
+    _mm512_store_si512(columns, _mm512_permutexvar_epi16(by_column, _mm512_loadu_si512(by_key + key * COLUMNS)));
+    bf16* to = weights + key / TILE_K * COLUMNS * TILE_K + key % TILE_K;
+    for (int i = 0; i < COLUMNS; ++i) std::memcpy(to + i * TILE_K, columns + i * STEP, STEP * sizeof(bf16));
+  }
+}
+
+// One token of one sequence, the query heads of one KV head. Scores lie close together, [key][columns], so that a
+// register holds those of several keys.
 void attend_token(const Pool& pool, const int64_t* table, int64_t length, int64_t kv_head, const bf16* query,
                   int group, int columns, float scale, bf16* out) {
-  const int64_t head_dim = pool.head_dim, padded = (length + TILE - 1) / TILE * TILE;
+  alignas(64) float scores[KEYS * TILE];
+  alignas(64) bf16 rounded[KEYS * TILE];       // [key][columns]
+  alignas(64) bf16 weights[KEYS * TILE];       // [32 keys each][columns][32]
+  const int64_t head_dim = pool.head_dim;
   bf16* queries = scratch<bf16>(1, TILE * head_dim);
-  float* scores = scratch<float>(2, padded * columns);
-  float* sums = scratch<float>(3, group * head_dim);
+  bf16* values = scratch<bf16>(2, KEYS * head_dim);
+  float* sums = scratch<float>(3, columns * head_dim);
   const bf16* rows[TILE];
   for (int i = 0; i < group; ++i) rows[i] = query + i * head_dim;
   pack_queries(rows, group, columns, head_dim, queries);
+  std::memset(sums, 0, columns * head_dim * sizeof(float));
 
-  for (int64_t key = 0; key < padded; key += TILE) {
-    if (key + TILE < padded) prefetch_rows(pool.keys(table, kv_head, key + TILE), head_dim);
-    score_tile(pool.keys(table, kv_head, key), head_dim, queries, columns, scores + key * columns);
-  }
-  std::fill(scores + length * columns, scores + padded * columns, LOWEST);
-  __m512 highest = _mm512_set1_ps(LOWEST);
-  for (int64_t i = 0; i < padded * columns; i += TILE) highest = _mm512_max_ps(highest, _mm512_loadu_ps(scores + i));
-  alignas(64) float per_column[TILE];
-  fold_lanes(highest, columns, per_column, [](float a, float b) { return std::max(a, b); });
-  for (int lane = columns; lane < TILE; ++lane) per_column[lane] = per_column[lane % columns];
   const __m512 factor = _mm512_set1_ps(scale * LOG2_E);
-  const __m512 offset = _mm512_mul_ps(_mm512_load_ps(per_column), factor);
-  __m512 total = _mm512_setzero_ps();
-  std::memset(sums, 0, group * head_dim * sizeof(float));
-  for (int64_t key = 0; key < length; key += TILE) {
-    if (key + TILE < length) prefetch_rows(pool.values(table, kv_head, key + TILE), head_dim);
-    float* weights = scores + key * columns;
-    for (int i = 0; i < columns; ++i) {  // 16 keys of `columns` scores
-      const __m512 weight = exp2_ps(_mm512_fmsub_ps(_mm512_loadu_ps(weights + i * TILE), factor, offset));
-      total = _mm512_add_ps(total, weight);
-      _mm512_storeu_ps(weights + i * TILE, weight);
+  const int registers = columns * TOTALS / TILE;  // of weights of four keys
+  __m512 highest = _mm512_set1_ps(LOWEST);
+  __m512 totals[TOTALS] = {};
+  for (int64_t first = 0; first < length; first += KEYS) {
+    const int64_t count = std::min<int64_t>(KEYS, length - first);
+    const int64_t padded = (count + TILE_K - 1) / TILE_K * TILE_K;
+    for (int64_t key = 0; key < count; key += TILE) {
+      if (first + key + TILE < length) prefetch_rows(pool.keys(table, kv_head, first + key + TILE), head_dim);
+      prefetch_rows(pool.values(table, kv_head, first + key), head_dim);
+      score_tile(pool.keys(table, kv_head, first + key), head_dim, queries, columns, scores + key * columns);
     }
-    const int count = static_cast<int>(std::min<int64_t>(TILE, length - key));
-    add_values(pool.values(table, kv_head, key), count, head_dim, weights, columns, group, sums);
-  }
-  fold_lanes(total, columns, per_column, [](float a, float b) { return a + b; });
-  for (int i = 0; i < group; ++i) {
-    const __m512 share = _mm512_set1_ps(1.0f / per_column[i]);
+    std::fill(scores + count * columns, scores + padded * columns, LOWEST);
+    const __m512 before = highest;
+    for (int64_t i = 0; i < padded * columns; i += TILE) highest = _mm512_max_ps(highest, _mm512_load_ps(scores + i));
+    highest = fold_lanes(highest, columns, [](__m512 a, __m512 b) { return _mm512_max_ps(a, b); });
+    const __m512 offset = _mm512_mul_ps(highest, factor);
+    const __m512 correction = exp2_ps(_mm512_fmsub_ps(before, factor, offset));
+    for (int i = 0; i < registers; ++i) totals[i] = _mm512_mul_ps(totals[i], correction);
+    for (int64_t i = 0; i < padded * columns / TILE; ++i) {
+      const __m512 weight = exp2_ps(_mm512_fmsub_ps(_mm512_load_ps(scores + i * TILE), factor, offset));
+      totals[i % registers] = _mm512_add_ps(totals[i % registers], weight);
+      store_bf16(rounded + i * TILE, weight);
+    }
+    if (columns == 4) transpose_weights<4>(rounded, padded, weights);
+    else if (columns == 8) transpose_weights<8>(rounded, padded, weights);
+    else transpose_weights<16>(rounded, padded, weights);
+    alignas(64) float corrections[TILE];
+    _mm512_store_ps(corrections, correction);
+    for (int head = 0; head < columns; ++head) {
+      if (corrections[head] == 1.0f) continue;
+      const __m512 by = _mm512_set1_ps(corrections[head]);
+      float* row = sums + head * head_dim;
+      for (int64_t d = 0; d < head_dim; d += TILE) _mm512_storeu_ps(row + d, _mm512_mul_ps(_mm512_loadu_ps(row + d), by));
+    }
+    for (int64_t key = 0; key < padded; key += TILE_K) {
+      interleave_values(pool, table, kv_head, first + key, std::min<int64_t>(TILE_K, count - key), values + key * head_dim);
+    }
     for (int64_t d = 0; d < head_dim; d += TILE) {
-      store_bf16(out + i * head_dim + d, _mm512_mul_ps(_mm512_loadu_ps(sums + i * head_dim + d), share));
+      _tile_loadd(1, sums + d, head_dim * sizeof(float));
+      for (int64_t key = 0; key < padded; key += TILE_K) {
+        _tile_loadd(5, weights + key * columns, 64);
+        _tile_loadd(7, values + key * head_dim + d / TILE * TILE_SIZE, 64);
+        _tile_dpbf16ps(1, 5, 7);
+      }
+      _tile_stored(1, sums + d, head_dim * sizeof(float));
+    }
+  }
+  alignas(64) float parts[TOTALS * TILE];  // [position modulo 4][columns]
+  for (int i = 0; i < registers; ++i) _mm512_store_ps(parts + i * TILE, totals[i]);
+  for (int head = 0; head < group; ++head) {
+    const float* part = parts + head;
+    const float total = (part[0] + part[columns]) + (part[2 * columns] + part[3 * columns]);
+    const __m512 share = _mm512_set1_ps(1.0f / total);
+    for (int64_t d = 0; d < head_dim; d += TILE) {
+      store_bf16(out + head * head_dim + d, _mm512_mul_ps(_mm512_loadu_ps(sums + head * head_dim + d), share));
     }
   }
 }
@@ -150,7 +209,7 @@ BATON_EXPORT void baton_attend_tokens(const bf16* queries, int64_t query_stride,
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
 #pragma omp parallel num_threads(num_threads) if (num_threads > 1)
   {
-    configure_tiles(TILE, columns);
+    configure_token_tiles(columns);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < num_sequences * kv_heads; ++task) {
       const int64_t sequence = task / kv_heads, kv_head = task % kv_heads;
@@ -164,8 +223,7 @@ BATON_EXPORT void baton_attend_tokens(const bf16* queries, int64_t query_stride,
 
 namespace {
 
-constexpr int KEYS = 128;        // keys whose scores are computed before the running softmax is corrected
-constexpr int MAX_TILES = 64;    // query tiles that share one transposition of the values
+constexpr int MAX_TILES = 64;  // query tiles that share one transposition of the values
 
 // Running softmax of 16 queries (columns): the highest score, the sum of weights, the weighted sum of values.
 struct QueryTile {
@@ -174,7 +232,7 @@ struct QueryTile {
   int count;
   bf16* queries;   // as pack_queries makes them
   float* highest;  // [16]
-  float* total;    // [16]
+  float* totals;   // [4][16]
   float* sums;     // [head_dim][16]
 };
 
@@ -224,18 +282,20 @@ void attend_keys(const Pool& pool, const int64_t* table, int64_t kv_head, int64_
   const __m512 factor = _mm512_set1_ps(scale * LOG2_E);
   const __m512 offset = _mm512_mul_ps(highest, factor);
   const __m512 correction = exp2_ps(_mm512_fmsub_ps(before, factor, offset));
-  __m512 total = _mm512_mul_ps(_mm512_loadu_ps(tile.total), correction);
+  __m512 totals[TOTALS];
+  for (int i = 0; i < TOTALS; ++i) totals[i] = _mm512_mul_ps(_mm512_loadu_ps(tile.totals + i * TILE), correction);
   const int64_t padded = (count + TILE_K - 1) / TILE_K * TILE_K;
   std::fill(scores + count * TILE, scores + padded * TILE, LOWEST);
   for (int64_t key = 0; key < padded; key += 2) {
     const __m512 even = exp2_ps(_mm512_fmsub_ps(_mm512_load_ps(scores + key * TILE), factor, offset));
     const __m512 odd = exp2_ps(_mm512_fmsub_ps(_mm512_load_ps(scores + (key + 1) * TILE), factor, offset));
-    total = _mm512_add_ps(total, _mm512_add_ps(even, odd));
+    totals[key % TOTALS] = _mm512_add_ps(totals[key % TOTALS], even);
+    totals[key % TOTALS + 1] = _mm512_add_ps(totals[key % TOTALS + 1], odd);
     const __m512i low = _mm512_cvtepu16_epi32(to_bf16(even)), high = _mm512_cvtepu16_epi32(to_bf16(odd));
     _mm512_store_si512(weights + key * TILE, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
   }
   _mm512_storeu_ps(tile.highest, highest);
-  _mm512_storeu_ps(tile.total, total);
+  for (int i = 0; i < TOTALS; ++i) _mm512_storeu_ps(tile.totals + i * TILE, totals[i]);
   for (int64_t d = 0; d < head_dim; d += TILE) {
     float* sums = tile.sums + d * TILE;
     for (int i = 0; i < TILE; ++i) {
@@ -254,8 +314,7 @@ void attend_keys(const Pool& pool, const int64_t* table, int64_t kv_head, int64_
 }  // namespace
 
 // Several tokens of one sequence, the first at position `start`: causal attention over positions 0 to the own one.
-// queries and out as in baton_attend_tokens, a row per token. A token's result does not depend on how the sequence is
-// cut into chunks: keys are taken in the same parts whatever the chunk.
+// queries and out as in baton_attend_tokens, a row per token.
 BATON_EXPORT void baton_attend_chunk(const bf16* queries, int64_t query_stride, int64_t num_tokens, int64_t start,
                                      int64_t num_heads, const bf16* pool_layer, int64_t block_elements,
                                      int64_t block_tokens, int64_t kv_heads, int64_t head_dim, const int64_t* table,
@@ -274,7 +333,7 @@ BATON_EXPORT void baton_attend_chunk(const bf16* queries, int64_t query_stride, 
     configure_tiles(TILE);
     bf16* transposed = scratch<bf16>(1, KEYS * head_dim);
     bf16* packed = scratch<bf16>(2, tiles_per_part * TILE * head_dim);
-    float* running = scratch<float>(3, tiles_per_part * TILE * (head_dim + 2));
+    float* running = scratch<float>(3, tiles_per_part * TILE * (head_dim + 1 + TOTALS));
     std::vector<QueryTile> tiles(tiles_per_part);
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < kv_heads * num_parts; ++task) {
@@ -287,9 +346,9 @@ BATON_EXPORT void baton_attend_chunk(const bf16* queries, int64_t query_stride, 
         const int64_t first_row = (first_tile + i) * TILE;
         tile.count = static_cast<int>(std::min<int64_t>(TILE, num_rows - first_row));
         tile.queries = packed + i * TILE * head_dim;
-        tile.sums = running + i * TILE * (head_dim + 2);
+        tile.sums = running + i * TILE * (head_dim + 1 + TOTALS);
         tile.highest = tile.sums + TILE * head_dim;
-        tile.total = tile.highest + TILE;
+        tile.totals = tile.highest + TILE;
         const bf16* rows[TILE];
         for (int column = 0; column < TILE; ++column) {
           const int64_t row = first_row + std::min(column, tile.count - 1);
@@ -300,7 +359,7 @@ BATON_EXPORT void baton_attend_chunk(const bf16* queries, int64_t query_stride, 
         pack_queries(rows, tile.count, TILE, head_dim, tile.queries);
         std::memset(tile.sums, 0, TILE * head_dim * sizeof(float));
         _mm512_storeu_ps(tile.highest, _mm512_set1_ps(LOWEST));
-        _mm512_storeu_ps(tile.total, _mm512_setzero_ps());
+        std::memset(tile.totals, 0, TOTALS * TILE * sizeof(float));
       }
       const int64_t end = tiles[count - 1].last_position + 1;
       for (int64_t key = 0; key < end; key += KEYS) {
@@ -317,7 +376,8 @@ BATON_EXPORT void baton_attend_chunk(const bf16* queries, int64_t query_stride, 
         for (int column = 0; column < tile.count; ++column) {
           const int64_t row = (first_tile + i) * TILE + column;
           bf16* to = out + (row / group * num_heads + kv_head * group + row % group) * head_dim;
-          const float share = 1.0f / tile.total[column];
+          const float* part = tile.totals + column;
+          const float share = 1.0f / ((part[0] + part[TILE]) + (part[2 * TILE] + part[3 * TILE]));
           alignas(64) float values[TILE];
           for (int64_t d = 0; d < head_dim; d += TILE) {
             for (int j = 0; j < TILE; ++j) values[j] = tile.sums[(d + j) * TILE + column] * share;

@@ -175,10 +175,10 @@ def test_add_rms_norm(kernels: NativeKernels, has_delta: bool) -> None:
 
 
 class Cache:
-    """A pool of random blocks of two layers and two KV heads of 32."""
+    """A pool of random blocks of two layers and two KV heads."""
 
-    def __init__(self, block_tokens: int = 16) -> None:
-        self.pool = random(40, 2, 2, 2, block_tokens, 32, seed=9)
+    def __init__(self, block_tokens: int = 16, head_dim: int = 32) -> None:
+        self.pool = random(40, 2, 2, 2, block_tokens, head_dim, seed=9)
         self.paged = PagedKv(self.pool)
         self.block_tokens = block_tokens
 
@@ -243,6 +243,25 @@ def test_a_chunk_of_a_sequence_gives_what_the_whole_gives(kernels: NativeKernels
     for start, end in ((0, 100), (100, 101), (101, 399)):
         part = kernels.attend_chunk(queries[start:end], 0, cache.paged, start=start, table=table)
         assert torch.equal(part, whole[start:end])
+
+
+@pytest.mark.parametrize("group", [1, 3, 4, 7, 16])
+@pytest.mark.parametrize("head_dim", [32, 64, 96, 128])
+def test_a_token_alone_gives_what_it_gives_in_a_chunk(kernels: NativeKernels, group: int, head_dim: int) -> None:
+    cache = Cache(head_dim=head_dim)
+    length, queries = 300, random(300, 2, group, head_dim)
+    table = cache.table(length, 3)
+    chunk = kernels.attend_chunk(queries, 0, cache.paged, start=0, table=table)
+    positions = [0, 1, 15, 16, 31, 32, 100, 127, 128, 129, 255, 256, 299]
+    alone = kernels.attend_tokens(
+        queries[positions].contiguous(),
+        0,
+        cache.paged,
+        tables=table,
+        table_begins=torch.zeros(len(positions), dtype=torch.int64),
+        lengths=torch.tensor(positions) + 1,
+    )
+    assert torch.equal(alone, chunk[positions])
 
 
 def test_what_lies_behind_a_sequence_in_its_last_block_does_not_matter(kernels: NativeKernels) -> None:
