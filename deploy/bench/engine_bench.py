@@ -75,7 +75,7 @@ class EngineBench:
                 ask="",
             )
             result["cluster"] = measure_cluster(config, self.model_dir, say)
-            result["checks"] += cluster_checks(result["cluster"], result["peers"])
+            result["checks"] += cluster_checks(result["cluster"], result["peers"], is_tiny=self.is_tiny)
         return result
 
     def _round(self, number: int, say: Say) -> dict[str, Any]:
