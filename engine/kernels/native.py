@@ -33,7 +33,7 @@ SIGNATURES = {
     "baton_experts": ((POINTER, SIZE, SIZE, SIZE, SIZE, SIZE, POINTER, POINTER, POINTER, POINTER, POINTER, INT)),
     "baton_add_rms_norm": (POINTER, POINTER, POINTER, FLOAT, SIZE, SIZE, POINTER, INT),
     "baton_rotate_and_store": (
-        (POINTER, POINTER, SIZE, SIZE, SIZE, SIZE, POINTER, SIZE, SIZE, POINTER, POINTER, INT)
+        (POINTER, POINTER, SIZE, SIZE, POINTER, SIZE, SIZE, SIZE, SIZE, POINTER, POINTER, INT)
     ),
     "baton_attend_tokens": (
         (POINTER, SIZE, SIZE, SIZE, POINTER, SIZE, SIZE, SIZE, SIZE, POINTER, POINTER, POINTER, POINTER, INT)
@@ -254,11 +254,7 @@ class NativeKernels:
             rotations.data_ptr(),
             heads.shape[0],
             heads.shape[1] - 2 * paged_kv.kv_heads,
-            paged_kv.kv_heads,
-            paged_kv.head_dim,
-            paged_kv.layer_address(layer),
-            paged_kv.block_elements,
-            paged_kv.block_tokens,
+            *paged_kv.addressing(layer),
             block_ids.data_ptr(),
             offsets.data_ptr(),
             self._num_threads,
@@ -288,17 +284,13 @@ class NativeKernels:
             `[num_sequences, kv_heads, group, head_dim]`.
         """
         out = torch.empty(queries.shape, dtype=torch.bfloat16)
-        num_sequences, kv_heads, group, head_dim = queries.shape
+        num_sequences, kv_heads, group, _ = queries.shape
         self._functions.baton_attend_tokens(
             queries.data_ptr(),
             queries.stride(0),
             num_sequences,
             kv_heads * group,
-            paged_kv.layer_address(layer),
-            paged_kv.block_elements,
-            paged_kv.block_tokens,
-            kv_heads,
-            head_dim,
+            *paged_kv.addressing(layer),
             tables.data_ptr(),
             table_begins.data_ptr(),
             lengths.data_ptr(),
@@ -321,18 +313,14 @@ class NativeKernels:
             `[num_tokens, kv_heads, group, head_dim]`.
         """
         out = torch.empty(queries.shape, dtype=torch.bfloat16)
-        num_tokens, kv_heads, group, head_dim = queries.shape
+        num_tokens, kv_heads, group, _ = queries.shape
         self._functions.baton_attend_chunk(
             queries.data_ptr(),
             queries.stride(0),
             num_tokens,
             start,
             kv_heads * group,
-            paged_kv.layer_address(layer),
-            paged_kv.block_elements,
-            paged_kv.block_tokens,
-            kv_heads,
-            head_dim,
+            *paged_kv.addressing(layer),
             table.data_ptr(),
             out.data_ptr(),
             self._num_threads,

@@ -18,7 +18,6 @@ class PagedKv:
 
     Attributes:
         kv_heads, block_tokens, head_dim: as in `engine.kv.layout.KvLayout`.
-        block_elements: elements from one block to the next.
         device, dtype: the pool's.
     """
 
@@ -28,15 +27,25 @@ class PagedKv:
         self.dtype = pool.dtype
         self._layers = pool.unbind(1)  # each [num_blocks, 2, kv_heads, block_tokens, head_dim]
         self._rows = pool.view(-1, self.block_tokens * self.head_dim)
-        self.block_elements = pool.stride(0)
 
     def write(self, layer: int, block_ids: Tensor, offsets: Tensor, kv: Tensor) -> None:
         """Stores `kv`, `[num_tokens, 2, kv_heads, head_dim]`, of token i at `offsets[i]` in block `block_ids[i]`."""
         self._layers[layer][block_ids, :, :, offsets] = kv
 
-    def layer_address(self, layer: int) -> int:
-        """Address of a layer's part of block 0; that of block b is `b * block_elements` elements behind it."""
-        return self._layers[layer].data_ptr()
+    def addressing(self, layer: int) -> tuple[int, int, int, int, int]:
+        """Where a layer's keys and values are, for code that takes addresses.
+
+        Returns:
+            The address of the layer's part of block 0, how many elements behind it that of block 1 is, block_tokens,
+            kv_heads and head_dim.
+        """
+        return (
+            self._layers[layer].data_ptr(),
+            self._layers[layer].stride(0),
+            self.block_tokens,
+            self.kv_heads,
+            self.head_dim,
+        )
 
     def row_ids(self, block_tables: npt.NDArray[np.int64]) -> Tensor:
         """The rows of `[num_sequences, num_blocks]` block ids in layer 0, in the order that `gather` returns them."""

@@ -28,9 +28,9 @@ BATON_EXPORT void baton_add_rms_norm(bf16* x, const bf16* delta, const bf16* wei
 // Rotates queries and keys of qkv[num_tokens, num_heads + 2 * kv_heads, head_dim] in place, then stores keys and
 // values in the pool. rotations: [num_tokens, head_dim / 2] pairs (cos, sin). pool_layer: a layer's part of block 0.
 BATON_EXPORT void baton_rotate_and_store(bf16* qkv, const float* rotations, int64_t num_tokens, int64_t num_heads,
-                                         int64_t kv_heads, int64_t head_dim, bf16* pool_layer, int64_t block_elements,
-                                         int64_t block_tokens, const int64_t* block_ids, const int64_t* offsets,
-                                         int num_threads) {
+                                         bf16* pool_layer, int64_t block_elements, int64_t block_tokens,
+                                         int64_t kv_heads, int64_t head_dim, const int64_t* block_ids,
+                                         const int64_t* offsets, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static) if (num_threads > 1 && num_tokens > 8)
   for (int64_t token = 0; token < num_tokens; ++token) {
     bf16* heads = qkv + token * (num_heads + 2 * kv_heads) * head_dim;
