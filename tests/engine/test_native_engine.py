@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.sampling import SamplingParams
 from engine.engine import Engine
 from engine.plan import StepPlan
 from tests.engine.checkpoints import write_tiny_dense, write_tiny_moe
@@ -67,6 +68,21 @@ def test_a_prompt_gives_the_same_bits_however_it_is_cut(engines: Engines) -> Non
     whole = logits(engines.native, (72,))
     for chunks in ((40, 32), (17, 2, 53), (2, 68, 2), (60, *[1] * 12)):
         assert torch.equal(logits(engines.native, chunks), whole)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_answer_goes_on_with_the_same_tokens_when_it_comes_back_as_a_prompt(
+    engines: Engines, temperature: float
+) -> None:
+    """What happens to a request whose decode worker died: in bfloat16 no token changes either."""
+    params = SamplingParams(temperature=temperature, seed=11)
+    with Driver(engines.native) as driver:
+        answer = driver.generate(driver.add("whole", PROMPT[:50], params=params), 40)
+        for cut in (1, 13, 14, 30):
+            name = f"cut-{cut}"
+            resumed = driver.add(name, PROMPT[:50] + answer[:cut], params=params)
+            resumed.num_prompt = 50  # positions of draws count from the end of the first prompt
+            assert driver.generate(resumed, 40 - cut) == answer
 
 
 def test_a_sequence_gives_the_same_bits_whatever_it_is_batched_with(engines: Engines) -> None:
