@@ -96,6 +96,7 @@ class WorkerLoop:
             call()
         self.prefill.expire()
         self.decode.expire()
+        self._cost.relax(self._clock.now_s())
         prompt_slices, decode_slices = self._plan()
         self._tell_inbound()
         did_compute = bool(prompt_slices or decode_slices)

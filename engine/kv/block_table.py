@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
 
-from engine.kv.accounting import Hold
+from engine.kv.accounting import BlockState, Hold
 from engine.kv.pool import BlockPool
 
 
@@ -59,11 +59,14 @@ class BlockTable:
             Whether there was room; otherwise nothing is held.
         """
         for partition in self._candidates(max_shared):
-            self._share_prefix(max_shared, partition)
-            num_own = num_blocks - self.num_named
-            if num_own + spare <= self._blocks.num_free_in(partition) and self.try_grow(num_own, hold):
+            prefix = self._cached_prefix(max_shared, partition)
+            num_own = num_blocks - len(prefix)
+            num_revived = sum(self._blocks.state_of(block_id) is BlockState.CACHED for block_id in prefix)
+            if num_own + spare + num_revived <= self._blocks.num_free_in(partition):
+                self._share(prefix, partition, max_shared)
+                has_grown = self.try_grow(num_own, hold)
+                assert has_grown, "room was checked"
                 return True
-            self.release()
         return False
 
     def try_grow(self, num_blocks: int, hold: Hold = Hold.RUNNING) -> bool:
@@ -153,16 +156,15 @@ class BlockTable:
             block_ids.append(block_id)
         return block_ids
 
-    def _share_prefix(self, max_shared: int, partition: int) -> None:
+    def _share(self, prefix: list[int], partition: int, max_shared: int) -> None:
         self._partition = partition
-        names = self._names[:max_shared]
-        for block_id in self._cached_prefix(max_shared, partition):
+        for block_id in prefix:
             self._blocks.share(block_id)
-            self.block_ids.append(block_id)
-            self._holds.append(Hold.RUNNING)
-            self.num_named += 1
+        self.block_ids += prefix
+        self._holds += [Hold.RUNNING] * len(prefix)
+        self.num_named = len(prefix)
         if self._pool.host is not None:  # lest the allocation that follows drops what is to come back
-            self._pool.host.touch(names[self.num_named :])
+            self._pool.host.touch(self._names[self.num_named : max_shared])
 
     def _adopt_next(self) -> bool:
         index = self.num_named

@@ -69,19 +69,27 @@ class WholeChatAnswer(ChatAnswer):
     """Sends the answer as one JSON document when it is complete."""
 
     async def _send_answer(self, answer: TextGeneration, send: Send) -> None:
-        deltas = [await answer.read()]
-        while deltas[-1].finish_reason is None:
-            deltas.append(await answer.read())
-        message = AnswerMessage(content="".join(delta.text for delta in deltas))
-        logprobs = self._logprobs([each for delta in deltas for each in delta.logprobs])
+        texts: list[str] = []
+        entries: list[str] = []  # encoded as they come: all at once, those of a long answer would hold up everybody
+        delta = None
+        while delta is None or delta.finish_reason is None:
+            delta = await answer.read()
+            texts.append(delta.text)
+            if scores := self._logprobs(delta.logprobs):
+                entries += [entry.model_dump_json() for entry in scores.content]
+        is_scored = self._logprobs(()) is not None
+        message = AnswerMessage(content="".join(texts))
         completion = ChatCompletion(
             id=self._completion_id,
             created=self._created_s,
             model=self._prepared.model,
-            choices=[Choice(message=message, logprobs=logprobs, finish_reason=deltas[-1].finish_reason.value)],
+            choices=[Choice(message=message, logprobs=None, finish_reason=delta.finish_reason.value)],
             usage=self._usage(answer),
         )
         body = completion.model_dump_json().encode()
+        if is_scored:  # no text contains the key like this: quotes in it are escaped
+            content = ",".join(entries).encode()
+            body = body.replace(b'"logprobs":null', b'"logprobs":{"content":[%b],"refusal":null}' % content, 1)
         headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
         await send(self._start(*headers))
         await send({"type": "http.response.body", "body": body})

@@ -54,8 +54,9 @@ def probe_steps(engine: Engine, chunk_tokens: int, max_num_seqs: int, first_s: f
     contexts = CONTEXTS if first_s < FAST_STEP_S else CONTEXTS[1:]
     prompts_after = _fitting(engine, [ProbeStep(SliceKind.PROMPT, prompt.size, c) for c in contexts])
     decodes_after = _fitting(engine, [ProbeStep(SliceKind.DECODE, min(4, max_num_seqs), c) for c in contexts])
+    other = prompts[-1] if prompts[-1] != prompt else prompts[0]  # a curve needs two points
     steps = [
-        *(prompt, decode, prompts[-1], decodes[-1]),
+        *(prompt, decode, other, decodes[-1]),
         *(*decodes_after[:1], *prompts_after[:1]),
         *_by_turns(prompts[::2], decodes[::2]),  # what is left out for want of time lies between its neighbours
         *_by_turns(prompts[1::2], decodes[1::2]),

@@ -11,6 +11,8 @@ MAX_LOG_STEP = 0.4  # errors beyond 50% count as that much: a change of any size
 MAX_FACTOR = 16.0  # beyond this it is another machine, not a change of this one
 NUM_MEDIAN = 3  # of so many errors the middle one counts, so that a single step that was disturbed changes nothing
 NUM_ERRORS = 64  # latest steps whose errors are reported
+HALF_LIFE_S = 30.0  # of a correction while there are no steps to renew it
+RELAX_EVERY_S = 1.0
 MIN_NEWS = 0.03  # smaller changes are not worth telling: placement does not see them
 
 
@@ -32,6 +34,7 @@ class KindTracker:
         self._log_ratio = 0.0
         self._log_errors: deque[float] = deque(maxlen=NUM_MEDIAN)
         self._relative_errors: deque[float] = deque(maxlen=NUM_ERRORS)
+        self._is_resting = True
 
     @property
     def relative_error(self) -> float:
@@ -46,6 +49,7 @@ class KindTracker:
             attention_s: what it predicts for attention; both together are above 0.
             step_s: what the step took, above 0.
         """
+        self._is_resting = False
         attention_s *= math.exp(self._log_ratio)
         predicted_s = (curve_s + attention_s) * math.exp(self._log_factor)
         self._relative_errors.append(abs(predicted_s - step_s) / step_s)
@@ -58,6 +62,18 @@ class KindTracker:
         log_attention = _within(self._log_factor + self._log_ratio + gain * share, math.log(MAX_FACTOR))
         self._log_ratio = log_attention - self._log_factor
         self._tell()
+
+    def relax(self, elapsed_s: float) -> None:
+        """Forgets a part of the corrections if there was no step since the last call, `elapsed_s` ago.
+
+        Whoever seems slow is sent no work, and so could not show that it is not slow any more.
+        """
+        if self._is_resting:
+            share = 0.5 ** (elapsed_s / HALF_LIFE_S)
+            self._log_factor *= share
+            self._log_ratio *= share
+            self._tell()
+        self._is_resting = True
 
     def _tell(self) -> None:
         """Updates what others see, if it differs enough."""
@@ -81,6 +97,7 @@ class CostTracker:
         self.model = model
         self.prefill = KindTracker()
         self.decode = KindTracker()
+        self._relaxed_s: float | None = None
 
     @property
     def change(self) -> CostChange:
@@ -102,6 +119,16 @@ class CostTracker:
         elif shape.num_sequences:
             attention_s = self.model.decode_context_token_s * shape.num_context_tokens
             self.decode.observe(self.model.decode.at(shape.num_sequences), attention_s, step_s)
+
+    def relax(self, now_s: float) -> None:
+        """Lets corrections fade that no step confirms. Called often; acts every `RELAX_EVERY_S`."""
+        if self._relaxed_s is None:
+            self._relaxed_s = now_s
+        elapsed_s = now_s - self._relaxed_s
+        if elapsed_s >= RELAX_EVERY_S:
+            self._relaxed_s = now_s
+            self.prefill.relax(elapsed_s)
+            self.decode.relax(elapsed_s)
 
 
 def _within(value: float, limit: float) -> float:

@@ -101,8 +101,10 @@ def test_measuring_ends_soon_after_its_budget(engine: Engine) -> None:
 
 
 def test_slow_engine_is_measured_with_the_needed_steps_only(engine: Engine) -> None:
-    run, steps, _ = measure(engine, 1000.0)
+    run, steps, model = measure(engine, 1000.0)
     assert list(dict.fromkeys(run.steps)) == steps[:NUM_NEEDED]
+    assert len({step.size for step in run.steps if step.kind is SliceKind.PROMPT}) == 2
+    assert model.prefill_s(CHUNK, 0) > 2 * model.prefill_s(CHUNK // 4, 0)
 
 
 def test_fastest_of_several_runs_counts(engine: Engine) -> None:

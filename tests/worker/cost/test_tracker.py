@@ -115,3 +115,25 @@ def test_error_is_the_median_of_predictions_made_beforehand(tracker: CostTracker
     assert tracker.decode.relative_error == pytest.approx(0.5)
     observe(tracker, DECODE, 2.0, 100)
     assert tracker.decode.relative_error == pytest.approx(0.0, abs=0.01)
+
+
+def test_correction_fades_while_no_step_confirms_it(tracker: CostTracker) -> None:
+    """A worker that seems slow is sent nothing, so it must become believable again without steps."""
+    tracker.relax(100.0)
+    observe(tracker, DECODE, 2.0, 30)
+    tracker.relax(101.0)  # there were steps since the last call
+    assert prediction(tracker, DECODE) == pytest.approx(2.0, rel=MIN_NEWS)
+    for second in range(102, 132):
+        tracker.relax(float(second))
+    assert prediction(tracker, DECODE) == pytest.approx(2**0.5, rel=MIN_NEWS)
+    for second in range(132, 500):
+        tracker.relax(float(second))
+    assert prediction(tracker, DECODE) == pytest.approx(1.0, rel=MIN_NEWS)
+
+
+def test_correction_stays_while_steps_confirm_it(tracker: CostTracker) -> None:
+    for second in range(100):
+        observe(tracker, DECODE, 2.0)
+        tracker.relax(float(second))
+    assert prediction(tracker, DECODE) == pytest.approx(2.0, rel=MIN_NEWS)
+    assert tracker.change.prefill == 0.0
