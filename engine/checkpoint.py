@@ -9,7 +9,7 @@ from pathlib import Path
 
 from core.errors import CheckpointError
 from engine.json_fields import JsonFields, read_json_object
-from engine.safetensors_file import STORED_DTYPES, StoredTensor, TensorReader, list_tensors
+from engine.safetensors_file import STORED_DTYPES, FileVersion, StoredTensor, TensorReader, list_tensors
 from engine.weights import TensorSlot
 
 SINGLE_FILE = "model.safetensors"
@@ -39,8 +39,10 @@ class Checkpoint:
     def __init__(self, model_dir: Path) -> None:
         self.model_dir = model_dir
         self.tensors: dict[str, StoredTensor] = {}
+        self._versions: dict[Path, FileVersion] = {}
         for path in weight_files(model_dir):
             self.tensors.update((tensor.name, tensor) for tensor in list_tensors(path))
+            self._versions[path] = FileVersion.of(path.stat())
         self._check_index()
 
     def check(self, slots: Iterable[TensorSlot]) -> None:
@@ -74,7 +76,7 @@ class Checkpoint:
         total_bytes = sum(slot.destination.numel() * stored.element_bytes for stored, slot in assignments)
         num_bytes_read = 0
         for path, of_file in groupby(assignments, key=lambda pair: pair[0].path):
-            with TensorReader(path) as reader:
+            with TensorReader(path, self._versions[path]) as reader:
                 for stored, slot in of_file:
                     _fill(reader, stored, slot)
                     if progress is not None:

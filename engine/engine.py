@@ -145,6 +145,7 @@ class Engine:
             enable_prefix_caching=enable_prefix_caching,
             num_host_blocks=num_host_blocks,
             num_partitions=topology.num_partitions,
+            block_parts=topology.block_parts,
         )
         agree(communicator, (name, layout, num_blocks, length, topology, native is None))
         return cls(

@@ -111,18 +111,41 @@ def _check_complete(path: Path, data_start: int, tensors: list[StoredTensor]) ->
         )
 
 
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """What changes when a file is written again or replaced."""
+
+    inode: int
+    size_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """The version that a file's status tells."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class TensorReader:
     """Reads tensors of one open file into given memory; a context manager that closes the file.
 
     Args:
         path: a file that `list_tensors` accepted.
+        version: what it was then; None to read whatever it is.
+
+    Raises:
+        CheckpointError: on construction, if it is another file now.
 
     Attributes:
         num_bytes_read: bytes read from the file so far.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, version: FileVersion | None = None) -> None:
         self._file = path.open("rb", buffering=0)
+        if version is not None and version != FileVersion.of(os.fstat(self._file.fileno())):
+            self._file.close()
+            raise CheckpointError(
+                f"{path} was changed since the model was loaded; start again to serve what it is now"
+            )
         self._staging = torch.empty(0, dtype=torch.uint8)
         self.num_bytes_read = 0
 

@@ -37,6 +37,7 @@ class GroupMover:
         self._num_blocks = num_blocks
         self._is_partitioned = is_partitioned
         self._peer_blocks: dict[WorkerId, int] = {}
+        self._lock = threading.Lock()  # a write is addressed and queued before, or after, its peer comes or goes
 
     def metadata(self) -> list[bytes]:
         """What a peer needs to write to each rank, in order."""
@@ -58,19 +59,24 @@ class GroupMover:
             ranks = f"it has {len(metadata)} ranks, this worker {len(self._movers)}"
             done.set_exception(HandoffError(f"worker {peer} is divided otherwise: {ranks}"))
             return done
-        self._peer_blocks[peer] = num_blocks
         pairs = self._pairs()
         countdown = Countdown(len(pairs), lambda error: _resolve(done, error))
-        for rank, peer_rank in pairs:
-            future = self._movers[rank].add_peer(rank_id(peer, peer_rank), metadata[peer_rank])
+        with self._lock:
+            self._peer_blocks[peer] = num_blocks
+            added = [
+                self._movers[rank].add_peer(rank_id(peer, peer_rank), metadata[peer_rank])
+                for rank, peer_rank in pairs
+            ]
+        for future in added:
             future.add_done_callback(lambda future: countdown.end(_error_of(future)))
         return done
 
     def remove_peer(self, peer: WorkerId) -> None:
         """Forgets all ranks of a peer whose process is gone, as soon as no write to them is under way."""
-        self._peer_blocks.pop(peer, None)
-        for rank, peer_rank in self._pairs():
-            self._movers[rank].remove_peer(rank_id(peer, peer_rank))
+        with self._lock:
+            self._peer_blocks.pop(peer, None)
+            for rank, peer_rank in self._pairs():
+                self._movers[rank].remove_peer(rank_id(peer, peer_rank))
 
     def write(
         self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
@@ -79,11 +85,16 @@ class GroupMover:
 
         A failure on one rank is the failure of the write. From any thread; `on_written` as in `RankMover.write`.
         """
-        parts = self._parts(peer, local_ids, remote_ids)
-        countdown = Countdown(len(parts), on_written)
-        for (rank, peer_rank), blocks in parts.items():
-            local, remote = zip(*blocks, strict=True)
-            self._movers[rank].write(rank_id(peer, peer_rank), local, remote, countdown.end)
+        with self._lock:
+            peer_blocks = self._peer_blocks.get(peer)
+            if peer_blocks is not None:
+                parts = self._parts(peer_blocks, local_ids, remote_ids)
+                countdown = Countdown(len(parts), on_written)
+                for (rank, peer_rank), blocks in parts.items():
+                    local, remote = zip(*blocks, strict=True)
+                    self._movers[rank].write(rank_id(peer, peer_rank), local, remote, countdown.end)
+        if peer_blocks is None:
+            on_written(HandoffError(f"worker {peer} is not connected any more"))
 
     def expect_connection(self) -> None:
         """Says that a peer is about to connect to all ranks."""
@@ -108,14 +119,14 @@ class GroupMover:
         ]
 
     def _parts(
-        self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int]
+        self, peer_blocks: int, local_ids: Sequence[int], remote_ids: Sequence[int]
     ) -> dict[tuple[int, int], BlockPairs]:
-        """What each pair of ranks moves."""
+        """What each pair of ranks moves to a peer of so many blocks."""
         blocks = list(zip(local_ids, remote_ids, strict=True))
         if not self._is_partitioned:
             return dict.fromkeys(self._pairs(), blocks)
         per_rank = self._num_blocks // len(self._movers)
-        peer_per_rank = self._peer_blocks.get(peer, self._num_blocks) // len(self._movers)
+        peer_per_rank = peer_blocks // len(self._movers)
         parts: defaultdict[tuple[int, int], BlockPairs] = defaultdict(list)
         for local, remote in blocks:
             parts[local // per_rank, remote // peer_per_rank].append((local % per_rank, remote % peer_per_rank))

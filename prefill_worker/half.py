@@ -148,7 +148,7 @@ class PrefillHalf:
             return
         prompt.reserved = reserved
         prompt.num_blocks_sent = reserved.num_present
-        self.stats.num_bytes_saved += reserved.num_present * self._pool.layout.block_bytes
+        self.stats.num_bytes_saved += reserved.num_present * self._pool.block_bytes
         prompt.move(SourceEvent.READY)
         self._send_ready_blocks(prompt)
 
@@ -262,7 +262,7 @@ class PrefillHalf:
         remote = prompt.reserved.blocks_for(first, end)
         prompt.num_blocks_sent = end
         prompt.write_posted_s = self._clock.now_s()
-        self.stats.num_bytes += len(local) * self._pool.layout.block_bytes
+        self.stats.num_bytes += len(local) * self._pool.block_bytes
         if prompt.first_token is None:
             prompt.writes_in_flight += 1
             self._port.write(prompt.handoff_id, prompt.target, local, remote)

@@ -54,6 +54,5 @@ def blocks_of_worker(layout: KvLayout, topology: ShardTopology, size_bytes: int)
         topology: of the worker; the number is a multiple of its partitions.
         size_bytes: memory of the pool.
     """
-    parts_per_block = topology.world_size // topology.num_partitions
-    num_blocks = blocks_in(layout, size_bytes // parts_per_block)
+    num_blocks = blocks_in(layout, size_bytes // topology.block_parts)
     return num_blocks - num_blocks % topology.num_partitions

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 from core.errors import CheckpointError, ConfigError
@@ -11,6 +12,8 @@ from worker.mailbox import Mailbox
 
 Reply = Callable[[ExpertReport], None]
 """Takes the answer. Called exactly once, on the worker's loop."""
+KeepAlive = Callable[[], AbstractContextManager[None]]
+"""While its context lasts, routers hear that the worker lives."""
 
 
 class ExpertDesk:
@@ -19,11 +22,14 @@ class ExpertDesk:
     Args:
         engine: the loop's.
         mailbox: of the loop.
+        keep_alive: of the loop; a layer may take long to read.
     """
 
-    def __init__(self, engine: Engine, mailbox: Mailbox) -> None:
+    def __init__(self, engine: Engine, mailbox: Mailbox, keep_alive: KeepAlive) -> None:
         self._engine = engine
         self._mailbox = mailbox
+        self._keep_alive = keep_alive
+        self._is_rebalancing = False
 
     def ask(self, query_id: str, reply: Reply, *, rebalance: bool) -> None:
         """Replies how much each expert was used, after dividing them anew among the ranks if that is asked for.
@@ -36,6 +42,12 @@ class ExpertDesk:
             self._mailbox.post(lambda: reply(self._report(query_id)))
 
     def _start_rebalancing(self, query_id: str, reply: Reply) -> None:
+        if self._is_rebalancing:
+            reply(
+                self._report(query_id, refusal="its experts are being moved already; ask again when that has ended")
+            )
+            return
+        self._is_rebalancing = True
         rebalancing = _Rebalancing(query_id, deque(self._engine.expert_load()), reply)
         self._rebalance_next(rebalancing)
 
@@ -43,8 +55,10 @@ class ExpertDesk:
         """One layer, or the answer after the last. A refusal leaves that layer and those after it as they are."""
         layers = [rebalancing.open_layers.popleft()] if rebalancing.open_layers else []
         try:
-            outcome = self._engine.rebalance_experts(layers)
+            with self._keep_alive():
+                outcome = self._engine.rebalance_experts(layers)
         except (ConfigError, CheckpointError) as error:
+            self._is_rebalancing = False
             rebalancing.reply(self._report(rebalancing.query_id, rebalancing, refusal=error.message))
             return
         rebalancing.num_moved += outcome.num_moved
@@ -52,6 +66,7 @@ class ExpertDesk:
         if rebalancing.open_layers:
             self._mailbox.post(partial(self._rebalance_next, rebalancing))
         else:
+            self._is_rebalancing = False
             rebalancing.reply(self._report(rebalancing.query_id, rebalancing))
 
     def _report(self, query_id: str, rebalancing: "_Rebalancing | None" = None, *, refusal: str = "") -> ExpertReport:

@@ -4,7 +4,9 @@ Everything else in the process only posts to its mailbox. It runs on a thread of
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
@@ -24,7 +26,7 @@ HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its d
 logger = logging.getLogger(__name__)
 
 Publish = Callable[[dict[str, StepReport], WorkerLoad], None]
-"""Sends the reports by router id; routers without one get the load alone. Called from the loop's thread."""
+"""Sends the reports by router id; routers without one get the load alone. From any thread, one at a time."""
 
 
 class WorkerLoop:
@@ -105,6 +107,23 @@ class WorkerLoop:
             self._execute(prompt_slices, decode_slices)
         self._publish(is_news=bool(calls) and not did_compute)
         return self._did_work
+
+    @contextmanager
+    def keep_alive(self) -> Iterator[None]:
+        """For what holds up a round for long: until it ends, another thread says that the worker lives."""
+        load, ended = self.load(), threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT_S):
+                self._publish_reports({}, load)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def load(self) -> WorkerLoad:
         """The worker's load now."""

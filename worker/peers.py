@@ -110,8 +110,7 @@ class Peers:
         )
         try:
             answer = await stub.ConnectPeer(request, timeout=CONNECT_TIMEOUT_S)
-            added = self._mover.add_peer(endpoint.worker, answer.transport_metadata, answer.num_blocks)
-            await asyncio.wrap_future(added)
+            await self._add_to_mover(endpoint.worker, answer)
         except grpc.aio.AioRpcError as error:
             await channel.close()
             raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error
@@ -120,6 +119,18 @@ class Peers:
             raise
         logger.info("connected to worker %s at %s", endpoint.worker, endpoint.address)
         return Peer(channel, stub)
+
+    async def _add_to_mover(self, worker: WorkerId, answer: handoff_pb2.ConnectPeerResponse) -> None:
+        """Has all ranks connect, or none."""
+        added = self._mover.add_peer(worker, answer.transport_metadata, answer.num_blocks)
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(added), CONNECT_TIMEOUT_S)
+        except BaseException as error:
+            self._mover.remove_peer(worker)
+            if isinstance(error, TimeoutError):
+                message = f"the transport did not connect to worker {worker} within {CONNECT_TIMEOUT_S:g} s"
+                raise HandoffError(message) from error
+            raise
 
     def _forget_superseded(self, worker: WorkerId) -> "list[asyncio.Task[Peer]]":
         """Forgets earlier incarnations of a worker; returns their connections, which are to be closed."""

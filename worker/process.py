@@ -131,7 +131,7 @@ class WorkerProcess:
         self._server = grpc.aio.server(options=options)
         port = bind_any_port(self._server, self.config.host)
         identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
-        experts = ExpertDesk(self.engine, self._mailbox)
+        experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)

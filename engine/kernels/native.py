@@ -335,4 +335,7 @@ def native_kernels(num_threads: int) -> NativeKernels:
     Raises:
         KernelsUnavailableError: this machine cannot have them.
     """
-    return NativeKernels(build_library(), num_threads)
+    try:
+        return NativeKernels(build_library(), num_threads)
+    except (OSError, RuntimeError) as error:  # no home folder, none that can be written or executed from
+        raise KernelsUnavailableError(f"the compiled kernels cannot be kept or loaded: {error}") from error

@@ -35,9 +35,11 @@ class BlockPool:
         num_host_blocks: evicted blocks that host memory holds at most; 0 for none. Only for a rank alone: the books
             of a group know nothing of the other ranks' memory.
         num_partitions: ranks that the blocks are divided over.
+        block_parts: ranks that each hold a part of every block.
 
     Attributes:
-        layout: shape of a block.
+        layout: shape of a block, or of this rank's part of it.
+        block_bytes: of a whole block, on all ranks.
         tensor: `[num_blocks / num_partitions, num_layers, 2, kv_heads, block_tokens, head_dim]`; allocated here,
             zeroed, freed with the pool. Registered with the transfer plane as one region.
         blocks: who holds which block, and which holds what.
@@ -54,8 +56,10 @@ class BlockPool:
         enable_prefix_caching: bool = True,
         num_host_blocks: int = 0,
         num_partitions: int = 1,
+        block_parts: int = 1,
     ) -> None:
         self.layout = layout
+        self.block_bytes = layout.block_bytes * block_parts
         self.blocks = BlockAccounting(num_blocks, self._on_evict, num_partitions=num_partitions)
         self.tensor = self._zeros(num_blocks // num_partitions, device)
         self.host: HostTier | None = None

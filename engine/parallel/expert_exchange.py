@@ -99,7 +99,7 @@ class TravellingTokens:
     def __call__(self, held: HeldExperts, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """See `ExpertExchange`."""
         placement = held.placement
-        slots = placement.choose(experts, first_row=self._communicator.rank)
+        slots = placement.choose(experts)
         tokens, send_counts = self._routes(slots, placement.slots_per_rank)
         message = torch.cat([_as_bytes(rows.index_select(0, tokens)) for rows in (x, slots.int(), weights)], dim=1)
         received, receive_counts = self._communicator.all_to_all(message, send_counts)

@@ -38,22 +38,21 @@ class ExpertPlacement:
         padded = [held + held[:1] * (most - len(held)) for held in copies]  # what is added is never chosen
         self._table = torch.tensor(padded, device=device)  # [num_experts, most]
 
-    def choose(self, experts: Tensor, first_row: int = 0) -> Tensor:
-        """A slot of the group for each wish, copies taken in turn by the tokens' rows.
+    def choose(self, experts: Tensor) -> Tensor:
+        """A slot of the group for each wish. Which copy it is depends on all experts of the token together.
 
-        Copies are identical, so which one is chosen changes no result.
+        On nothing else: experts of one rank are added up there, so the choice decides how sums are rounded, and a
+        token's must not depend on its row. Tokens that share a busy expert differ in the others, which spreads them.
 
         Args:
             experts: `[num_tokens, top_k]` expert ids.
-            first_row: what the first token's row counts as; by rank, lest all ranks turn to the same copy at once.
 
         Returns:
             `[num_tokens, top_k]` slot ids over all ranks.
         """
         if not self._has_copies:
             return self._table[:, 0][experts]
-        rows = torch.arange(first_row, first_row + len(experts), device=experts.device)[:, None]
-        return self._table[experts, rows % self._num_copies[experts]]
+        return self._table[experts, experts.sum(1, keepdim=True) % self._num_copies[experts]]
 
     def to_local(self, slots: Tensor) -> Tensor:
         """Slot ids of the group as this rank's own, counted from 0; `ELSEWHERE` for those of other ranks."""

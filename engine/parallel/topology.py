@@ -74,6 +74,11 @@ class ShardTopology:
         return self.world_size if self.is_data_parallel else 1
 
     @property
+    def block_parts(self) -> int:
+        """Ranks that each hold a part of every KV block."""
+        return self.world_size // self.num_partitions
+
+    @property
     def expert_cuts(self) -> int:
         """Parts that the width of a routed expert is cut into."""
         return self.tensor_parallel_size if self.expert_parallel_size == 1 else 1

@@ -102,6 +102,9 @@ class HeldMover:
         self.connecting.append(Future())
         return self.connecting[-1]
 
+    def remove_peer(self, _peer: WorkerId) -> None:
+        pass
+
     def write(self, _peer: WorkerId, _local: Sequence[int], _remote: Sequence[int], on_written: OnWritten) -> None:
         self.open.append(on_written)
 
@@ -115,6 +118,7 @@ def held() -> tuple[GroupMover, list[HeldMover]]:
 def test_write_has_ended_when_the_last_rank_says_so(held: tuple[GroupMover, list[HeldMover]]) -> None:
     mover, ranks = held
     heard: list[HandoffError | None] = []
+    mover.add_peer(D, [b"0", b"1"], 8)
     mover.write(D, [1], [2], heard.append)
     ranks[1].open[0](None)
     assert heard == []
@@ -130,11 +134,24 @@ def test_write_that_fails_on_one_rank_fails_when_all_have_ended(
     mover, ranks = held
     heard: list[HandoffError | None] = []
     error = HandoffError("the link broke")
+    mover.add_peer(D, [b"0", b"1"], 8)
     mover.write(D, [1], [2], heard.append)
     ranks[failing].open[0](error)
     assert heard == []
     ranks[1 - failing].open[0](None)
     assert heard == [error]
+
+
+def test_write_to_a_peer_that_is_gone_fails_at_once(held: tuple[GroupMover, list[HeldMover]]) -> None:
+    """Without it nobody knows which of its ranks a block id means."""
+    mover, ranks = held
+    heard: list[HandoffError | None] = []
+    mover.add_peer(D, [b"0", b"1"], 8)
+    mover.remove_peer(D)
+    mover.write(D, [1], [2], heard.append)
+    (error,) = heard
+    assert "decode-0@3 is not connected any more" in str(error)
+    assert not any(rank.open for rank in ranks)
 
 
 def test_peer_is_connected_when_all_ranks_are(held: tuple[GroupMover, list[HeldMover]]) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -223,7 +224,7 @@ def lone_service() -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
     halves = PrefillHalf(pool, ListPort(), outbox, clock), DecodeHalf(pool, outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
-    return AttachService(IDENTITY, mailbox, *halves, ExpertDesk(no_engine, mailbox)), mailbox
+    return AttachService(IDENTITY, mailbox, *halves, ExpertDesk(no_engine, mailbox, nullcontext)), mailbox
 
 
 async def test_router_that_reads_too_slowly_is_detached_and_costs_bounded_memory(

@@ -1,6 +1,7 @@
 """Questions about experts, with an engine that only has experts."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 
@@ -36,7 +37,7 @@ class Desk:
         self.engine = Experts(failures or {})
         self.mailbox = Mailbox()
         self.reports: list[ExpertReport] = []
-        self._desk = ExpertDesk(self.engine, self.mailbox)  # type: ignore[arg-type] # what is not called is not there
+        self._desk = ExpertDesk(self.engine, self.mailbox, nullcontext)  # type: ignore[arg-type] # what is not called is not there
 
     def ask(self, *, rebalance: bool) -> None:
         self._desk.ask("q", self.reports.append, rebalance=rebalance)
@@ -79,3 +80,18 @@ def test_rebalancing_that_fails_says_why_and_what_was_done_before(failure: Baton
     assert report.refusal == failure.message
     assert {layer.layer: layer.imbalance_after for layer in report.layers} == {1: 0.0, 2: 1.0}
     assert report.num_moved == 1
+
+
+def test_second_rebalancing_is_refused_while_one_is_under_way() -> None:
+    desk = Desk()
+    desk.ask(rebalance=True)
+    desk.ask(rebalance=True)
+    desk.tick()
+    desk.tick()
+    refused, done = desk.reports
+    assert "being moved already" in refused.refusal
+    assert (done.refusal, desk.engine.rebalanced) == ("", [2, 1])
+    desk.ask(rebalance=True)
+    desk.tick()
+    desk.tick()
+    assert desk.reports[-1].refusal == ""

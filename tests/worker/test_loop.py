@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -285,3 +286,18 @@ def test_slower_steps_change_the_cost_that_is_reported(fleet: LoopFleet, monkeyp
     assert cost.changed(load.cost_change).decode_s(1, 40) == pytest.approx(3 * cost.decode_s(1, 40), rel=0.05)
     assert load.decode_cost_error < 0.05
     assert (load.prefill_cost_change, load.prefill_cost_error) == (0.0, 0.0)
+
+
+def test_worker_says_that_it_lives_while_something_holds_up_its_loop(
+    fleet: LoopFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.loop.HEARTBEAT_S", 0.01)
+    with fleet.p.loop.keep_alive():
+        deadline_s = time.monotonic() + 10.0
+        while len(fleet.p.published) < 2 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+    num_published = len(fleet.p.published)
+    assert num_published >= 2
+    assert fleet.p.published[0] == ({}, fleet.p.loop.load())
+    time.sleep(0.05)
+    assert len(fleet.p.published) == num_published

@@ -7,6 +7,7 @@ from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.kernels import build, choice
 from engine.kernels.build import KernelsUnavailableError, build_library
+from engine.kernels.native import native_kernels
 from engine.parallel.topology import ONE_RANK, ShardTopology
 from engine.sizing import kv_layout
 from tests.engine.checkpoints import write_tiny_dense, write_tiny_moe
@@ -70,6 +71,16 @@ def test_the_compilers_error_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"no {build.COMPILER} here")
     with pytest.raises(KernelsUnavailableError, match="no-such-flag"):
         build_library()
+
+
+def test_a_cache_that_cannot_be_used_leaves_it_to_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(build, "CPU_FEATURES", frozenset())
+    monkeypatch.setattr(build.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(build, "run", lambda _command: "g++ of the test")
+    with pytest.raises(KernelsUnavailableError, match=r"cannot be kept or loaded: .*Not a directory"):
+        native_kernels.__wrapped__(1)
 
 
 def obstacle_of(

@@ -48,4 +48,4 @@ def test_group_is_as_exact_as_one_rank(model_dir: Path, topology: ShardTopology,
             assert engine.rebalance_experts().num_moved > 0
         after = error(logits(engine), exact)
     assert followers[0].answer() == FOLLOWED
-    assert max(before, after) < 1.5 * error(logits(solo), exact) + 1e-3
+    assert max(before, after) < 2 * error(logits(solo), exact) + 1e-3

@@ -11,11 +11,12 @@ def test_chosen_slots_hold_the_experts_wished_for() -> None:
     assert torch.equal(torch.tensor(SLOTS)[placement.choose(experts)], experts)
 
 
-def test_copies_are_taken_in_turn() -> None:
+def test_tokens_with_other_experts_take_other_copies_and_their_row_does_not_matter() -> None:
     placement = ExpertPlacement(SLOTS, 0, 3, "cpu")
-    experts = torch.tensor([[0], [0], [0], [3]])
-    assert placement.choose(experts).flatten().tolist() == [0, 5, 0, 4]
-    assert placement.choose(experts, first_row=1).flatten().tolist() == [5, 0, 5, 4]
+    experts = torch.tensor([[0, 2], [0, 3], [0, 1], [2, 0]])
+    slots = placement.choose(experts)
+    assert slots.tolist() == [[0, 2], [5, 4], [5, 3], [2, 0]]
+    assert torch.equal(placement.choose(experts.flip(0)), slots.flip(0))
 
 
 def test_each_rank_sees_its_own_slots_and_the_rest_elsewhere() -> None:
