@@ -102,6 +102,7 @@ class Ernie45Model:
         # Only a tied embedding is multiplied with, which is what tiles are for.
         is_tied = config.tie_word_embeddings
         plain = replace(options, kernels=options.kernels if is_tied else None)
+        self._residual_dtype = options.residual_dtype
         self._embedding = make_vocabulary(config.vocab_size, config.hidden_size, plain)
         self._layers = [DecoderLayer(layer, config, options) for layer in range(config.num_layers)]
         mlps = {layer: decoder_layer.mlp for layer, decoder_layer in enumerate(self._layers)}
@@ -118,7 +119,7 @@ class Ernie45Model:
 
     def __call__(self, batch: StepBatch, paged_kv: PagedKv) -> Tensor:
         """Computes a step and stores its KV; returns logits `[num_draws, vocab_size]`, float32."""
-        x, delta = self._embedding.embed(batch.token_ids), None  # [num_tokens, hidden_size]
+        x, delta = self._embedding.embed(batch.token_ids).to(self._residual_dtype), None  # [num_tokens, hidden_size]
         rotations = self._rope.rotations(batch.positions)
         for layer in self._layers[:-1]:
             x, delta = layer(x, delta, rotations, batch, paged_kv)

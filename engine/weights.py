@@ -65,6 +65,15 @@ class TensorOptions:
     kernels: NativeKernels | None = None
     shard: Shard = WHOLE_MODEL
 
+    @property
+    def residual_dtype(self) -> torch.dtype:
+        """Type of the residual stream and of what is added to it.
+
+        Rounding it to bfloat16 after each addition is most of a bfloat16 model's error. torch's kernels want one type
+        throughout; ours take float32 for little more time.
+        """
+        return self.dtype if self.kernels is None else torch.float32
+
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor, of `dtype` where it differs from the model's."""
         return torch.empty(shape, dtype=dtype or self.dtype, device=self.device)

@@ -1,6 +1,7 @@
 """The native kernels as functions of tensors. What they compute stands in `src/`; here are only shapes and pointers.
 
-All tensors are on the CPU; activations and weights are bfloat16. Calls let other threads run meanwhile.
+All tensors are on the CPU; weights and inputs of products are bfloat16, the residual stream and what is added to it
+float32. Calls let other threads run meanwhile.
 """
 
 import ctypes
@@ -196,8 +197,11 @@ class NativeKernels:
             gate_up: all experts' one after another, each as in `gated_linear`.
             down: all experts' one after another.
             num_experts: how many they are.
+
+        Returns:
+            `[num_tokens, hidden_size]` float32.
         """
-        out = torch.empty_like(x)
+        out = torch.empty(x.shape, dtype=torch.float32)
         self._functions.baton_experts(
             x.data_ptr(),
             x.shape[0],
@@ -215,8 +219,18 @@ class NativeKernels:
         return out
 
     def add_rms_norm(self, x: Tensor, delta: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-        """Adds `delta` to `x` in place, and returns `x` normalised; both `[num_tokens, hidden_size]`."""
-        out = torch.empty_like(x)
+        """Adds `delta` to `x` in place, and returns `x` normalised.
+
+        Args:
+            x: `[num_tokens, hidden_size]` float32.
+            delta: of the same shape and type, or None for zero.
+            weight: `[hidden_size]` bfloat16.
+            eps: added to the mean square.
+
+        Returns:
+            `[num_tokens, hidden_size]` bfloat16.
+        """
+        out = torch.empty(x.shape, dtype=torch.bfloat16)
         self._functions.baton_add_rms_norm(
             x.data_ptr(),
             None if delta is None else delta.data_ptr(),

@@ -34,7 +34,7 @@ class Attention:
         self._kv_heads = kv_part.size // config.head_dim
         qkv = {"q_proj": q_part, "k_proj": kv_part, "v_proj": kv_part}
         self._qkv = PackedLinear(hidden, qkv, use_bias=config.use_bias, options=options)
-        self._out = PackedLinear(q_part, {"o_proj": hidden}, use_bias=config.use_bias, options=options)
+        self._out = PackedLinear(q_part, {"o_proj": hidden}, use_bias=config.use_bias, options=options, is_added=True)
 
     def __call__(
         self, x: Tensor, rotations: Tensor, batch: StepBatch, paged_kv: PagedKv, rows: Tensor | None

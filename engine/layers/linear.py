@@ -63,13 +63,14 @@ class DenseWeight:
 class TiledWeight:
     """A weight in tile order, multiplied by the native kernels; pieces of it are multiples of 16 rows."""
 
-    def __init__(self, out_features: int, in_features: int, kernels: NativeKernels) -> None:
+    def __init__(self, out_features: int, in_features: int, kernels: NativeKernels, dtype: torch.dtype) -> None:
         self._kernels = kernels
+        self._dtype = dtype
         self._tiles = PackedWeight.empty(out_features, in_features)
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """See `Weight`."""
-        return self._kernels.linear(x, self._tiles, bias)
+        return self._kernels.linear(x, self._tiles, bias, self._dtype)
 
     def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
         """See `Weight`."""
@@ -78,10 +79,10 @@ class TiledWeight:
         return TensorSlot((name,), shape, pack)
 
 
-def make_weight(out_features: int, in_features: int, options: TensorOptions) -> Weight:
-    """Uninitialised; tiled where there are native kernels."""
+def make_weight(out_features: int, in_features: int, options: TensorOptions, dtype: torch.dtype) -> Weight:
+    """Uninitialised; tiled, and with results of `dtype`, where there are native kernels."""
     if options.kernels is not None:
-        return TiledWeight(out_features, in_features, options.kernels)
+        return TiledWeight(out_features, in_features, options.kernels, dtype)
     return DenseWeight(out_features, in_features, options)
 
 
@@ -96,15 +97,24 @@ class PackedLinear:
         out_features: those of the outputs by the projection's name in the checkpoint, in output order.
         use_bias: whether every projection has a bias.
         options: type and device.
+        is_added: whether the results are added to the residual stream, so are of its type.
     """
 
     def __init__(
-        self, in_features: AxisPart, out_features: Mapping[str, AxisPart], *, use_bias: bool, options: TensorOptions
+        self,
+        in_features: AxisPart,
+        out_features: Mapping[str, AxisPart],
+        *,
+        use_bias: bool,
+        options: TensorOptions,
+        is_added: bool = False,
     ) -> None:
         self._in_features = in_features
         self._out_features = out_features
         num_out = sum(part.size for part in out_features.values())
-        self._weight = make_weight(num_out, in_features.size, options)
+        self._weight = make_weight(
+            num_out, in_features.size, options, options.residual_dtype if is_added else options.dtype
+        )
         self._bias = options.empty(num_out) if use_bias and in_features.first == 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class GatedMlp:
                 hidden_size, width, use_bias=use_bias, options=options, kernels=options.kernels
             )
         down = {"down_proj": AxisPart.whole(hidden_size)}
-        self._down = PackedLinear(width, down, use_bias=use_bias, options=options)
+        self._down = PackedLinear(width, down, use_bias=use_bias, options=options, is_added=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[num_tokens, hidden_size]` -> the same shape."""

@@ -112,7 +112,7 @@ class TravellingTokens:
         )
         computed = held(guests, placement.to_local(guest_slots.long()), guest_weights)
         returned, _ = self._communicator.all_to_all(computed, receive_counts, send_counts)
-        return _add_up(returned, tokens, send_counts, torch.zeros_like(x))
+        return _add_up(returned, tokens, send_counts, torch.zeros(x.shape, dtype=returned.dtype, device=x.device))
 
     def _routes(self, slots: Tensor, slots_per_rank: int) -> tuple[Tensor, list[int]]:
         """Rows to send, those for rank 0 first, and how many go to each rank."""

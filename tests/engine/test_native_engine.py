@@ -58,10 +58,11 @@ def error(actual: Tensor, exact: Tensor) -> float:
     return float((actual - exact).norm() / exact.norm())
 
 
-def test_is_as_exact_as_torch(engines: Engines) -> None:
+def test_is_more_exact_than_torch(engines: Engines) -> None:
+    """Its residual stream is not rounded to bfloat16."""
     for chunks in ((72,), (40, 32), (71, 1)):
         exact = logits(engines.exact, chunks)
-        assert error(logits(engines.native, chunks), exact) < 1.5 * error(logits(engines.torch, chunks), exact) + 1e-3
+        assert error(logits(engines.native, chunks), exact) < error(logits(engines.torch, chunks), exact)
 
 
 def test_a_prompt_gives_the_same_bits_however_it_is_cut(engines: Engines) -> None:

@@ -2,24 +2,24 @@
 #include "common.h"
 
 // x += delta (unless null), out = x / rms(x) * weight; rows of `hidden` elements, a multiple of 16.
-BATON_EXPORT void baton_add_rms_norm(bf16* x, const bf16* delta, const bf16* weight, float eps, int64_t num_rows,
+BATON_EXPORT void baton_add_rms_norm(float* x, const float* delta, const bf16* weight, float eps, int64_t num_rows,
                                      int64_t hidden, bf16* out, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static) if (num_threads > 1 && num_rows > 8)
   for (int64_t row = 0; row < num_rows; ++row) {
-    bf16* values = x + row * hidden;
+    float* values = x + row * hidden;
     __m512 squares = _mm512_setzero_ps();
     for (int64_t i = 0; i < hidden; i += TILE) {
-      __m512 value = load_bf16(values + i);
+      __m512 value = _mm512_loadu_ps(values + i);
       if (delta != nullptr) {
-        store_bf16(values + i, _mm512_add_ps(value, load_bf16(delta + row * hidden + i)));
-        value = load_bf16(values + i);  // rounded, as what comes next reads it
+        value = _mm512_add_ps(value, _mm512_loadu_ps(delta + row * hidden + i));
+        _mm512_storeu_ps(values + i, value);
       }
       squares = _mm512_fmadd_ps(value, value, squares);
     }
     const float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(hidden);
     const __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(mean + eps));
     for (int64_t i = 0; i < hidden; i += TILE) {
-      const __m512 value = _mm512_mul_ps(load_bf16(values + i), scale);
+      const __m512 value = _mm512_mul_ps(_mm512_loadu_ps(values + i), scale);
       store_bf16(out + row * hidden + i, _mm512_mul_ps(value, load_bf16(weight + i)));
     }
   }

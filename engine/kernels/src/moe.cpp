@@ -76,12 +76,12 @@ struct Routing {
 
 }  // namespace
 
-// out[token] = sum over its experts of weight * down(silu(gate(x)) * up(x)).
+// out[token] = sum over its experts of weight * down(silu(gate(x)) * up(x)), float32.
 // gate_up: per expert as in baton_gated_linear; down: per expert a packed [hidden, width].
 // A token's experts are added in the order of their ids, in float32, whatever other tokens there are.
 BATON_EXPORT void baton_experts(const bf16* x, int64_t num_tokens, int64_t hidden, int64_t width, int64_t num_experts,
                                 int64_t top_k, const int64_t* experts, const float* weights, const bf16* gate_up,
-                                const bf16* down, bf16* out, int num_threads) {
+                                const bf16* down, float* out, int num_threads) {
   const Routing routing(experts, weights, num_tokens, num_experts, top_k);
   const int64_t num_pairs = routing.begins[num_experts];
   std::vector<int64_t> hit;
@@ -128,7 +128,8 @@ BATON_EXPORT void baton_experts(const bf16* x, int64_t num_tokens, int64_t hidde
       }
       for (int64_t token = 0; token < num_tokens; ++token) {
         for (int half = 0; half < PANEL; half += TILE) {
-          store_bf16(out + token * hidden + panel * PANEL + half, _mm512_loadu_ps(totals + token * PANEL + half));
+          const __m512 total = _mm512_loadu_ps(totals + token * PANEL + half);
+          _mm512_storeu_ps(out + token * hidden + panel * PANEL + half, total);
         }
       }
     }

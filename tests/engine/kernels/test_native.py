@@ -166,12 +166,12 @@ def test_negative_experts_are_left_out(kernels: NativeKernels) -> None:
 
 @pytest.mark.parametrize("has_delta", [False, True])
 def test_add_rms_norm(kernels: NativeKernels, has_delta: bool) -> None:
-    x, weight = random(20, 96), random(96, seed=1)
-    delta = random(20, 96, seed=2) if has_delta else None
+    x, weight = random(20, 96).float(), random(96, seed=1)
+    delta = random(20, 96, seed=2).float() if has_delta else None
     total = x + delta if delta is not None else x.clone()
     out = kernels.add_rms_norm(x, delta, weight, 1e-5)
     assert torch.equal(x, total)
-    assert_close(out, F.rms_norm(total.float(), (96,), weight.float(), 1e-5))
+    assert_close(out, F.rms_norm(total, (96,), weight.float(), 1e-5))
 
 
 class Cache:
