@@ -78,6 +78,7 @@ class WorkerLoad:
     host_blocks: int = 0
     host_blocks_restored: int = 0
     host_blocks_dropped: int = 0
+    blocks_free_together: int = 0
     running_context_tokens: int = 0
     prefill_cost_change: float = 0.0
     prefill_attention_cost_change: float = 0.0

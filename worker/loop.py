@@ -163,6 +163,7 @@ class WorkerLoop:
             host_blocks=pool.host.num_blocks if pool.host else 0,
             host_blocks_restored=pool.host.num_restored if pool.host else 0,
             host_blocks_dropped=pool.host.num_dropped if pool.host else 0,
+            blocks_free_together=pool.blocks.num_free_together,
         )
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:

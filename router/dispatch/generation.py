@@ -46,7 +46,7 @@ class Attempt:
         assignment: what both workers were sent.
         prefill: who computes the prompt.
         decode: who generates.
-        num_blocks: KV blocks charged to the decode worker.
+        open_blocks: KV blocks promised to it on the decode worker; 0 once its prompt is computed.
         open_prompt_tokens: prompt tokens charged to the prefill worker and not yet computed.
         is_handed_over: whether the decode worker has generated, so that the prefill worker is not needed any more.
     """
@@ -54,7 +54,7 @@ class Attempt:
     assignment: Assignment
     prefill: WorkerLink
     decode: WorkerLink
-    num_blocks: int
+    open_blocks: int
     open_prompt_tokens: int
     is_handed_over: bool = False
 

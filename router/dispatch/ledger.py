@@ -12,15 +12,16 @@ def prefill_candidate(link: WorkerLink) -> PrefillCandidate:
 
 
 def decode_candidate(link: WorkerLink) -> DecodeCandidate:
-    """A worker as decode candidate; blocks promised to handoffs that have not begun count as taken."""
+    """A worker as decode candidate; blocks promised to prompts whose handoff has not begun count as taken."""
     hello, load = link.attached, link.load
-    reported_free = load.blocks_free + load.blocks_cached if load.blocks_total else hello.num_blocks
+    available = load.blocks_free_together if load.blocks_total else hello.num_blocks
+    promised = max(0, link.assigned_blocks - load.blocks_leased)
     return DecodeCandidate(
         worker=link.worker,
         num_sequences=max(load.running_sequences + load.incoming_handoffs, link.assigned_sequences),
         num_context_tokens=max(load.running_context_tokens, link.assigned_context_tokens),
         max_num_seqs=hello.max_num_seqs,
-        free_blocks=min(reported_free, hello.num_blocks - link.assigned_blocks),
+        free_blocks=available - promised,
         block_tokens=hello.block_tokens,
         cost=link.cost,
     )
@@ -30,19 +31,19 @@ def charge(attempt: Attempt) -> None:
     """Books a new attempt."""
     attempt.prefill.assigned_prompt_tokens += attempt.open_prompt_tokens
     attempt.decode.assigned_sequences += 1
-    attempt.decode.assigned_blocks += attempt.num_blocks
+    attempt.decode.assigned_blocks += attempt.open_blocks
     attempt.decode.assigned_context_tokens += len(attempt.assignment.prompt)
 
 
 def discharge_prompt(attempt: Attempt) -> None:
-    """The prompt is computed. Idempotent."""
+    """The prompt is computed, so the decode worker has given it blocks or soon will. Idempotent."""
     attempt.prefill.assigned_prompt_tokens -= attempt.open_prompt_tokens
-    attempt.open_prompt_tokens = 0
+    attempt.decode.assigned_blocks -= attempt.open_blocks
+    attempt.open_prompt_tokens = attempt.open_blocks = 0
 
 
 def discharge_all(attempt: Attempt) -> None:
     """The attempt has ended; called once."""
     discharge_prompt(attempt)
     attempt.decode.assigned_sequences -= 1
-    attempt.decode.assigned_blocks -= attempt.num_blocks
     attempt.decode.assigned_context_tokens -= len(attempt.assignment.prompt)

@@ -50,7 +50,7 @@ class WorkerLink:
         heard_s: when it was last heard, on the router's clock.
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
-        assigned_blocks: KV blocks those will hold when their prompts are there.
+        assigned_blocks: KV blocks promised to prompts that are not computed yet.
         assigned_context_tokens: tokens of those prompts.
     """
 

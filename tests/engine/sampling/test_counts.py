@@ -1,3 +1,4 @@
+import pickle
 from collections import Counter
 
 from hypothesis import given
@@ -22,3 +23,13 @@ def test_counts_are_those_of_the_answer_over_all_tokens_seen(prompt: list[int], 
 
 def test_nothing_seen_is_empty() -> None:
     assert (len(TokenCounts().token_ids), len(TokenCounts().counts)) == (0, 0)
+
+
+def test_pickled_copy_says_the_same_and_carries_no_more() -> None:
+    counts = TokenCounts([5, 3, 5])
+    for token_id in (9, 3, 9, *range(100, 120)):
+        counts.add(token_id)
+    copy = pickle.loads(pickle.dumps(counts))  # noqa: S301 - our own
+    assert copy.token_ids.tolist() == counts.token_ids.tolist()
+    assert copy.counts.tolist() == counts.counts.tolist()
+    assert set(vars(copy)) == {"_token_ids", "_counts", "_num_distinct"}

@@ -53,7 +53,7 @@ async def test_tokens_reach_the_reader_in_order_and_the_end_settles_everything(b
     work = prefill.assigned[0]
     bench.report(prefill, token(work, 0))
     assert await read(generation) == TokenDelta((100,), None)
-    assert (prefill.books(), decode.books()) == ((0, 0, 0, 0), (0, 1, 1, 3))
+    assert (prefill.books(), decode.books()) == ((0, 0, 0, 0), (0, 1, 0, 3))
     bench.report(decode, token(work, 1))
     bench.report(decode, token(work, 2), token(work, 3, FinishReason.STOP))
     assert await read(generation) == TokenDelta((101, 102, 103), FinishReason.STOP)

@@ -187,7 +187,7 @@ class DispatchWorld(RuleBasedStateMachine):
         for worker in (*self.workers.values(), *self.lost):
             decoding = [attempt for attempt in attempts if attempt.decode is worker]
             prompt_tokens = sum(a.open_prompt_tokens for a in attempts if a.prefill is worker)
-            num_blocks = sum(a.num_blocks for a in decoding)
+            num_blocks = sum(a.open_blocks for a in decoding)
             context_tokens = sum(len(a.assignment.prompt) for a in decoding)
             assert worker.books() == (prompt_tokens, len(decoding), num_blocks, context_tokens)
 

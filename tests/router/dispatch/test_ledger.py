@@ -43,7 +43,7 @@ class Ledger(RuleBasedStateMachine):
         for link in (*self.prefill, *self.decode):
             generating = [a for a in self.attempts if a.decode is link]
             prompt_tokens = sum(a.open_prompt_tokens for a in self.attempts if a.prefill is link)
-            num_blocks = sum(a.num_blocks for a in generating)
+            num_blocks = sum(a.open_blocks for a in generating)
             context_tokens = sum(len(a.assignment.prompt) for a in generating)
             assert link.books() == (prompt_tokens, len(generating), num_blocks, context_tokens)
 
@@ -85,12 +85,23 @@ def test_decode_worker_without_a_report_has_all_its_blocks() -> None:
 def test_blocks_and_sequences_count_as_taken_by_report_or_by_promise() -> None:
     link = RecordingLink("d", Role.DECODE, num_blocks=50)
     link.load = WorkerLoad(
-        blocks_total=50, blocks_free=20, blocks_cached=10, running_sequences=2, incoming_handoffs=1
+        blocks_total=50, blocks_free_together=30, blocks_leased=7, running_sequences=2, incoming_handoffs=1
     )
-    link.assigned_blocks, link.assigned_sequences = 5, 1
+    link.assigned_blocks, link.assigned_sequences = 5, 1  # their handoffs have begun
     assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (30, 3)
-    link.assigned_blocks, link.assigned_sequences = 45, 6
-    assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (5, 6)
+    link.assigned_blocks, link.assigned_sequences = 45, 6  # 38 blocks are promised beyond those
+    assert (decode_candidate(link).free_blocks, decode_candidate(link).num_sequences) == (-8, 6)
+
+
+def test_sequences_that_share_a_prefix_do_not_fill_a_worker() -> None:
+    """Blocks that are generated from are counted by the worker, which knows what is shared."""
+    links = RecordingLink("p", Role.PREFILL), RecordingLink("d", Role.DECODE, num_blocks=50)
+    for _ in range(10):
+        attempt = Attempt(assignment("h", 100), *links, open_blocks=25, open_prompt_tokens=100)
+        charge(attempt)
+        discharge_prompt(attempt)
+    links[1].load = WorkerLoad(blocks_total=50, blocks_free_together=20, running_sequences=10)
+    assert decode_candidate(links[1]).free_blocks == 20
 
 
 @given(reported=st.integers(0, 1000), assigned=st.integers(0, 1000))
