@@ -101,6 +101,17 @@ class Peers:
         await _close_channels(superseded)
         channel = grpc.aio.insecure_channel(endpoint.address)
         stub = handoff_pb2_grpc.HandoffServiceStub(channel)
+        try:
+            await self._introduce(endpoint, stub)
+        except BaseException:  # when cancelled, too: nothing stays of a connection that was made in part
+            self._mover.remove_peer(endpoint.worker)
+            await channel.close()
+            raise
+        logger.info("connected to worker %s at %s", endpoint.worker, endpoint.address)
+        return Peer(channel, stub)
+
+    async def _introduce(self, endpoint: WorkerEndpoint, stub: handoff_pb2_grpc.HandoffServiceStub) -> None:
+        """Has all ranks of both workers know each other."""
         request = handoff_pb2.ConnectPeerRequest(
             source=wire.worker_id_to_proto(self._worker),
             target=wire.worker_id_to_proto(endpoint.worker),
@@ -110,27 +121,13 @@ class Peers:
         )
         try:
             answer = await stub.ConnectPeer(request, timeout=CONNECT_TIMEOUT_S)
-            await self._add_to_mover(endpoint.worker, answer)
-        except grpc.aio.AioRpcError as error:
-            await channel.close()
-            raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error
-        except BaseException:
-            await channel.close()
-            raise
-        logger.info("connected to worker %s at %s", endpoint.worker, endpoint.address)
-        return Peer(channel, stub)
-
-    async def _add_to_mover(self, worker: WorkerId, answer: handoff_pb2.ConnectPeerResponse) -> None:
-        """Has all ranks connect, or none."""
-        added = self._mover.add_peer(worker, answer.transport_metadata, answer.num_blocks)
-        try:
+            added = self._mover.add_peer(endpoint.worker, answer.transport_metadata, answer.num_blocks)
             await asyncio.wait_for(asyncio.wrap_future(added), CONNECT_TIMEOUT_S)
-        except BaseException as error:
-            self._mover.remove_peer(worker)
-            if isinstance(error, TimeoutError):
-                message = f"the transport did not connect to worker {worker} within {CONNECT_TIMEOUT_S:g} s"
-                raise HandoffError(message) from error
-            raise
+        except grpc.aio.AioRpcError as error:
+            raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error
+        except TimeoutError as error:
+            message = f"the transport did not connect to worker {endpoint.worker} within {CONNECT_TIMEOUT_S:g} s"
+            raise HandoffError(message) from error
 
     def _forget_superseded(self, worker: WorkerId) -> "list[asyncio.Task[Peer]]":
         """Forgets earlier incarnations of a worker; returns their connections, which are to be closed."""
