@@ -1,12 +1,13 @@
 """The seam between layers and checkpoint files: which checkpoint tensor fills which piece of a model's memory."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from engine.kernels.native import NativeKernels
+from engine.kernels.native import NativeKernels, PackedWeight
 from engine.parallel.axis_part import AxisPart
 from engine.parallel.shard import WHOLE_MODEL, Shard
 
@@ -77,3 +78,27 @@ class TensorOptions:
     def empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """An uninitialised tensor, of `dtype` where it differs from the model's."""
         return torch.empty(shape, dtype=dtype or self.dtype, device=self.device)
+
+
+def packed_slot(
+    name: str,
+    kernels: NativeKernels,
+    weight: PackedWeight,
+    num_rows: int,
+    *,
+    first_block: int = 0,
+    block_step: int = 1,
+) -> TensorSlot:
+    """The place of a checkpoint tensor of `num_rows` rows in a weight that is kept in tile order.
+
+    Args:
+        name: of the checkpoint tensor.
+        kernels: pack it.
+        weight: where to.
+        num_rows: rows of the tensor, or of the part that is held.
+        first_block: the block of 16 rows that it begins in.
+        block_step: from one block of it to the next.
+    """
+    shape = torch.empty(num_rows, weight.in_features, dtype=torch.bfloat16, device="meta")
+    pack = partial(kernels.pack, into=weight, first_block=first_block, block_step=block_step)
+    return TensorSlot((name,), shape, pack)

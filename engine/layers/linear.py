@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -11,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everyone knows it 
 
 from engine.kernels.native import TILE_ROWS, NativeKernels, PackedWeight
 from engine.parallel.axis_part import AxisPart
-from engine.weights import TensorOptions, TensorSlot
+from engine.weights import TensorOptions, TensorSlot, packed_slot
 
 # For a bfloat16 product on a CPU, oneDNN repacks its right-hand operand on every call. With few tokens that costs
 # more than the product. Measured on one AVX-512/AMX core, 1024 x 3072 weights:
@@ -74,9 +73,7 @@ class TiledWeight:
 
     def slot(self, name: str, first_row: int, num_rows: int) -> TensorSlot:
         """See `Weight`."""
-        shape = torch.empty(num_rows, self._tiles.in_features, dtype=torch.bfloat16, device="meta")
-        pack = partial(self._kernels.pack, into=self._tiles, first_block=first_row // TILE_ROWS)
-        return TensorSlot((name,), shape, pack)
+        return packed_slot(name, self._kernels, self._tiles, num_rows, first_block=first_row // TILE_ROWS)
 
 
 def make_weight(out_features: int, in_features: int, options: TensorOptions, dtype: torch.dtype) -> Weight:

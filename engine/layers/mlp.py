@@ -1,17 +1,16 @@
 """The gated MLP (SwiGLU, Shazeer 2020, https://arxiv.org/abs/2002.05202) of dense layers and of shared experts."""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everyone knows it by
 
 from engine.kernels.native import NativeKernels, PackedWeight
 from engine.layers.linear import PackedLinear
 from engine.parallel.axis_part import AxisPart
-from engine.weights import TensorOptions, TensorSlot
+from engine.weights import TensorOptions, TensorSlot, packed_slot
 
 
 def gated_silu(gate_up: Tensor) -> Tensor:
@@ -81,10 +80,12 @@ def interleaved_slots(
     kernels: NativeKernels, weight: PackedWeight, prefix: str, width: AxisPart
 ) -> Iterator[TensorSlot]:
     """`{prefix}.gate_proj.weight` in the even blocks of `weight`, `{prefix}.up_proj.weight` in the odd ones."""
-    shape = torch.empty(weight.out_features // 2, weight.in_features, dtype=torch.bfloat16, device="meta")
+    num_rows = weight.out_features // 2
     for first_block, name in enumerate(("gate_proj", "up_proj")):
-        pack = partial(kernels.pack, into=weight, first_block=first_block, block_step=2)
-        yield TensorSlot((f"{prefix}.{name}.weight",), shape, pack, rows=width)
+        slot = packed_slot(
+            f"{prefix}.{name}.weight", kernels, weight, num_rows, first_block=first_block, block_step=2
+        )
+        yield replace(slot, rows=width)
 
 
 class GatedMlp:

@@ -12,7 +12,6 @@ same memory:
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from engine.layers.mlp import GatedMlp, gated_silu, interleaved_slots
 from engine.layers.router import ExpertRouter
 from engine.parallel.expert_exchange import expert_exchange
 from engine.parallel.placement import ELSEWHERE
-from engine.weights import TensorOptions, TensorSlot
+from engine.weights import TensorOptions, TensorSlot, packed_slot
 
 # Up to about here a GEMM is bound by reading its weights, so computing too much of it costs little. Measured on one
 # AVX-512/AMX core in bfloat16, us a layer, wide / grouped:
@@ -214,6 +213,5 @@ class NativeExperts:
         packed = replace(self._gate_up.part(0, self._num_slots), tiles=gate_up)
         yield from interleaved_slots(self._kernels, packed, prefix, self._width)
         packed = replace(self._down.part(0, self._num_slots), tiles=down)
-        shape = torch.empty(packed.out_features, packed.in_features, dtype=torch.bfloat16, device="meta")
-        pack = partial(self._kernels.pack, into=packed)
-        yield TensorSlot((f"{prefix}.down_proj.weight",), shape, pack, columns=self._width)
+        slot = packed_slot(f"{prefix}.down_proj.weight", self._kernels, packed, packed.out_features)
+        yield replace(slot, columns=self._width)

@@ -1,7 +1,6 @@
 """The two ends of a model: token ids to embeddings, and hidden states to logits; one matrix where they are tied."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -12,7 +11,7 @@ from engine.kernels.native import NativeKernels, PackedWeight
 from engine.layers.linear import linear
 from engine.parallel.axis_part import AxisPart
 from engine.parallel.shard import Shard
-from engine.weights import TensorOptions, TensorSlot
+from engine.weights import TensorOptions, TensorSlot, packed_slot
 
 
 class VocabularyMatrix(Protocol):
@@ -67,8 +66,7 @@ class TiledVocabulary:
 
     def slot(self, name: str) -> TensorSlot:
         """See `VocabularyMatrix`."""
-        shape = torch.empty(self._tiles.out_features, self._tiles.in_features, dtype=torch.bfloat16, device="meta")
-        return TensorSlot((name,), shape, partial(self._kernels.pack, into=self._tiles))
+        return packed_slot(name, self._kernels, self._tiles, self._tiles.out_features)
 
 
 class SharedVocabulary:

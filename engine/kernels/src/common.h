@@ -41,13 +41,6 @@ static inline void store_bf16(bf16* to, __m512 values, int count) {
   _mm256_mask_storeu_epi16(to, static_cast<__mmask16>((1u << count) - 1), to_bf16(values));
 }
 
-static inline float from_bf16(bf16 bits) {
-  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
-
 constexpr float LOG2_E = 1.44269504f;
 
 // 2^x for finite x, to 3e-6 relative, a thousandth of a bfloat16 step; exactly 1 at 0, and exactly 0 far below.
