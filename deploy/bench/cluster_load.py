@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from deploy.bench.checks import at_least, at_most
-from deploy.bench.load import LoadResult, run_clients
+from deploy.bench.load import LoadResult, greedy_body, run_clients
 from deploy.cluster import Say, run_cluster
 from deploy.config import ServeConfig
 from router.text.tokenizer import TextCodec
@@ -57,13 +57,7 @@ def chat_body(model: str, codec: TextCodec, number: int) -> dict[str, Any]:
     """A request of `PROMPT_TOKENS` tokens and its template, unlike all others from its first word: no cache helps."""
     words = " ".join(f"w{(number * 977 + i * 31) % 8000}" for i in range(PROMPT_TOKENS))
     shortened = codec.decode(codec.encode(words, add_special_tokens=False)[:PROMPT_TOKENS])
-    return {
-        "model": model,
-        "messages": [{"role": "user", "content": shortened}],
-        "max_tokens": ANSWER_TOKENS,
-        "temperature": 0,
-        "ignore_eos": True,
-    }
+    return greedy_body(model, shortened, ANSWER_TOKENS)
 
 
 def cluster_checks(cluster: dict[str, Any], peers: dict[str, Any], *, is_tiny: bool) -> list[dict[str, Any]]:

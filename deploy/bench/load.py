@@ -59,6 +59,17 @@ class LoadResult:
     output_tokens_per_s: float
 
 
+def greedy_body(model: str, text: str, max_tokens: int) -> dict[str, Any]:
+    """A chat request whose answer has exactly `max_tokens` tokens, the same ones every time."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
+
+
 async def run_clients(url: str, bodies: list[list[dict[str, Any]]]) -> LoadResult:
     """Runs one client per list of request bodies, all at once.
 

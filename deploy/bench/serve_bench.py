@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.bench.checks import at_most
-from deploy.bench.load import LoadResult, run_clients
+from deploy.bench.load import LoadResult, greedy_body, run_clients
 from deploy.bench.transformers_baseline import run_baseline
 from deploy.cluster import Say, run_cluster
 from deploy.config import ServeConfig
@@ -77,13 +77,7 @@ class ServeBench:
         """A request unlike all others from its first word, so that no cache can help."""
         filler_tokens = len(codec.encode(FILLER, add_special_tokens=False))
         text = f"Question {number}. " + FILLER * max(1, round(self.prompt_tokens / filler_tokens))
-        return {
-            "model": config.model_name,
-            "messages": [{"role": "user", "content": text}],
-            "max_tokens": self.output_tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-        }
+        return greedy_body(config.model_name, text, self.output_tokens)
 
 
 def handoff_figures(grpc_address: str) -> dict[str, float]:
