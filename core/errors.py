@@ -12,7 +12,10 @@
     ├── CancelledRequestError        499  CANCELLED           the client went away or asked to stop
     ├── StaleEpochError              409  FAILED_PRECONDITION an order for an incarnation or epoch that is gone
     ├── HandoffError                 500  ABORTED             a KV handoff failed; the router places it again
-    │   └── IncompatibleLayoutError  500  ABORTED             two workers' KV layouts cannot be reconciled
+    │   ├── IncompatibleLayoutError  500  ABORTED             two workers' KV layouts cannot be reconciled
+    │   ├── PeerLostError            500  ABORTED             the other worker's process is dead
+    │   ├── StalledTransferError     500  ABORTED             a transfer took longer than any live peer needs
+    │   └── CorruptKvError           500  ABORTED             KV arrived with other bytes than it left with
     ├── CheckpointError              500  FAILED_PRECONDITION a model folder that cannot be served, and why
     ├── ConfigError                  500  FAILED_PRECONDITION a flag or setting that cannot work, and why
     └── InternalError                500  INTERNAL            our bug
@@ -128,6 +131,24 @@ class IncompatibleLayoutError(HandoffError):
     """Two workers' KV layouts differ in a way the transfer cannot reconcile."""
 
     code = "incompatible_layout"
+
+
+class PeerLostError(HandoffError):
+    """The worker at the other end of a transfer is dead; nothing of it is under way any more."""
+
+    code = "peer_lost"
+
+
+class StalledTransferError(HandoffError):
+    """A transfer has been under way for longer than a live peer would let it."""
+
+    code = "handoff_stalled"
+
+
+class CorruptKvError(HandoffError):
+    """KV that arrived has another checksum than KV that left; it is computed anew, and the path is not used again."""
+
+    code = "kv_corrupt"
 
 
 class CheckpointError(BatonError):

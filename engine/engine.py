@@ -51,6 +51,7 @@ class Engine:
         num_decode_tokens: tokens computed in DECODE slices since the start.
         num_steps: steps computed since the start; a plan without slices does not count.
         kernels: the native kernels, or None where torch alone computes.
+        progress: how far this rank is in the step it computes.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Engine:
         self.num_steps = 0
         self.weight_bytes_read = weight_bytes_read
         self.kernels = kernels
+        self.progress = executor.progress
         self._executor = executor
         self._group = ShardGroup(executor, shard.communicator)
         self._balanced_load: dict[int, list[int]] = {}

@@ -3,6 +3,7 @@
 Every method is called on every rank of the group, in the same order. Its result means something on rank 0 only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from engine.batch import build_batch, draws_of
 from engine.checkpoint import Checkpoint
 from engine.kernels.native import NativeKernels
 from engine.kv.pool import BlockPool
+from engine.kv.progress import StepProgress
 from engine.layers.expert_move import ExpertMove
 from engine.layers.paged_kv import PagedKv
 from engine.model import Ernie45Model
@@ -46,6 +48,9 @@ class Executor:
         checkpoint: where the model came from; read again when experts move.
         shard: this rank's place in the group.
         kernels: the native kernels, or None where torch alone computes.
+
+    Attributes:
+        progress: how far this rank is in the step it computes.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Executor:
         self._communicator = shard.communicator
         self._shard = shard
         self._kernels = kernels
+        self.progress = StepProgress(pool.layout.num_layers)
 
     def logits(self, plan: StepPlan) -> Tensor:
         """`[num_draws, vocab_size]` float32, rows in the plan's order. Counts nothing."""
@@ -79,10 +85,14 @@ class Executor:
         The gathering also tells rank 0 that every rank has stored its KV, which a peer may be sent next.
         """
         own = self._own(plan)
-        logits = self._compute(own)
-        is_drawn_here = self._shard.topology.is_data_parallel or self._shard.rank == 0
-        drawn = _draw(own, logits) if is_drawn_here else StepResult()
-        self._finish()
+        self.progress.begin()
+        try:
+            logits = self._compute(own, on_layer=self.progress.end_layer if self._is_synchronous else None)
+            is_drawn_here = self._shard.topology.is_data_parallel or self._shard.rank == 0
+            drawn = _draw(own, logits) if is_drawn_here else StepResult()
+            self._finish()
+        finally:
+            self.progress.end()
         merged = StepResult()
         for part in self._communicator.gather_object(drawn) or []:
             merged.tokens.update(part.tokens)
@@ -125,14 +135,19 @@ class Executor:
             return plan
         return plan_of_partition(plan, self._shard.rank, self._blocks)
 
+    @property
+    def _is_synchronous(self) -> bool:
+        """Whether what has been called has been computed; a GPU is only given work."""
+        return self._paged_kv.device.type == "cpu"
+
     def _finish(self) -> None:
         """Waits for what a GPU still computes: drawing waited for logits, but maybe there were none."""
-        if self._paged_kv.device.type == "cuda":
+        if not self._is_synchronous:
             torch.cuda.synchronize(self._paged_kv.device)
 
     @torch.inference_mode()
-    def _compute(self, plan: StepPlan) -> Tensor:
-        return self._model(build_batch(plan, self._paged_kv, self._kernels), self._paged_kv)
+    def _compute(self, plan: StepPlan, on_layer: Callable[[], None] | None = None) -> Tensor:
+        return self._model(build_batch(plan, self._paged_kv, self._kernels), self._paged_kv, on_layer)
 
 
 def _draw(plan: StepPlan, logits: Tensor) -> StepResult:

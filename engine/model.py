@@ -3,7 +3,7 @@
 Reference: transformers' `modeling_ernie4_5_moe.py` and `modeling_ernie4_5.py`, which the tests compare with.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -117,14 +117,24 @@ class Ernie45Model:
         if not is_tied:
             self._head = make_vocabulary(config.vocab_size, config.hidden_size, options)
 
-    def __call__(self, batch: StepBatch, paged_kv: PagedKv) -> Tensor:
-        """Computes a step and stores its KV; returns logits `[num_draws, vocab_size]`, float32."""
+    def __call__(self, batch: StepBatch, paged_kv: PagedKv, on_layer: Callable[[], None] | None = None) -> Tensor:
+        """Computes a step and stores its KV; returns logits `[num_draws, vocab_size]`, float32.
+
+        Args:
+            batch: the step.
+            paged_kv: the pool.
+            on_layer: called after every layer; its KV is stored then, unless the device computes asynchronously.
+        """
         x, delta = self._embedding.embed(batch.token_ids).to(self._residual_dtype), None  # [num_tokens, hidden_size]
         rotations = self._rope.rotations(batch.positions)
         for layer in self._layers[:-1]:
             x, delta = layer(x, delta, rotations, batch, paged_kv)
+            if on_layer is not None:
+                on_layer()
         # All that the other tokens leave behind is their KV, so the last layer ends for them after attention.
         x, delta = self._layers[-1](x, delta, rotations, batch, paged_kv, rows=batch.logit_rows)
+        if on_layer is not None:
+            on_layer()
         return self._head.logits(self._norm(x, delta), self._head_bias)  # from [num_draws, hidden_size]
 
     @contextmanager

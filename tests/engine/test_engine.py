@@ -66,6 +66,26 @@ def test_step_without_slices_does_nothing(driver: Driver) -> None:
     assert driver.engine.num_steps == num_steps
 
 
+def test_step_every_layer_is_final_once_and_what_only_computes_logits_is_no_step(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, finals = driver.engine.progress, list[int]()
+    end_layer = progress.end_layer
+
+    def watch() -> None:
+        end_layer()
+        finals.append(progress.num_final_layers(progress.num_begun))
+
+    monkeypatch.setattr(progress, "end_layer", watch)
+    step = progress.num_begun + 1
+    sequence = driver.add("a", PROMPT)
+    driver.logits(sequence.slice(4))
+    assert finals == []
+    driver.step(sequence.slice(6))
+    assert finals == list(range(1, driver.engine.config.num_layers + 1))
+    assert progress.num_begun == step
+
+
 def test_step_without_draws_gives_no_tokens(driver: Driver) -> None:
     assert driver.step(driver.add("a", PROMPT).slice(40, draws=False)) == {}
 
