@@ -6,21 +6,27 @@ posts a write keeps its blocks leased until the callback says how the write ende
 
 import logging
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.errors import HandoffError
 from core.ids import WorkerId
+from kvtransfer.memory import RankMemory
+from kvtransfer.move import Direction
 from kvtransfer.rank_mover import OnWritten
-from kvtransfer.transport import BlockWrite, Transport, WriteState
+from kvtransfer.runs import Region, RunTable
+from kvtransfer.transport import Transfer, TransferState, Transport
 
 POLL_S = 0.0005  # between two polls of open writes: well under a chunk's compute time, and 2 % of a core
 INBOUND_POLL_S = 0.002  # between two progress calls when only peers write; matters for TCP only
 
 CONNECTING_S = 3.0  # longer than a peer's warm-up may take
+
+POOL_SHAPE = struct.Struct("!QQ")  # blocks, bytes of each; before a transport's metadata
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +36,7 @@ class OpenWrite:
     """A write under way, to whom, and whom to tell."""
 
     peer: WorkerId
-    write: BlockWrite
+    write: Transfer
     on_written: OnWritten
 
 
@@ -39,11 +45,13 @@ class BlockMover:
 
     Args:
         transport: used by this thread only, and closed by it.
+        memory: of the rank; blocks of the pool are moved whole.
         on_crash: called from this thread when it ends by a defect of ours: no write is answered any more.
     """
 
-    def __init__(self, transport: Transport, on_crash: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, memory: RankMemory, on_crash: Callable[[], None]) -> None:
         self._transport = transport
+        self._table = RunTable(Region.POOL, len(memory.pool), memory.pool.shape[1], 1, 0, 0, memory.pool.shape[1])
         self._on_crash = on_crash
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._open: list[OpenWrite] = []
@@ -57,7 +65,7 @@ class BlockMover:
         """See `RankMover.metadata`."""
         future: Future[bytes] = Future()
         self._jobs.put(lambda: future.set_result(self._transport.metadata()))
-        return future.result()
+        return POOL_SHAPE.pack(self._table.num_blocks, self._table.run_bytes) + future.result()
 
     def add_peer(self, peer: WorkerId, metadata: bytes) -> Future[None]:
         """See `RankMover.add_peer`."""
@@ -119,11 +127,21 @@ class BlockMover:
             return  # nobody waits for it any more
         self._leaving.discard(peer)
         try:
-            self._transport.add_peer(peer, metadata)
+            self._connect(peer, metadata)
         except HandoffError as error:
             future.set_exception(error)
         else:
             future.set_result(None)
+
+    def _connect(self, peer: WorkerId, metadata: bytes) -> None:
+        num_blocks, block_bytes = POOL_SHAPE.unpack_from(metadata)
+        if block_bytes != self._table.run_bytes:
+            raise HandoffError(
+                f"worker {peer} has blocks of {block_bytes} bytes, this one {self._table.run_bytes}; start both with "
+                "the same settings"
+            )
+        theirs = replace(self._table, num_blocks=num_blocks)
+        self._transport.add_peer(peer, metadata[POOL_SHAPE.size :], self._table, theirs)
 
     def _remove_peer(self, peer: WorkerId) -> None:
         """A transport may not forget a peer under a write: it would say that the write has ended."""
@@ -139,7 +157,8 @@ class BlockMover:
             on_written(HandoffError(f"worker {peer} is gone; the request is placed again"))
             return
         try:
-            write = self._transport.post_write(peer, local_ids, remote_ids)
+            local, remote = (self._table.runs_of(ids, 0, 1) for ids in (local_ids, remote_ids))
+            write = self._transport.post(peer, Direction.WRITE, local, remote)
         except HandoffError as error:
             on_written(error)
             return
@@ -150,7 +169,7 @@ class BlockMover:
         for entry in self._open:
             error = None
             try:
-                is_open = entry.write.poll() is WriteState.IN_FLIGHT
+                is_open = entry.write.poll() is TransferState.IN_FLIGHT
             except HandoffError as failure:
                 logger.warning("%s", failure)
                 is_open, error = False, failure

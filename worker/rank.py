@@ -13,15 +13,16 @@ import torch
 from core.errors import ConfigError
 from core.ids import WorkerId, rank_id
 from engine.engine import Engine
-from engine.kv.pool import BlockPool
 from engine.parallel.communicator import SOLO, Communicator
 from engine.parallel.process_group import connect
+from kvtransfer.memory import RankMemory
 from kvtransfer.mover import BlockMover
 from kvtransfer.transport import Transport
+from kvtransfer.transports import TransportSettings, open_transports
 from worker.config import WorkerConfig
 from worker.engine_factory import load_engine
 
-TransportFactory = Callable[[WorkerId, BlockPool], Transport]
+TransportFactory = Callable[[WorkerId, RankMemory], Transport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,12 @@ def open_rank(
     worker = communicator.broadcast_object(mine)
     assert isinstance(worker, WorkerId), f"rank 0 sent {worker!r} instead of the worker's id"
     engine = load_engine(config, communicator)
-    transport = (make_transport or nixl_transport)(rank_id(worker, config.rank), engine.pool)
-    return Rank(worker, communicator, engine, BlockMover(transport, on_crash))
+    memory = RankMemory(
+        engine.pool.tensor.view(torch.uint8).flatten(start_dim=1),
+        torch.empty(0, dtype=torch.uint8, device=engine.pool.tensor.device),
+    )
+    transport = (make_transport or nixl_transport)(rank_id(worker, config.rank), memory)
+    return Rank(worker, communicator, engine, BlockMover(transport, memory, on_crash))
 
 
 def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
@@ -78,12 +83,9 @@ def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
     return connect(config.rank, size, store_address, config.device, host=config.host)
 
 
-def nixl_transport(rank: WorkerId, pool: BlockPool) -> Transport:
-    """The default transport; imported here because the import takes half a second, and reads its log level."""
-    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
-    from kvtransfer.nixl_transport import NixlTransport  # noqa: PLC0415
-
-    return NixlTransport(rank, pool)
+def nixl_transport(rank: WorkerId, memory: RankMemory) -> Transport:
+    """The default transport."""
+    return open_transports(("nixl",), rank, memory, TransportSettings())["nixl"]
 
 
 def pin_to_cores(cpu_ids: tuple[int, ...]) -> None:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 
 from core.errors import HandoffError
 from core.ids import WorkerId, rank_id
-from engine.kv.pool import BlockPool
 from kvtransfer.group_mover import GroupMover
 from kvtransfer.local_transport import LocalTransport
+from kvtransfer.memory import RankMemory
 from kvtransfer.mover import BlockMover
 from kvtransfer.rank_mover import OnWritten
-from tests.kvtransfer.fleets import random_pool
+from tests.kvtransfer.fleets import memory_of, random_pool
 
 P, D = WorkerId("prefill-0", 7), WorkerId("decode-0", 3)
 TIMEOUT_S = 20.0
@@ -25,13 +25,14 @@ class Group:
     """A worker of two ranks in this process."""
 
     def __init__(
-        self, worker: WorkerId, blocks_per_rank: int, neighbours: dict[WorkerId, BlockPool], *, is_partitioned: bool
+        self, worker: WorkerId, blocks_per_rank: int, neighbours: dict[WorkerId, RankMemory], *, is_partitioned: bool
     ) -> None:
         self.worker = worker
         self.pools = [random_pool(blocks_per_rank) for _ in range(2)]
         self.num_blocks = 2 * blocks_per_rank if is_partitioned else blocks_per_rank
-        ranks = [LocalTransport(rank_id(worker, rank), pool, neighbours) for rank, pool in enumerate(self.pools)]
-        movers = [BlockMover(transport, on_crash=pytest.fail) for transport in ranks]
+        memories = [memory_of(pool) for pool in self.pools]
+        ranks = [LocalTransport(rank_id(worker, rank), memory, neighbours) for rank, memory in enumerate(memories)]
+        movers = [BlockMover(*rank, on_crash=pytest.fail) for rank in zip(ranks, memories, strict=True)]
         self.mover = GroupMover(movers, self.num_blocks, is_partitioned=is_partitioned)
 
     def block(self, block_id: int) -> torch.Tensor:
@@ -44,7 +45,7 @@ class Pair:
     """P, connected to D."""
 
     def __init__(self, blocks: tuple[int, int], *, is_partitioned: bool) -> None:
-        neighbours: dict[WorkerId, BlockPool] = {}
+        neighbours: dict[WorkerId, RankMemory] = {}
         self.p, self.d = (
             Group(worker, blocks_per_rank, neighbours, is_partitioned=is_partitioned)
             for worker, blocks_per_rank in zip((P, D), blocks, strict=True)

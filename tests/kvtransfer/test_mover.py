@@ -1,6 +1,6 @@
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -9,10 +9,14 @@ import pytest
 from core.errors import HandoffError
 from core.ids import WorkerId
 from kvtransfer import mover as mover_module
-from kvtransfer.mover import INBOUND_POLL_S, POLL_S, BlockMover
-from kvtransfer.transport import Transport, WriteState
+from kvtransfer.move import Direction
+from kvtransfer.mover import INBOUND_POLL_S, POLL_S, POOL_SHAPE, BlockMover
+from kvtransfer.runs import RunIds, RunTable
+from kvtransfer.transport import TransferState, Transport
+from tests.kvtransfer.fleets import random_memory
 
 TIMEOUT_S = 10.0
+SCRIPTED, NONSENSE = (POOL_SHAPE.pack(256, 4) + words for words in (b"scripted", b"nonsense"))
 PEER, OTHER = WorkerId("decode-0", 1), WorkerId("decode-1", 1)
 
 
@@ -20,11 +24,11 @@ PEER, OTHER = WorkerId("decode-0", 1), WorkerId("decode-1", 1)
 class ScriptedWrite:
     """In flight until its outcome is set."""
 
-    outcome: WriteState | HandoffError | Exception = WriteState.IN_FLIGHT
+    outcome: TransferState | HandoffError | Exception = TransferState.IN_FLIGHT
     num_polls: int = 0
     polled: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
-    def poll(self) -> WriteState:
+    def poll(self) -> TransferState:
         self.num_polls += 1
         self.polled.release()
         if isinstance(self.outcome, Exception):
@@ -44,27 +48,31 @@ class ScriptedTransport:
         self.writes: list[ScriptedWrite] = []
         self.peers: set[WorkerId] = set()
         self.progressed = threading.Semaphore(0)
-        self.first_outcomes: list[WriteState | HandoffError] = []
+        self.first_outcomes: list[TransferState | HandoffError] = []
         self.threads: set[str] = set()
 
     def metadata(self) -> bytes:
         return b"scripted"
 
-    def add_peer(self, peer: WorkerId, metadata: bytes) -> None:
+    def add_peer(self, peer: WorkerId, metadata: bytes, _local: RunTable, _remote: RunTable) -> str:
         self._note(f"add {peer}")
         if metadata != b"scripted":
             raise HandoffError(f"metadata of {peer} is {metadata!r}")
         self.peers.add(peer)
+        return "memory"
+
+    def expect_peer(self, peer: WorkerId, metadata: bytes) -> None:
+        self._note(f"expect {peer} {metadata!r}")
 
     def remove_peer(self, peer: WorkerId) -> None:
         self._note(f"remove {peer}")
         self.peers.discard(peer)
 
-    def post_write(self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int]) -> ScriptedWrite:
-        self._note(f"write {peer} {list(local_ids)} {list(remote_ids)}")
+    def post(self, peer: WorkerId, direction: Direction, local: RunIds, remote: RunIds) -> ScriptedWrite:
+        self._note(f"{direction.value} {peer} {local.tolist()} {remote.tolist()}")
         if peer not in self.peers:
             raise HandoffError(f"{peer} is not connected")
-        write = ScriptedWrite(self.first_outcomes.pop(0) if self.first_outcomes else WriteState.IN_FLIGHT)
+        write = ScriptedWrite(self.first_outcomes.pop(0) if self.first_outcomes else TransferState.IN_FLIGHT)
         self.writes.append(write)
         return write
 
@@ -120,8 +128,8 @@ class Rig:
 def rig() -> Iterator[Rig]:
     transport, crashed = ScriptedTransport(), threading.Event()
     as_protocol: Transport = transport
-    mover = BlockMover(as_protocol, on_crash=crashed.set)
-    mover.add_peer(PEER, b"scripted").result(TIMEOUT_S)
+    mover = BlockMover(as_protocol, random_memory(256, 4), on_crash=crashed.set)
+    mover.add_peer(PEER, SCRIPTED).result(TIMEOUT_S)
     yield Rig(transport, mover, Answers(), crashed)
     mover.close()
 
@@ -130,7 +138,7 @@ def test_write_ends_callback_is_called_once_with_no_error(rig: Rig) -> None:
     rig.mover.write(PEER, [1, 2], [3, 4], rig.answers.of("a"))
     rig.settle()
     assert rig.answers.ended.empty()
-    rig.transport.writes[0].outcome = WriteState.DONE
+    rig.transport.writes[0].outcome = TransferState.DONE
     assert rig.answers.next() == ("a", None)
     rig.settle()
     assert rig.answers.ended.empty()
@@ -143,12 +151,12 @@ def test_writes_are_posted_in_order_and_answered_as_they_end(rig: Rig) -> None:
     rig.settle()
     assert rig.transport.calls[1:] == [f"write decode-0@1 [{ord(name)}] [0]" for name in "abc"]
     for i in (1, 2, 0):
-        rig.transport.writes[i].outcome = WriteState.DONE
+        rig.transport.writes[i].outcome = TransferState.DONE
         assert rig.answers.next() == ("abc"[i], None)
 
 
 def test_writes_that_end_at_once_are_answered_in_order(rig: Rig) -> None:
-    rig.transport.first_outcomes = [WriteState.DONE] * 50
+    rig.transport.first_outcomes = [TransferState.DONE] * 50
     for i in range(50):
         rig.mover.write(PEER, [i], [i], rig.answers.of(str(i)))
     assert [rig.answers.next() for _ in range(50)] == [(str(i), None) for i in range(50)]
@@ -163,7 +171,7 @@ def test_write_fails_only_its_own_callback_hears(rig: Rig) -> None:
     assert rig.answers.next() == ("bad", error)
     rig.settle()
     assert rig.answers.ended.empty()
-    rig.transport.writes[1].outcome = WriteState.DONE
+    rig.transport.writes[1].outcome = TransferState.DONE
     assert rig.answers.next() == ("good", None)
 
 
@@ -173,12 +181,12 @@ def test_write_cannot_be_posted_callback_hears_and_others_go_on(rig: Rig) -> Non
     name, error = rig.answers.next()
     assert (name, str(error)) == ("unknown", "decode-1@1 is not connected")
     rig.settle()
-    rig.transport.writes[0].outcome = WriteState.DONE
+    rig.transport.writes[0].outcome = TransferState.DONE
     assert rig.answers.next() == ("known", None)
 
 
 def test_callback_may_post_the_next_write(rig: Rig) -> None:
-    rig.transport.first_outcomes = [WriteState.DONE] * 2
+    rig.transport.first_outcomes = [TransferState.DONE] * 2
     rig.mover.write(PEER, [1], [1], lambda _: rig.mover.write(PEER, [2], [2], rig.answers.of("next")))
     assert rig.answers.next() == ("next", None)
 
@@ -195,9 +203,9 @@ def test_idle_mover_sleeps_until_it_is_called(monkeypatch: pytest.MonkeyPatch) -
     RecordingQueue.timeouts = timeouts = []
     monkeypatch.setattr(mover_module.queue, "SimpleQueue", RecordingQueue)
     transport = ScriptedTransport()
-    mover = BlockMover(transport, on_crash=pytest.fail)
+    mover = BlockMover(transport, random_memory(256, 4), on_crash=pytest.fail)
     monkeypatch.undo()
-    mover.add_peer(PEER, b"scripted").result(TIMEOUT_S)
+    mover.add_peer(PEER, SCRIPTED).result(TIMEOUT_S)
     answers = Answers()
     for _ in range(3):
         mover.metadata()
@@ -208,7 +216,7 @@ def test_idle_mover_sleeps_until_it_is_called(monkeypatch: pytest.MonkeyPatch) -
     transport.writes[0].wait_polls(5)
     assert POLL_S in timeouts
     assert "progress" not in transport.calls
-    transport.writes[0].outcome = WriteState.DONE
+    transport.writes[0].outcome = TransferState.DONE
     answers.next()
     num_polls = transport.writes[0].num_polls
     timeouts.clear()
@@ -246,16 +254,16 @@ def test_expected_connection_is_helped_along_for_a_while(rig: Rig, monkeypatch: 
 
 def test_add_peer_fails_future_has_the_error_and_a_second_try_may_succeed(rig: Rig) -> None:
     with pytest.raises(HandoffError, match="metadata of decode-1@1"):
-        rig.mover.add_peer(OTHER, b"nonsense").result(TIMEOUT_S)
-    rig.mover.add_peer(OTHER, b"scripted").result(TIMEOUT_S)
+        rig.mover.add_peer(OTHER, NONSENSE).result(TIMEOUT_S)
+    rig.mover.add_peer(OTHER, SCRIPTED).result(TIMEOUT_S)
     assert rig.transport.peers == {PEER, OTHER}
 
 
 def test_add_peer_whose_waiter_is_gone_is_not_done_and_hurts_nobody(rig: Rig) -> None:
     gate = threading.Event()
-    rig.transport.first_outcomes = [WriteState.DONE]
+    rig.transport.first_outcomes = [TransferState.DONE]
     rig.mover.write(PEER, [0], [0], lambda _: gate.wait(TIMEOUT_S) and None)
-    future: Future[None] = rig.mover.add_peer(OTHER, b"scripted")
+    future: Future[None] = rig.mover.add_peer(OTHER, SCRIPTED)
     assert future.cancel()
     gate.set()
     rig.settle()
@@ -265,7 +273,7 @@ def test_add_peer_whose_waiter_is_gone_is_not_done_and_hurts_nobody(rig: Rig) ->
 
 def test_remove_peer_waits_for_its_writes_and_refuses_new_ones(rig: Rig) -> None:
     """Forgotten under a write, a peer would make the write look ended while its blocks are still read."""
-    rig.mover.add_peer(OTHER, b"scripted").result(TIMEOUT_S)
+    rig.mover.add_peer(OTHER, SCRIPTED).result(TIMEOUT_S)
     rig.mover.write(PEER, [1], [1], rig.answers.of("open"))
     rig.mover.write(OTHER, [1], [1], rig.answers.of("other"))
     rig.mover.remove_peer(PEER)
@@ -275,11 +283,11 @@ def test_remove_peer_waits_for_its_writes_and_refuses_new_ones(rig: Rig) -> None
     rig.settle()
     assert PEER in rig.transport.peers
 
-    rig.transport.writes[0].outcome = WriteState.DONE
+    rig.transport.writes[0].outcome = TransferState.DONE
     assert rig.answers.next() == ("open", None)
     rig.settle()
     assert rig.transport.peers == {OTHER}
-    assert rig.transport.writes[1].outcome is WriteState.IN_FLIGHT
+    assert rig.transport.writes[1].outcome is TransferState.IN_FLIGHT
 
 
 def test_remove_peer_without_writes_is_done_at_once(rig: Rig) -> None:
@@ -290,8 +298,8 @@ def test_remove_peer_without_writes_is_done_at_once(rig: Rig) -> None:
 
 def test_close_with_open_writes_ends_the_thread_and_the_transport() -> None:
     transport, answers = ScriptedTransport(), Answers()
-    mover = BlockMover(transport, on_crash=pytest.fail)
-    mover.add_peer(PEER, b"scripted").result(TIMEOUT_S)
+    mover = BlockMover(transport, random_memory(256, 4), on_crash=pytest.fail)
+    mover.add_peer(PEER, SCRIPTED).result(TIMEOUT_S)
     mover.write(PEER, [1], [1], answers.of("a"))
     mover.close()
     assert transport.calls[-1] == "close"
@@ -302,9 +310,9 @@ def test_close_with_open_writes_ends_the_thread_and_the_transport() -> None:
 def test_defect_in_a_callback_tells_the_owner_that_the_mover_is_dead(caplog: pytest.LogCaptureFixture) -> None:
     """A mover that died silently would leave every later handoff waiting."""
     transport, crashed = ScriptedTransport(), threading.Event()
-    mover = BlockMover(transport, on_crash=crashed.set)
-    mover.add_peer(PEER, b"scripted").result(TIMEOUT_S)
-    transport.first_outcomes = [WriteState.DONE]
+    mover = BlockMover(transport, random_memory(256, 4), on_crash=crashed.set)
+    mover.add_peer(PEER, SCRIPTED).result(TIMEOUT_S)
+    transport.first_outcomes = [TransferState.DONE]
     mover.write(PEER, [1], [1], lambda _: {}["defect"])
     assert crashed.wait(TIMEOUT_S)
     assert "the block mover died" in caplog.text

@@ -5,6 +5,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from core.clock import ManualClock
 from core.errors import BatonError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
@@ -13,11 +15,13 @@ from core.request import Assignment
 from core.sampling import SamplingParams
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
-from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
+from kvtransfer.memory import RankMemory
+from kvtransfer.move import Direction
 from kvtransfer.port import HandoffSource, LastBlocks, Reservation
 from prefill_worker.half import PrefillHalf
 from tests.builders import DECODE, NOW, PREFILL, assignment, cost_model
+from tests.kvtransfer.fleets import memory_of, whole_blocks
 from worker.cost.tracker import CostTracker
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
@@ -27,6 +31,11 @@ ROUTER = "router-1"
 BLOCK_TOKENS = 4
 MAX_TICKS = 2000  # far more than any test's work takes
 EOS = 2  # of transformers' default ERNIE config
+
+
+def write_blocks(transport: LocalTransport, target: WorkerId, local: Sequence[int], remote: Sequence[int]) -> None:
+    """Writes whole blocks."""
+    transport.post(target, Direction.WRITE, *(np.array(ids, dtype=np.int32) for ids in (local, remote)))
 
 
 class InProcessPort:
@@ -50,7 +59,7 @@ class InProcessPort:
         peer.mailbox.post(partial(peer.decode.begin, handoff_id, self._worker, reply))
 
     def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
-        self._transport.post_write(target.worker, local, remote)
+        write_blocks(self._transport, target.worker, local, remote)
         self._written.setdefault(handoff_id, []).extend(remote)
         self.mailbox.post(partial(self.source.on_written, handoff_id, None, 0.0))
 
@@ -59,7 +68,7 @@ class InProcessPort:
             self.mailbox.post(partial(self.source.on_finished, handoff_id, error, NOW))
 
         if last.local:
-            self._transport.post_write(target.worker, last.local, last.remote)
+            write_blocks(self._transport, target.worker, last.local, last.remote)
         self.before_commit(handoff_id, [*self._written.pop(handoff_id, []), *last.remote])
         peer = self._fleet[target.worker]
         peer.mailbox.post(partial(peer.decode.commit, handoff_id, last.first_token, last.num_blocks, reply))
@@ -79,7 +88,7 @@ class LoopWorker:
         self.engine = engine
         self.pool = engine.pool
         self.mailbox = Mailbox()
-        self.transport = LocalTransport(endpoint.worker, engine.pool, fleet.pools)
+        self.transport = LocalTransport(endpoint.worker, memory_of(engine.pool), fleet.memories)
         self.port = InProcessPort(endpoint.worker, self.transport, fleet.workers)
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []
@@ -120,7 +129,7 @@ class LoopFleet:
         max_len: int = 256,
     ) -> None:
         self.clock = ManualClock()
-        self.pools: dict[WorkerId, BlockPool] = {}
+        self.memories: dict[WorkerId, RankMemory] = {}
         self.workers: dict[WorkerId, LoopWorker] = {}
         for endpoint in (PREFILL, DECODE):
             engine = Engine.load(
@@ -132,8 +141,9 @@ class LoopFleet:
             )
             self.workers[endpoint.worker] = LoopWorker(endpoint, engine, self, budget, max_num_seqs)
         self.p, self.d = self.workers.values()
-        self.p.transport.add_peer(DECODE.worker, self.d.transport.metadata())
-        self.d.transport.add_peer(PREFILL.worker, self.p.transport.metadata())
+        whole = whole_blocks(num_blocks, self.p.pool.layout.block_bytes)
+        self.p.transport.add_peer(DECODE.worker, self.d.transport.metadata(), whole, whole)
+        self.d.transport.add_peer(PREFILL.worker, self.p.transport.metadata(), whole, whole)
 
     def assign(self, work: Assignment, router_id: str = ROUTER) -> None:
         p, d = self.workers[work.prefill.worker], self.workers[work.decode.worker]
