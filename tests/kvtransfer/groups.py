@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.clock import ManualClock
 from core.errors import HandoffError
 from core.ids import WorkerId, rank_id
 from engine.kv.layout import KvLayout
@@ -105,6 +106,7 @@ class Group:
                 memory,
                 geometry.rank(rank),
                 self.progress,
+                ManualClock(),
             )
             for rank, memory in enumerate(self.memories)
         ]

@@ -93,7 +93,7 @@ class LoopWorker:
         self.geometry = geometry_of(engine).rank(0)
         memory = memory_of(engine.pool)
         transports = {"local": LocalTransport(endpoint.worker, memory, fleet.memories)}
-        self.carrier = Carrier(transports, memory, self.geometry, engine.progress)
+        self.carrier = Carrier(transports, memory, self.geometry, engine.progress, fleet.clock)
         self.port = InProcessPort(endpoint.worker, self.carrier, fleet.workers)
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []

@@ -66,7 +66,7 @@ def mover_of(worker: WorkerId, pool: BlockPool, neighbours: dict[WorkerId, RankM
     geometry = WorkerGeometry(pool.layout, pool.layout.kv_heads, 1, 1, pool.num_blocks)
     memory = memory_of(pool)
     transports = {"local": LocalTransport(worker, memory, neighbours)}
-    carrier = Carrier(transports, memory, geometry.rank(0), StepProgress(pool.layout.num_layers))
+    carrier = Carrier(transports, memory, geometry.rank(0), StepProgress(pool.layout.num_layers), SystemClock())
     return GroupMover([BlockMover(carrier, on_crash=pytest.fail)], geometry)
 
 
