@@ -13,7 +13,7 @@ from kvtransfer.memory import RankMemory
 from kvtransfer.move import Digest, Direction, Move, MoveOutcome, OnMoved
 from kvtransfer.packing import BlockPart
 from kvtransfer.rank_mover import OnSummed, RankMove, RankPeer
-from tests.kvtransfer.groups import Division, Group, geometry, moved
+from tests.kvtransfer.groups import Division, Group, geometry, local_transports, moved
 
 P, D = WorkerId("prefill-0", 7), WorkerId("decode-0", 3)
 TWO_TENSORS, TWO_PARTITIONS = Division(2), Division(1, 2)
@@ -242,8 +242,8 @@ def test_nothing_to_verify_is_verified(held: Held) -> None:
 
 def pair(source: Division, target: Division, total_heads: int = 2) -> tuple[Group, Group]:
     neighbours: dict[WorkerId, RankMemory] = {}
-    p = Group(P, geometry(source, total_heads), neighbours)
-    d = Group(D, geometry(target, total_heads), neighbours)
+    p = Group(P, geometry(source, total_heads), local_transports(neighbours))
+    d = Group(D, geometry(target, total_heads), local_transports(neighbours))
     p.connect(d)
     d.connect(p)
     return p, d

@@ -12,7 +12,7 @@ from core.ids import WorkerId
 from kvtransfer import pieces
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Digest, Direction, Move, MoveOutcome
-from tests.kvtransfer.groups import Division, Group, geometry, moved
+from tests.kvtransfer.groups import Division, Group, bits, geometry, local_transports, moved
 
 P, D = WorkerId("prefill-0", 7), WorkerId("decode-0", 3)
 TENSORS, PARTITIONS = (1, 2, 4), (1, 2)
@@ -32,8 +32,9 @@ class Pair:
     def __init__(self, data: st.DataObject, source: Division, target: Division, total_heads: int) -> None:
         neighbours: dict[WorkerId, RankMemory] = {}
         staging_bytes = data.draw(st.sampled_from([1 << 14, 1 << 20]))
-        self.p = Group(P, geometry(source, total_heads), neighbours, staging_bytes)
-        self.d = Group(D, geometry(target, total_heads), neighbours, staging_bytes)
+        open_local = local_transports(neighbours)
+        self.p = Group(P, geometry(source, total_heads), open_local, staging_bytes)
+        self.d = Group(D, geometry(target, total_heads), open_local, staging_bytes)
         self.total_heads = total_heads
         self._draw_tokens(data, source.block_tokens, target.block_tokens)
         self.source_ids = self._draw_ids(data, self.p, self.num_source)
@@ -88,11 +89,6 @@ class Pair:
 
     def remember(self) -> None:
         self.before = [self.d.blocks(rank).clone() for rank in range(self.d.geometry.num_ranks)]
-
-
-def bits(blocks: torch.Tensor) -> torch.Tensor:
-    """Random bytes may be no number, which equals nothing."""
-    return blocks.view(torch.int16)
 
 
 @contextmanager
