@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.errors import BatonError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.group_mover import GroupMover
+from kvtransfer.move import Direction, Move, MoveOutcome
 from kvtransfer.port import FinishTimes, HandoffSource, LastBlocks, Reservation
 from worker import wire
 from worker.mailbox import Mailbox
@@ -74,28 +75,28 @@ class GrpcHandoffPort:
     def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
         """See `HandoffPort.write`."""
 
-        def on_written(error: HandoffError | None) -> None:
-            if error is not None:
+        def on_moved(outcome: MoveOutcome) -> None:
+            if outcome.error is not None:
                 self._event_loop.call_soon_threadsafe(self._peers.forget, target.worker)
-            self._mailbox.post(partial(self.source.on_written, handoff_id, error, self._clock.now_s()))
+            self._mailbox.post(partial(self.source.on_written, handoff_id, outcome.error, self._clock.now_s()))
 
-        self._mover.write(target.worker, local, remote, on_written)
+        self._mover.move(Move(target.worker, Direction.WRITE, local, remote), on_moved)
 
     def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
         """See `HandoffPort.finish`."""
 
-        def on_written(error: HandoffError | None) -> None:
+        def on_moved(outcome: MoveOutcome) -> None:
             written_s = self._clock.now_s()
-            if error is None:
+            if outcome.error is None:
                 self._spawn(self._commit(handoff_id, target, last, written_s))
                 return
             self._event_loop.call_soon_threadsafe(self._peers.forget, target.worker)
-            self._answer_finish(handoff_id, error, written_s)
+            self._answer_finish(handoff_id, outcome.error, written_s)
 
         if last.local:
-            self._mover.write(target.worker, last.local, last.remote, on_written)
+            self._mover.move(Move(target.worker, Direction.WRITE, last.local, last.remote), on_moved)
         else:
-            on_written(None)
+            on_moved(MoveOutcome(None))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         """See `HandoffPort.abort`."""

@@ -10,7 +10,7 @@ from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
 from decode_worker.half import DecodeHalf
-from kvtransfer.group_mover import GroupMover
+from kvtransfer.group_mover import GroupMover, PeerLink
 from worker import wire
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
@@ -35,7 +35,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         self._mailbox = mailbox
         self._decode = decode
         self._mover = mover
-        self._metadata = mover.metadata()
+        self._offers = mover.offers()
 
     async def ConnectPeer(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.ConnectPeerRequest, context: Context
@@ -50,10 +50,9 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         except BatonError as error:
             await abort(context, error)
         self._mailbox.post(partial(self._decode.worker_superseded, source))
-        self._mover.expect_connection()
-        return handoff_pb2.ConnectPeerResponse(
-            transport_metadata=self._metadata, num_blocks=self._identity.num_blocks
-        )
+        name, metadata = next(iter(self._offers.items()))
+        self._mover.add_peer(source, PeerLink(name, [b""] * len(metadata), self._mover.geometry, is_expected=True))
+        return handoff_pb2.ConnectPeerResponse(transport_metadata=metadata, num_blocks=self._identity.num_blocks)
 
     async def BeginHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.BeginHandoffRequest, context: Context

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from core.errors import BatonError, HandoffError
 from core.ids import WorkerId
-from engine.kv.layout import KvLayout
-from engine.kv.pool import BlockPool
 from kvtransfer.local_transport import LocalTransport
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
@@ -27,17 +25,6 @@ from kvtransfer.transports import TransportSettings, open_transports
 ANSWER_TIMEOUT_S = 30.0  # a process of its own imports torch and NIXL first
 PROGRESS_S = 0.0005
 NUM_BLOCKS, BLOCK_BYTES, STAGING_BYTES = 16, 512, 4096
-
-
-def random_pool(num_blocks: int, block_tokens: int = 4) -> BlockPool:
-    pool = BlockPool(KvLayout(1, 1, block_tokens, 4, "float32"), num_blocks)
-    pool.tensor.normal_()
-    return pool
-
-
-def memory_of(pool: BlockPool) -> RankMemory:
-    """A pool's memory, without a staging region."""
-    return RankMemory(pool.tensor.view(torch.uint8).flatten(start_dim=1), torch.empty(0, dtype=torch.uint8))
 
 
 def random_memory(num_blocks: int, block_bytes: int) -> RankMemory:

@@ -17,14 +17,16 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from decode_worker.half import DecodeHalf
 from engine.kv.pool import BlockPool
+from engine.kv.progress import StepProgress
 from engine.parallel.topology import ONE_RANK
+from kvtransfer.carrier import Carrier
+from kvtransfer.geometry import WorkerGeometry
 from kvtransfer.group_mover import GroupMover
 from kvtransfer.local_transport import LocalTransport
-from kvtransfer.memory import RankMemory
+from kvtransfer.memory import RankMemory, memory_of
 from kvtransfer.mover import BlockMover
 from kvtransfer.port import FinishTimes, LastBlocks, Reservation
 from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
-from tests.kvtransfer.fleets import memory_of
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
@@ -60,10 +62,12 @@ class Source:
 
 
 def mover_of(worker: WorkerId, pool: BlockPool, neighbours: dict[WorkerId, RankMemory]) -> GroupMover:
-    """The mover of a worker of one rank with 16 blocks."""
+    """The mover of a worker of one rank."""
+    geometry = WorkerGeometry(pool.layout, pool.layout.kv_heads, 1, 1, pool.num_blocks)
     memory = memory_of(pool)
-    transport = LocalTransport(worker, memory, neighbours)
-    return GroupMover([BlockMover(transport, memory, on_crash=pytest.fail)], 16, is_partitioned=False)
+    transports = {"local": LocalTransport(worker, memory, neighbours)}
+    carrier = Carrier(transports, memory, geometry.rank(0), StepProgress(pool.layout.num_layers), SystemClock())
+    return GroupMover([BlockMover(carrier, on_crash=pytest.fail)], geometry)
 
 
 class Target:
