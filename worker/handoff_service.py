@@ -1,7 +1,8 @@
 """The receiving end of handoffs: peers ask for blocks, commit and abort here."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
 from decode_worker.half import DecodeHalf
-from kvtransfer.group_mover import GroupMover
+from kvtransfer.group_mover import GroupMover, PeerLink
 from kvtransfer.move import Digest
 from kvtransfer.port import CommitReply
 from worker import wire
@@ -19,7 +20,7 @@ from worker.rpc_errors import Context, abort
 
 T = TypeVar("T")
 
-Verify = Callable[[Sequence[Digest]], Awaitable[bool]]
+Verify = Callable[[Sequence[Digest]], "Future[bool]"]
 """Says whether what this worker's blocks hold has these checksums. Called on the event loop; does not hold it up."""
 
 
@@ -42,7 +43,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         self._decode = decode
         self._mover = mover
         self._verify = verify
-        self._metadata = mover.metadata()
+        self._offers = mover.offers()
 
     async def ConnectPeer(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.ConnectPeerRequest, context: Context
@@ -57,10 +58,9 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         except BatonError as error:
             await abort(context, error)
         self._mailbox.post(partial(self._decode.worker_superseded, source))
-        self._mover.expect_connection()
-        return handoff_pb2.ConnectPeerResponse(
-            transport_metadata=self._metadata, num_blocks=self._identity.num_blocks
-        )
+        name, metadata = next(iter(self._offers.items()))
+        self._mover.add_peer(source, PeerLink(name, [b""] * len(metadata), self._mover.geometry, is_expected=True))
+        return handoff_pb2.ConnectPeerResponse(transport_metadata=metadata, num_blocks=self._identity.num_blocks)
 
     async def BeginHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.BeginHandoffRequest, context: Context
@@ -96,7 +96,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         handoff_id, source = request.handoff_id, wire.worker_id_from_proto(request.source)
         commit: Callable[[CommitReply], None]
-        if not request.digests or await self._verify([wire.digest_from_proto(digest) for digest in request.digests]):
+        if await self._is_intact(request.digests):
             commit = partial(self._decode.commit, handoff_id, source, request.first_token, request.num_blocks)
         else:
             commit = partial(self._decode.reject, handoff_id, source)
@@ -113,6 +113,11 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             source = wire.worker_id_from_proto(request.source)
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id, source))
         return handoff_pb2.AbortHandoffResponse()
+
+    async def _is_intact(self, digests: Iterable[handoff_pb2.KvDigest]) -> bool:
+        """Whether the blocks hold what their source says it sent; true when it says nothing."""
+        expected = [wire.digest_from_proto(digest) for digest in digests]
+        return not expected or await asyncio.wrap_future(self._verify(expected))
 
     async def _ask(self, call: Callable[[Callable[[T], None]], None]) -> T:
         """Has the worker's loop make a call whose last argument is a reply function, and awaits the reply."""

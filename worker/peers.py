@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 from baton.v1 import handoff_pb2, handoff_pb2_grpc
@@ -11,7 +11,7 @@ from core.errors import HandoffError
 from core.ids import WorkerEndpoint, WorkerId
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
-from kvtransfer.group_mover import GroupMover
+from kvtransfer.group_mover import GroupMover, PeerLink
 from worker import wire
 
 CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
@@ -121,7 +121,9 @@ class Peers:
         )
         try:
             answer = await stub.ConnectPeer(request, timeout=CONNECT_TIMEOUT_S)
-            added = self._mover.add_peer(endpoint.worker, answer.transport_metadata, answer.num_blocks)
+            geometry = replace(self._mover.geometry, num_blocks=answer.num_blocks)
+            link = PeerLink(next(iter(self._mover.offers())), answer.transport_metadata, geometry)
+            added = self._mover.add_peer(endpoint.worker, link)
             await asyncio.wait_for(asyncio.wrap_future(added), CONNECT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error

@@ -51,7 +51,7 @@ class WorkerProcess:
     Args:
         config: everything that can be set; of rank 0.
         store_address: where the ranks of the worker meet; None for a worker of one rank.
-        make_transport: how KV moves; None takes NIXL.
+        make_transports: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
@@ -63,10 +63,10 @@ class WorkerProcess:
         self,
         config: WorkerConfig,
         store_address: str | None = None,
-        make_transport: TransportFactory | None = None,
+        make_transports: TransportFactory | None = None,
     ) -> None:
         assert config.rank == 0, f"rank {config.rank} follows; it is a FollowerProcess"
-        rank = open_rank(config, store_address, make_transport, on_crash=die)
+        rank = open_rank(config, store_address, make_transports, on_crash=die)
         self.config = config
         self.worker = rank.worker
         self.engine = rank.engine
@@ -102,17 +102,16 @@ class WorkerProcess:
         ]
         for other in others:
             self._events.run(other.open())
-        topology, num_blocks = self.config.topology, self.engine.pool.num_blocks
-        return GroupMover([rank.mover, *others], num_blocks, is_partitioned=topology.num_partitions > 1)
+        return GroupMover([rank.mover, *others], rank.geometry)
 
     def _assemble(self) -> None:
         """Connects halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
         self._cost_model = start_cost(self.engine, self.config.max_num_batched_tokens, self.config.max_num_seqs)
         events, engine = self._events.loop, self.engine
-        self._moves = MoverMoves(self._mover, self._peers, events, engine.progress, engine.pool.layout, clock)
+        moves = MoverMoves(self._mover, self._peers, events)
         self._port = GrpcHandoffPort(
-            self.worker, self._peers, self._moves, self._mailbox, events, clock, on_corrupt=self._peers.forget
+            self.worker, self._peers, moves, self._mailbox, events, clock, on_corrupt=self._peers.forget
         )
         self.prefill = PrefillHalf(
             engine.pool, self._port, outbox, clock, next_step=lambda: engine.progress.num_begun + 1
@@ -140,7 +139,7 @@ class WorkerProcess:
         identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
-        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover, self._moves.verify)
+        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover, self._mover.verify)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
         await self._server.start()

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -16,13 +17,16 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from decode_worker.half import DecodeHalf
 from engine.kv.pool import BlockPool
+from engine.kv.progress import StepProgress
 from engine.parallel.topology import ONE_RANK
+from kvtransfer.carrier import Carrier
+from kvtransfer.geometry import WorkerGeometry
 from kvtransfer.group_mover import GroupMover
 from kvtransfer.local_transport import LocalTransport
+from kvtransfer.memory import RankMemory, memory_of
 from kvtransfer.move import Digest, Direction, Move, MoveOutcome, OnMoved
 from kvtransfer.mover import BlockMover
 from kvtransfer.port import Reservation
-from kvtransfer.transport import Transport
 from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
@@ -78,19 +82,23 @@ class HeldMoves:
         self.held.pop(index)[1](outcome)
 
 
-def mover_of(transport: Transport) -> GroupMover:
-    """The mover of a worker of one rank with 16 blocks."""
-    return GroupMover([BlockMover(transport, on_crash=pytest.fail)], 16, is_partitioned=False)
+def mover_of(worker: WorkerId, pool: BlockPool, neighbours: dict[WorkerId, RankMemory]) -> GroupMover:
+    """The mover of a worker of one rank."""
+    geometry = WorkerGeometry(pool.layout, pool.layout.kv_heads, 1, 1, pool.num_blocks)
+    memory = memory_of(pool)
+    transports = {"local": LocalTransport(worker, memory, neighbours)}
+    carrier = Carrier(transports, memory, geometry.rank(0), StepProgress(pool.layout.num_layers), SystemClock())
+    return GroupMover([BlockMover(carrier, on_crash=pytest.fail)], geometry)
 
 
 class Target:
     """The receiving end of one worker incarnation; its half moves when the test lets it."""
 
-    def __init__(self, worker: WorkerId, neighbours: dict[WorkerId, BlockPool]) -> None:
+    def __init__(self, worker: WorkerId, neighbours: dict[WorkerId, RankMemory]) -> None:
         self.pool = small_pool(16)
         self.mailbox = Mailbox()
         self.decode = DecodeHalf(self.pool, ListOutbox(), ManualClock(), max_num_seqs=4)
-        self.mover = mover_of(LocalTransport(worker, self.pool, neighbours))
+        self.mover = mover_of(worker, self.pool, neighbours)
         self.server = grpc.aio.server()
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.endpoint = WorkerEndpoint(worker, f"127.0.0.1:{port}")
@@ -111,9 +119,11 @@ class Target:
         self.service = HandoffService(identity, self.mailbox, self.decode, self.mover, self._verify)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(self.service, self.server)
 
-    async def _verify(self, digests: Sequence[Digest]) -> bool:
+    def _verify(self, digests: Sequence[Digest]) -> "Future[bool]":
         self.verified.append(digests)
-        return self.is_intact
+        future: Future[bool] = Future()
+        future.set_result(self.is_intact)
+        return future
 
     def assign(self, handoff_id: str) -> None:
         self.decode.assign("router-1", replace(assignment(handoff_id), decode=self.endpoint))
@@ -134,10 +144,10 @@ class World:
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
-        self._neighbours: dict[WorkerId, BlockPool] = {}
+        self._neighbours: dict[WorkerId, RankMemory] = {}
         self.pool = small_pool(16)
         self.source, self.mailbox = Source(), Mailbox()
-        self.mover = mover_of(LocalTransport(PREFILL.worker, self.pool, self._neighbours))
+        self.mover = mover_of(PREFILL.worker, self.pool, self._neighbours)
         self.peers = Peers(PREFILL.worker, FINGERPRINT, self.pool.layout, ONE_RANK, self.mover)
         event_loop = asyncio.get_running_loop()
         self.moves = HeldMoves()
