@@ -12,7 +12,7 @@ import pytest
 from baton.v1 import handoff_pb2_grpc
 
 from core.clock import ManualClock, SystemClock
-from core.errors import BatonError, CorruptKvError, HandoffError
+from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from decode_worker.half import DecodeHalf
@@ -33,7 +33,7 @@ from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
-from worker.peers import Peers
+from worker.peers import Peer, Peers
 
 TIMEOUT_S = 20.0
 FINGERPRINT = "f1"
@@ -375,6 +375,23 @@ async def test_abort_that_never_arrives_is_said_aloud(
     monkeypatch.setattr(handoff_client, "ABORT_PAUSES_S", (0.0, 0.0))
     world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
     await world.until(lambda: "did not hear that handoff h ended" in caplog.text)
+
+
+async def test_abort_to_a_dead_worker_is_not_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[WorkerEndpoint] = []
+
+    async def get(endpoint: WorkerEndpoint) -> Peer:
+        asked.append(endpoint)
+        raise PeerLostError("it is dead")
+
+    monkeypatch.setattr(world.peers, "get", get)
+    world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
+    await world.until(lambda: bool(asked))
+    await world.until(lambda: not world.port._calls)
+    assert len(asked) == 1
+    assert caplog.text == ""
 
 
 async def test_close_gives_up_calls_under_way(world: World) -> None:
