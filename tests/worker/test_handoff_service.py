@@ -218,7 +218,8 @@ def test_words_for_another_incarnation_are_refused(
     calls = [
         (peer.ConnectPeer, connect),
         (peer.BeginHandoff, wire.begin_to_proto("h", SOURCE, other)),
-        (peer.CommitHandoff, wire.commit_to_proto("h", SOURCE, other, 1, 1)),
+        (peer.RenewLeases, wire.renewal_to_proto(SOURCE, other, ["h"])),
+        (peer.CommitHandoff, wire.commit_to_proto("h", SOURCE, other, first_token=1, num_blocks=1)),
     ]
     for call, request in calls:
         code, details = refused(call, request)
@@ -260,15 +261,35 @@ def test_commit_without_all_blocks_is_refused(
     decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
 ) -> None:
     reserve(decode, peer, "incomplete")
-    code, details = refused(peer.CommitHandoff, wire.commit_to_proto("incomplete", SOURCE, decode.worker, 1, 1))
+    request = wire.commit_to_proto("incomplete", SOURCE, decode.worker, first_token=1, num_blocks=1)
+    code, details = refused(peer.CommitHandoff, request)
     assert code is grpc.StatusCode.ABORTED
     assert "2 blocks expected, 1 came" in details
 
 
 def test_commit_of_unknown_is_refused(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
-    code, details = refused(peer.CommitHandoff, wire.commit_to_proto("nobody", SOURCE, decode.worker, 1, 1))
+    request = wire.commit_to_proto("nobody", SOURCE, decode.worker, first_token=1, num_blocks=1)
+    code, details = refused(peer.CommitHandoff, request)
     assert code is grpc.StatusCode.CANCELLED
     assert "not wanted here" in details
+
+
+def test_words_of_another_source_leave_a_handoff_alone(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+) -> None:
+    reserve(decode, peer, "guarded")
+    other = WorkerId(SOURCE.name, SOURCE.incarnation + 1)
+    commit = wire.commit_to_proto("guarded", other, decode.worker, first_token=1, num_blocks=2)
+    code, details = refused(peer.CommitHandoff, commit)
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"from {SOURCE}, not from {other}" in details
+    peer.AbortHandoff(wire.abort_to_proto("guarded", other, decode.worker), timeout=TIMEOUT_S)
+    assert not look(decode, is_free)
+    for source, lost in ((other, ["guarded"]), (SOURCE, [])):
+        renewal = wire.renewal_to_proto(source, decode.worker, ["guarded"])
+        assert list(peer.RenewLeases(renewal, timeout=TIMEOUT_S).lost_handoff_ids) == lost
+    peer.AbortHandoff(wire.abort_to_proto("guarded", SOURCE, decode.worker), timeout=TIMEOUT_S)
+    assert look(decode, is_free)
 
 
 def test_newer_incarnation_of_a_source_connects_what_the_dead_one_held_is_freed(

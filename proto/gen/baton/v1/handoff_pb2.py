@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/handoff.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xc6\x01\n\x12\x43onnectPeerRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\"\n\x06layout\x18\x04 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12)\n\x08topology\x18\x14 \x01(\x0b\x32\x17.baton.v1.ShardTopology\"E\n\x13\x43onnectPeerResponse\x12\x1a\n\x12transport_metadata\x18\x01 \x03(\x0c\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\"q\n\x13\x42\x65ginHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"B\n\x14\x42\x65ginHandoffResponse\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x13\n\x0bnum_present\x18\x02 \x01(\r\"\x9b\x01\n\x14\x43ommitHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\"\x17\n\x15\x43ommitHandoffResponse\"q\n\x13\x41\x62ortHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x16\n\x14\x41\x62ortHandoffResponse2\xcc\x02\n\x0eHandoffService\x12J\n\x0b\x43onnectPeer\x12\x1c.baton.v1.ConnectPeerRequest\x1a\x1d.baton.v1.ConnectPeerResponse\x12M\n\x0c\x42\x65ginHandoff\x12\x1d.baton.v1.BeginHandoffRequest\x1a\x1e.baton.v1.BeginHandoffResponse\x12P\n\rCommitHandoff\x12\x1e.baton.v1.CommitHandoffRequest\x1a\x1f.baton.v1.CommitHandoffResponse\x12M\n\x0c\x41\x62ortHandoff\x12\x1d.baton.v1.AbortHandoffRequest\x1a\x1e.baton.v1.AbortHandoffResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/handoff.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xc6\x01\n\x12\x43onnectPeerRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12\"\n\x06layout\x18\x04 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12)\n\x08topology\x18\x14 \x01(\x0b\x32\x17.baton.v1.ShardTopology\"E\n\x13\x43onnectPeerResponse\x12\x1a\n\x12transport_metadata\x18\x01 \x03(\x0c\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\"q\n\x13\x42\x65ginHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"X\n\x14\x42\x65ginHandoffResponse\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x13\n\x0bnum_present\x18\x02 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x03 \x01(\r\"q\n\x12RenewLeasesRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0bhandoff_ids\x18\x03 \x03(\t\"/\n\x13RenewLeasesResponse\x12\x18\n\x10lost_handoff_ids\x18\x01 \x03(\t\"\xc0\x01\n\x14\x43ommitHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\x12#\n\x07\x64igests\x18\x06 \x03(\x0b\x32\x12.baton.v1.KvDigest\"`\n\x08KvDigest\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x10\n\x08\x62lock_id\x18\x02 \x01(\r\x12\x12\n\nfirst_head\x18\x03 \x01(\r\x12\x11\n\tnum_heads\x18\x04 \x01(\r\x12\r\n\x05value\x18\x05 \x01(\x06\"\x17\n\x15\x43ommitHandoffResponse\"q\n\x13\x41\x62ortHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x16\n\x14\x41\x62ortHandoffResponse2\x98\x03\n\x0eHandoffService\x12J\n\x0b\x43onnectPeer\x12\x1c.baton.v1.ConnectPeerRequest\x1a\x1d.baton.v1.ConnectPeerResponse\x12M\n\x0c\x42\x65ginHandoff\x12\x1d.baton.v1.BeginHandoffRequest\x1a\x1e.baton.v1.BeginHandoffResponse\x12J\n\x0bRenewLeases\x12\x1c.baton.v1.RenewLeasesRequest\x1a\x1d.baton.v1.RenewLeasesResponse\x12P\n\rCommitHandoff\x12\x1e.baton.v1.CommitHandoffRequest\x1a\x1f.baton.v1.CommitHandoffResponse\x12M\n\x0c\x41\x62ortHandoff\x12\x1d.baton.v1.AbortHandoffRequest\x1a\x1e.baton.v1.AbortHandoffResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,15 +41,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BEGINHANDOFFREQUEST']._serialized_start=331
   _globals['_BEGINHANDOFFREQUEST']._serialized_end=444
   _globals['_BEGINHANDOFFRESPONSE']._serialized_start=446
-  _globals['_BEGINHANDOFFRESPONSE']._serialized_end=512
-  _globals['_COMMITHANDOFFREQUEST']._serialized_start=515
-  _globals['_COMMITHANDOFFREQUEST']._serialized_end=670
-  _globals['_COMMITHANDOFFRESPONSE']._serialized_start=672
-  _globals['_COMMITHANDOFFRESPONSE']._serialized_end=695
-  _globals['_ABORTHANDOFFREQUEST']._serialized_start=697
-  _globals['_ABORTHANDOFFREQUEST']._serialized_end=810
-  _globals['_ABORTHANDOFFRESPONSE']._serialized_start=812
-  _globals['_ABORTHANDOFFRESPONSE']._serialized_end=834
-  _globals['_HANDOFFSERVICE']._serialized_start=837
-  _globals['_HANDOFFSERVICE']._serialized_end=1169
+  _globals['_BEGINHANDOFFRESPONSE']._serialized_end=534
+  _globals['_RENEWLEASESREQUEST']._serialized_start=536
+  _globals['_RENEWLEASESREQUEST']._serialized_end=649
+  _globals['_RENEWLEASESRESPONSE']._serialized_start=651
+  _globals['_RENEWLEASESRESPONSE']._serialized_end=698
+  _globals['_COMMITHANDOFFREQUEST']._serialized_start=701
+  _globals['_COMMITHANDOFFREQUEST']._serialized_end=893
+  _globals['_KVDIGEST']._serialized_start=895
+  _globals['_KVDIGEST']._serialized_end=991
+  _globals['_COMMITHANDOFFRESPONSE']._serialized_start=993
+  _globals['_COMMITHANDOFFRESPONSE']._serialized_end=1016
+  _globals['_ABORTHANDOFFREQUEST']._serialized_start=1018
+  _globals['_ABORTHANDOFFREQUEST']._serialized_end=1131
+  _globals['_ABORTHANDOFFRESPONSE']._serialized_start=1133
+  _globals['_ABORTHANDOFFRESPONSE']._serialized_end=1155
+  _globals['_HANDOFFSERVICE']._serialized_start=1158
+  _globals['_HANDOFFSERVICE']._serialized_end=1566
 # @@protoc_insertion_point(module_scope)
