@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from core.ids import WorkerId
+
 
 @dataclass(slots=True)
 class PairStats:
@@ -43,3 +45,18 @@ class PairStats:
     def fail(self, code: str) -> None:
         """Counts a failure."""
         self.failures[code] = self.failures.get(code, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """What a worker says of the KV it has sent to one peer.
+
+    Attributes:
+        peer: who got it.
+        direction: `push` when the worker writes it, `pull` when the peer reads it; empty before the first connection.
+        stats: totals; a copy, so that it does not change any more.
+    """
+
+    peer: WorkerId
+    direction: str
+    stats: PairStats

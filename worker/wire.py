@@ -1,5 +1,7 @@
 """Protobuf on the worker's side of the attach and handoff services."""
 
+from collections.abc import Iterable
+
 from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
@@ -9,6 +11,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
+from core.transfers import PairReport, PairStats
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
 from kvtransfer.port import Reservation
@@ -184,6 +187,22 @@ def expert_report_to_proto(report: ExpertReport) -> worker_pb2.AttachResponse:
     return worker_pb2.AttachResponse(
         expert_report=worker_pb2.ExpertReport(
             query_id=report.query_id, layers=layers, refusal=report.refusal, num_moved=report.num_moved
+        )
+    )
+
+
+def transfers_to_proto(pairs: Iterable[PairReport]) -> worker_pb2.AttachResponse:
+    """What this worker has sent to its peers; both sides name the counts alike."""
+    return worker_pb2.AttachResponse(
+        transfers=worker_pb2.TransferReport(
+            pairs=[
+                worker_pb2.PairTransfers(
+                    peer=worker_id_to_proto(pair.peer),
+                    direction=pair.direction,
+                    **{name: getattr(pair.stats, name) for name in PairStats.__slots__},
+                )
+                for pair in pairs
+            ]
         )
     )
 

@@ -89,6 +89,11 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         report = worker_pb2.ExpertReport(query_id=query_id, layers=layers, **fields)
         self._says.put_nowait(worker_pb2.AttachResponse(expert_report=report))
 
+    def say_transfers(self, *pairs: worker_pb2.PairTransfers) -> None:
+        """What it has sent to its peers."""
+        report = worker_pb2.TransferReport(pairs=pairs)
+        self._says.put_nowait(worker_pb2.AttachResponse(transfers=report))
+
     def end_stream(self) -> None:
         self._says.put_nowait(None)
 
