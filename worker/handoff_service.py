@@ -37,24 +37,6 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         self._mover = mover
         self._metadata = mover.metadata()
 
-    async def ConnectPeer(  # noqa: N802 - the name is the service's
-        self, request: handoff_pb2.ConnectPeerRequest, context: Context
-    ) -> handoff_pb2.ConnectPeerResponse:
-        """Checks that KV can be shared, then tells the peer how to write here."""
-        source = wire.worker_id_from_proto(request.source)
-        layout = wire.layout_from_proto(request.layout)
-        try:
-            self._identity.check_target(wire.worker_id_from_proto(request.target))
-            topology = wire.topology_from_proto(request.topology)
-            self._identity.check_compatible(source, request.model_fingerprint, layout, topology)
-        except BatonError as error:
-            await abort(context, error)
-        self._mailbox.post(partial(self._decode.worker_superseded, source))
-        self._mover.expect_connection()
-        return handoff_pb2.ConnectPeerResponse(
-            transport_metadata=self._metadata, num_blocks=self._identity.num_blocks
-        )
-
     async def BeginHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.BeginHandoffRequest, context: Context
     ) -> handoff_pb2.BeginHandoffResponse:
@@ -62,7 +44,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
         try:
-            answer = await self._ask(partial(self._decode.begin, request.handoff_id, source))
+            answer = await self._mailbox.ask(partial(self._decode.begin, request.handoff_id, source))
         except asyncio.CancelledError:
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
             raise
@@ -76,7 +58,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         """Has the sequence run."""
         await self._check_target(request.target, context)
         commit = partial(self._decode.commit, request.handoff_id, request.first_token, request.num_blocks)
-        error: BatonError | None = await self._ask(commit)
+        error: BatonError | None = await self._mailbox.ask(commit)
         if error is not None:
             await abort(context, error)
         return handoff_pb2.CommitHandoffResponse()
@@ -88,21 +70,6 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         if wire.worker_id_from_proto(request.target) == self._identity.endpoint.worker:
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
         return handoff_pb2.AbortHandoffResponse()
-
-    async def _ask(self, call: Callable[[Callable[[T], None]], None]) -> T:
-        """Has the worker's loop make a call whose last argument is a reply function, and awaits the reply."""
-        event_loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = event_loop.create_future()
-
-        def resolve(answer: T) -> None:
-            if not future.done():
-                future.set_result(answer)
-
-        def reply(answer: T) -> None:
-            event_loop.call_soon_threadsafe(resolve, answer)
-
-        self._mailbox.post(partial(call, reply))
-        return await future
 
     async def _check_target(self, target: Any, context: Context) -> None:  # noqa: ANN401 - a protobuf message
         try:
