@@ -125,7 +125,7 @@ class DecodeHalf:
     def is_reserved(
         self, handoff_id: str, source: WorkerId, block_ids: Seq[int], reply: Callable[[bool], None]
     ) -> None:
-        """Whether blocks may be read into for a handoff from a source: it has reserved them, and nothing is abandoned."""
+        """Whether blocks are reserved for a handoff from a source, and it has not been abandoned."""
         sequence = self._sequences.get(handoff_id)
         reply(
             sequence is not None

@@ -8,7 +8,7 @@ from core.errors import BatonError
 from decode_worker.half import DecodeHalf
 from kvtransfer.geometry import reconcile
 from kvtransfer.group_mover import GroupMover, PeerLink
-from worker import wire
+from worker import link_wire
 from worker.handoff_service import Context, abort
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
@@ -51,21 +51,21 @@ class LinkService(handoff_pb2_grpc.LinkServiceServicer):
     ) -> handoff_pb2.ConnectPeerResponse:
         """Checks that KV can be shared, chooses a transport, and tells the source how to reach this worker with it."""
         try:
-            agreed = await self._agree(wire.introduction_from_proto(request))
+            agreed = await self._agree(link_wire.introduction_from_proto(request))
         except BatonError as error:
             await abort(context, error)
-        return wire.agreement_to_proto(agreed)
+        return link_wire.agreement_to_proto(agreed)
 
     async def ReadBlocks(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.ReadBlocksRequest, context: Context
     ) -> handoff_pb2.ReadBlocksResponse:
         """Answers when the read has ended."""
-        order = wire.read_order_from_proto(request)
+        order = link_wire.read_order_from_proto(request)
         try:
             self._identity.check_target(order.target)
         except BatonError as error:
             await abort(context, error)
-        return wire.read_answer_to_proto(await self._reads.read(order))
+        return link_wire.read_answer_to_proto(await self._reads.read(order))
 
     async def _agree(self, them: Introduction) -> Agreement:
         self._identity.check_target(them.target)

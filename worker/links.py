@@ -12,7 +12,8 @@ from core.transfers import PairReport, PairStats
 from kvtransfer.group_mover import GroupMover
 from kvtransfer.move import Direction, Move, MoveOutcome, OnMoved
 from worker.peers import Peer, Peers
-from worker.pulling import PullClient, ReadAnswer
+from worker.pulling import PullClient
+from worker.read_order import ReadAnswer
 
 PUSH, PULL = "push", "pull"
 
@@ -133,9 +134,22 @@ class Links:
             logger.warning("worker %s cannot read, so its KV is pushed: %s", move.peer, answer.outcome.error)
             self._push(move, on_moved)
             return
-        stats.transport, stats.path = answer.transport, answer.path
         stats.num_retried += answer.was_retried
-        on_moved(answer.outcome)
+        if answer.outcome.error is None:
+            stats.transport, stats.path = answer.transport, answer.path
+            self._digest(move, answer.outcome, on_moved)
+        else:
+            on_moved(answer.outcome)
+
+    def _digest(self, move: Move, outcome: MoveOutcome, on_moved: OnMoved) -> None:
+        """Adds the digests that a move asks for and that only the source of a read can take."""
+        if not move.digest_every:
+            on_moved(outcome)
+            return
+        try:
+            self._mover.digests(move, lambda digests: on_moved(replace(outcome, digests=tuple(digests))))
+        except HandoffError as error:
+            on_moved(replace(outcome, error=error))
 
     async def _try_again(
         self, move: Move, failed: Peer | None, first: MoveOutcome
@@ -172,7 +186,10 @@ class Links:
             if not future.done():  # it is when `close` has cancelled whoever waits
                 future.set_result(outcome)
 
-        self._mover.move(move, lambda outcome: self._event_loop.call_soon_threadsafe(resolve, outcome))
+        def on_ended(outcome: MoveOutcome) -> None:
+            self._event_loop.call_soon_threadsafe(resolve, outcome)
+
+        self._mover.move(move, on_ended)
         return await future
 
     def _stats_of(self, worker: WorkerId) -> LinkStats:
@@ -190,7 +207,6 @@ class Links:
             transport=stats.transport,
             path=stats.path,
             num_retried=stats.num_retried,
-            failures=dict(counts.failures),
         )
         return PairReport(worker, stats.direction, counts)
 

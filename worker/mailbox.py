@@ -33,7 +33,10 @@ class Mailbox:
             if not future.done():
                 future.set_result(answer)
 
-        self.post(partial(call, lambda answer: event_loop.call_soon_threadsafe(resolve, answer)))
+        def reply(answer: T) -> None:
+            event_loop.call_soon_threadsafe(resolve, answer)
+
+        self.post(partial(call, reply))
         return await future
 
     def receive(self, timeout_s: float) -> list[Call]:

@@ -13,7 +13,7 @@ from core.clock import Clock
 from core.errors import HandoffError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.group_mover import GroupMover, PeerLink
-from worker import wire
+from worker import link_wire
 from worker.exclusions import Exclusions
 from worker.negotiation import Agreement, Introduction, names_of
 
@@ -200,10 +200,10 @@ class Peers:
         offers = {name: self._offers[name] for name in allowed}
         me = Introduction(self._worker, worker, self._fingerprint, self._mover.geometry, offers)
         try:
-            answer = await links.ConnectPeer(wire.introduction_to_proto(me), timeout=CONNECT_TIMEOUT_S)
+            answer = await links.ConnectPeer(link_wire.introduction_to_proto(me), timeout=CONNECT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise HandoffError(f"worker {worker} did not connect: {error.details()}") from error
-        agreed = wire.agreement_from_proto(answer)
+        agreed = link_wire.agreement_from_proto(answer)
         if agreed.transport not in offers:
             raise HandoffError(f"worker {worker} chose transport {agreed.transport!r}, not one of {names_of(offers)}")
         return agreed

@@ -4,61 +4,21 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import grpc
 
 from core.errors import HandoffError, PeerLostError
-from core.ids import WorkerEndpoint, WorkerId
+from core.ids import WorkerEndpoint
 from kvtransfer.move import Move, MoveOutcome
-from worker import wire
+from worker import link_wire
 from worker.peers import Peers
+from worker.read_order import ReadAnswer, ReadOrder
 
 READ_CALL_S = 30.0  # of one call; while its answer is out, another asks for the same read
 RETRY_S = 0.5  # between two calls, while the peer is not reached
 STEP_POLL_S = 0.001  # between two looks whether a step has ended, which takes tens of milliseconds
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadOrder:
-    """Blocks that a target is to read.
-
-    Attributes:
-        read_id: names the read; unique per source.
-        handoff_id: whose blocks they are.
-        source: who has the KV.
-        target: the incarnation that is to read.
-        source_ids: blocks of the source, as its book counts them.
-        target_ids: blocks of the target.
-        skip_tokens: as in `Move`.
-    """
-
-    read_id: str
-    handoff_id: str
-    source: WorkerEndpoint
-    target: WorkerId
-    source_ids: tuple[int, ...]
-    target_ids: tuple[int, ...]
-    skip_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadAnswer:
-    """How a read has ended.
-
-    Attributes:
-        outcome: of the move; without digests.
-        transport: what the reader has used; empty when it did not come to that.
-        path: what carried its bytes.
-        was_retried: whether it was tried a second time, over another transport.
-    """
-
-    outcome: MoveOutcome
-    transport: str = ""
-    path: str = ""
-    was_retried: bool = False
 
 
 class PullClient:
@@ -103,9 +63,8 @@ class PullClient:
         """One call; None when the read may still be under way."""
         try:
             peer = await self._peers.again(order.target)
-            return wire.read_answer_from_proto(
-                await peer.links.ReadBlocks(wire.read_order_to_proto(order), timeout=READ_CALL_S)
-            )
+            request = link_wire.read_order_to_proto(order)
+            return link_wire.read_answer_from_proto(await peer.links.ReadBlocks(request, timeout=READ_CALL_S))
         except PeerLostError as error:
             return ReadAnswer(MoveOutcome(error))
         except grpc.aio.AioRpcError as error:

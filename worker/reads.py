@@ -10,7 +10,7 @@ from decode_worker.half import DecodeHalf
 from kvtransfer.move import Direction, Move, MoveOutcome
 from worker.links import Links
 from worker.mailbox import Mailbox
-from worker.pulling import ReadAnswer, ReadOrder
+from worker.read_order import ReadAnswer, ReadOrder
 
 MAX_REMEMBERED = 4096  # ended reads whose end may be asked for again; far more than can be asked for at once
 

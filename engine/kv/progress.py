@@ -13,12 +13,18 @@ class StepProgress:
 
     def __init__(self, num_layers: int) -> None:
         self._num_layers = num_layers
+        self._num_settled = 0
         self._now = (0, num_layers)  # (steps begun, layers done of the latest); replaced as one, so never torn
 
     @property
     def num_begun(self) -> int:
         """Steps begun since the start, failed ones included; so also the number of the latest, counting from 1."""
         return self._now[0]
+
+    @property
+    def num_settled(self) -> int:
+        """Steps that have ended on every rank of the group; of rank 0 only."""
+        return self._num_settled
 
     def begin(self) -> None:
         """A step begins."""
@@ -32,6 +38,10 @@ class StepProgress:
     def end(self) -> None:
         """The step has ended, well or not: it writes nothing any more."""
         self._now = (self._now[0], self._num_layers)
+
+    def settle(self) -> None:
+        """The latest step has ended on every rank."""
+        self._num_settled = self.num_begun
 
     def num_final_layers(self, step: int) -> int:
         """Leading layers that step number `step` will not write any more: none before it begins, all after it."""
