@@ -18,7 +18,8 @@ class PairStats:
         num_descriptors: contiguous pieces that the bytes were moved in.
         busy_s: seconds in which bytes of a handoff were under way, summed over handoffs.
         exposed_s: of these, seconds after the last prompt token was computed.
-        acknowledge_s: seconds from the last block's arrival to the peer's acknowledgement, summed over handoffs.
+        acknowledge_s: seconds from the last block's arrival, or from the last prompt token where that was later, to
+            the peer's acknowledgement, summed over handoffs.
         num_expired_leases: leases that ended because nobody renewed them.
         num_retried: moves that were tried again over another transport.
         failures: handoffs that failed, by the code of the error.
@@ -60,3 +61,12 @@ class PairReport:
     peer: WorkerId
     direction: str
     stats: PairStats
+
+
+def pair_of(pairs: dict[WorkerId, PairStats], peer: WorkerId) -> PairStats:
+    """The totals of a peer, begun when there are none yet. Those of its earlier incarnations go: they are dead."""
+    if (stats := pairs.get(peer)) is None:
+        for old in [known for known in pairs if peer.supersedes(known)]:
+            del pairs[old]
+        stats = pairs[peer] = PairStats()
+    return stats

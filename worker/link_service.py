@@ -9,12 +9,12 @@ from decode_worker.half import DecodeHalf
 from kvtransfer.geometry import reconcile
 from kvtransfer.group_mover import GroupMover, PeerLink
 from worker import link_wire
-from worker.handoff_service import Context, abort
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.negotiation import Agreement, Introduction, choose_transport
 from worker.peers import Peers
 from worker.reads import ReadDesk
+from worker.rpc_errors import Context, abort
 
 
 class LinkService(handoff_pb2_grpc.LinkServiceServicer):

@@ -16,6 +16,7 @@ from kvtransfer.group_mover import GroupMover, PeerLink
 from worker import link_wire
 from worker.exclusions import Exclusions
 from worker.negotiation import Agreement, Introduction, names_of
+from worker.rpc_errors import error_of
 
 CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
 CLOSE_GRACE_S = 90.0  # longer than any call of a handoff may take
@@ -202,7 +203,7 @@ class Peers:
         try:
             answer = await links.ConnectPeer(link_wire.introduction_to_proto(me), timeout=CONNECT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise HandoffError(f"worker {worker} did not connect: {error.details()}") from error
+            raise error_of(worker, error) from error
         agreed = link_wire.agreement_from_proto(answer)
         if agreed.transport not in offers:
             raise HandoffError(f"worker {worker} chose transport {agreed.transport!r}, not one of {names_of(offers)}")

@@ -32,6 +32,7 @@ from worker.handoff_service import HandoffService
 from worker.identity import WorkerIdentity
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
+from worker.mover_moves import MoverMoves
 from worker.peers import Peers
 from worker.ports import bind_any_port
 from worker.rank import Rank, TransportFactory, open_rank
@@ -108,8 +109,14 @@ class WorkerProcess:
         """Connects halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
         self._cost_model = start_cost(self.engine, self.config.max_num_batched_tokens, self.config.max_num_seqs)
-        self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events.loop, clock)
-        self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
+        events, engine = self._events.loop, self.engine
+        self._moves = MoverMoves(self._mover, self._peers, events, engine.progress, engine.pool.layout, clock)
+        self._port = GrpcHandoffPort(
+            self.worker, self._peers, self._moves, self._mailbox, events, clock, on_corrupt=self._peers.forget
+        )
+        self.prefill = PrefillHalf(
+            engine.pool, self._port, outbox, clock, next_step=lambda: engine.progress.num_begun + 1
+        )
         self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
         self._port.bind(self.prefill)
         self.loop = WorkerLoop(
@@ -133,7 +140,7 @@ class WorkerProcess:
         identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
-        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover)
+        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover, self._moves.verify)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
         await self._server.start()

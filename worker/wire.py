@@ -1,6 +1,6 @@
 """Protobuf on the worker's side of the attach and handoff services."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
@@ -14,6 +14,7 @@ from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
+from kvtransfer.move import Digest
 from kvtransfer.port import Reservation
 from worker.report import StepReport
 
@@ -216,16 +217,43 @@ def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> hando
 
 def reservation_to_proto(reserved: Reservation) -> handoff_pb2.BeginHandoffResponse:
     """A target's answer."""
-    return handoff_pb2.BeginHandoffResponse(block_ids=reserved.block_ids, num_present=reserved.num_present)
+    return handoff_pb2.BeginHandoffResponse(
+        block_ids=reserved.block_ids, num_present=reserved.num_present, block_tokens=reserved.block_tokens
+    )
 
 
 def reservation_from_proto(message: handoff_pb2.BeginHandoffResponse) -> Reservation:
     """Inverse of `reservation_to_proto`."""
-    return Reservation(message.num_present, tuple(message.block_ids))
+    return Reservation(message.num_present, tuple(message.block_ids), message.block_tokens)
+
+
+def renewal_to_proto(
+    source: WorkerId, target: WorkerId, handoff_ids: Sequence[str]
+) -> handoff_pb2.RenewLeasesRequest:
+    """A source's word that these handoffs are alive."""
+    return handoff_pb2.RenewLeasesRequest(
+        source=worker_id_to_proto(source), target=worker_id_to_proto(target), handoff_ids=handoff_ids
+    )
+
+
+def digest_to_proto(digest: Digest) -> handoff_pb2.KvDigest:
+    """A checksum; both sides name the fields alike."""
+    return handoff_pb2.KvDigest(**{name: getattr(digest, name) for name in Digest.__slots__})
+
+
+def digest_from_proto(message: handoff_pb2.KvDigest) -> Digest:
+    """Inverse of `digest_to_proto`."""
+    return Digest(**{name: getattr(message, name) for name in Digest.__slots__})
 
 
 def commit_to_proto(
-    handoff_id: str, source: WorkerId, target: WorkerId, first_token: int, num_blocks: int
+    handoff_id: str,
+    source: WorkerId,
+    target: WorkerId,
+    *,
+    first_token: int,
+    num_blocks: int,
+    digests: Sequence[Digest] = (),
 ) -> handoff_pb2.CommitHandoffRequest:
     """A source's word that everything is written."""
     return handoff_pb2.CommitHandoffRequest(
@@ -234,6 +262,7 @@ def commit_to_proto(
         target=worker_id_to_proto(target),
         first_token=first_token,
         num_blocks=num_blocks,
+        digests=[digest_to_proto(digest) for digest in digests],
     )
 
 

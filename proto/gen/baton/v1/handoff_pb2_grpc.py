@@ -40,6 +40,11 @@ class HandoffServiceStub:
                 request_serializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffResponse.FromString,
                 _registered_method=True)
+        self.RenewLeases = channel.unary_unary(
+                '/baton.v1.HandoffService/RenewLeases',
+                request_serializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesResponse.FromString,
+                _registered_method=True)
         self.CommitHandoff = channel.unary_unary(
                 '/baton.v1.HandoffService/CommitHandoff',
                 request_serializer=baton_dot_v1_dot_handoff__pb2.CommitHandoffRequest.SerializeToString,
@@ -64,8 +69,15 @@ class HandoffServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLeases(self, request, context):
+        """The source lives and works on these handoffs: what is reserved for them stays so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CommitHandoff(self, request, context):
-        """Every block is written: the receiver may run the sequence.
+        """Every block is written: the receiver may run the sequence. Refused when a block is not what was sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +98,11 @@ def add_HandoffServiceServicer_to_server(servicer, server):
                     servicer.BeginHandoff,
                     request_deserializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.FromString,
                     response_serializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffResponse.SerializeToString,
+            ),
+            'RenewLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLeases,
+                    request_deserializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesResponse.SerializeToString,
             ),
             'CommitHandoff': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitHandoff,
@@ -126,6 +143,33 @@ class HandoffService:
             '/baton.v1.HandoffService/BeginHandoff',
             baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.SerializeToString,
             baton_dot_v1_dot_handoff__pb2.BeginHandoffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.HandoffService/RenewLeases',
+            baton_dot_v1_dot_handoff__pb2.RenewLeasesRequest.SerializeToString,
+            baton_dot_v1_dot_handoff__pb2.RenewLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,
