@@ -50,17 +50,30 @@ class PairStats:
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """What a worker says of the KV it has sent to one peer.
+    """What a worker says of the KV that has moved between it and one peer, in one direction.
 
     Attributes:
-        peer: who got it.
-        direction: `push` when the worker writes it, `pull` when the peer reads it; empty before the first connection.
+        peer: the other worker.
+        direction: `push` when the source writes, `pull` when the target reads; empty when that is not known.
         stats: totals; a copy, so that it does not change any more.
     """
 
     peer: WorkerId
     direction: str
     stats: PairStats
+
+
+@dataclass(frozen=True, slots=True)
+class TransferReport:
+    """What a worker says of all its peers, in order of their ids.
+
+    Attributes:
+        sent: what it has sent to each.
+        received: what went wrong, at its end, with what each has sent: failures and expired leases, no other counts.
+    """
+
+    sent: tuple[PairReport, ...] = ()
+    received: tuple[PairReport, ...] = ()
 
 
 def pair_of(pairs: dict[WorkerId, PairStats], peer: WorkerId) -> PairStats:

@@ -12,7 +12,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
-from core.transfers import PairReport, PairStats
+from core.transfers import PairReport, PairStats, TransferReport
 from router.fleet.hello import WorkerHello
 
 FINISH_FROM_PROTO = {
@@ -239,9 +239,12 @@ def expert_report_to_proto(report: ExpertReport) -> worker_pb2.ExpertReport:
     )
 
 
-def transfers_from_proto(message: worker_pb2.TransferReport) -> tuple[PairReport, ...]:
-    """What a worker has sent to its peers."""
-    return tuple(_pair_from_proto(pair) for pair in message.pairs)
+def transfers_from_proto(message: worker_pb2.TransferReport) -> TransferReport:
+    """What has moved between a worker and its peers."""
+    return TransferReport(
+        sent=tuple(_pair_from_proto(pair) for pair in message.sent),
+        received=tuple(_pair_from_proto(pair) for pair in message.received),
+    )
 
 
 def _pair_from_proto(message: worker_pb2.PairTransfers) -> PairReport:
@@ -250,8 +253,15 @@ def _pair_from_proto(message: worker_pb2.PairTransfers) -> PairReport:
     return PairReport(peer, message.direction, PairStats(**counts, failures=dict(message.failures)))
 
 
-def pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
-    """What a worker has sent to one peer; both sides name the counts alike."""
+def transfers_to_proto(report: TransferReport) -> worker_pb2.TransferReport:
+    """Inverse of `transfers_from_proto`."""
+    return worker_pb2.TransferReport(
+        sent=[_pair_to_proto(pair) for pair in report.sent],
+        received=[_pair_to_proto(pair) for pair in report.received],
+    )
+
+
+def _pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
     return worker_pb2.PairTransfers(
         peer=common_pb2.WorkerId(name=pair.peer.name, incarnation=pair.peer.incarnation),
         direction=pair.direction,

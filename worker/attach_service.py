@@ -12,7 +12,7 @@ from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
 from core.request import Assignment
-from core.transfers import PairReport
+from core.transfers import TransferReport
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from worker import wire
@@ -26,10 +26,7 @@ MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it woul
 
 logger = logging.getLogger(__name__)
 
-Transfers = tuple[PairReport, ...]
-"""What has gone to each peer."""
-
-Report = StepReport | ExpertReport | Transfers
+Report = StepReport | ExpertReport | TransferReport
 Reports = asyncio.Queue[Report | None]
 
 
@@ -58,7 +55,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._decode = decode
         self._experts = experts
         self._routers: dict[str, Reports] = {}
-        self._transfers: Transfers = ()
+        self._transfers = TransferReport()
         self.last_load = WorkerLoad()
 
     def is_attached(self) -> bool:
@@ -73,8 +70,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             report.load = load
             _put(queue, report, router_id)
 
-    def publish_transfers(self, transfers: Transfers) -> None:
-        """Queues what has gone to each peer for all routers, when anything has changed."""
+    def publish_transfers(self, transfers: TransferReport) -> None:
+        """Queues for all routers what has moved between this worker and its peers, if that has changed."""
         if transfers != self._transfers:
             self._transfers = transfers
             for router_id, queue in self._routers.items():
@@ -102,7 +99,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         reader = asyncio.create_task(self._read(router_id, request_iterator, queue))
         try:
             yield self._hello()
-            if self._transfers:
+            if self._transfers != TransferReport():
                 yield wire.transfers_to_proto(self._transfers)
             while (report := await queue.get()) is not None:
                 yield _to_proto(report)
@@ -195,7 +192,7 @@ def _to_proto(report: Report) -> worker_pb2.AttachResponse:
             return wire.report_to_proto(report)
         case ExpertReport():
             return wire.expert_report_to_proto(report)
-        case _:
+        case TransferReport():
             return wire.transfers_to_proto(report)
 
 

@@ -57,7 +57,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         """Keeps what is reserved for a source that lives."""
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
-        lost = await self._ask(partial(self._decode.renew, source, tuple(request.handoff_ids)))
+        lost = await self._mailbox.ask(partial(self._decode.renew, source, tuple(request.handoff_ids)))
         return handoff_pb2.RenewLeasesResponse(lost_handoff_ids=lost)
 
     async def CommitHandoff(  # noqa: N802 - the name is the service's

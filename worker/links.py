@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import HandoffError, IncompatibleLayoutError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
-from core.transfers import PairReport, PairStats
+from core.transfers import PairReport, PairStats, TransferReport
 from kvtransfer.group_mover import GroupMover
 from kvtransfer.move import Direction, Move, MoveOutcome, OnMoved
 from worker.peers import Peer, Peers
 from worker.pulling import PullClient
 from worker.read_order import ReadAnswer
+from worker.transfer_log import TransferCounts
 
 PUSH, PULL = "push", "pull"
 
@@ -94,10 +95,13 @@ class Links:
         """This incarnation of a worker and all earlier ones are dead: what is under way with them ends as lost."""
         self._peers.worker_gone(worker)
 
-    def report(self, pairs: Mapping[WorkerId, PairStats]) -> tuple[PairReport, ...]:
-        """What has gone to each peer: the counts of the prompt half, and how it went. On the event loop."""
-        self._stats = {peer: stats for peer, stats in self._stats.items() if peer in pairs}
-        return tuple(self._report_of(peer, counts) for peer, counts in sorted(pairs.items()))
+    def report(self, counts: TransferCounts) -> TransferReport:
+        """What the halves have counted, and how it went there. On the event loop."""
+        self._stats = {peer: stats for peer, stats in self._stats.items() if peer in counts.sent}
+        return TransferReport(
+            sent=tuple(self._report_of(peer, stats) for peer, stats in sorted(counts.sent.items())),
+            received=tuple(PairReport(peer, "", stats) for peer, stats in sorted(counts.received.items())),
+        )
 
     async def close(self) -> None:
         """Gives up what is under way; nobody is told."""

@@ -1,6 +1,6 @@
 """Protobuf on the worker's side of the attach and handoff services."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
@@ -11,7 +11,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
-from core.transfers import PairReport, PairStats
+from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
 from kvtransfer.move import Digest
@@ -68,17 +68,6 @@ def topology_to_proto(topology: ShardTopology) -> common_pb2.ShardTopology:
         tensor_parallel_size=topology.tensor_parallel_size,
         expert_parallel_size=topology.expert_parallel_size,
         num_redundant_experts=topology.num_redundant_experts,
-    )
-
-
-def topology_from_proto(message: common_pb2.ShardTopology) -> ShardTopology:
-    """Inverse of `topology_to_proto`; a peer that says nothing has one rank.
-
-    Raises:
-        ConfigError: there is no such division.
-    """
-    return ShardTopology(
-        message.tensor_parallel_size or 1, message.expert_parallel_size or 1, message.num_redundant_experts
     )
 
 
@@ -192,19 +181,22 @@ def expert_report_to_proto(report: ExpertReport) -> worker_pb2.AttachResponse:
     )
 
 
-def transfers_to_proto(pairs: Iterable[PairReport]) -> worker_pb2.AttachResponse:
-    """What this worker has sent to its peers; both sides name the counts alike."""
+def transfers_to_proto(report: TransferReport) -> worker_pb2.AttachResponse:
+    """What has moved between this worker and its peers."""
     return worker_pb2.AttachResponse(
         transfers=worker_pb2.TransferReport(
-            pairs=[
-                worker_pb2.PairTransfers(
-                    peer=worker_id_to_proto(pair.peer),
-                    direction=pair.direction,
-                    **{name: getattr(pair.stats, name) for name in PairStats.__slots__},
-                )
-                for pair in pairs
-            ]
+            sent=[pair_to_proto(pair) for pair in report.sent],
+            received=[pair_to_proto(pair) for pair in report.received],
         )
+    )
+
+
+def pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
+    """What has moved between this worker and one peer; both sides name the counts alike."""
+    return worker_pb2.PairTransfers(
+        peer=worker_id_to_proto(pair.peer),
+        direction=pair.direction,
+        **{name: getattr(pair.stats, name) for name in PairStats.__slots__},
     )
 
 

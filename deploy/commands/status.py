@@ -17,7 +17,19 @@ COLUMNS = (
     "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "decode tok", "sent", "received",
     "cost error",
 )  # fmt: skip
-PAIR_COLUMNS = ("from", "to", "over", "direction", "handoffs", "MB", "GB/s", "hidden", "retried", "failures")
+PAIR_COLUMNS = (
+    "from",
+    "to",
+    "over",
+    "direction",
+    "handoffs",
+    "MB",
+    "GB/s",
+    "hidden",
+    "retried",
+    "expired",
+    "failures",
+)
 MB, GB = 1e6, 1e9
 PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
 
@@ -42,7 +54,8 @@ def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
     fields = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     for worker in fields["workers"]:
         worker["load"] = with_numbers(worker["load"])
-        worker["transfers"] = [with_numbers(pair) for pair in worker["transfers"]]
+        for name, pairs in worker["transfers"].items():
+            worker["transfers"][name] = [with_numbers(pair) for pair in pairs]
         worker["hello"]["role"] = worker["hello"]["role"].removeprefix("ROLE_").lower()
     return fields
 
@@ -83,7 +96,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.prefill_cost_error:.0%}/{load.decode_cost_error:.0%}",
         )
     console.print(table)
-    if any(worker.transfers for worker in answer.workers):
+    if any(worker.transfers.sent for worker in answer.workers):
         console.print()
         console.print(pair_table(answer))
 
@@ -91,11 +104,12 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
 def pair_table(answer: control_pb2.GetStatusResponse) -> Table:
     """One line per pair of workers and direction; GB/s while bytes of a handoff are under way.
 
-    `hidden` is the part of the transfer time that passed while the prompt was still being computed.
+    `hidden` is the part of the transfer time that passed while the prompt was still being computed. Leases expire at
+    the receiving end.
     """
     table = Table(*PAIR_COLUMNS, box=None, header_style="dim")
     for worker in answer.workers:
-        for pair in worker.transfers:
+        for pair in worker.transfers.sent:
             table.add_row(
                 worker.hello.endpoint.worker.name,
                 pair.peer.name,
@@ -106,9 +120,23 @@ def pair_table(answer: control_pb2.GetStatusResponse) -> Table:
                 f"{pair.num_bytes / pair.busy_s / GB:.2f}" if pair.busy_s else "-",
                 f"{1 - pair.exposed_s / pair.busy_s:.0%}" if pair.busy_s else "-",
                 f"{pair.num_retried}",
+                f"{num_expired(answer, worker, pair)}",
                 ", ".join(f"{code} {count}" for code, count in sorted(pair.failures.items())) or "-",
             )
     return table
+
+
+def num_expired(
+    answer: control_pb2.GetStatusResponse, source: control_pb2.WorkerStatus, pair: worker_pb2.PairTransfers
+) -> int:
+    """Leases of a pair that expired, as its target says."""
+    return sum(
+        received.num_expired_leases
+        for target in answer.workers
+        if target.hello.endpoint.worker == pair.peer
+        for received in target.transfers.received
+        if received.peer == source.hello.endpoint.worker
+    )
 
 
 def hit_rate(load: worker_pb2.WorkerLoad) -> str:

@@ -21,11 +21,6 @@ class StepProgress:
         """Steps begun since the start, failed ones included; so also the number of the latest, counting from 1."""
         return self._now[0]
 
-    @property
-    def num_settled(self) -> int:
-        """Steps that have ended on every rank of the group; of rank 0 only."""
-        return self._num_settled
-
     def begin(self) -> None:
         """A step begins."""
         self._now = (self._now[0] + 1, 0)
@@ -40,8 +35,12 @@ class StepProgress:
         self._now = (self._now[0], self._num_layers)
 
     def settle(self) -> None:
-        """The latest step has ended on every rank."""
+        """The latest step has ended on every rank of the group; only rank 0 can know."""
         self._num_settled = self.num_begun
+
+    def has_settled(self, step: int) -> bool:
+        """Whether step number `step` writes nothing any more on any rank; on rank 0."""
+        return self._num_settled >= step
 
     def num_final_layers(self, step: int) -> int:
         """Leading layers that step number `step` will not write any more: none before it begins, all after it."""

@@ -1,7 +1,6 @@
 """The gRPC services for workers (registration) and for the command line (status, experts)."""
 
 import asyncio
-from operator import attrgetter
 
 from baton.v1 import control_pb2, control_pb2_grpc
 
@@ -51,7 +50,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                     hello=wire.hello_to_proto(link.attached),
                     load=wire.load_to_proto(link.load),
                     silent_s=self._fleet.silent_s(link),
-                    transfers=[wire.pair_to_proto(pair) for pair in sorted(link.transfers, key=attrgetter("peer"))],
+                    transfers=wire.transfers_to_proto(link.transfers),
                 )
                 for link in self._fleet.links()
             ],

@@ -13,7 +13,7 @@ from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from core.sampling import MAX_SEED, SamplingParams
-from core.transfers import PairReport, PairStats
+from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import DTYPE_BYTES, KvLayout
 from kvtransfer.port import Reservation
 from router import wire as router_wire
@@ -65,7 +65,8 @@ totals = st.builds(
     exposed_s=SECONDS,
     failures=st.dictionaries(TEXT, UINT32, max_size=3),
 )
-pairs = st.builds(PairReport, workers, TEXT, totals)
+pairs = st.lists(st.builds(PairReport, workers, TEXT, totals), max_size=3).map(tuple)
+transfers = st.builds(TransferReport, pairs, pairs)
 reports = st.builds(StepReport, st.lists(tokens, max_size=4), st.lists(returned, max_size=4), loads)
 
 
@@ -103,11 +104,11 @@ def test_load_has_the_same_fields_on_both_sides_and_on_the_wire() -> None:
     assert unset_fields(wire.load_to_proto(load)) == set()
 
 
-@given(st.lists(pairs, max_size=4))
-def test_transfers_arrive_as_they_were_sent(sent: list[PairReport]) -> None:
-    message = parsed(wire.transfers_to_proto(sent)).transfers
-    assert router_wire.transfers_from_proto(message) == tuple(sent)
-    assert [router_wire.pair_to_proto(pair) for pair in sent] == list(message.pairs)
+@given(transfers)
+def test_transfers_arrive_as_they_were_sent(report: TransferReport) -> None:
+    message = parsed(wire.transfers_to_proto(report)).transfers
+    assert router_wire.transfers_from_proto(message) == report
+    assert router_wire.transfers_to_proto(report) == message
 
 
 def test_totals_of_a_pair_have_the_same_fields_on_both_sides_and_on_the_wire() -> None:

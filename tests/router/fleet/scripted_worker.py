@@ -91,8 +91,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     def say_transfers(self, *pairs: worker_pb2.PairTransfers) -> None:
         """What it has sent to its peers."""
-        report = worker_pb2.TransferReport(pairs=pairs)
-        self._says.put_nowait(worker_pb2.AttachResponse(transfers=report))
+        self._says.put_nowait(worker_pb2.AttachResponse(transfers=worker_pb2.TransferReport(sent=pairs)))
 
     def end_stream(self) -> None:
         self._says.put_nowait(None)

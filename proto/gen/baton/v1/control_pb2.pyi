@@ -43,8 +43,8 @@ class WorkerStatus(_message.Message):
     hello: _worker_pb2.WorkerHello
     load: _worker_pb2.WorkerLoad
     silent_s: float
-    transfers: _containers.RepeatedCompositeFieldContainer[_worker_pb2.PairTransfers]
-    def __init__(self, hello: _Optional[_Union[_worker_pb2.WorkerHello, _Mapping]] = ..., load: _Optional[_Union[_worker_pb2.WorkerLoad, _Mapping]] = ..., silent_s: _Optional[float] = ..., transfers: _Optional[_Iterable[_Union[_worker_pb2.PairTransfers, _Mapping]]] = ...) -> None: ...
+    transfers: _worker_pb2.TransferReport
+    def __init__(self, hello: _Optional[_Union[_worker_pb2.WorkerHello, _Mapping]] = ..., load: _Optional[_Union[_worker_pb2.WorkerLoad, _Mapping]] = ..., silent_s: _Optional[float] = ..., transfers: _Optional[_Union[_worker_pb2.TransferReport, _Mapping]] = ...) -> None: ...
 
 class GetExpertsRequest(_message.Message):
     __slots__ = ("worker",)

@@ -76,10 +76,12 @@ class AttachResponse(_message.Message):
     def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ..., expert_report: _Optional[_Union[ExpertReport, _Mapping]] = ..., transfers: _Optional[_Union[TransferReport, _Mapping]] = ...) -> None: ...
 
 class TransferReport(_message.Message):
-    __slots__ = ("pairs",)
-    PAIRS_FIELD_NUMBER: _ClassVar[int]
-    pairs: _containers.RepeatedCompositeFieldContainer[PairTransfers]
-    def __init__(self, pairs: _Optional[_Iterable[_Union[PairTransfers, _Mapping]]] = ...) -> None: ...
+    __slots__ = ("sent", "received")
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    sent: _containers.RepeatedCompositeFieldContainer[PairTransfers]
+    received: _containers.RepeatedCompositeFieldContainer[PairTransfers]
+    def __init__(self, sent: _Optional[_Iterable[_Union[PairTransfers, _Mapping]]] = ..., received: _Optional[_Iterable[_Union[PairTransfers, _Mapping]]] = ...) -> None: ...
 
 class PairTransfers(_message.Message):
     __slots__ = ("peer", "transport", "path", "direction", "num_handoffs", "num_bytes", "num_bytes_saved", "num_descriptors", "busy_s", "exposed_s", "acknowledge_s", "num_expired_leases", "num_retried", "failures")
