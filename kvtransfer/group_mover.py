@@ -4,7 +4,7 @@ Move of the worker  --MovePlan-->  RankMoves of its ranks  --RankMover-->  outco
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,14 +52,13 @@ class GroupMover:
         assert len(movers) == geometry.num_ranks, f"{len(movers)} movers for {geometry.num_ranks} ranks"
         self.geometry = geometry
         self._movers = movers
+        self._offers = _common_offers([mover.offers() for mover in movers])
         self._peers: dict[WorkerId, WorkerGeometry] = {}
         self._lock = threading.Lock()  # a move is addressed and queued before, or after, its peer comes or goes
 
-    def offers(self) -> dict[str, list[bytes]]:
-        """What a peer needs to reach every rank, in order, by the transports that all of them have; waits for it."""
-        first, *others = (mover.offers() for mover in self._movers)
-        names = [name for name in first if all(name in other for other in others)]
-        return {name: [offer[name] for offer in (first, *others)] for name in names}
+    def offers(self) -> Mapping[str, Sequence[bytes]]:
+        """What a peer needs to reach every rank, in order, by the transports that all of them have."""
+        return self._offers
 
     def add_peer(self, peer: WorkerId, link: PeerLink) -> "Future[str]":
         """Prepares transfers with all ranks of a peer; moves ordered later use the link that was added last.
@@ -176,6 +175,12 @@ class GroupMover:
             on_moved(replace(outcome, digests=tuple(digests)))
 
         take_digests(self._movers, plan.digest_parts(), answer)
+
+
+def _common_offers(offers: Sequence[Mapping[str, bytes]]) -> dict[str, list[bytes]]:
+    """What all ranks have, in the first one's order."""
+    names = [name for name in offers[0] if all(name in offer for offer in offers)]
+    return {name: [offer[name] for offer in offers] for name in names}
 
 
 def _total(outcomes: Sequence[MoveOutcome]) -> MoveOutcome:

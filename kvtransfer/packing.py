@@ -105,4 +105,4 @@ def _shape(layout: KvLayout) -> tuple[int, int, int, int, int]:
 
 
 def _xxh3(block: Tensor) -> int:
-    return xxhash.xxh3_64_intdigest(memoryview(block.cpu().view(torch.uint8).numpy()))
+    return xxhash.xxh3_64_intdigest(block.cpu().view(torch.uint8).numpy().data)

@@ -56,7 +56,7 @@ class WorkerProcess:
     Args:
         config: everything that can be set; of rank 0.
         store_address: where the ranks of the worker meet; None for a worker of one rank.
-        make_transport: how KV moves; None takes NIXL.
+        make_transports: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
@@ -68,10 +68,10 @@ class WorkerProcess:
         self,
         config: WorkerConfig,
         store_address: str | None = None,
-        make_transport: TransportFactory | None = None,
+        make_transports: TransportFactory | None = None,
     ) -> None:
         assert config.rank == 0, f"rank {config.rank} follows; it is a FollowerProcess"
-        rank = open_rank(config, store_address, make_transport, on_crash=die)
+        rank = open_rank(config, store_address, make_transports, on_crash=die)
         self.config = config
         self.worker = rank.worker
         self.engine = rank.engine
@@ -106,8 +106,7 @@ class WorkerProcess:
         ]
         for other in others:
             self._events.run(other.open())
-        topology, num_blocks = self.config.topology, self.engine.pool.num_blocks
-        return GroupMover([rank.mover, *others], num_blocks, is_partitioned=topology.num_partitions > 1)
+        return GroupMover([rank.mover, *others], rank.geometry)
 
     def _assemble(self) -> None:
         """Connects links, halves, ports and loop."""

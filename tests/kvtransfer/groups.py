@@ -77,7 +77,7 @@ class DrivenMover:
     def checksums(self, parts: Sequence[BlockPart], on_summed: OnSummed) -> None:
         on_summed(self.carrier.checksums(parts))
 
-    def set_inbound(self, num_inbound: int) -> None:
+    def set_inbound(self, _num_inbound: int) -> None:
         raise AssertionError("nothing is inbound of a local transport")
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Group:
 
     def drive(self) -> None:
         """Advances all ranks until nothing more happens."""
-        while any([carrier.advance() for carrier in self.carriers]):
+        while sum(carrier.advance() for carrier in self.carriers):
             pass
 
     def blocks(self, rank: int) -> Tensor:
@@ -124,7 +124,7 @@ class Group:
         return as_blocks(self.memories[rank].pool, self.geometry.rank(rank))
 
     def token(self, block_ids: Sequence[int], index: int, head: int, layers: slice = slice(None)) -> Tensor:
-        """`[num_layers, 2, head_dim]`: KV of one token of a sequence and one head of the model, as first rank has it."""
+        """`[num_layers, 2, head_dim]`: KV of one token of a sequence and one head of the model."""
         block_id = block_ids[index // self.geometry.layout.block_tokens]
         (rank, *_) = self.holders(block_id, head)
         local = block_id % self.geometry.blocks_per_partition
