@@ -43,8 +43,8 @@ class LinkStats:
 class Links:
     """Implements `kvtransfer.move.BlockMoves` over connections that may fail.
 
-    A move that fails is tried once more over another transport, after it is known to have ended. Where KV is pulled, a
-    WRITE becomes a READ by the peer, which answers when that has ended.
+    A move that fails is tried once more over another transport, after it is known to have ended. Where KV is pulled,
+    a WRITE becomes a READ by the peer, which answers when that has ended.
 
     Args:
         peers: connections; used on the event loop.
@@ -158,7 +158,7 @@ class Links:
     async def _try_again(
         self, move: Move, failed: Peer | None, first: MoveOutcome
     ) -> tuple[MoveOutcome, Peer | None]:
-        """What becomes of a move whose first attempt has ended with an error, and who the second one was over, if any.
+        """What becomes of a move whose first attempt has failed, and the connection of the second, if there was one.
 
         Args:
             move: what was tried.
@@ -173,6 +173,8 @@ class Links:
             if failed is not None:
                 self._peers.exclude(failed)
             peer = await self._peers.again(move.peer)
+        except PeerLostError as error:
+            return replace(first, error=error), None
         except HandoffError as error:
             message = f"{first.error.message}; it is not tried again: {error.message}"
             return replace(first, error=type(first.error)(message)), None

@@ -1,4 +1,4 @@
-"""Reads that sources have asked this worker for, where KV is pulled: each is carried out once, however often asked."""
+"""Reads that sources ask this worker for, where KV is pulled: each is carried out once, however often asked for."""
 
 import asyncio
 from collections import OrderedDict
