@@ -222,7 +222,8 @@ class Orders:
 
 def lone_service() -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
-    halves = PrefillHalf(pool, ListPort(), outbox, clock), DecodeHalf(pool, outbox, clock, max_num_seqs=4)
+    prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1)
+    halves = prefill, DecodeHalf(pool, outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
     return AttachService(IDENTITY, mailbox, *halves, ExpertDesk(no_engine, mailbox, nullcontext)), mailbox
 
