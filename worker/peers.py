@@ -203,6 +203,8 @@ class Peers:
         try:
             answer = await links.ConnectPeer(link_wire.introduction_to_proto(me), timeout=CONNECT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:  # another process answers at its address
+                raise PeerLostError(str(error.details())) from error
             raise error_of(worker, error) from error
         agreed = link_wire.agreement_from_proto(answer)
         if agreed.transport not in offers:

@@ -102,7 +102,7 @@ def test_restarted_target_is_connected_anew(
         work = work_for(prefill.endpoint, target.endpoint, f"restart-{attempt}")
         answers = serve(prefill, target, [work])
         assert answers[work.handoff_id] == greedy_tokens(prefill.config.model_dir, work.prompt, 8)
-    assert [w.name for w in prefill._peers._peers].count("decode-restarted") == 1
+    assert [w.name for w in prefill._peers._connected].count("decode-restarted") == 1
 
 
 def test_dead_incarnation_of_the_target_gives_the_work_back(prefill: WorkerProcess, decode: WorkerProcess) -> None:
@@ -112,8 +112,8 @@ def test_dead_incarnation_of_the_target_gives_the_work_back(prefill: WorkerProce
     with attached(prefill) as router:
         router.assign(work_for(prefill.endpoint, dead, "dead"))
         work = router.wait_returned("dead")
-    assert (work.code, work.retryable) == ("handoff_failed", True)
-    assert f"{dead.worker} is gone; this is {me.worker}" in work.message
+    assert (work.code, work.retryable) == ("peer_lost", True)
+    assert str(dead.worker) in work.message
     wait_until(prefill, is_free)
 
 

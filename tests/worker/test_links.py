@@ -75,7 +75,7 @@ async def test_peer_that_cannot_be_reconciled_refuses_with_both_values(
 
 async def test_other_incarnation_at_the_address_is_not_connected(world: LinkWorld) -> None:
     source, target = await world.end("prefill-0"), await world.end("decode-0", incarnation=2)
-    with pytest.raises(HandoffError, match="worker decode-0@1 is gone; this is decode-0@2"):
+    with pytest.raises(PeerLostError, match="worker decode-0@1 is gone; this is decode-0@2"):
         await source.peers.get(WorkerEndpoint(WorkerId("decode-0", 1), target.endpoint.address))
 
 
