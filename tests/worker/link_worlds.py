@@ -93,7 +93,7 @@ class End:
             name: FlakyTransport(worker, memory, neighbours) for name in transports
         }
         geometry = WorkerGeometry(layout, layout.kv_heads, 1, 1, NUM_BLOCKS)
-        carrier = Carrier(self.transports, memory, geometry.rank(0), self.progress)
+        carrier = Carrier(self.transports, memory, geometry.rank(0), self.progress, self.clock)
         self.mover = GroupMover([BlockMover(carrier, on_crash=pytest.fail)], geometry)
         self.server = grpc.aio.server()
         self.endpoint = WorkerEndpoint(worker, f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}")
