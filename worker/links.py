@@ -138,8 +138,9 @@ class Links:
             return
         answer = await pulling.read(move)
         if isinstance(answer.outcome.error, IncompatibleLayoutError):
+            if not stats.is_pushed_only:
+                logger.warning("worker %s cannot read, so its KV is pushed: %s", move.peer, answer.outcome.error)
             stats.is_pushed_only = True
-            logger.warning("worker %s cannot read, so its KV is pushed: %s", move.peer, answer.outcome.error)
             self._try(move, on_moved)
             return
         stats.num_retried += answer.was_retried
