@@ -97,6 +97,11 @@ class Peers:
             if self._tasks.get(worker) is task:
                 del self._tasks[worker]
             raise
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling() or not task.cancelled():
+                raise
+            raise PeerLostError(f"worker {worker} died while it was connected; the request is placed again") from None
 
     async def again(self, worker: WorkerId) -> Peer:
         """The connection to a peer that there has been one to before.
