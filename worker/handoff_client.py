@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from core.clock import Clock
-from core.errors import BatonError, CorruptKvError, HandoffError
+from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.move import BlockMoves, Digest, Move, MoveOutcome
 from kvtransfer.port import HandoffSource, Reservation
@@ -172,7 +172,7 @@ class GrpcHandoffPort:
         for pause_s in ABORT_PAUSES_S:
             await asyncio.sleep(pause_s)
             error = await self._call(target, call)
-            if error is None:
+            if error is None or isinstance(error, PeerLostError):
                 return
         logger.warning("worker %s did not hear that handoff %s ended: %s", target.worker, handoff_id, error)
 

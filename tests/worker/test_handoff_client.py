@@ -344,6 +344,15 @@ async def test_abort_that_never_arrives_is_said_aloud(
     await world.until(lambda: "did not hear that handoff h ended" in caplog.text)
 
 
+async def test_abort_to_a_dead_worker_is_not_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.peers.worker_gone(D1)
+    world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
+    await asyncio.sleep(0)
+    await world.until(lambda: not world.port._calls)
+    assert caplog.text == ""
+    assert not world.peers._channels
+
+
 async def test_close_gives_up_calls_under_way(world: World) -> None:
     hanging = await world.target(D1, is_pumped=False)
     world.port.begin("h", hanging.endpoint)
