@@ -48,6 +48,34 @@ class PairStats:
         self.failures[code] = self.failures.get(code, 0) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class PairReport:
+    """What a worker says of the KV that has moved between it and one peer, in one direction.
+
+    Attributes:
+        peer: the other worker.
+        direction: `push` when the source writes, `pull` when the target reads; empty when that is not known.
+        stats: totals; a copy, so that it does not change any more.
+    """
+
+    peer: WorkerId
+    direction: str
+    stats: PairStats
+
+
+@dataclass(frozen=True, slots=True)
+class TransferReport:
+    """What a worker says of all its peers, in order of their ids.
+
+    Attributes:
+        sent: what it has sent to each.
+        received: what went wrong, at its end, with what each has sent: failures and expired leases, no other counts.
+    """
+
+    sent: tuple[PairReport, ...] = ()
+    received: tuple[PairReport, ...] = ()
+
+
 def pair_of(pairs: dict[WorkerId, PairStats], peer: WorkerId) -> PairStats:
     """The totals of a peer, begun when there are none yet. Those of its earlier incarnations go: they are dead."""
     if (stats := pairs.get(peer)) is None:

@@ -4,6 +4,7 @@ Plain state driven by method calls from the worker's loop; it neither waits nor 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 from core.clock import Clock
@@ -164,6 +165,18 @@ class DecodeHalf:
         self._return(sequence, error.code, error.message)
         self.source_ended(handoff_id, source)
         reply(error)
+
+    def is_reserved(
+        self, handoff_id: str, source: WorkerId, block_ids: Seq[int], reply: Callable[[bool], None]
+    ) -> None:
+        """Whether blocks are reserved for a handoff from a source, and it has not been abandoned."""
+        sequence = self._sequences.get(handoff_id)
+        reply(
+            sequence is not None
+            and sequence.state is TargetState.RECEIVING
+            and sequence.source == source
+            and set(block_ids) <= set(sequence.blocks.held_as(Hold.LEASED))
+        )
 
     def source_ended(self, handoff_id: str, source: WorkerId) -> None:
         """A source writes no more for this handoff and nothing is under way: its blocks can be freed.

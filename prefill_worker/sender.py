@@ -185,6 +185,7 @@ class HandoffSender:
             skip_tokens=start - first * self._block_tokens,
             final_after_step=final_after_step,
             digest_every=self._digest_every,
+            handoff_id=prompt.handoff_id,
         )
         write_id, prompt.num_writes = prompt.num_writes, prompt.num_writes + 1
         prompt.open_writes.add(write_id)

@@ -4,21 +4,18 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
 from decode_worker.half import DecodeHalf
-from kvtransfer.group_mover import GroupMover, PeerLink
 from kvtransfer.move import Digest
 from kvtransfer.port import CommitReply
 from worker import wire
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.rpc_errors import Context, abort
-
-T = TypeVar("T")
 
 Verify = Callable[[Sequence[Digest]], "Future[bool]"]
 """Says whether what this worker's blocks hold has these checksums. Called on the event loop; does not hold it up."""
@@ -31,36 +28,14 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         identity: orders for another incarnation are refused.
         mailbox: of the worker's loop.
         decode: takes the handoffs.
-        mover: tells peers how to write here, to every rank.
         verify: checks blocks before the sequence runs.
     """
 
-    def __init__(
-        self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, mover: GroupMover, verify: Verify
-    ) -> None:
+    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, verify: Verify) -> None:
         self._identity = identity
         self._mailbox = mailbox
         self._decode = decode
-        self._mover = mover
         self._verify = verify
-        self._offers = mover.offers()
-
-    async def ConnectPeer(  # noqa: N802 - the name is the service's
-        self, request: handoff_pb2.ConnectPeerRequest, context: Context
-    ) -> handoff_pb2.ConnectPeerResponse:
-        """Checks that KV can be shared, then tells the peer how to write here."""
-        source = wire.worker_id_from_proto(request.source)
-        layout = wire.layout_from_proto(request.layout)
-        try:
-            self._identity.check_target(wire.worker_id_from_proto(request.target))
-            topology = wire.topology_from_proto(request.topology)
-            self._identity.check_compatible(source, request.model_fingerprint, layout, topology)
-        except BatonError as error:
-            await abort(context, error)
-        self._mailbox.post(partial(self._decode.worker_superseded, source))
-        name, metadata = next(iter(self._offers.items()))
-        self._mover.add_peer(source, PeerLink(name, [b""] * len(metadata), self._mover.geometry, is_expected=True))
-        return handoff_pb2.ConnectPeerResponse(transport_metadata=metadata, num_blocks=self._identity.num_blocks)
 
     async def BeginHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.BeginHandoffRequest, context: Context
@@ -69,7 +44,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
         try:
-            answer = await self._ask(partial(self._decode.begin, request.handoff_id, source))
+            answer = await self._mailbox.ask(partial(self._decode.begin, request.handoff_id, source))
         except asyncio.CancelledError:
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id, source))
             raise
@@ -83,7 +58,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         """Keeps what is reserved for a source that lives."""
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
-        lost = await self._ask(partial(self._decode.renew, source, tuple(request.handoff_ids)))
+        lost = await self._mailbox.ask(partial(self._decode.renew, source, tuple(request.handoff_ids)))
         return handoff_pb2.RenewLeasesResponse(lost_handoff_ids=lost)
 
     async def CommitHandoff(  # noqa: N802 - the name is the service's
@@ -100,7 +75,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             commit = partial(self._decode.commit, handoff_id, source, request.first_token, request.num_blocks)
         else:
             commit = partial(self._decode.reject, handoff_id, source)
-        error: BatonError | None = await self._ask(commit)
+        error: BatonError | None = await self._mailbox.ask(commit)
         if error is not None:
             await abort(context, error)
         return handoff_pb2.CommitHandoffResponse()
@@ -118,21 +93,6 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         """Whether the blocks hold what their source says it sent; true when it says nothing."""
         expected = [wire.digest_from_proto(digest) for digest in digests]
         return not expected or await asyncio.wrap_future(self._verify(expected))
-
-    async def _ask(self, call: Callable[[Callable[[T], None]], None]) -> T:
-        """Has the worker's loop make a call whose last argument is a reply function, and awaits the reply."""
-        event_loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = event_loop.create_future()
-
-        def resolve(answer: T) -> None:
-            if not future.done():
-                future.set_result(answer)
-
-        def reply(answer: T) -> None:
-            event_loop.call_soon_threadsafe(resolve, answer)
-
-        self._mailbox.post(partial(call, reply))
-        return await future
 
     async def _check_target(self, target: Any, context: Context) -> None:  # noqa: ANN401 - a protobuf message
         try:

@@ -11,6 +11,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
+from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
 from kvtransfer.move import Digest
@@ -67,17 +68,6 @@ def topology_to_proto(topology: ShardTopology) -> common_pb2.ShardTopology:
         tensor_parallel_size=topology.tensor_parallel_size,
         expert_parallel_size=topology.expert_parallel_size,
         num_redundant_experts=topology.num_redundant_experts,
-    )
-
-
-def topology_from_proto(message: common_pb2.ShardTopology) -> ShardTopology:
-    """Inverse of `topology_to_proto`; a peer that says nothing has one rank.
-
-    Raises:
-        ConfigError: there is no such division.
-    """
-    return ShardTopology(
-        message.tensor_parallel_size or 1, message.expert_parallel_size or 1, message.num_redundant_experts
     )
 
 
@@ -188,6 +178,25 @@ def expert_report_to_proto(report: ExpertReport) -> worker_pb2.AttachResponse:
         expert_report=worker_pb2.ExpertReport(
             query_id=report.query_id, layers=layers, refusal=report.refusal, num_moved=report.num_moved
         )
+    )
+
+
+def transfers_to_proto(report: TransferReport) -> worker_pb2.AttachResponse:
+    """What has moved between this worker and its peers."""
+    return worker_pb2.AttachResponse(
+        transfers=worker_pb2.TransferReport(
+            sent=[pair_to_proto(pair) for pair in report.sent],
+            received=[pair_to_proto(pair) for pair in report.received],
+        )
+    )
+
+
+def pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
+    """What has moved between this worker and one peer; both sides name the counts alike."""
+    return worker_pb2.PairTransfers(
+        peer=worker_id_to_proto(pair.peer),
+        direction=pair.direction,
+        **{name: getattr(pair.stats, name) for name in PairStats.__slots__},
     )
 
 

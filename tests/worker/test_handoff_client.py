@@ -1,42 +1,28 @@
 """A source's orders over real gRPC to targets whose loop the test drives; bytes stay in the process."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-import grpc
 import pytest
 from baton.v1 import handoff_pb2_grpc
 
-from core.clock import ManualClock, SystemClock
-from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError
+from core.clock import SystemClock
+from core.errors import BatonError, CorruptKvError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
-from core.request import Role
-from decode_worker.half import DecodeHalf
-from engine.kv.pool import BlockPool
-from engine.kv.progress import StepProgress
-from engine.parallel.topology import ONE_RANK
-from kvtransfer.carrier import Carrier
-from kvtransfer.geometry import WorkerGeometry
-from kvtransfer.group_mover import GroupMover
-from kvtransfer.local_transport import LocalTransport
-from kvtransfer.memory import RankMemory, memory_of
+from kvtransfer.memory import RankMemory
 from kvtransfer.move import Digest, Direction, Move, MoveOutcome, OnMoved
-from kvtransfer.mover import BlockMover
 from kvtransfer.port import Reservation
-from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
+from tests.builders import PREFILL, assignment
+from tests.worker.link_worlds import TIMEOUT_S, End
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
-from worker.identity import WorkerIdentity
-from worker.mailbox import Mailbox
-from worker.peers import Peer, Peers
 
-TIMEOUT_S = 20.0
-FINGERPRINT = "f1"
 Heard = tuple[str, str, object]
 DONE = MoveOutcome(None)
 DIGESTS = (Digest(0, 3, 0, 1, 2**63), Digest(0, 5, 0, 1, 7))
@@ -82,42 +68,15 @@ class HeldMoves:
         self.held.pop(index)[1](outcome)
 
 
-def mover_of(worker: WorkerId, pool: BlockPool, neighbours: dict[WorkerId, RankMemory]) -> GroupMover:
-    """The mover of a worker of one rank."""
-    geometry = WorkerGeometry(pool.layout, pool.layout.kv_heads, 1, 1, pool.num_blocks)
-    memory = memory_of(pool)
-    transports = {"local": LocalTransport(worker, memory, neighbours)}
-    carrier = Carrier(transports, memory, geometry.rank(0), StepProgress(pool.layout.num_layers), SystemClock())
-    return GroupMover([BlockMover(carrier, on_crash=pytest.fail)], geometry)
-
-
-class Target:
+class Target(End):
     """The receiving end of one worker incarnation; its half moves when the test lets it."""
 
     def __init__(self, worker: WorkerId, neighbours: dict[WorkerId, RankMemory]) -> None:
-        self.pool = small_pool(16)
-        self.mailbox = Mailbox()
-        self.decode = DecodeHalf(self.pool, ListOutbox(), ManualClock(), max_num_seqs=4)
-        self.mover = mover_of(worker, self.pool, neighbours)
-        self.server = grpc.aio.server()
-        port = self.server.add_insecure_port("127.0.0.1:0")
-        self.endpoint = WorkerEndpoint(worker, f"127.0.0.1:{port}")
-        identity = WorkerIdentity(
-            endpoint=self.endpoint,
-            role=Role.DECODE,
-            role_epoch=1,
-            fingerprint=FINGERPRINT,
-            layout=self.pool.layout,
-            num_blocks=16,
-            vocab_size=100,
-            max_num_seqs=4,
-            max_model_len=64,
-            cost_model=cost_model(),
-        )
+        super().__init__(worker, neighbours)
         self.is_intact = True
         self.verified: list[Sequence[Digest]] = []
-        self.service = HandoffService(identity, self.mailbox, self.decode, self.mover, self._verify)
-        handoff_pb2_grpc.add_HandoffServiceServicer_to_server(self.service, self.server)
+        handoffs = HandoffService(self.service._identity, self.mailbox, self.decode, self._verify)
+        handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self.server)
 
     def _verify(self, digests: Sequence[Digest]) -> "Future[bool]":
         self.verified.append(digests)
@@ -129,14 +88,9 @@ class Target:
         self.decode.assign("router-1", replace(assignment(handoff_id), decode=self.endpoint))
 
     def pump(self) -> None:
-        for call in self.mailbox.receive(0.0):
-            call()
+        super().pump()
         self.decode.admit()
         self.pool.blocks.check()
-
-    async def stop(self) -> None:
-        await self.server.stop(grace=None)
-        self.mover.close()
 
 
 class World:
@@ -145,15 +99,13 @@ class World:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._neighbours: dict[WorkerId, RankMemory] = {}
-        self.pool = small_pool(16)
-        self.source, self.mailbox = Source(), Mailbox()
-        self.mover = mover_of(PREFILL.worker, self.pool, self._neighbours)
-        self.peers = Peers(PREFILL.worker, FINGERPRINT, self.pool.layout, ONE_RANK, self.mover)
+        self.source, self.here = Source(), End(PREFILL.worker, self._neighbours)
+        self.peers = self.here.peers
         event_loop = asyncio.get_running_loop()
         self.moves = HeldMoves()
         self.corrupt: list[WorkerId] = []
         self.port = GrpcHandoffPort(
-            PREFILL.worker, self.peers, self.moves, self.mailbox, event_loop, SystemClock(), self.corrupt.append
+            PREFILL.worker, self.peers, self.moves, self.here.mailbox, event_loop, SystemClock(), self.corrupt.append
         )
         self.port.bind(self.source)
         self.pumped: list[Target] = []
@@ -173,7 +125,7 @@ class World:
         return heard
 
     async def until_connected(self, worker: WorkerId) -> None:
-        await self.until(lambda: worker in self.peers._peers and self.peers._peers[worker].done())
+        await self.until(lambda: self.peers.connected(worker) is not None)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Lets everybody work until then."""
@@ -185,8 +137,7 @@ class World:
     def turn(self) -> None:
         for target in self.pumped:
             target.pump()
-        for call in self.mailbox.receive(0.0):
-            call()
+        self.here.pump()
 
 
 @pytest.fixture
@@ -195,8 +146,7 @@ async def world() -> AsyncIterator[World]:
         world = World(stack)
         yield world
         await world.port.close()
-        await world.peers.close()
-        world.mover.close()
+        await world.here.stop()
         assert not world.port._calls
 
 
@@ -343,7 +293,8 @@ async def test_newer_incarnation_ends_calls_that_wait_for_the_older(world: World
     kind, message = heard["old"]
     assert kind == "refused"
     assert "decode-0@1 was replaced" in str(message)
-    assert set(world.peers._peers) == {D2}
+    assert world.peers.connected(D1) is None
+    assert world.peers.connected(D2) is not None
 
 
 async def test_newer_incarnation_ends_a_connection_that_is_being_made(world: World) -> None:
@@ -352,7 +303,7 @@ async def test_newer_incarnation_ends_a_connection_that_is_being_made(world: Wor
     replacement.assign("new")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         world.port.begin("old", WorkerEndpoint(D1, f"127.0.0.1:{silent.getsockname()[1]}"))
-        await world.until(lambda: D1 in world.peers._peers)
+        await world.until(lambda: D1 in world.peers._tasks)
         world.port.begin("new", replacement.endpoint)
         heard = {handoff_id: kind for kind, handoff_id, _ in await world.hear(2)}
     assert heard == {"old": "refused", "new": "begun"}
@@ -369,6 +320,22 @@ async def test_abort_frees_what_the_target_has_reserved(world: World) -> None:
     assert world.source.heard == []
 
 
+async def test_abort_and_renewal_need_no_transport(world: World) -> None:
+    """A link that has failed for good must not keep the target's blocks from being freed."""
+    target = await world.target(D1)
+    await begun(world, target)
+    for _ in range(2):
+        world.peers.ban(D1)
+        with contextlib.suppress(HandoffError):
+            await world.peers.get(target.endpoint)
+    with pytest.raises(HandoffError, match="no transport to worker decode-0@1 is left"):
+        await world.peers.get(target.endpoint)
+    world.port.renew(target.endpoint, ["h", "gone"])
+    assert await world.hear() == [("lost", "gone", None)]
+    world.port.abort("h", target.endpoint)
+    await world.until(lambda: target.pool.blocks.num_free == 16)
+
+
 async def test_abort_that_never_arrives_is_said_aloud(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -377,21 +344,13 @@ async def test_abort_that_never_arrives_is_said_aloud(
     await world.until(lambda: "did not hear that handoff h ended" in caplog.text)
 
 
-async def test_abort_to_a_dead_worker_is_not_tried_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    asked: list[WorkerEndpoint] = []
-
-    async def get(endpoint: WorkerEndpoint) -> Peer:
-        asked.append(endpoint)
-        raise PeerLostError("it is dead")
-
-    monkeypatch.setattr(world.peers, "get", get)
+async def test_abort_to_a_dead_worker_is_not_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.peers.worker_gone(D1)
     world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
-    await world.until(lambda: bool(asked))
+    await asyncio.sleep(0)
     await world.until(lambda: not world.port._calls)
-    assert len(asked) == 1
     assert caplog.text == ""
+    assert not world.peers._channels
 
 
 async def test_close_gives_up_calls_under_way(world: World) -> None:

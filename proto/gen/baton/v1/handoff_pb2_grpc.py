@@ -35,11 +35,6 @@ class HandoffServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.ConnectPeer = channel.unary_unary(
-                '/baton.v1.HandoffService/ConnectPeer',
-                request_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
-                _registered_method=True)
         self.BeginHandoff = channel.unary_unary(
                 '/baton.v1.HandoffService/BeginHandoff',
                 request_serializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.SerializeToString,
@@ -65,13 +60,6 @@ class HandoffServiceStub:
 class HandoffServiceServicer:
     """Served by every worker; called by the worker that computed the prompt.
     """
-
-    def ConnectPeer(self, request, context):
-        """Exchanges what the transfer plane needs. Refused when model or KV layout differ.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
 
     def BeginHandoff(self, request, context):
         """Asks for blocks. Answers when they are reserved; while there is no room it waits, up to the call's deadline.
@@ -106,11 +94,6 @@ class HandoffServiceServicer:
 
 def add_HandoffServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'ConnectPeer': grpc.unary_unary_rpc_method_handler(
-                    servicer.ConnectPeer,
-                    request_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.FromString,
-                    response_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.SerializeToString,
-            ),
             'BeginHandoff': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginHandoff,
                     request_deserializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.FromString,
@@ -142,33 +125,6 @@ def add_HandoffServiceServicer_to_server(servicer, server):
 class HandoffService:
     """Served by every worker; called by the worker that computed the prompt.
     """
-
-    @staticmethod
-    def ConnectPeer(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/baton.v1.HandoffService/ConnectPeer',
-            baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
-            baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
 
     @staticmethod
     def BeginHandoff(request,
@@ -268,6 +224,128 @@ class HandoffService:
             '/baton.v1.HandoffService/AbortHandoff',
             baton_dot_v1_dot_handoff__pb2.AbortHandoffRequest.SerializeToString,
             baton_dot_v1_dot_handoff__pb2.AbortHandoffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class LinkServiceStub:
+    """Served by every worker; called by workers that move KV to it, from it, or want it to.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ConnectPeer = channel.unary_unary(
+                '/baton.v1.LinkService/ConnectPeer',
+                request_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
+                _registered_method=True)
+        self.ReadBlocks = channel.unary_unary(
+                '/baton.v1.LinkService/ReadBlocks',
+                request_serializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksResponse.FromString,
+                _registered_method=True)
+
+
+class LinkServiceServicer:
+    """Served by every worker; called by workers that move KV to it, from it, or want it to.
+    """
+
+    def ConnectPeer(self, request, context):
+        """Agrees on how the caller is going to reach this worker's KV. Refused when their models differ, when their KV
+        cannot be reconciled, and when no transport is common to both. Made anew at any time; the latest counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadBlocks(self, request, context):
+        """Has this worker read blocks of a handoff from their source. Answers when the read has ended, well or not; asked
+        again under the same read_id, it answers with the end of the same read. Refused for another incarnation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LinkServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ConnectPeer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectPeer,
+                    request_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.SerializeToString,
+            ),
+            'ReadBlocks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadBlocks,
+                    request_deserializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'baton.v1.LinkService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('baton.v1.LinkService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LinkService:
+    """Served by every worker; called by workers that move KV to it, from it, or want it to.
+    """
+
+    @staticmethod
+    def ConnectPeer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.LinkService/ConnectPeer',
+            baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
+            baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadBlocks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.LinkService/ReadBlocks',
+            baton_dot_v1_dot_handoff__pb2.ReadBlocksRequest.SerializeToString,
+            baton_dot_v1_dot_handoff__pb2.ReadBlocksResponse.FromString,
             options,
             channel_credentials,
             insecure,
