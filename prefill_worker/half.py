@@ -18,6 +18,7 @@ from engine.plan import Draw, SequenceSlice, SliceKind, StepResult
 from engine.sampling.rules import LogitRules
 from kvtransfer.port import FinishTimes, HandoffPort, LastBlocks, Outbox, Reservation
 from kvtransfer.states import SourceEvent, SourceState
+from prefill_worker.prefix_importer import PrefixImporter
 from prefill_worker.prompt import Prompt
 from prefill_worker.stats import HandoffStats, PrefixStats
 
@@ -38,6 +39,9 @@ class PrefillHalf:
         port: carries handoff orders to targets.
         outbox: where tokens and returned work for routers go.
         clock: for the deadline of writes.
+
+    Attributes:
+        imports: beginnings of prompts that come from peers; a prompt that waits for one lets others go first.
     """
 
     def __init__(self, pool: BlockPool, port: HandoffPort, outbox: Outbox, clock: Clock) -> None:
@@ -50,6 +54,7 @@ class PrefillHalf:
         self._prompts: dict[str, Prompt] = {}
         self.stats = HandoffStats()
         self.prefix_stats = PrefixStats()
+        self.imports = PrefixImporter(pool, clock)
 
     @property
     def num_queued(self) -> int:
@@ -84,6 +89,7 @@ class PrefillHalf:
         prompt = Prompt(assignment, router_id, table)
         self._prompts[prompt.handoff_id] = prompt
         self._queued.append(prompt)
+        self.imports.want(assignment)
 
     def cancel(self, handoff_id: str) -> None:
         """Stops work on a prompt and frees its blocks as soon as no write reads them. Unknown ids are ignored."""
@@ -127,6 +133,7 @@ class PrefillHalf:
 
     def expire(self) -> None:
         """Gives back prompts whose write to the target has been in flight for too long."""
+        self.imports.expire()
         now_s = self._clock.now_s()
         for prompt in list(self._prompts.values()):
             is_writing = prompt.writes_in_flight or prompt.state is SourceState.COMMITTING
@@ -188,8 +195,13 @@ class PrefillHalf:
     def _in_turn(self) -> Iterator[Prompt]:
         """The prompts that get the next chunks: started ones in order, then new ones, started on demand."""
         yield from list(self._computing.values())
-        while self._queued and self._try_start(self._queued[0]):
-            yield self._queued.popleft()
+        while (prompt := self._next_queued()) is not None and self._try_start(prompt):
+            self._queued.remove(prompt)
+            yield prompt
+
+    def _next_queued(self) -> Prompt | None:
+        """The oldest prompt that does not wait for its beginning to come from a peer."""
+        return next((p for p in self._queued if not self.imports.is_awaited(p.handoff_id)), None)
 
     def _try_start(self, prompt: Prompt) -> bool:
         """Reserves a prompt's blocks and tells its target; False when they do not fit."""
@@ -290,6 +302,7 @@ class PrefillHalf:
             return  # the answer that is on its way ends it, and frees the blocks
         if prompt in self._queued:
             self._queued.remove(prompt)
+            self.imports.leave(prompt.handoff_id)
         self._computing.pop(prompt.handoff_id, None)
         if prompt.writes_in_flight:
             prompt.move(SourceEvent.ABANDON_IN_FLIGHT)

@@ -1,9 +1,8 @@
 """The receiving end of handoffs: peers ask for blocks, commit and abort here."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import grpc
 from baton.v1 import handoff_pb2, handoff_pb2_grpc
@@ -12,10 +11,9 @@ from core.errors import BatonError
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
 from worker import wire
+from worker.asking import ask
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
-
-T = TypeVar("T")
 
 Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
 
@@ -62,7 +60,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
         try:
-            answer = await self._ask(partial(self._decode.begin, request.handoff_id, source))
+            answer = await ask(self._mailbox, partial(self._decode.begin, request.handoff_id, source))
         except asyncio.CancelledError:
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
             raise
@@ -76,7 +74,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         """Has the sequence run."""
         await self._check_target(request.target, context)
         commit = partial(self._decode.commit, request.handoff_id, request.first_token, request.num_blocks)
-        error: BatonError | None = await self._ask(commit)
+        error: BatonError | None = await ask(self._mailbox, commit)
         if error is not None:
             await abort(context, error)
         return handoff_pb2.CommitHandoffResponse()
@@ -88,21 +86,6 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         if wire.worker_id_from_proto(request.target) == self._identity.endpoint.worker:
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
         return handoff_pb2.AbortHandoffResponse()
-
-    async def _ask(self, call: Callable[[Callable[[T], None]], None]) -> T:
-        """Has the worker's loop make a call whose last argument is a reply function, and awaits the reply."""
-        event_loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = event_loop.create_future()
-
-        def resolve(answer: T) -> None:
-            if not future.done():
-                future.set_result(answer)
-
-        def reply(answer: T) -> None:
-            event_loop.call_soon_threadsafe(resolve, answer)
-
-        self._mailbox.post(partial(call, reply))
-        return await future
 
     async def _check_target(self, target: Any, context: Context) -> None:  # noqa: ANN401 - a protobuf message
         try:

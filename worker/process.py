@@ -10,15 +10,17 @@ import threading
 from functools import partial
 
 import grpc
-from baton.v1 import handoff_pb2_grpc, worker_pb2_grpc
+from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
 
 from core.clock import SystemClock
 from core.crash import die
 from core.errors import ShardGroupError
 from core.events import WorkerLoad
 from core.ids import WorkerEndpoint
+from core.kv_events import KvEvents
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
+from kvtransfer.move import Move, MoveOutcome, OnMoved
 from prefill_worker.half import PrefillHalf
 from worker.announcer import announce
 from worker.attach_service import AttachService
@@ -32,8 +34,12 @@ from worker.handoff_service import HandoffService
 from worker.identity import WorkerIdentity
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
+from worker.name_desk import NameDesk
 from worker.peers import Peers
 from worker.ports import bind_any_port
+from worker.prefix_client import GrpcPrefixPort
+from worker.prefix_exporter import PrefixExporter
+from worker.prefix_service import PrefixService
 from worker.rank import Rank, TransportFactory, open_rank
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
@@ -42,6 +48,17 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wir
 STOP_TIMEOUT_S = 5.0
 
 logger = logging.getLogger(__name__)
+
+
+class GroupMoves:
+    """Implements `BlockMoves` for workers whose blocks are alike."""
+
+    def __init__(self, mover: GroupMover) -> None:
+        self._mover = mover
+
+    def move(self, move: Move, on_moved: OnMoved) -> None:
+        """See `BlockMoves.move`."""
+        self._mover.write(move.peer, move.local_ids, move.remote_ids, lambda error: on_moved(MoveOutcome(error)))
 
 
 class WorkerProcess:
@@ -112,6 +129,7 @@ class WorkerProcess:
         self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
         self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
         self._port.bind(self.prefill)
+        self._exporter = PrefixExporter(self.engine.pool, GroupMoves(self._mover), self._mailbox, clock)
         self.loop = WorkerLoop(
             engine=self.engine,
             prefill=self.prefill,
@@ -132,10 +150,17 @@ class WorkerProcess:
         port = bind_any_port(self._server, self.config.host)
         identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
-        self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
+        names = NameDesk(self.engine.pool.name_log, self._mailbox)
+        self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts, names)
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover)
+        prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter)
+        self._prefix_port = GrpcPrefixPort(
+            identity.endpoint, self.prefill.imports, self._peers, self._mailbox, self._events.loop
+        )
+        self.prefill.imports.bind(self._prefix_port)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
+        prefix_pb2_grpc.add_PrefixServiceServicer_to_server(prefixes, self._server)
         await self._server.start()
         self._announcing = asyncio.create_task(announce(identity.endpoint, self.config.routers, self._attach))
         return identity.endpoint
@@ -146,6 +171,7 @@ class WorkerProcess:
         self._attach.close()
         await self._server.stop(grace=1.0)
         await self._port.close()
+        await self._prefix_port.close()
         await self._peers.close()
 
     def _identity(self, endpoint: WorkerEndpoint) -> WorkerIdentity:
@@ -163,9 +189,9 @@ class WorkerProcess:
             cost_model=self._cost_model,
         )
 
-    def _publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:
+    def _publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None) -> None:
         """Called from the loop after each step."""
-        self._events.loop.call_soon_threadsafe(partial(self._attach.publish, reports, load))
+        self._events.loop.call_soon_threadsafe(partial(self._attach.publish, reports, load, kv_events))
 
     def _run_loop(self) -> None:
         try:

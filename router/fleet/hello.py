@@ -9,7 +9,8 @@ from core.request import Role
 
 DIVISION_FLAGS = "--tensor-parallel-size and --expert-parallel-size"
 POSITIVE = (
-    "block_tokens", "num_blocks", "max_num_seqs", "max_model_len", "tensor_parallel_size", "expert_parallel_size",
+    "block_tokens", "block_bytes", "num_blocks", "max_num_seqs", "max_model_len",
+    "tensor_parallel_size", "expert_parallel_size",
 )  # fmt: skip
 
 
@@ -24,6 +25,7 @@ class WorkerHello:
         fingerprint: of model and serving type.
         layout: of its KV blocks, as (field, value) pairs; the router only compares them.
         block_tokens: tokens per KV block.
+        block_bytes: of a KV block, on all ranks together.
         num_blocks: blocks in its pool.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
@@ -42,6 +44,7 @@ class WorkerHello:
     fingerprint: str
     layout: tuple[tuple[str, int | str], ...]
     block_tokens: int
+    block_bytes: int
     num_blocks: int
     max_num_seqs: int
     max_model_len: int
@@ -60,6 +63,11 @@ class WorkerHello:
     def division(self) -> str:
         """What of its division among ranks workers must have in common to exchange KV, for people."""
         return f"{self.tensor_parallel_size} (tensors) x {self.expert_parallel_size} (experts)"
+
+    def has_blocks_like(self, other: "WorkerHello") -> bool:
+        """Whether a block of one can be a block of the other, byte for byte and rank for rank."""
+        mine = self.fingerprint, self.layout, self.division, self.block_bytes
+        return mine == (other.fingerprint, other.layout, other.division, other.block_bytes)
 
     def difference(self, other: "WorkerHello") -> str | None:
         """Why two workers cannot serve the same requests, with both values, or None if they can."""

@@ -22,6 +22,7 @@ def worker_hello(endpoint: WorkerEndpoint, role: Role, **changes: Any) -> Worker
         "fingerprint": "abc",
         "layout": LAYOUT,
         "block_tokens": 4,
+        "block_bytes": 1024,
         "num_blocks": 100,
         "max_num_seqs": 8,
         "max_model_len": 64,
