@@ -14,8 +14,8 @@ from deploy.status_client import get_status
 
 COLUMNS = (
     "worker", "role", "ranks", "queued", "tokens", "running", "incoming",
-    "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "decode tok", "sent", "received",
-    "cost error",
+    "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "fetched", "fetches", "decode tok",
+    "sent", "received", "cost error",
 )  # fmt: skip
 PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
 
@@ -45,7 +45,11 @@ def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
 
 
 def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
-    """One line per worker; `cost error` is how far predicted steps are from real ones, prompt and decode."""
+    """One line per worker.
+
+    `fetched` are prompt tokens that came from peers, `fetches` how often something came of how often it was asked for;
+    `cost error` is how far predicted steps are from real ones, prompt and decode.
+    """
     state = answer.unready_reason or "ready"
     console.print(f"model [bold]{answer.model}[/]: {state}; {answer.active_requests} request(s) active")
     table = Table(*COLUMNS, box=None, header_style="dim")
@@ -66,6 +70,8 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.blocks_quarantined}",
             f"{load.prompt_tokens_computed}",
             hit_rate(load),
+            f"{load.prefix_tokens_fetched}",
+            f"{load.prefix_fetches - load.prefix_fetches_failed}/{load.prefix_fetches}",
             f"{load.decode_tokens_computed}",
             f"{load.handoffs_sent}",
             f"{load.handoffs_received}",
