@@ -47,7 +47,7 @@ def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
 def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
     """One line per worker.
 
-    `fetched` are prompt tokens that came from peers, `fetches` how often something came of how often it was asked for;
+    `fetched` are prompt tokens that came from peers, `fetches` how often any came of how often they were asked for;
     `cost error` is how far predicted steps are from real ones, prompt and decode.
     """
     state = answer.unready_reason or "ready"

@@ -66,15 +66,17 @@ class PrefixIndex:
         One walk for all of them, as far as the deepest goes.
         """
         depths: dict[int, int] = {}
-        walking = self._members
-        for depth, key in enumerate(_keys(names)):
+        walking, depth = self._members, 0
+        for key in _keys(names):
             have = walking & self._holders.get(key, 0)
-            depths.update((holder, depth) for holder in _members(walking & ~have) if depth)
-            walking = have
-            if not walking:
-                return depths
-        depths.update((holder, len(names)) for holder in _members(walking) if names)
-        return depths
+            if have != walking:
+                if depth:
+                    depths |= dict.fromkeys(_members(walking & ~have), depth)
+                if not have:
+                    return depths
+                walking = have
+            depth += 1
+        return depths | dict.fromkeys(_members(walking), depth) if depth else {}
 
     def sweep(self, max_names: int) -> None:
         """Looks at up to `max_names` names for what forgotten holders left; costs nothing when they left nothing."""

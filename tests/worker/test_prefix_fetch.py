@@ -1,5 +1,6 @@
 """Two real workers: the KV of an answer goes back to the prefill worker for the next turn, over gRPC and NIXL."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,12 +11,17 @@ import grpc
 import pytest
 from baton.v1 import prefix_pb2, prefix_pb2_grpc
 
+from core.clock import SystemClock
 from core.errors import PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, PrefixSource, Role
 from engine.kv.accounting import BlockState
 from kvtransfer.move import MoveOutcome
 from kvtransfer.prefix_port import PrefixFetch
+from router.dispatch.prompt_names import PromptNames
+from router.fleet.fleet import Fleet
+from router.fleet.link import WorkerLink
+from router.wire import StepReport
 from tests.oracles import greedy_tokens
 from tests.worker.loops import BLOCK_TOKENS, greedy
 from tests.worker.routers import TIMEOUT_S, attached, is_free, look, wait_until
@@ -158,6 +164,36 @@ def test_worker_tells_routers_which_blocks_it_has(pair: Pair) -> None:
             while router.names != expected:
                 router.read()
             assert len(expected) >= NUM_FIRST // BLOCK_TOKENS
+
+
+class Watcher:
+    """Hears when there is something new to see in a fleet."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+
+    def on_attached(self, link: WorkerLink) -> None: ...
+
+    def on_report(self, _link: WorkerLink, _report: StepReport) -> None:
+        self.news.set()
+
+    def on_lost(self, link: WorkerLink) -> None: ...
+
+
+async def test_router_finds_a_prompt_on_both_workers_and_its_answer_on_one(pair: Pair) -> None:
+    """Blocks named by a worker as it computes are those that a router names before it places the next turn."""
+    work = await asyncio.to_thread(second_turn, pair, 60)
+    names = PromptNames("").of(work.prompt, pair[0].engine.fingerprint, BLOCK_TOKENS)
+    expected = {pair[0].worker: NUM_FIRST // BLOCK_TOKENS, pair[1].worker: NUM_THERE // BLOCK_TOKENS}
+    watcher = Watcher()
+    fleet = Fleet("router-fleet", SystemClock(), TIMEOUT_S, watcher)
+    for process in pair:
+        fleet.register(process.endpoint)
+    async with asyncio.timeout(TIMEOUT_S):
+        while fleet.prefixes.depths(names) != expected:
+            watcher.news.clear()
+            await watcher.news.wait()
+    await fleet.close()
 
 
 # --- orders that cannot be carried out
