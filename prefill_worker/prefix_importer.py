@@ -156,15 +156,10 @@ class PrefixImporter:
         if source is None or self._is_doubtful(source.endpoint.worker):
             return
         table = self._table(assignment, source)
-        missing = table.names[table.num_named :] if self._try_reserve(table) else ()
-        if not missing:
-            table.release()
-            return
-        if (under_way := self._begins_with(missing[0])) is not None:
-            table.release()
+        if (under_way := self._bringing(table)) is not None:
             self._await(assignment.handoff_id, under_way)
-            return
-        self._ask(PrefixImport(assignment.handoff_id, source, table, table.num_named))
+        elif self._try_reserve(table):
+            self._ask(PrefixImport(assignment.handoff_id, source, table, table.num_named))
 
     def leave(self, handoff_id: str) -> None:
         """An attempt does not wait any more. Its import goes on: others may profit."""
@@ -235,18 +230,21 @@ class PrefixImporter:
         num_tokens = min(source.num_tokens, len(assignment.prompt) - 1) // block_tokens * block_tokens
         return BlockTable(self._pool, assignment.cache_salt, assignment.prompt[:num_tokens])
 
+    def _bringing(self, table: BlockTable) -> PrefixImport | None:
+        """The import under way that brings blocks of this sequence, too."""
+        names = set(table.names)
+        asked = (i for i in self._imports.values() if i.state is ImportState.ASKED)
+        return next((i for i in asked if i.table.names[i.num_present] in names), None)
+
     def _try_reserve(self, table: BlockTable) -> bool:
-        """Leases blocks for what is not here; False when there is no room, or nothing that has a name."""
+        """Leases blocks for what is not here; False, and nothing is held, when that is nothing or there is no room."""
         num_blocks = len(table.names)
         if not num_blocks or not table.try_reserve(num_blocks, max_shared=num_blocks, hold=Hold.LEASED):
             return False
-        table.adopt(num_blocks)
+        if table.adopt(num_blocks) == num_blocks:
+            table.release()
+            return False
         return True
-
-    def _begins_with(self, name: bytes) -> PrefixImport | None:
-        """The import under way whose first missing block has a name."""
-        asked = (i for i in self._imports.values() if i.state is ImportState.ASKED)
-        return next((i for i in asked if i.table.names[i.num_present] == name), None)
 
     def _ask(self, imported: PrefixImport) -> None:
         self._imports[imported.fetch_id] = imported
