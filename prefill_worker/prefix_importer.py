@@ -237,7 +237,7 @@ class PrefixImporter:
         return next((i for i in asked if i.table.names[i.num_present] in names), None)
 
     def _try_reserve(self, table: BlockTable) -> bool:
-        """Leases blocks for what is not here; False, and nothing is held, when that is nothing or there is no room."""
+        """Leases blocks for what is not here; False, and nothing held, when that is nothing or there is no room."""
         num_blocks = len(table.names)
         if not num_blocks or not table.try_reserve(num_blocks, max_shared=num_blocks, hold=Hold.LEASED):
             return False
