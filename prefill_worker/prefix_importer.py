@@ -177,7 +177,7 @@ class PrefixImporter:
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all before it are dead and write no more. Idempotent."""
         for imported in list(self._imports.values()):
-            if imported.worker == worker or worker.supersedes(imported.worker):
+            if worker.outlasts(imported.worker):
                 if imported.state is ImportState.ASKED:
                     self._fail(imported, f"worker {imported.worker} died")
                 imported.move(ImportEvent.SOURCE_GONE)

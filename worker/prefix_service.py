@@ -9,12 +9,11 @@ from core.errors import BatonError, HandoffError, StaleEpochError, StalledTransf
 from core.ids import WorkerEndpoint
 from kvtransfer.prefix_port import FetchEnd
 from worker import prefix_wire, wire
-from worker.asking import ask
-from worker.handoff_service import Context, abort
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.peers import Peers
 from worker.prefix_exporter import PrefixExporter, PushOrder
+from worker.rpc_errors import Context, abort
 
 MAX_PUSH_S = 60.0  # targets wait for less, see `prefill_worker.prefix_importer`
 
@@ -58,7 +57,7 @@ class PrefixService(prefix_pb2_grpc.PrefixServiceServicer):
         source, me = wire.worker_id_from_proto(request.source), self._identity.endpoint.worker
         if source == me:
             target = wire.worker_id_from_proto(request.target)
-            await ask(self._mailbox, partial(self._exporter.end, target, request.fetch_id))
+            await self._mailbox.ask(partial(self._exporter.end, target, request.fetch_id))
         elif not me.supersedes(source):
             await abort(context, StaleEpochError(f"this is worker {me}, which knows nothing of worker {source}"))
         return prefix_pb2.EndPushResponse()
@@ -69,7 +68,7 @@ class PrefixService(prefix_pb2_grpc.PrefixServiceServicer):
         except HandoffError as error:
             return FetchEnd(0, error.message)
         try:
-            return await ask(self._mailbox, partial(self._exporter.push, order))
+            return await self._mailbox.ask(partial(self._exporter.push, order))
         except asyncio.CancelledError:
             self._mailbox.post(partial(self._exporter.abandon, order.target, order.fetch_id))
             raise

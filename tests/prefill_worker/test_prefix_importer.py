@@ -48,7 +48,7 @@ class Rig:
     port: ListPrefixPort = field(default_factory=ListPrefixPort)
 
     def __post_init__(self) -> None:
-        self.half = PrefillHalf(self.pool, ListPort(), ListOutbox(), self.clock)
+        self.half = PrefillHalf(self.pool, ListPort(), ListOutbox(), self.clock, next_step=lambda: 1)
         self.imports = self.half.imports
         self.imports.bind(self.port)
 

@@ -14,6 +14,7 @@ from core.blocks import BlockName
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertReport
 from core.request import Assignment
+from core.transfers import TransferReport
 from router import wire
 from router.fleet.hello import WorkerHello
 from worker.process import WorkerProcess
@@ -31,6 +32,7 @@ class AttachedRouter:
         self.returned: dict[str, ReturnedWork] = {}
         self.load: WorkerLoad | None = None
         self.names: set[BlockName] = set()
+        self.transfers = TransferReport()
         self._orders: queue.SimpleQueue[worker_pb2.AttachRequest | None] = queue.SimpleQueue()
         self._orders.put(first)
         self._channel = grpc.insecure_channel(address)
@@ -52,7 +54,11 @@ class AttachedRouter:
 
     def read(self) -> None:
         """Takes in one report."""
-        report = wire.report_from_proto(next(self._call).report)
+        message = next(self._call)
+        if message.HasField("transfers"):
+            self.transfers = wire.transfers_from_proto(message.transfers)
+            return
+        report = wire.report_from_proto(message.report)
         for event in report.tokens:
             self.tokens.setdefault(event.handoff_id, []).append(event)
         for work in report.returned:
@@ -77,6 +83,12 @@ class AttachedRouter:
             if events and (events[-1].finish_reason is not None or not until_end):
                 return events
             self.read()
+
+    def wait_transfers(self, condition: Callable[[TransferReport], bool]) -> TransferReport:
+        """The first report of transfers of which something holds."""
+        while not condition(self.transfers):
+            self.read()
+        return self.transfers
 
     def ask_experts(self, *, rebalance: bool) -> ExpertReport:
         """The answer to a question about experts, whatever else comes before it."""
