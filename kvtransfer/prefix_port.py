@@ -6,6 +6,7 @@ from typing import Protocol
 
 from core.blocks import BlockName
 from core.ids import WorkerEndpoint
+from kvtransfer.move import Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,13 @@ class FetchEnd:
         num_blocks: leading blocks that were written.
         refusal: why it is none.
         write_s: seconds in which the write was under way.
+        digests: of some of the blocks, as they left.
     """
 
     num_blocks: int
     refusal: str = ""
     write_s: float = 0.0
+    digests: tuple[Digest, ...] = ()
 
 
 class PrefixPort(Protocol):

@@ -13,6 +13,7 @@ from core.errors import HandoffError
 from core.ids import WorkerEndpoint
 from kvtransfer.prefix_port import FetchEnd, PrefixFetch, PrefixTarget
 from worker import prefix_wire
+from worker.handoff_service import Verify
 from worker.mailbox import Mailbox
 from worker.peers import Peers
 
@@ -30,21 +31,24 @@ class GrpcPrefixPort:
         peers: connections to sources, as for handoffs.
         mailbox: of the loop that owns the target.
         event_loop: where the gRPC calls run.
+        verify: checks blocks before they are used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - collaborators, given once
         self,
         endpoint: WorkerEndpoint,
         target: PrefixTarget,
         peers: Peers,
         mailbox: Mailbox,
         event_loop: asyncio.AbstractEventLoop,
+        verify: Verify,
     ) -> None:
         self._endpoint = endpoint
         self._target = target
         self._peers = peers
         self._mailbox = mailbox
         self._event_loop = event_loop
+        self._verify = verify
         self._calls: set[asyncio.Task[None]] = set()
 
     def fetch(self, fetch: PrefixFetch) -> None:
@@ -73,23 +77,35 @@ class GrpcPrefixPort:
         request = prefix_wire.push_to_proto(fetch, self._endpoint)
         try:
             answer = await stub.PushPrefix(request, timeout=deadline_s - self._event_loop.time())
+            end = await self._checked(fetch, prefix_wire.fetch_end_from_proto(answer))
         except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
             self._mailbox.post(partial(self._target.on_fetch_lost, fetch.fetch_id, _reason(error)))
         else:
-            end = prefix_wire.fetch_end_from_proto(answer)
             self._mailbox.post(partial(self._target.on_fetched, fetch.fetch_id, end))
 
+    async def _checked(self, fetch: PrefixFetch, end: FetchEnd) -> FetchEnd:
+        """The end as the source says it, unless the blocks hold something else than it has sent."""
+        if not end.digests or await self._verify(end.digests):
+            return end
+        logger.error("prefix %s from worker %s is not what was sent", fetch.fetch_id, fetch.source.worker)
+        await self._ask_end(fetch.fetch_id, fetch.source, is_corrupt=True)
+        return FetchEnd(0, "what came is not what was sent")
+
     async def _end(self, fetch_id: str, source: WorkerEndpoint) -> None:
-        """Over a connection of its own: the one that handoffs use may be what has failed."""
-        request = prefix_wire.end_push_to_proto(fetch_id, source.worker, self._endpoint.worker)
-        is_over = False
+        is_over = await self._ask_end(fetch_id, source)
+        self._mailbox.post(partial(self._target.on_ended, fetch_id, is_over=is_over))
+
+    async def _ask_end(self, fetch_id: str, source: WorkerEndpoint, *, is_corrupt: bool = False) -> bool:
+        """Whether the source has answered. Over a connection of its own: that of handoffs may be what has failed."""
+        me = self._endpoint.worker
+        request = prefix_wire.end_push_to_proto(fetch_id, source.worker, me, is_corrupt=is_corrupt)
         try:
             async with grpc.aio.insecure_channel(source.address) as channel:
                 await prefix_pb2_grpc.PrefixServiceStub(channel).EndPush(request, timeout=END_TIMEOUT_S)
-            is_over = True
-        except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
+        except grpc.aio.AioRpcError as error:
             logger.info("worker %s does not say that fetch %s is over: %s", source.worker, fetch_id, _reason(error))
-        self._mailbox.post(partial(self._target.on_ended, fetch_id, is_over=is_over))
+            return False
+        return True
 
     async def _stub(self, source: WorkerEndpoint) -> prefix_pb2_grpc.PrefixServiceStub:
         """The source's service, over the connection that handoffs use.

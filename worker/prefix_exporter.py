@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from core.blocks import BlockName
-from core.clock import Clock
 from core.ids import WorkerId
 from engine.kv.accounting import Hold
 from engine.kv.pool import BlockPool
@@ -55,7 +54,6 @@ class _Push:
 
     block_ids: Sequence[int]
     reply: PushReply
-    started_s: float
     hold: Hold = Hold.LEASED
     end_replies: list[EndReply] = field(default_factory=list)
 
@@ -67,14 +65,14 @@ class PrefixExporter:
         pool: where the blocks are.
         moves: writes them.
         mailbox: of the loop; ends of writes come by it.
-        clock: for the time that writes take.
+        digest_every: checksums go with every so manyth block, the first one first; 0 for none.
     """
 
-    def __init__(self, pool: BlockPool, moves: BlockMoves, mailbox: Mailbox, clock: Clock) -> None:
+    def __init__(self, pool: BlockPool, moves: BlockMoves, mailbox: Mailbox, digest_every: int = 0) -> None:
         self._pool = pool
         self._moves = moves
         self._mailbox = mailbox
-        self._clock = clock
+        self._digest_every = digest_every
         self._pushes: dict[tuple[WorkerId, str], _Push] = {}
         self._ended: OrderedDict[tuple[WorkerId, str], None] = OrderedDict()
 
@@ -89,8 +87,9 @@ class PrefixExporter:
             self._bury(key)
             reply(FetchEnd(0, "none of the blocks is here any more"))
             return
-        self._pushes[key] = _Push(block_ids, reply, self._clock.now_s())
-        move = Move(order.target, Direction.WRITE, block_ids, order.block_ids[: len(block_ids)])
+        self._pushes[key] = _Push(block_ids, reply)
+        remote_ids = order.block_ids[: len(block_ids)]
+        move = Move(order.target, Direction.WRITE, block_ids, remote_ids, digest_every=self._digest_every)
         self._moves.move(move, lambda outcome: self._mailbox.post(partial(self._on_moved, key, outcome)))
 
     def abandon(self, target: WorkerId, fetch_id: str) -> None:
@@ -113,11 +112,10 @@ class PrefixExporter:
         push = self._pushes.pop(key)
         self._pool.blocks.release(reversed(push.block_ids), push.hold)
         self._bury(key)
-        write_s = self._clock.now_s() - push.started_s
         if outcome.error is not None:
             push.reply(FetchEnd(0, outcome.error.message))
         else:
-            push.reply(FetchEnd(len(push.block_ids), write_s=write_s))
+            push.reply(FetchEnd(len(push.block_ids), write_s=outcome.busy_s, digests=outcome.digests))
         for reply in push.end_replies:
             reply(None)
 

@@ -9,6 +9,7 @@ from core.errors import BatonError, HandoffError, StaleEpochError, StalledTransf
 from core.ids import WorkerEndpoint
 from kvtransfer.prefix_port import FetchEnd
 from worker import prefix_wire, wire
+from worker.handoff_client import OnCorrupt
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.peers import Peers
@@ -26,13 +27,22 @@ class PrefixService(prefix_pb2_grpc.PrefixServiceServicer):
         peers: connections to targets, as for handoffs.
         mailbox: of the worker's loop.
         exporter: writes the blocks.
+        on_corrupt: hears which targets found blocks that are not what was sent.
     """
 
-    def __init__(self, identity: WorkerIdentity, peers: Peers, mailbox: Mailbox, exporter: PrefixExporter) -> None:
+    def __init__(
+        self,
+        identity: WorkerIdentity,
+        peers: Peers,
+        mailbox: Mailbox,
+        exporter: PrefixExporter,
+        on_corrupt: OnCorrupt,
+    ) -> None:
         self._identity = identity
         self._peers = peers
         self._mailbox = mailbox
         self._exporter = exporter
+        self._on_corrupt = on_corrupt
 
     async def PushPrefix(  # noqa: N802 - the name is the service's
         self, request: prefix_pb2.PushPrefixRequest, context: Context
@@ -57,6 +67,8 @@ class PrefixService(prefix_pb2_grpc.PrefixServiceServicer):
         source, me = wire.worker_id_from_proto(request.source), self._identity.endpoint.worker
         if source == me:
             target = wire.worker_id_from_proto(request.target)
+            if request.is_corrupt:
+                self._on_corrupt(target)
             await self._mailbox.ask(partial(self._exporter.end, target, request.fetch_id))
         elif not me.supersedes(source):
             await abort(context, StaleEpochError(f"this is worker {me}, which knows nothing of worker {source}"))

@@ -37,16 +37,27 @@ def push_from_proto(message: prefix_pb2.PushPrefixRequest) -> tuple[PushOrder, W
 
 def fetch_end_to_proto(end: FetchEnd) -> prefix_pb2.PushPrefixResponse:
     """A source's answer."""
-    return prefix_pb2.PushPrefixResponse(num_blocks=end.num_blocks, refusal=end.refusal, write_s=end.write_s)
+    return prefix_pb2.PushPrefixResponse(
+        num_blocks=end.num_blocks,
+        refusal=end.refusal,
+        write_s=end.write_s,
+        digests=[wire.digest_to_proto(digest) for digest in end.digests],
+    )
 
 
 def fetch_end_from_proto(message: prefix_pb2.PushPrefixResponse) -> FetchEnd:
     """Inverse of `fetch_end_to_proto`."""
-    return FetchEnd(message.num_blocks, message.refusal, message.write_s)
+    digests = tuple(wire.digest_from_proto(digest) for digest in message.digests)
+    return FetchEnd(message.num_blocks, message.refusal, message.write_s, digests)
 
 
-def end_push_to_proto(fetch_id: str, source: WorkerId, target: WorkerId) -> prefix_pb2.EndPushRequest:
-    """A target's wish to know that nothing more will be written."""
+def end_push_to_proto(
+    fetch_id: str, source: WorkerId, target: WorkerId, *, is_corrupt: bool = False
+) -> prefix_pb2.EndPushRequest:
+    """A target's wish to know that nothing more will be written, or its word that what came is not what left."""
     return prefix_pb2.EndPushRequest(
-        fetch_id=fetch_id, source=wire.worker_id_to_proto(source), target=wire.worker_id_to_proto(target)
+        fetch_id=fetch_id,
+        source=wire.worker_id_to_proto(source),
+        target=wire.worker_id_to_proto(target),
+        is_corrupt=is_corrupt,
     )

@@ -134,9 +134,11 @@ class WorkerProcess:
         )
         self.decode = DecodeHalf(engine.pool, outbox, clock, config.max_num_seqs)
         self._port.bind(self.prefill)
-        self._prefix_port = GrpcPrefixPort(self.endpoint, self.prefill.imports, self._peers, self._mailbox, events)
+        self._prefix_port = GrpcPrefixPort(
+            self.endpoint, self.prefill.imports, self._peers, self._mailbox, events, self._verify
+        )
         self.prefill.imports.bind(self._prefix_port)
-        self._exporter = PrefixExporter(engine.pool, self._links, self._mailbox, clock)
+        self._exporter = PrefixExporter(engine.pool, self._links, self._mailbox, config.digest_every)
         self._reads = ReadDesk(self._links, self._mailbox, self.decode)
         self._transfers = TransferLog(self.prefill.pairs, self.decode.pairs, clock)
         self.loop = WorkerLoop(
@@ -167,11 +169,11 @@ class WorkerProcess:
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts, names)
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
-        prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter)
+        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._links.exclude)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(links, self._server)
-        prefix_pb2_grpc.add_PrefixServiceServicer_to_server(prefixes, self._server)
+        prefix_pb2_grpc.add_PrefixServiceServicer_to_server(self._prefixes, self._server)
         await self._server.start()
         self._announcing = asyncio.create_task(announce(self.endpoint, self.config.routers, self._attach))
 

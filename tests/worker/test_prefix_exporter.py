@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from core.blocks import BlockName
-from core.clock import ManualClock
 from core.errors import PeerLostError
 from core.ids import WorkerId
 from engine.kv.accounting import BlockState
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
-from kvtransfer.move import Direction, Move, MoveOutcome
+from kvtransfer.move import Digest, Direction, Move, MoveOutcome
 from kvtransfer.prefix_port import FetchEnd
 from tests.builders import small_pool
 from worker import prefix_exporter
@@ -38,12 +37,11 @@ class ListMoves:
 class Rig:
     pool: BlockPool = field(default_factory=lambda: small_pool(12, BLOCK_TOKENS, enable_prefix_caching=True))
     moves: ListMoves = field(default_factory=ListMoves)
-    clock: ManualClock = field(default_factory=ManualClock)
     mailbox: Mailbox = field(default_factory=Mailbox)
     ends: list[FetchEnd] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.exporter = PrefixExporter(self.pool, self.moves, self.mailbox, self.clock)
+        self.exporter = PrefixExporter(self.pool, self.moves, self.mailbox, digest_every=2)
 
     def warm(self, num_blocks: int, first_token: int = 1, max_shared: int = 99) -> list[BlockName]:
         """Leaves the blocks of a prompt in the cache."""
@@ -76,12 +74,13 @@ def test_leading_blocks_that_are_here_are_written_and_held_until_then(rig: Rig) 
     names = rig.warm(3)
     rig.push([*names, b"elsewhere-------"])
     ((move, _),) = rig.moves.moves
-    assert move == Move(TARGET, Direction.WRITE, [rig.pool.blocks.find(name) for name in names], REMOTE[:3])
+    local = [rig.pool.blocks.find(name) for name in names]
+    assert move == Move(TARGET, Direction.WRITE, local, REMOTE[:3], digest_every=2)
     assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 9}
     assert rig.ends == []
-    rig.clock.advance(0.25)
-    rig.end_move()
-    assert rig.ends == [FetchEnd(3, write_s=0.25)]
+    digest = Digest(rank=0, block_id=70, first_head=0, num_heads=1, value=7)
+    rig.end_move(MoveOutcome(None, busy_s=0.25, digests=(digest,)))
+    assert rig.ends == [FetchEnd(3, write_s=0.25, digests=(digest,))]
     assert rig.counts() == {BlockState.CACHED: 3, BlockState.FREE: 9}
 
 

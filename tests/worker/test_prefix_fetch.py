@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from core.errors import PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, PrefixSource, Role
 from engine.kv.accounting import BlockState
-from kvtransfer.move import MoveOutcome
+from kvtransfer.move import Digest, MoveOutcome
 from kvtransfer.prefix_port import PrefixFetch
 from router.dispatch.prompt_names import PromptNames
 from router.fleet.fleet import Fleet
@@ -194,6 +194,35 @@ async def test_router_finds_a_prompt_on_both_workers_and_its_answer_on_one(pair:
             watcher.news.clear()
             await watcher.news.wait()
     await fleet.close()
+
+
+# --- checksums
+
+
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_blocks_are_checked_before_they_are_used(
+    pair: Pair, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, is_sound: bool
+) -> None:
+    p, d = pair
+    work = second_turn(pair, seed=70 + 2 * is_sound)
+    monkeypatch.setattr(d._exporter, "_digest_every", 1)
+    corrupt: list[WorkerId] = []
+    monkeypatch.setattr(d._prefixes, "_on_corrupt", corrupt.append)
+    checked: list[Digest] = []
+
+    async def verify(digests: Sequence[Digest]) -> bool:
+        checked.extend(digests)
+        if not is_sound:
+            p.engine.pool.tensor[digests[-1].block_id].view(-1)[0] += 1
+        return await p._verify(digests)
+
+    monkeypatch.setattr(p._prefix_port, "_verify", verify)
+    tokens, num_cached = serve(pair, work)
+    assert tokens == greedy_tokens(tiny_model_dir, work.prompt, NUM_NEW)
+    assert (num_cached, corrupt) == ((NUM_THERE, []) if is_sound else (20, [p.worker]))
+    assert len(checked) == 5
+    for process in pair:
+        wait_until(process, is_free)
 
 
 # --- orders that cannot be carried out

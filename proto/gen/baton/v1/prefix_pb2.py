@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
+from baton.v1 import handoff_pb2 as baton_dot_v1_dot_handoff__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x61ton/v1/prefix.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\x99\x01\n\x11PushPrefixRequest\x12\x10\n\x08\x66\x65tch_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12(\n\x06target\x18\x03 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\r\n\x05names\x18\x04 \x01(\x0c\x12\x15\n\tblock_ids\x18\x05 \x03(\rB\x02\x10\x01\"J\n\x12PushPrefixResponse\x12\x12\n\nnum_blocks\x18\x01 \x01(\r\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12\x0f\n\x07write_s\x18\x03 \x01(\x01\"j\n\x0e\x45ndPushRequest\x12\x10\n\x08\x66\x65tch_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x11\n\x0f\x45ndPushResponse2\x98\x01\n\rPrefixService\x12G\n\nPushPrefix\x12\x1b.baton.v1.PushPrefixRequest\x1a\x1c.baton.v1.PushPrefixResponse\x12>\n\x07\x45ndPush\x12\x18.baton.v1.EndPushRequest\x1a\x19.baton.v1.EndPushResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62\x61ton/v1/prefix.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\x1a\x16\x62\x61ton/v1/handoff.proto\"\x99\x01\n\x11PushPrefixRequest\x12\x10\n\x08\x66\x65tch_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12(\n\x06target\x18\x03 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\r\n\x05names\x18\x04 \x01(\x0c\x12\x15\n\tblock_ids\x18\x05 \x03(\rB\x02\x10\x01\"o\n\x12PushPrefixResponse\x12\x12\n\nnum_blocks\x18\x01 \x01(\r\x12\x0f\n\x07refusal\x18\x02 \x01(\t\x12\x0f\n\x07write_s\x18\x03 \x01(\x01\x12#\n\x07\x64igests\x18\x04 \x03(\x0b\x32\x12.baton.v1.KvDigest\"~\n\x0e\x45ndPushRequest\x12\x10\n\x08\x66\x65tch_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x12\n\nis_corrupt\x18\x04 \x01(\x08\"\x11\n\x0f\x45ndPushResponse2\x98\x01\n\rPrefixService\x12G\n\nPushPrefix\x12\x1b.baton.v1.PushPrefixRequest\x1a\x1c.baton.v1.PushPrefixResponse\x12>\n\x07\x45ndPush\x12\x18.baton.v1.EndPushRequest\x1a\x19.baton.v1.EndPushResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PUSHPREFIXREQUEST'].fields_by_name['block_ids']._loaded_options = None
   _globals['_PUSHPREFIXREQUEST'].fields_by_name['block_ids']._serialized_options = b'\020\001'
-  _globals['_PUSHPREFIXREQUEST']._serialized_start=59
-  _globals['_PUSHPREFIXREQUEST']._serialized_end=212
-  _globals['_PUSHPREFIXRESPONSE']._serialized_start=214
-  _globals['_PUSHPREFIXRESPONSE']._serialized_end=288
-  _globals['_ENDPUSHREQUEST']._serialized_start=290
-  _globals['_ENDPUSHREQUEST']._serialized_end=396
-  _globals['_ENDPUSHRESPONSE']._serialized_start=398
-  _globals['_ENDPUSHRESPONSE']._serialized_end=415
-  _globals['_PREFIXSERVICE']._serialized_start=418
-  _globals['_PREFIXSERVICE']._serialized_end=570
+  _globals['_PUSHPREFIXREQUEST']._serialized_start=83
+  _globals['_PUSHPREFIXREQUEST']._serialized_end=236
+  _globals['_PUSHPREFIXRESPONSE']._serialized_start=238
+  _globals['_PUSHPREFIXRESPONSE']._serialized_end=349
+  _globals['_ENDPUSHREQUEST']._serialized_start=351
+  _globals['_ENDPUSHREQUEST']._serialized_end=477
+  _globals['_ENDPUSHRESPONSE']._serialized_start=479
+  _globals['_ENDPUSHRESPONSE']._serialized_end=496
+  _globals['_PREFIXSERVICE']._serialized_start=499
+  _globals['_PREFIXSERVICE']._serialized_end=651
 # @@protoc_insertion_point(module_scope)
