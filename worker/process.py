@@ -169,7 +169,7 @@ class WorkerProcess:
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts, names)
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
-        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._links.exclude)
+        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._peers.ban)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(links, self._server)
