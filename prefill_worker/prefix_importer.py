@@ -20,9 +20,7 @@ from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from kvtransfer.prefix_port import FetchEnd, PrefixFetch, PrefixPort
 
-PATIENCE = (
-    4.0  # a fetch may take this many times what was predicted: steps of the source and other transfers delay it
-)
+PATIENCE = 4.0  # times what was predicted: steps of the source and other transfers delay a fetch
 MIN_TIMEOUT_S = 1.0  # the first contact of two workers takes a part of a second, whatever is moved
 MAX_TIMEOUT_S = 10.0
 ASK_AGAIN_S = 1.0  # how often to ask whether a lost fetch is over

@@ -49,7 +49,7 @@ class GrpcPrefixPort:
         self._mailbox = mailbox
         self._event_loop = event_loop
         self._verify = verify
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[object]] = set()
 
     def fetch(self, fetch: PrefixFetch) -> None:
         """See `PrefixPort.fetch`."""
@@ -88,7 +88,7 @@ class GrpcPrefixPort:
         if not end.digests or await self._verify(end.digests):
             return end
         logger.error("prefix %s from worker %s is not what was sent", fetch.fetch_id, fetch.source.worker)
-        await self._ask_end(fetch.fetch_id, fetch.source, is_corrupt=True)
+        self._spawn(self._ask_end(fetch.fetch_id, fetch.source, is_corrupt=True))
         return FetchEnd(0, "what came is not what was sent")
 
     async def _end(self, fetch_id: str, source: WorkerEndpoint) -> None:
@@ -115,7 +115,7 @@ class GrpcPrefixPort:
         """
         return prefix_pb2_grpc.PrefixServiceStub((await self._peers.get(source)).channel)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Runs a coroutine on the event loop, keeping a reference until it ends. From any thread."""
 
         def start() -> None:

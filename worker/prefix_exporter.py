@@ -6,7 +6,6 @@ The blocks are leased while the write is under way, and quarantined when nobody 
 be called back, so they are let go when it has ended, and not before.
 """
 
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ from kvtransfer.prefix_port import FetchEnd
 from worker.mailbox import Mailbox
 
 MAX_TOMBSTONES = 4096  # ended pushes remembered, so that a late order is refused; far more than can be in flight
-
-logger = logging.getLogger(__name__)
 
 PushReply = Callable[[FetchEnd], None]
 """Tells a target how its push ended. Called exactly once, on the worker's loop."""
