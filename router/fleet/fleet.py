@@ -10,6 +10,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from router import wire
 from router.fleet.link import FleetObserver, WorkerLink
+from router.fleet.prefixes import FleetPrefixes
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ class Fleet:
         clock: for the age of what workers said.
         heartbeat_timeout_s: silence after which a worker is treated as dead.
         observer: hears what workers say.
+
+    Attributes:
+        prefixes: who has which KV blocks.
     """
 
     def __init__(self, router_id: str, clock: Clock, heartbeat_timeout_s: float, observer: FleetObserver) -> None:
@@ -47,6 +51,7 @@ class Fleet:
         self._links: dict[str, WorkerLink] = {}
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
+        self.prefixes = FleetPrefixes()
 
     def links(self) -> list[WorkerLink]:
         """Attached workers, ordered by name."""
@@ -114,13 +119,16 @@ class Fleet:
         self._observer.on_attached(link)
 
     def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
-        """Passes a report on."""
+        """Passes a report on, but for what it says of KV blocks."""
+        if self.prefixes.hear(link.worker, report):
+            link.ask_kv_snapshot()
         self._observer.on_report(link, report)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Forgets a worker; it comes back by registering again."""
         if self._links.get(link.worker.name) is link:
             del self._links[link.worker.name]
+        self.prefixes.forget(link.worker)
         self._observer.on_lost(link)
 
     def _holds(self, refusal: Refusal) -> bool:

@@ -100,6 +100,10 @@ class WorkerLink:
         """Sends a cancel; unknown ids are ignored by the worker."""
         self._orders.put_nowait(wire.cancel_to_proto(handoff_id))
 
+    def ask_kv_snapshot(self) -> None:
+        """Asks for all block names of the worker; they come with its reports."""
+        self._orders.put_nowait(wire.kv_query_to_proto())
+
     async def experts(self, *, rebalance: bool = False) -> ExpertReport:
         """How much each expert of an attached worker is used, after a rebalancing if that is asked for.
 
