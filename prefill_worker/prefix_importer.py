@@ -66,7 +66,9 @@ class PrefixImport:
         source: who was asked.
         table: all blocks of the beginning.
         num_present: leading blocks that were here.
-        waiting: attempts that wait for it.
+        deadline_s: until when prompts wait for it.
+        waiting: attempts that do.
+        has_failed: whether nothing has come in time.
         ask_again_s: in quarantine, when to ask whether it is over; None while an answer is due.
         state: written by `move` only.
     """
@@ -75,7 +77,9 @@ class PrefixImport:
     source: PrefixSource
     table: BlockTable
     num_present: int
+    deadline_s: float
     waiting: set[str] = field(default_factory=set)
+    has_failed: bool = False
     ask_again_s: float | None = None
     state: ImportState = ImportState.ASKED
 
@@ -157,7 +161,7 @@ class PrefixImporter:
         if (under_way := self._bringing(table)) is not None:
             self._await(assignment.handoff_id, under_way)
         elif self._try_reserve(table):
-            self._ask(PrefixImport(assignment.handoff_id, source, table, table.num_named))
+            self._ask(assignment.handoff_id, source, table)
 
     def leave(self, handoff_id: str) -> None:
         """An attempt does not wait any more. Its import goes on: others may profit."""
@@ -165,9 +169,11 @@ class PrefixImporter:
             awaited.waiting.discard(handoff_id)
 
     def expire(self) -> None:
-        """Asks sources of lost imports once more, now and then, whether they are over."""
+        """Has prompts computed that have waited for too long; asks sources of lost imports whether they are over."""
         now_s = self._clock.now_s()
         for imported in self._imports.values():
+            if not imported.has_failed and now_s >= imported.deadline_s:
+                self._fail(imported, "it is late")
             if imported.ask_again_s is not None and now_s >= imported.ask_again_s:
                 imported.ask_again_s = None
                 self.port.end(imported.fetch_id, imported.source.endpoint)
@@ -219,8 +225,8 @@ class PrefixImporter:
     # --- inside
 
     def _is_doubtful(self, worker: WorkerId) -> bool:
-        """Whether an earlier import from a worker was lost; it gets no more blocks before that one is over."""
-        return any(i.state is ImportState.QUARANTINED and i.worker == worker for i in self._imports.values())
+        """Whether an earlier import from a worker is late or lost; it gets no more blocks before that one is over."""
+        return any(i.has_failed and i.worker == worker for i in self._imports.values())
 
     def _table(self, assignment: Assignment, source: PrefixSource) -> BlockTable:
         """For the tokens that the source has; at least one token of a prompt is left to compute."""
@@ -231,8 +237,8 @@ class PrefixImporter:
     def _bringing(self, table: BlockTable) -> PrefixImport | None:
         """The import under way that brings blocks of this sequence, too."""
         names = set(table.names)
-        asked = (i for i in self._imports.values() if i.state is ImportState.ASKED)
-        return next((i for i in asked if i.table.names[i.num_present] in names), None)
+        in_time = (i for i in self._imports.values() if not i.has_failed)
+        return next((i for i in in_time if i.table.names[i.num_present] in names), None)
 
     def _try_reserve(self, table: BlockTable) -> bool:
         """Leases blocks for what is not here; False, and nothing held, when that is nothing or there is no room."""
@@ -244,14 +250,14 @@ class PrefixImporter:
             return False
         return True
 
-    def _ask(self, imported: PrefixImport) -> None:
+    def _ask(self, handoff_id: str, source: PrefixSource, table: BlockTable) -> None:
+        timeout_s = min(max(PATIENCE * source.expected_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
+        imported = PrefixImport(handoff_id, source, table, table.num_named, self._clock.now_s() + timeout_s)
         self._imports[imported.fetch_id] = imported
-        self._await(imported.fetch_id, imported)
+        self._await(handoff_id, imported)
         self.stats.num_fetches += 1
-        timeout_s = min(max(PATIENCE * imported.source.expected_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
-        names = tuple(imported.table.names[imported.num_present :])
-        block_ids = tuple(imported.table.block_ids[imported.num_present :])
-        self.port.fetch(PrefixFetch(imported.fetch_id, imported.source.endpoint, names, block_ids, timeout_s))
+        names, block_ids = tuple(table.names[table.num_named :]), tuple(table.block_ids[table.num_named :])
+        self.port.fetch(PrefixFetch(imported.fetch_id, source.endpoint, names, block_ids, timeout_s))
 
     def _await(self, handoff_id: str, imported: PrefixImport) -> None:
         imported.waiting.add(handoff_id)
@@ -267,8 +273,9 @@ class PrefixImporter:
         self.stats.write_s += end.write_s
 
     def _fail(self, imported: PrefixImport, reason: str) -> None:
-        """Nothing has come in time: who waits is computed."""
-        self.stats.num_failed += 1
+        """Nothing has come in time: who waits is computed. Counted once."""
+        self.stats.num_failed += not imported.has_failed
+        imported.has_failed = True
         logger.info("prefix %s did not come from worker %s: %s", imported.fetch_id, imported.worker, reason)
         self._release_waiting(imported)
 

@@ -170,6 +170,19 @@ def test_lost_fetch_has_the_prompt_computed_and_its_blocks_quarantined_until_it_
     assert rig.imports.stats.num_failed == 1
 
 
+def test_prompt_does_not_wait_past_the_deadline_and_what_comes_later_is_of_use_to_others(rig: Rig) -> None:
+    rig.assign("h", 14, num_there=12)
+    rig.clock.advance(MIN_TIMEOUT_S)
+    rig.half.expire()
+    assert rig.step() == [("h", 0, 14)]
+    assert rig.counts()[BlockState.LEASED] == 3, "the source may still write them"
+    rig.assign("b", 18, num_there=16)
+    assert len(rig.port.fetches) == 1, "a source that is late is not given more blocks"
+    rig.imports.on_fetched("h", FetchEnd(3))
+    assert (rig.imports.stats.num_failed, rig.imports.stats.num_tokens) == (1, 12)
+    assert rig.imports.num_inbound == 0
+
+
 @pytest.mark.parametrize("is_lost", [False, True])
 @pytest.mark.parametrize("incarnation", [1, 2])
 def test_source_that_is_gone_frees_its_blocks_and_its_late_words_say_nothing(
