@@ -20,6 +20,10 @@ class WorkerId:
         """Whether `other` is an earlier process of the same worker."""
         return self.name == other.name and self.incarnation > other.incarnation
 
+    def dies_with(self, gone: "WorkerId") -> bool:
+        """Whether this process is dead when `gone` is: it is that one, or an earlier one of the same worker."""
+        return self.name == gone.name and self.incarnation <= gone.incarnation
+
 
 def rank_id(worker: WorkerId, rank: int) -> WorkerId:
     """How one rank (0-based) of a worker is known on the transfer plane: rank 0 as the worker itself.

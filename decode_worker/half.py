@@ -132,8 +132,12 @@ class DecodeHalf:
 
     def worker_superseded(self, worker: WorkerId) -> None:
         """A newer incarnation of a source exists, so earlier ones are dead and write no more."""
+        self.worker_gone(WorkerId(worker.name, worker.incarnation - 1))
+
+    def worker_gone(self, worker: WorkerId) -> None:
+        """A process is dead, and every earlier one of its name: what they were to write here is free. Idempotent."""
         for sequence in list(self._sequences.values()):
-            is_from_dead = sequence.source is not None and worker.supersedes(sequence.source)
+            is_from_dead = sequence.source is not None and sequence.source.dies_with(worker)
             if is_from_dead and sequence.state is not TargetState.RUNNING:
                 if sequence.state is not TargetState.QUARANTINED:  # given back or cancelled long ago
                     self._return(sequence, "source_lost", f"worker {sequence.source} died before its KV was here")

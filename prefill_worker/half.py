@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from core.clock import Clock
 from core.errors import BatonError, HandoffError
 from core.events import ReturnedWork, TokenEvent
+from core.ids import WorkerId
 from core.request import Assignment
 from engine.kv.accounting import Hold
 from engine.kv.block_table import BlockTable
@@ -94,6 +95,15 @@ class PrefillHalf:
         """Cancels everything a router assigned: it is gone."""
         for prompt in [p for p in self._prompts.values() if p.router_id == router_id]:
             self._cancel(prompt)
+
+    def worker_gone(self, worker: WorkerId) -> None:
+        """A process is dead, and every earlier one of its name: what is on its way to them is given back. Idempotent.
+
+        A move that is under way ends by itself, and frees its blocks then.
+        """
+        for prompt in list(self._prompts.values()):
+            if prompt.target.worker.dies_with(worker):
+                self._give_back(prompt, "target_lost", f"worker {prompt.target.worker} died before it had the KV")
 
     # --- the engine's step
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 import grpc
@@ -11,6 +11,7 @@ from baton.v1 import worker_pb2, worker_pb2_grpc
 from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
+from core.ids import WorkerId
 from core.request import Assignment
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
@@ -37,6 +38,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         prefill: gets assignments that name this worker for the prompt.
         decode: gets assignments that name this worker for the tokens.
         experts: answers questions about experts.
+        on_gone: hear, on the event loop, that a worker's process and all before it are dead; again and again.
     """
 
     def __init__(
@@ -46,12 +48,15 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         prefill: PrefillHalf,
         decode: DecodeHalf,
         experts: ExpertDesk,
+        *,
+        on_gone: Sequence[Callable[[WorkerId], None]],
     ) -> None:
         self._identity = identity
         self._mailbox = mailbox
         self._prefill = prefill
         self._decode = decode
         self._experts = experts
+        self._on_gone = tuple(on_gone)
         self._routers: dict[str, Reports] = {}
         self.last_load = WorkerLoad()
 
@@ -108,6 +113,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                     self._cancel(request.cancel.handoff_id)
                 elif request.HasField("query_experts"):
                     self._query_experts(router_id, request.query_experts, queue)
+                elif request.HasField("worker_gone"):
+                    self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
         finally:
             _end(queue)
 
@@ -125,6 +132,11 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             self._mailbox.post(partial(self._decode.assign, router_id, assignment))
         if assignment.prefill.worker == me:
             self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+
+    def _tell_gone(self, worker: WorkerId) -> None:
+        logger.info("worker %s is dead, says a router", worker)
+        for hear in self._on_gone:
+            hear(worker)
 
     def _query_experts(self, router_id: str, query: worker_pb2.QueryExperts, queue: Reports) -> None:
         """Has the worker's loop answer between two steps."""
@@ -161,6 +173,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 max_num_seqs=identity.max_num_seqs,
                 max_model_len=identity.max_model_len,
                 cost_model=wire.cost_to_proto(identity.cost_model),
+                processes=[wire.process_to_proto(rank) for rank in identity.processes],
             )
         )
 

@@ -33,6 +33,7 @@ class WorkerConfig:
         max_num_batched_tokens: most tokens of one engine step; bounds how long a prompt chunk stalls decoding.
         topology: how the model is divided among ranks.
         rank: which of them this process is; 0 leads.
+        node: the machine it runs on, as named by whoever starts and kills its process; empty where there is only one.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
     """
 
@@ -53,6 +54,7 @@ class WorkerConfig:
     max_num_batched_tokens: int = 512
     topology: ShardTopology = ONE_RANK
     rank: int = 0
+    node: str = ""
     cpu_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from baton.v1 import handoff_pb2, handoff_pb2_grpc
@@ -85,9 +87,15 @@ class Peers:
         del self._peers[worker]
         self._mover.remove_peer(worker)
         if not task.cancelled() and task.exception() is None:
-            closing = asyncio.create_task(task.result().channel.close(grace=CLOSE_GRACE_S))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._close_soon(task.result().channel.close(grace=CLOSE_GRACE_S))
+
+    def worker_gone(self, worker: WorkerId) -> None:
+        """A process is dead, and every earlier one of its name: calls on their connections end at once."""
+        gone = [peer for peer in self._peers if peer.dies_with(worker)]
+        for peer in gone:
+            self._mover.remove_peer(peer)
+        if gone:
+            self._close_soon(_close_channels([self._peers.pop(peer) for peer in gone]))
 
     async def close(self) -> None:
         """Closes all channels."""
@@ -128,6 +136,11 @@ class Peers:
         except TimeoutError as error:
             message = f"the transport did not connect to worker {endpoint.worker} within {CONNECT_TIMEOUT_S:g} s"
             raise HandoffError(message) from error
+
+    def _close_soon(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _forget_superseded(self, worker: WorkerId) -> "list[asyncio.Task[Peer]]":
         """Forgets earlier incarnations of a worker; returns their connections, which are to be closed."""

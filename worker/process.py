@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import grpc
@@ -16,7 +17,7 @@ from core.clock import SystemClock
 from core.crash import die
 from core.errors import ShardGroupError
 from core.events import WorkerLoad
-from core.ids import WorkerEndpoint
+from core.ids import WorkerEndpoint, WorkerId
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
 from prefill_worker.half import PrefillHalf
@@ -71,6 +72,7 @@ class WorkerProcess:
         self.engine = rank.engine
         self._mailbox = Mailbox()
         self._events = EventThread("control")
+        self._processes = rank.processes
         self._mover = self._lead(rank)
         pool, topology = self.engine.pool, config.topology
         self._peers = Peers(self.worker, self.engine.fingerprint, pool.layout, topology, self._mover)
@@ -132,7 +134,9 @@ class WorkerProcess:
         port = bind_any_port(self._server, self.config.host)
         identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
-        self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
+        self._attach = AttachService(
+            identity, self._mailbox, self.prefill, self.decode, experts, on_gone=self._on_gone()
+        )
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
@@ -161,7 +165,16 @@ class WorkerProcess:
             max_num_seqs=self.config.max_num_seqs,
             max_model_len=self.engine.max_model_len,
             cost_model=self._cost_model,
+            processes=self._processes,
         )
+
+    def _on_gone(self) -> list[Callable[[WorkerId], None]]:
+        """Who hears that a process of another worker is dead; each on its own thread, by way of the event loop."""
+        return [
+            self._peers.worker_gone,
+            lambda worker: self._mailbox.post(partial(self.prefill.worker_gone, worker)),
+            lambda worker: self._mailbox.post(partial(self.decode.worker_gone, worker)),
+        ]
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:
         """Called from the loop after each step."""

@@ -12,6 +12,7 @@ import torch
 
 from core.errors import ConfigError
 from core.ids import WorkerId, rank_id
+from core.processes import RankProcess, this_process
 from engine.engine import Engine
 from engine.kv.pool import BlockPool
 from engine.parallel.communicator import SOLO, Communicator
@@ -33,12 +34,14 @@ class Rank:
         communicator: to the other ranks.
         engine: this rank's part.
         mover: this rank's end of the transfer plane.
+        processes: of all ranks, rank 0 first; rank 0 knows them, the others have none.
     """
 
     worker: WorkerId
     communicator: Communicator
     engine: Engine
     mover: BlockMover
+    processes: tuple[RankProcess, ...]
 
 
 def open_rank(
@@ -67,7 +70,8 @@ def open_rank(
     assert isinstance(worker, WorkerId), f"rank 0 sent {worker!r} instead of the worker's id"
     engine = load_engine(config, communicator)
     transport = (make_transport or nixl_transport)(rank_id(worker, config.rank), engine.pool)
-    return Rank(worker, communicator, engine, BlockMover(transport, on_crash))
+    processes = communicator.gather_object(RankProcess(config.node, this_process()))
+    return Rank(worker, communicator, engine, BlockMover(transport, on_crash), tuple(processes or ()))
 
 
 def _join(config: WorkerConfig, store_address: str | None) -> Communicator:

@@ -454,6 +454,16 @@ def test_other_workers_starting_concern_nobody(rig: Rig, worker: WorkerId) -> No
     assert rig.commit("h", 2) is None
 
 
+def test_worker_gone_frees_its_quarantine_and_nobody_elses(rig: Rig) -> None:
+    rig.receive("h")
+    rig.half.cancel("h")
+    rig.half.worker_gone(WorkerId(PREFILL.worker.name, PREFILL.worker.incarnation - 1))
+    assert rig.counts()[BlockState.QUARANTINED] == 2
+    for _ in range(2):
+        rig.half.worker_gone(PREFILL.worker)
+        assert rig.is_free
+
+
 # --- cancels
 
 

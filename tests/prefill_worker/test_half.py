@@ -6,6 +6,7 @@ import pytest
 from core.clock import ManualClock
 from core.errors import HandoffError, InternalError
 from core.events import ReturnedWork, TokenEvent
+from core.ids import WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from core.sampling import SamplingParams
@@ -14,7 +15,7 @@ from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
 from kvtransfer.port import FinishTimes, Reservation
 from prefill_worker.half import WRITE_TIMEOUT_S, PrefillHalf
-from tests.builders import DECODE, NOW, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
+from tests.builders import DECODE, NOW, PREFILL, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
 
 ROUTER = "router-1"
 TOKEN = 5
@@ -448,3 +449,30 @@ def test_drop_router_ends_its_prompts_only(rig: Rig) -> None:
     rig.half.assign("router-2", assignment("other", 4))
     rig.half.drop_router(ROUTER)
     assert [p.sequence_id for p in rig.step(64)] == ["other"]
+
+
+# --- a target that is dead
+
+
+def test_dead_target_gives_back_what_is_on_its_way_once_and_keeps_what_a_write_reads(rig: Rig) -> None:
+    rig.to_open()
+    rig.assign("queued", 4)
+    earlier = WorkerId(DECODE.worker.name, DECODE.worker.incarnation - 1)
+    for gone in (earlier, PREFILL.worker):
+        rig.half.worker_gone(gone)
+    assert rig.returned() == []
+    for _ in range(2):
+        rig.half.worker_gone(DECODE.worker)
+        assert rig.returned() == [("h", "target_lost", True), ("queued", "target_lost", True)]
+        assert rig.counts()[BlockState.QUARANTINED] == 2
+    rig.half.on_written("h", HandoffError("the peer is dead"), 0.0)
+    assert rig.is_free
+
+
+def test_target_dies_before_it_acknowledges_gives_back_once_and_frees_with_the_answer(rig: Rig) -> None:
+    rig.to_committing()
+    rig.half.worker_gone(DECODE.worker)
+    assert not rig.is_free
+    rig.half.on_finished("h", HandoffError("the peer is dead"), NOW)
+    assert rig.returned() == [("h", "target_lost", True)]
+    assert rig.is_free
