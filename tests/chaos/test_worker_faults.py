@@ -1,0 +1,114 @@
+"""Workers that die or stop while KV moves: the client gets the right answer, and nobody's books keep a block."""
+
+import time
+
+import grpc
+import pytest
+
+from tests.chaos.cluster import ChaosCluster, Outcome, Request
+from tests.chaos.model import LONG, NUM_NEW, ChaosModel, prompt_of
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+
+P, D = "prefill-0", "decode-0"
+STOP_S = 10.0
+HANG_TIMEOUT_S = 2.0
+PROMPT = prompt_of(LONG)
+LAST = 4  # tokens into an answer at which its decode worker is killed
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> ChaosCluster:
+    found: ChaosCluster = request.getfixturevalue(getattr(request, "param", "tcp_cluster"))
+    return found
+
+
+def ask_until_reserved(cluster: ChaosCluster) -> Request:
+    """A request for whose KV the decode worker has reserved blocks, and is waiting."""
+    request = cluster.ask(PROMPT, NUM_NEW)
+    cluster.wait_until(lambda: cluster.load(D).blocks_leased > 0, "reserved blocks")
+    return request
+
+
+def check_answer(cluster: ChaosCluster, model: ChaosModel, request: Request) -> None:
+    assert request.outcome() == Outcome(model.answer(PROMPT, NUM_NEW))
+    cluster.settle()
+
+
+def wait_until_writing(cluster: ChaosCluster) -> None:
+    """To a decode worker that is stopped: a write over TCP that has begun cannot end."""
+    cluster.wait_until(lambda: cluster.load(P).blocks_leased > 0, "writing")
+
+
+def test_undisturbed_answer_is_that_of_transformers(tcp_cluster: ChaosCluster, chaos_model: ChaosModel) -> None:
+    check_answer(tcp_cluster, chaos_model, tcp_cluster.ask(PROMPT, NUM_NEW))
+
+
+@pytest.mark.parametrize("cluster", ["tcp_cluster", "shm_cluster"], indirect=True)
+@pytest.mark.parametrize("victim", [P, D])
+def test_worker_killed_in_the_middle_of_a_transfer_costs_a_pause(
+    cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
+) -> None:
+    request = ask_until_reserved(cluster)
+    cluster.kill(victim)
+    check_answer(cluster, chaos_model, request)
+
+
+@pytest.mark.parametrize("victim", [P, D])
+def test_worker_killed_with_a_write_under_way_costs_a_pause(
+    tcp_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
+) -> None:
+    request = ask_until_reserved(tcp_cluster)
+    with tcp_cluster.stopped(D):
+        wait_until_writing(tcp_cluster)
+        tcp_cluster.kill(victim)
+    check_answer(tcp_cluster, chaos_model, request)
+
+
+def test_decode_worker_killed_while_it_generates_costs_a_pause(
+    tcp_cluster: ChaosCluster, chaos_model: ChaosModel
+) -> None:
+    request = tcp_cluster.ask(PROMPT, NUM_NEW)
+    tcp_cluster.wait_until(lambda: len(request.tokens) >= LAST, "generating")
+    tcp_cluster.kill(D)
+    check_answer(tcp_cluster, chaos_model, request)
+
+
+def test_blocks_in_quarantine_for_a_dead_worker_are_free_without_its_successor_connecting(
+    tcp_cluster: ChaosCluster,
+) -> None:
+    """Nobody sends the decode worker anything any more: it hears of the death from the router."""
+    request = ask_until_reserved(tcp_cluster)
+    before = tcp_cluster.incarnation(P)
+    tcp_cluster.kill(P)
+    request.cancel()
+    assert request.outcome().code is grpc.StatusCode.CANCELLED
+    tcp_cluster.wait_until(lambda: tcp_cluster.incarnation(P) > before, "started again")
+    tcp_cluster.settle()
+    assert tcp_cluster.load(P).handoffs_sent == 0
+
+
+@pytest.mark.parametrize("victim", [P, D])
+def test_worker_stopped_for_ten_seconds_goes_on_and_nothing_is_lost(
+    tcp_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
+) -> None:
+    before = tcp_cluster.incarnation(victim)
+    request = ask_until_reserved(tcp_cluster)
+    with tcp_cluster.stopped(victim):
+        wakes_s = time.monotonic() + STOP_S
+        tcp_cluster.wait_until(lambda: time.monotonic() > wakes_s, "awake")
+        assert tcp_cluster.incarnation(victim) == 0  # the router has given it up
+    check_answer(tcp_cluster, chaos_model, request)
+    assert tcp_cluster.incarnation(victim) == before
+
+
+@pytest.mark.parametrize("victim", [P, D])
+def test_worker_that_hangs_is_killed_and_replaced(
+    tcp_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
+) -> None:
+    before = tcp_cluster.incarnation(victim)
+    with tcp_cluster.supervised(HANG_TIMEOUT_S):
+        request = ask_until_reserved(tcp_cluster)
+        with tcp_cluster.stopped(victim):
+            check_answer(tcp_cluster, chaos_model, request)
+    assert tcp_cluster.incarnation(victim) > before
