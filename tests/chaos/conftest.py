@@ -4,11 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from core.request import Role
-from tests.chaos.cluster import ChaosCluster, Slot
+from tests.chaos.cluster import ChaosCluster
 from tests.chaos.model import ChaosModel
-
-PAIR = (Slot("prefill-0", Role.PREFILL, num_blocks=192), Slot("decode-0", Role.DECODE, num_blocks=96))
+from tests.chaos.pair import PAIR
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +20,7 @@ def chaos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("chaos")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tcp_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[ChaosCluster]:
     """One worker of each role. A write over TCP needs the target's help: to a stopped one it stays under way."""
     with ExitStack() as stack:

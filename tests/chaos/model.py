@@ -12,8 +12,6 @@ from tests.engine.checkpoints import write_tiny_dense
 from tests.oracles import greedy_tokens
 
 BLOCK_TOKENS = 16
-LONG = 1000  # tokens of a prompt that is under way for long enough to be hit
-NUM_NEW = 24
 
 
 @dataclass(frozen=True)

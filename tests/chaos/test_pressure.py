@@ -5,12 +5,13 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from tests.chaos.cluster import ChaosCluster, Outcome, Request
-from tests.chaos.model import LONG, ChaosModel, prompt_of
+from tests.chaos.cluster import ChaosCluster
+from tests.chaos.model import ChaosModel, prompt_of
+from tests.chaos.pair import LONG, D, P, ask_until_moving, wait_until_stuck
+from tests.chaos.request import Outcome, Request
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
-P, D = "prefill-0", "decode-0"
 SHORT, MIDDLE = 16, 350
 NUM_SLOTS = 4  # sequences that decode at once
 FOR_LONG = 300  # tokens of an answer that goes on for a second or two
@@ -52,12 +53,6 @@ def waiting_for_room(cluster: ChaosCluster) -> Request:
     return request
 
 
-def receiving(cluster: ChaosCluster) -> Request:
-    request = cluster.ask(prompt_of(LONG), 8)
-    cluster.wait_until(lambda: cluster.load(D).blocks_leased > 0, "reserved")
-    return request
-
-
 def committed(cluster: ChaosCluster) -> Request:
     request = cluster.ask(prompt_of(SHORT), FOR_LONG, ignore_eos=True)
     cluster.wait_until(lambda: cluster.load(D).running_sequences == 1, "committed")
@@ -70,7 +65,7 @@ def decoding(cluster: ChaosCluster) -> Request:
     return request
 
 
-@pytest.mark.parametrize("reach", [queued, computing, waiting_for_room, receiving, committed, decoding])
+@pytest.mark.parametrize("reach", [queued, computing, waiting_for_room, ask_until_moving, committed, decoding])
 def test_client_that_leaves_leaves_nothing_behind(
     tcp_cluster: ChaosCluster, reach: Callable[[ChaosCluster], Request]
 ) -> None:
@@ -82,9 +77,9 @@ def test_client_that_leaves_leaves_nothing_behind(
 
 
 def test_client_that_leaves_while_a_write_is_under_way_leaves_nothing_behind(tcp_cluster: ChaosCluster) -> None:
-    request = receiving(tcp_cluster)
+    request = ask_until_moving(tcp_cluster)
     with tcp_cluster.stopped(D):
-        tcp_cluster.wait_until(lambda: tcp_cluster.load(P).blocks_leased > 0, "writing")
+        wait_until_stuck(tcp_cluster)
         request.cancel()
         tcp_cluster.wait_until(lambda: tcp_cluster.load(P).blocks_quarantined > 0, "in quarantine")
     tcp_cluster.settle()

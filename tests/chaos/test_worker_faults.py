@@ -5,15 +5,14 @@ import time
 import grpc
 import pytest
 
-from tests.chaos.cluster import ChaosCluster, Outcome, Request
-from tests.chaos.model import LONG, NUM_NEW, ChaosModel, prompt_of
+from tests.chaos.cluster import ChaosCluster
+from tests.chaos.model import ChaosModel
+from tests.chaos.pair import NUM_NEW, PROMPT, D, P, ask_until_moving, check_answer, wait_until_stuck
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
-P, D = "prefill-0", "decode-0"
 STOP_S = 10.0
 HANG_TIMEOUT_S = 2.0
-PROMPT = prompt_of(LONG)
 LAST = 4  # tokens into an answer at which its decode worker is killed
 
 
@@ -21,23 +20,6 @@ LAST = 4  # tokens into an answer at which its decode worker is killed
 def cluster(request: pytest.FixtureRequest) -> ChaosCluster:
     found: ChaosCluster = request.getfixturevalue(getattr(request, "param", "tcp_cluster"))
     return found
-
-
-def ask_until_reserved(cluster: ChaosCluster) -> Request:
-    """A request for whose KV the decode worker has reserved blocks, and is waiting."""
-    request = cluster.ask(PROMPT, NUM_NEW)
-    cluster.wait_until(lambda: cluster.load(D).blocks_leased > 0, "reserved blocks")
-    return request
-
-
-def check_answer(cluster: ChaosCluster, model: ChaosModel, request: Request) -> None:
-    assert request.outcome() == Outcome(model.answer(PROMPT, NUM_NEW))
-    cluster.settle()
-
-
-def wait_until_writing(cluster: ChaosCluster) -> None:
-    """To a decode worker that is stopped: a write over TCP that has begun cannot end."""
-    cluster.wait_until(lambda: cluster.load(P).blocks_leased > 0, "writing")
 
 
 def test_undisturbed_answer_is_that_of_transformers(tcp_cluster: ChaosCluster, chaos_model: ChaosModel) -> None:
@@ -49,7 +31,7 @@ def test_undisturbed_answer_is_that_of_transformers(tcp_cluster: ChaosCluster, c
 def test_worker_killed_in_the_middle_of_a_transfer_costs_a_pause(
     cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
 ) -> None:
-    request = ask_until_reserved(cluster)
+    request = ask_until_moving(cluster)
     cluster.kill(victim)
     check_answer(cluster, chaos_model, request)
 
@@ -58,9 +40,9 @@ def test_worker_killed_in_the_middle_of_a_transfer_costs_a_pause(
 def test_worker_killed_with_a_write_under_way_costs_a_pause(
     tcp_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
 ) -> None:
-    request = ask_until_reserved(tcp_cluster)
+    request = ask_until_moving(tcp_cluster)
     with tcp_cluster.stopped(D):
-        wait_until_writing(tcp_cluster)
+        wait_until_stuck(tcp_cluster)
         tcp_cluster.kill(victim)
     check_answer(tcp_cluster, chaos_model, request)
 
@@ -78,7 +60,7 @@ def test_blocks_in_quarantine_for_a_dead_worker_are_free_without_its_successor_c
     tcp_cluster: ChaosCluster,
 ) -> None:
     """Nobody sends the decode worker anything any more: it hears of the death from the router."""
-    request = ask_until_reserved(tcp_cluster)
+    request = ask_until_moving(tcp_cluster)
     before = tcp_cluster.incarnation(P)
     tcp_cluster.kill(P)
     request.cancel()
@@ -93,7 +75,7 @@ def test_worker_stopped_for_ten_seconds_goes_on_and_nothing_is_lost(
     tcp_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
 ) -> None:
     before = tcp_cluster.incarnation(victim)
-    request = ask_until_reserved(tcp_cluster)
+    request = ask_until_moving(tcp_cluster)
     with tcp_cluster.stopped(victim):
         wakes_s = time.monotonic() + STOP_S
         tcp_cluster.wait_until(lambda: time.monotonic() > wakes_s, "awake")
@@ -108,7 +90,7 @@ def test_worker_that_hangs_is_killed_and_replaced(
 ) -> None:
     before = tcp_cluster.incarnation(victim)
     with tcp_cluster.supervised(HANG_TIMEOUT_S):
-        request = ask_until_reserved(tcp_cluster)
+        request = ask_until_moving(tcp_cluster)
         with tcp_cluster.stopped(victim):
             check_answer(tcp_cluster, chaos_model, request)
     assert tcp_cluster.incarnation(victim) > before
