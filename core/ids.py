@@ -20,9 +20,9 @@ class WorkerId:
         """Whether `other` is an earlier process of the same worker."""
         return self.name == other.name and self.incarnation > other.incarnation
 
-    def dies_with(self, gone: "WorkerId") -> bool:
-        """Whether this process is dead when `gone` is: it is that one, or an earlier one of the same worker."""
-        return self.name == gone.name and self.incarnation <= gone.incarnation
+    def outlasts(self, other: "WorkerId") -> bool:
+        """Whether `other` is dead for certain once this process is: it is the same one, or an earlier one."""
+        return self.name == other.name and self.incarnation >= other.incarnation
 
 
 def rank_id(worker: WorkerId, rank: int) -> WorkerId:

@@ -13,6 +13,7 @@ from core.events import ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerId
 from core.request import Assignment
+from core.transfers import TransferReport
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from worker import wire
@@ -26,7 +27,8 @@ MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it woul
 
 logger = logging.getLogger(__name__)
 
-Reports = asyncio.Queue[StepReport | ExpertReport | None]
+Report = StepReport | ExpertReport | TransferReport
+Reports = asyncio.Queue[Report | None]
 
 
 class AttachService(worker_pb2_grpc.WorkerServiceServicer):
@@ -58,6 +60,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._experts = experts
         self._on_gone = tuple(on_gone)
         self._routers: dict[str, Reports] = {}
+        self._transfers = TransferReport()
         self.last_load = WorkerLoad()
 
     def is_attached(self) -> bool:
@@ -71,6 +74,13 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             report = reports.get(router_id, StepReport())
             report.load = load
             _put(queue, report, router_id)
+
+    def publish_transfers(self, transfers: TransferReport) -> None:
+        """Queues for all routers what has moved between this worker and its peers, if that has changed."""
+        if transfers != self._transfers:
+            self._transfers = transfers
+            for router_id, queue in self._routers.items():
+                _put(queue, transfers, router_id)
 
     def close(self) -> None:
         """Ends all streams."""
@@ -90,6 +100,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
         queue: Reports = asyncio.Queue(MAX_QUEUED_REPORTS)
         self._routers[router_id] = queue
+        if self._transfers != TransferReport():
+            queue.put_nowait(self._transfers)
         logger.info("router %s attached", router_id)
         reader = asyncio.create_task(self._read(router_id, request_iterator, queue))
         try:
@@ -178,7 +190,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         )
 
 
-def _put(queue: Reports, report: StepReport | ExpertReport, router_id: str) -> None:
+def _put(queue: Reports, report: Report, router_id: str) -> None:
     """Queues a report. A router that cannot keep up is cut off: with one report lost the others are worth nothing."""
     if queue.full():
         logger.error("router %s does not read its reports; detaching it", router_id)
@@ -187,8 +199,14 @@ def _put(queue: Reports, report: StepReport | ExpertReport, router_id: str) -> N
         queue.put_nowait(report)
 
 
-def _to_proto(report: StepReport | ExpertReport) -> worker_pb2.AttachResponse:
-    return wire.report_to_proto(report) if isinstance(report, StepReport) else wire.expert_report_to_proto(report)
+def _to_proto(report: Report) -> worker_pb2.AttachResponse:
+    match report:
+        case StepReport():
+            return wire.report_to_proto(report)
+        case ExpertReport():
+            return wire.expert_report_to_proto(report)
+        case TransferReport():
+            return wire.transfers_to_proto(report)
 
 
 def _end(queue: Reports) -> None:

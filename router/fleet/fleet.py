@@ -137,11 +137,11 @@ class Fleet:
         there = link.attached.endpoint.worker
         if there != link.worker:
             raise StaleEpochError(f"worker {link.worker} is gone; at {link.endpoint.address} is {there}")
-        other = next((known for known in self.links() if known is not link), None)
-        if other is not None and (difference := other.attached.difference(link.attached)):
-            reason = f"worker {link.worker} cannot serve with {other.worker}: {difference}"
-            self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
-            raise ConfigError(reason)
+        for other in self.links():
+            if difference := other.attached.difference(link.attached):
+                reason = f"worker {link.worker} cannot serve with {other.worker}: {difference}"
+                self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
+                raise ConfigError(reason)
         logger.info("worker %s attached as %s", link.worker, link.attached.role)
         self._pulse.introduce(link.worker, link.attached.processes)
         for dead in self._graves:
@@ -162,7 +162,7 @@ class Fleet:
     def _detach(self, gone: WorkerId) -> None:
         """Nothing more is placed on a dead worker, at once; the observer hears of it when its stream has ended."""
         known = self._links.get(gone.name)
-        if known is not None and known.worker.dies_with(gone):
+        if known is not None and gone.outlasts(known.worker):
             del self._links[gone.name]
             self._tasks[known].cancel()
 

@@ -15,7 +15,7 @@ class Graves:
         self._dead: OrderedDict[str, WorkerId] = OrderedDict()
 
     def __contains__(self, worker: WorkerId) -> bool:
-        return (dead := self._dead.get(worker.name)) is not None and worker.dies_with(dead)
+        return (dead := self._dead.get(worker.name)) is not None and dead.outlasts(worker)
 
     def __iter__(self) -> Iterator[WorkerId]:
         return iter(tuple(self._dead.values()))

@@ -95,6 +95,10 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         assert order.HasField("worker_gone"), order
         return wire.worker_id_from_proto(order.worker_gone.worker)
 
+    def say_transfers(self, *pairs: worker_pb2.PairTransfers) -> None:
+        """What it has sent to its peers."""
+        self._says.put_nowait(worker_pb2.AttachResponse(transfers=worker_pb2.TransferReport(sent=pairs)))
+
     def end_stream(self) -> None:
         self._says.put_nowait(None)
 
