@@ -39,7 +39,7 @@ ROUTER = {
     "max_model_len": 1400,
     "request_timeout_s": REQUEST_TIMEOUT_S,
     "placement_timeout_s": REQUEST_TIMEOUT_S,
-    "heartbeat_timeout_s": 4.0,
+    "heartbeat_timeout_s": 3.0,
 }
 WORKER = {
     "dtype": "float32",

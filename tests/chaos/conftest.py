@@ -29,7 +29,7 @@ def tcp_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[ChaosCl
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shm_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[ChaosCluster]:
     """The same over whatever UCX chooses on one host."""
     with ExitStack() as stack:

@@ -28,11 +28,11 @@ SLOTS = (
     Slot("decode-1", Role.DECODE, num_blocks=96),
 )
 CLIENTS = 6  # more than the decode workers have room for when prompts are long
-PROMPT_TOKENS = (16, 100, 300, 500, 700, 900)
+PROMPT_TOKENS = (16, 100, 300, 500, 700)
 ANSWER_TOKENS = (1, 8, 24, 60)
 CANCELLED = 0.2  # of all requests, by their clients
 CALM_S = (0.2, 1.2)  # from one fault to the next
-STOPPED_S = (0.2, 3.0)
+STOPPED_S = (0.2, 2.0)
 HANG_TIMEOUT_S = 4.0
 
 

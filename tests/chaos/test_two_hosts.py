@@ -15,7 +15,7 @@ from tests.chaos.pair import LONG, NUM_NEW, PAIR, PROMPT, D, P, ask_until_moving
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
-PARTED_S = 5.0
+PARTED_S = 2.0
 
 
 @pytest.fixture(scope="module")

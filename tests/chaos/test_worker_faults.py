@@ -16,28 +16,21 @@ HANG_TIMEOUT_S = 2.0
 LAST = 4  # tokens into an answer at which its decode worker is killed
 
 
-@pytest.fixture
-def cluster(request: pytest.FixtureRequest) -> ChaosCluster:
-    found: ChaosCluster = request.getfixturevalue(getattr(request, "param", "tcp_cluster"))
-    return found
-
-
 def test_undisturbed_answer_is_that_of_transformers(tcp_cluster: ChaosCluster, chaos_model: ChaosModel) -> None:
     check_answer(tcp_cluster, chaos_model, tcp_cluster.ask(PROMPT, NUM_NEW))
 
 
-@pytest.mark.parametrize("cluster", ["tcp_cluster", "shm_cluster"], indirect=True)
 @pytest.mark.parametrize("victim", [P, D])
-def test_worker_killed_in_the_middle_of_a_transfer_costs_a_pause(
-    cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
+def test_worker_killed_in_the_middle_of_a_transfer_over_shared_memory_costs_a_pause(
+    shm_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
 ) -> None:
-    request = ask_until_moving(cluster)
-    cluster.kill(victim)
-    check_answer(cluster, chaos_model, request)
+    request = ask_until_moving(shm_cluster)
+    shm_cluster.kill(victim)
+    check_answer(shm_cluster, chaos_model, request)
 
 
 @pytest.mark.parametrize("victim", [P, D])
-def test_worker_killed_with_a_write_under_way_costs_a_pause(
+def test_worker_killed_with_a_write_over_tcp_under_way_costs_a_pause(
     tcp_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
 ) -> None:
     request = ask_until_moving(tcp_cluster)
@@ -70,18 +63,20 @@ def test_blocks_in_quarantine_for_a_dead_worker_are_free_without_its_successor_c
     assert tcp_cluster.load(P).handoffs_sent == 0
 
 
-@pytest.mark.parametrize("victim", [P, D])
 def test_worker_stopped_for_ten_seconds_goes_on_and_nothing_is_lost(
-    tcp_cluster: ChaosCluster, chaos_model: ChaosModel, victim: str
+    tcp_cluster: ChaosCluster, shm_cluster: ChaosCluster, chaos_model: ChaosModel
 ) -> None:
-    before = tcp_cluster.incarnation(victim)
-    request = ask_until_moving(tcp_cluster)
-    with tcp_cluster.stopped(victim):
+    """A prefill worker in one cluster and a decode worker in the other, at the same time."""
+    victims = {P: shm_cluster, D: tcp_cluster}
+    before = {name: cluster.incarnation(name) for name, cluster in victims.items()}
+    requests = {name: ask_until_moving(cluster) for name, cluster in victims.items()}
+    with shm_cluster.stopped(P), tcp_cluster.stopped(D):
         wakes_s = time.monotonic() + STOP_S
         tcp_cluster.wait_until(lambda: time.monotonic() > wakes_s, "awake")
-        assert tcp_cluster.incarnation(victim) == 0  # the router has given it up
-    check_answer(tcp_cluster, chaos_model, request)
-    assert tcp_cluster.incarnation(victim) == before
+        assert [cluster.incarnation(name) for name, cluster in victims.items()] == [0, 0]  # routers gave them up
+    for name, cluster in victims.items():
+        check_answer(cluster, chaos_model, requests[name])
+        assert cluster.incarnation(name) == before[name]
 
 
 @pytest.mark.parametrize("victim", [P, D])

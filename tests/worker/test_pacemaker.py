@@ -32,9 +32,9 @@ def test_work_that_never_ends_falls_silent() -> None:
 
 
 def test_thread_beats_by_itself_and_ends() -> None:
-    clock, beaten = ManualClock(), threading.Event()
+    clock, beaten, before = ManualClock(), threading.Event(), threading.active_count()
     pacemaker = Pacemaker(beaten.set, 0.001, clock)
     with pacemaker.running(), pacemaker.working():
         clock.advance(1.0)
         assert beaten.wait(WAIT_S)
-    assert not any(thread.name == "pacemaker" for thread in threading.enumerate())
+    assert threading.active_count() == before
