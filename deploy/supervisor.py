@@ -87,10 +87,13 @@ class Supervisor:
     def _end(self, worker: WorkerId, processes: Sequence[RankProcess]) -> None:
         pids = ", ".join(str(rank.process.pid) for rank in processes)
         logger.warning("worker %s was silent for %g s; killing process %s", worker, self._hang_timeout_s, pids)
-        if self._kill(processes):
-            self._fence.worker_gone(worker)
-        else:
+        if not self._kill(processes):
             logger.error("worker %s could not be killed; its peers keep the blocks that it may write", worker)
+            return
+        try:
+            self._fence.worker_gone(worker)
+        except BatonError as error:
+            logger.warning("worker %s is dead, but the router was not told: %s", worker, error)
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(LOOK_S):

@@ -16,7 +16,7 @@ from typing import Any
 START_TIMEOUT_S = 120.0
 ANSWER_TIMEOUT_S = 40.0
 STOP_TIMEOUT_S = 30.0
-LOG_TAIL = 4000  # characters
+LOG_TAIL = 2000  # characters
 
 
 class Child:

@@ -4,11 +4,12 @@ Answers, loads and books are read from outside, so that nothing of what is teste
 """
 
 import contextlib
+import itertools
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,6 @@ import grpc
 from baton.v1 import control_pb2, generate_pb2, generate_pb2_grpc
 
 from core.events import WorkerLoad
-from core.processes import RankProcess
 from core.request import Role
 from deploy.cluster import supervising
 from deploy.processes import kill_processes
@@ -31,6 +31,7 @@ LOOPBACK = "127.0.0.1"
 SETTLE_TIMEOUT_S = 60.0
 POLL_S = 0.01
 RESTART_S = 0.2  # as Ray takes about a second, mostly for the new process
+NAMESPACE_PORT = 18001  # of the router, where it has a network namespace of its own
 
 ROUTER = {
     "host": LOOPBACK,
@@ -76,8 +77,7 @@ class ChaosCluster:
         block_bytes: of one KV block of that model.
         slots: the workers.
         ucx_tls: how NIXL may move bytes.
-        router_place: where the router runs; its host is bound to.
-        env: for all processes.
+        router_place: where the router runs.
     """
 
     def __init__(
@@ -89,20 +89,17 @@ class ChaosCluster:
         *,
         ucx_tls: str,
         router_place: Place | None = None,
-        env: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
         self._model_dir = model_dir
         self._block_bytes = block_bytes
         self._slots = {slot.name: slot for slot in slots}
         self._router_place = router_place or Place()
-        threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self._env = {"XDG_CACHE_HOME": str(folder), "UCX_TLS": ucx_tls, **threads, **(env or {})}
+        self._env = {"XDG_CACHE_HOME": str(folder), "UCX_TLS": ucx_tls, "OMP_NUM_THREADS": "1"}
         self._workers: dict[str, Child] = {}
         self._closing = threading.Event()
-        self._num_asked = 0
+        self._salts = itertools.count()
         self.num_restarts = 0
-        self.num_hangs_killed = 0
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -127,23 +124,19 @@ class ChaosCluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            for name, worker in self._workers.items():
-                error.add_note(f"--- {name}\n{worker.log_tail()}")
         self._stack.close()
 
     # --- clients
 
     def ask(self, prompt: Sequence[int], max_tokens: int, *, ignore_eos: bool = False) -> Request:
         """Asks for a greedy answer; no KV of an earlier request is found."""
-        self._num_asked += 1
         message = generate_pb2.GenerateRequest(
             model=MODEL,
             tokens=generate_pb2.TokenIds(ids=prompt),
             max_tokens=max_tokens,
             sampling=generate_pb2.SamplingOptions(temperature=0),
             ignore_eos=ignore_eos,
-            cache_salt=f"request {self._num_asked}",
+            cache_salt=str(next(self._salts)),
         )
         return Request(self._stub, message)
 
@@ -166,7 +159,7 @@ class ChaosCluster:
         """Looks again and again, a bounded time."""
         deadline_s = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < deadline_s, f"never {what}: {self.statuses()}"
+            assert time.monotonic() < deadline_s, f"never {what}: {self._describe()}"
             time.sleep(POLL_S)
 
     def settle(self) -> None:
@@ -182,17 +175,12 @@ class ChaosCluster:
         held = [books["load"][f"blocks_{state}"] for state in ("leased", "quarantined", "running")]
         return books["is_idle"] and not books["load"]["incoming_handoffs"] and not any(held)
 
-    def num_held_blocks(self) -> int | None:
-        """Blocks that somebody holds, by what the router heard last; None while not all workers are attached."""
+    def num_held_blocks(self) -> int:
+        """Blocks that somebody holds at the workers that are attached, by what the router heard last."""
         loads = [status.load for status in self.statuses().values()]
-        if len(loads) < len(self._slots):
-            return None
         return sum(load.blocks_leased + load.blocks_quarantined + load.blocks_running for load in loads)
 
     # --- faults
-
-    def names(self, role: Role) -> list[str]:
-        return [slot.name for slot in self._slots.values() if slot.role is role]
 
     def kill(self, name: str) -> None:
         """As `kill -9`; it is started again."""
@@ -214,7 +202,9 @@ class ChaosCluster:
 
     def supervised(self, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
         """While the context lasts, workers that hang are killed."""
-        return supervising(self.grpc_address, self._kill_hung, hang_timeout_s)
+        return supervising(
+            self.grpc_address, lambda ranks: kill_processes([rank.process for rank in ranks]), hang_timeout_s
+        )
 
     # --- inside
 
@@ -249,9 +239,15 @@ class ChaosCluster:
                     self._start_worker(name)
                     self.num_restarts += 1
 
-    def _kill_hung(self, ranks: Sequence[RankProcess]) -> bool:
-        self.num_hangs_killed += 1
-        return kill_processes([rank.process for rank in ranks])
+    def _describe(self) -> str:
+        """What is not as it should be: what workers hold, and the last that each has logged."""
+        loads = [
+            f"{name}: {status.load.blocks_leased} leased, {status.load.blocks_quarantined} quarantined, "
+            f"{status.load.blocks_running} running; silent for {status.silent_s:.1f} s"
+            for name, status in self.statuses().items()
+        ]
+        logs = [f"--- {name}\n{worker.log_tail()}" for name, worker in self._workers.items()]
+        return "\n".join([*loads, *logs])
 
     def _close_workers(self) -> None:
         for worker in self._workers.values():
@@ -261,7 +257,7 @@ class ChaosCluster:
 def free_port(place: Place) -> int:
     """A port nobody listens on now where the router is to run; another namespace has all ports free."""
     if place.prefix:
-        return 18001
+        return NAMESPACE_PORT
     with socket.create_server((place.host, 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

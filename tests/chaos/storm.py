@@ -58,8 +58,9 @@ class Report:
         hung: not ended by the deadline.
         faults: injected, by kind.
         restarts: of workers.
-        blocks_leaked: in use or in quarantine when everything had ended and every worker lived.
-        errors: what the lost ones were told.
+        blocks_leaked: in use or in quarantine long after everything had ended.
+        has_settled: whether all workers were there at the end, and had nothing left to do.
+        errors: what the lost ones were told, and what did not settle.
     """
 
     handoffs: int = 0
@@ -71,11 +72,12 @@ class Report:
     faults: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
     blocks_leaked: int = 0
+    has_settled: bool = False
     errors: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
-        return not (self.lost or self.wrong or self.hung or self.blocks_leaked)
+        return self.has_settled and not (self.lost or self.wrong or self.hung or self.blocks_leaked)
 
     def add_fault(self, kind: str) -> None:
         """Counts a fault."""
@@ -134,13 +136,17 @@ class Storm:
             finally:
                 self._over.set()
                 wind.join()
-            try:
-                self._cluster.settle()
-            except AssertionError as error:
-                self._report.blocks_leaked = self._cluster.num_held_blocks() or 1
-                self._report.errors.append(str(error))
+            self._settle()
         self._report.restarts = self._cluster.num_restarts
         return self._report
+
+    def _settle(self) -> None:
+        try:
+            self._cluster.settle()
+            self._report.has_settled = True
+        except AssertionError as error:
+            self._report.errors.append(str(error))
+        self._report.blocks_leaked = self._cluster.num_held_blocks()
 
     def _serve(self, order: Order) -> None:
         request = self._cluster.ask(order.prompt, order.num_tokens)

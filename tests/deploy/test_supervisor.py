@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from core.errors import UnavailableError
+from core.errors import InvalidRequestError, UnavailableError
 from core.ids import WorkerId
 from core.processes import ProcessId, RankProcess
 from deploy import supervisor
@@ -29,6 +29,7 @@ class Machine:
         self.killed: list[Sequence[RankProcess]] = []
         self.gone: list[WorkerId] = []
         self.can_kill = True
+        self.unknown: WorkerId | None = None
         self.looks = threading.Semaphore(0)
 
     def silent_workers(self, for_s: float) -> dict[WorkerId, tuple[RankProcess, ...]]:
@@ -39,6 +40,8 @@ class Machine:
         return self.silent.pop(0)
 
     def worker_gone(self, worker: WorkerId) -> None:
+        if worker == self.unknown:
+            raise InvalidRequestError(f"worker {worker} is not known")
         self.gone.append(worker)
 
     def kill(self, ranks: Sequence[RankProcess]) -> bool:
@@ -86,6 +89,17 @@ def test_worker_that_could_not_be_killed_is_not_reported_and_tried_again() -> No
     machine.can_kill = True
     watching.look()
     assert machine.killed == [processes(7)] * 2
+    assert machine.gone == [OLD]
+
+
+def test_router_that_knows_better_about_one_worker_hears_of_the_others() -> None:
+    both = {OTHER: processes(9), OLD: processes(7)}
+    machine = Machine(both, both)
+    machine.unknown = OTHER
+    watching = machine.supervisor()
+    watching.look()
+    watching.look()
+    assert machine.killed == [processes(9), processes(7)]
     assert machine.gone == [OLD]
 
 
