@@ -1,0 +1,49 @@
+"""The figures of `baton bench kv` for people."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from deploy.bench.checks import print_checks
+from deploy.bench.kv.byte_rates import size_text
+
+
+def print_kv_result(result: dict[str, Any], console: Console) -> None:
+    """Tables, then the checks."""
+    _print_rates(result["bytes"], console)
+    _print_handoffs(result["handoffs"], console)
+    overhead = result["overhead"]
+    console.print(
+        f"beside the bytes, a handoff takes {overhead['ms_p50']:.2f} ms (p50) and {overhead['ms_p95']:.2f} ms (p95) "
+        f"of {overhead['count']}"
+    )
+    print_checks(result["checks"], console)
+
+
+def _print_rates(measured: dict[str, Any], console: Console) -> None:
+    rates = measured["gb_per_s"]
+    sizes = next(iter(rates.values()))
+    table = Table("GB/s, blocks of", *map(size_text, sizes), box=None, header_style="dim")
+    for name, by_size in rates.items():
+        table.add_row(name, *(f"{rate:.2f}" for rate in by_size.values()))
+    console.print(table)
+    for name, reason in measured["skipped"].items():
+        console.print(f"{name} was left out: {reason}", soft_wrap=True)
+
+
+def _print_handoffs(handoffs: dict[str, Any], console: Console) -> None:
+    columns = {
+        "MB": "megabytes",
+        "TTFT ms alone": "colocated_ttft_ms",
+        "TTFT ms": "ttft_ms",
+        "second token ms": "second_token_ms",
+        "transfer ms": "transfer_ms",
+        "exposed ms": "exposed_ms",
+    }
+    num_tokens = next(iter(handoffs.values()))["prompt_tokens"]
+    table = Table(f"prompt of {num_tokens}", *columns, "hidden", "idle CPU", box=None, header_style="dim")
+    for path, run in handoffs.items():
+        figures = (f"{run[key]:,.1f}" for key in columns.values())
+        table.add_row(path, *figures, f"{run['hidden_fraction']:.1%}", f"{run['idle_cpu_fraction']:.1%}")
+    console.print(table)
