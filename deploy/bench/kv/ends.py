@@ -8,50 +8,40 @@ from deploy.bench.kv.exchange import Exchange, Pool, new_memory
 from deploy.bench.kv.remote import IsCalled
 
 HOST = "127.0.0.1"
-WAIT_S = 30.0  # for the other end; each is started together with it
+WAIT_S = 30.0  # for the other end, which does its part at the same time
 
 
-class Source(Protocol):
-    """Gives blocks of its pool. Made for a size of blocks, and closed before the next.
+class End(Protocol):
+    """One end. Made for a size of blocks, and closed before the next.
 
     Attributes:
-        address: what the target needs to reach it; can be pickled.
+        address: what the other end needs to reach it; can be pickled.
     """
 
     address: Any
 
-    def open(self, target: Any) -> None:  # noqa: ANN401 - what the target's `address` is
-        """Connects; the target opens at the same time."""
+    def open(self, other: Any) -> None:  # noqa: ANN401 - what the other end's `address` is
+        """Connects; the other end opens at the same time."""
         ...
+
+    def close(self) -> None:
+        """Gives back connections and registrations."""
+        ...
+
+
+class Source(End, Protocol):
+    """Gives blocks of its pool."""
 
     def give(self, exchange: Exchange) -> None:
         """Returns when the target has every block, in its place."""
         ...
 
-    def close(self) -> None:
-        """Gives back connections and registrations."""
-        ...
 
-
-class Target(Protocol):
-    """Gets blocks into its pool.
-
-    Attributes:
-        address: what the source needs to reach it; can be pickled.
-    """
-
-    address: Any
-
-    def open(self, source: Any) -> None:  # noqa: ANN401 - what the source's `address` is
-        """Connects; the source opens at the same time."""
-        ...
+class Target(End, Protocol):
+    """Gets blocks into its pool."""
 
     def take(self, exchange: Exchange) -> None:
         """Does the target's part of `Source.give`."""
-        ...
-
-    def close(self) -> None:
-        """Gives back connections and registrations."""
         ...
 
 
@@ -74,15 +64,12 @@ class SourceHost:
         return self._end.address
 
     def open(self, target: Any) -> None:  # noqa: ANN401 - an address
-        """See `Source.open`."""
+        """See `End.open`."""
         self._end.open(target)
 
     def give(self, exchange: Exchange) -> float:
         """Marks the blocks and gives them; returns how many seconds the latter took."""
-        self._pool.mark(exchange)
-        started_s = time.perf_counter()
-        self._end.give(exchange)
-        return time.perf_counter() - started_s
+        return timed_s(self._pool, exchange, self._end.give)
 
     def finish(self) -> None:
         """Ends what `prepare` began."""
@@ -107,7 +94,7 @@ class TargetHost:
         return self._end.address
 
     def open(self, source: Any) -> None:  # noqa: ANN401 - an address
-        """See `Target.open`."""
+        """See `End.open`."""
         self._end.open(source)
 
     def take(self, exchange: Exchange) -> None:
@@ -127,3 +114,11 @@ class TargetHost:
 
     def close(self) -> None:
         """The process ends with it."""
+
+
+def timed_s(source: Pool, exchange: Exchange, copy: Callable[[Exchange], None]) -> float:
+    """Marks the source's blocks and copies them; returns how many seconds the latter took."""
+    source.mark(exchange)
+    started_s = time.perf_counter()
+    copy(exchange)
+    return time.perf_counter() - started_s

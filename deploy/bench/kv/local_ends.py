@@ -1,9 +1,9 @@
 """What copies blocks between two pools of one process, and what runs it there."""
 
-import time
 from collections.abc import Callable
 from typing import Protocol
 
+from deploy.bench.kv.ends import timed_s
 from deploy.bench.kv.exchange import Exchange, Pool, new_memory
 from deploy.bench.kv.remote import IsCalled
 
@@ -38,10 +38,7 @@ class CopierHost:
 
     def give(self, exchange: Exchange) -> float:
         """As `SourceHost.give`."""
-        self._source.mark(exchange)
-        started_s = time.perf_counter()
-        self._copier.copy(exchange)
-        return time.perf_counter() - started_s
+        return timed_s(self._source, exchange, self._copier.copy)
 
     def num_wrong(self, exchange: Exchange) -> int:
         """As `TargetHost.num_wrong`."""
