@@ -20,6 +20,10 @@ class WorkerId:
         """Whether `other` is an earlier process of the same worker."""
         return self.name == other.name and self.incarnation > other.incarnation
 
+    def outlasts(self, other: "WorkerId") -> bool:
+        """Whether `other` is dead for certain once this process is: it is the same one, or an earlier one."""
+        return self.name == other.name and self.incarnation >= other.incarnation
+
 
 def rank_id(worker: WorkerId, rank: int) -> WorkerId:
     """How one rank (0-based) of a worker is known on the transfer plane: rank 0 as the worker itself.

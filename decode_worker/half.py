@@ -4,22 +4,27 @@ Plain state driven by method calls from the worker's loop; it neither waits nor 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 from core.clock import Clock
-from core.errors import BatonError, CancelledRequestError, HandoffError
+from core.deadlines import Deadlines
+from core.errors import BatonError, CancelledRequestError, CorruptKvError, HandoffError, StaleEpochError
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerId
 from core.request import Assignment
+from core.transfers import PairStats, pair_of
 from decode_worker.sequence import Sequence
 from engine.kv.accounting import Hold
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice, StepResult
-from kvtransfer.port import BeginReply, CommitReply, Outbox, Reservation
+from kvtransfer.port import BeginReply, CommitReply, Outbox, RenewReply, Reservation
 from kvtransfer.states import TargetEvent, TargetState
 
-LEASE_S = 120.0  # a source that has neither committed nor aborted by then is treated as gone
+LEASE_S = 30.0  # from the reservation, or the last renewal; sources renew every 10 s
+ANNOUNCED_S = 600.0  # until the source begins: a long queue there, which the router's own deadline is to bound
+BEGUN_S = 30.0  # until the router says what a source has begun: it told both at once
 MAX_TOMBSTONES = 4096  # ended handoffs remembered, so that a late begin is refused; far more than can be in flight
 
 
@@ -32,8 +37,12 @@ class DecodeHalf:
     Args:
         pool: where KV lives; this half allocates and frees its sequences' blocks.
         outbox: where tokens and returned work for routers go.
-        clock: for leases.
+        clock: for deadlines.
         max_num_seqs: sequences receiving or running at once.
+
+    Attributes:
+        num_received: sequences taken over since the start.
+        pairs: expired leases and failures by source; of each worker's latest incarnation only.
     """
 
     def __init__(self, pool: BlockPool, outbox: Outbox, clock: Clock, max_num_seqs: int) -> None:
@@ -44,7 +53,10 @@ class DecodeHalf:
         self._sequences: dict[str, Sequence] = {}
         self._running: dict[str, Sequence] = {}  # in order of joining: the last is the youngest
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._deadlines = Deadlines()
+        self._gone: dict[str, WorkerId] = {}  # by name, the latest incarnation known to be dead
         self.num_received = 0
+        self.pairs: dict[WorkerId, PairStats] = {}
 
     @property
     def num_running(self) -> int:
@@ -80,7 +92,11 @@ class DecodeHalf:
         sequence.router_id, sequence.assignment = router_id, assignment
         sequence.table = BlockTable(self._pool, assignment.cache_salt, assignment.prompt)
         if sequence.state is TargetState.BEGUN:
-            sequence.move(TargetEvent.ASSIGN)
+            self._open(sequence, TargetEvent.ASSIGN)
+        elif self._is_gone(assignment.prefill.worker):
+            self._lose_source(sequence)
+        else:
+            self._deadlines.set(handoff_id, self._clock.now_s() + ANNOUNCED_S)
 
     def cancel(self, handoff_id: str) -> None:
         """Ends a sequence in any state and frees its blocks as soon as nobody can write them."""
@@ -96,48 +112,99 @@ class DecodeHalf:
 
     def begin(self, handoff_id: str, source: WorkerId, reply: BeginReply) -> None:
         """A source wants blocks. `reply` is called when they are reserved, or when they never will be."""
+        if self._is_gone(source):
+            reply(StaleEpochError(f"worker {source} is known to be dead; its handoff {handoff_id} is refused"))
+            return
         if handoff_id in self._ended:
             reply(CancelledRequestError(f"handoff {handoff_id} has ended here"))
             return
         sequence = self._sequences.setdefault(handoff_id, Sequence(handoff_id, TargetState.BEGUN))
-        if sequence.begin_reply is not None or sequence.state not in (TargetState.ANNOUNCED, TargetState.BEGUN):
+        if sequence.source is not None:
             reply(HandoffError(f"handoff {handoff_id} was begun twice; the second is ignored"))
             return
         sequence.source, sequence.begin_reply = source, reply
         if sequence.state is TargetState.ANNOUNCED:
-            sequence.move(TargetEvent.BEGIN)
+            self._open(sequence, TargetEvent.BEGIN)
+        else:
+            self._deadlines.set(handoff_id, self._clock.now_s() + BEGUN_S)
 
-    def commit(self, handoff_id: str, first_token: int, num_blocks: int, reply: CommitReply) -> None:
+    def renew(self, source: WorkerId, handoff_ids: Seq[str], reply: RenewReply) -> None:
+        """A source says which of its handoffs are alive; hears of those that have no lease here any more."""
+        deadline_s = self._clock.now_s() + LEASE_S
+        lost = []
+        for handoff_id in handoff_ids:
+            sequence = self._sequences.get(handoff_id)
+            if sequence is None or sequence.source != source or sequence.state is TargetState.QUARANTINED:
+                lost.append(handoff_id)
+            elif sequence.state is TargetState.RECEIVING:
+                self._deadlines.set(handoff_id, deadline_s)
+        reply(lost)
+
+    def commit(
+        self, handoff_id: str, source: WorkerId, first_token: int, num_blocks: int, reply: CommitReply
+    ) -> None:
         """A source has written everything: the sequence joins the batch at the next step."""
-        sequence = self._sequences.get(handoff_id)
-        if sequence is None or sequence.state is not TargetState.RECEIVING:
-            self.source_ended(handoff_id)
-            reply(CancelledRequestError(f"handoff {handoff_id} is not wanted here any more"))
-        elif num_blocks != (num_reserved := len(sequence.blocks.held_as(Hold.LEASED))):
+        sequence = self._committing(handoff_id, source, reply)
+        if sequence is None:
+            return
+        if num_blocks != (num_reserved := len(sequence.blocks.held_as(Hold.LEASED))):
             self._return(sequence, "handoff_incomplete", f"{num_blocks} of {num_reserved} blocks came")
-            self.source_ended(handoff_id)
+            self.source_ended(handoff_id, source)
             reply(HandoffError(f"handoff {handoff_id}: {num_reserved} blocks expected, {num_blocks} came"))
         else:
             self._join(sequence, first_token)
             reply(None)
 
-    def source_ended(self, handoff_id: str) -> None:
-        """The source writes no more for this handoff and nothing is under way: its blocks can be freed."""
+    def reject(self, handoff_id: str, source: WorkerId, reply: CommitReply) -> None:
+        """A source has written everything, but something else is there: `reply` gets CorruptKvError."""
+        sequence = self._committing(handoff_id, source, reply)
+        if sequence is None:
+            return
+        error = CorruptKvError(f"handoff {handoff_id}: KV from {source} has other checksums here than it left with")
+        pair_of(self.pairs, source).fail(error.code)
+        self._return(sequence, error.code, error.message)
+        self.source_ended(handoff_id, source)
+        reply(error)
+
+    def is_reserved(
+        self, handoff_id: str, source: WorkerId, block_ids: Seq[int], reply: Callable[[bool], None]
+    ) -> None:
+        """Whether blocks are reserved for a handoff from a source, and it has not been abandoned."""
+        sequence = self._sequences.get(handoff_id)
+        reply(
+            sequence is not None
+            and sequence.state is TargetState.RECEIVING
+            and sequence.source == source
+            and set(block_ids) <= set(sequence.blocks.held_as(Hold.LEASED))
+        )
+
+    def source_ended(self, handoff_id: str, source: WorkerId) -> None:
+        """A source writes no more for this handoff and nothing is under way: its blocks can be freed.
+
+        A worker that is not the handoff's source says nothing with it.
+        """
         sequence = self._sequences.get(handoff_id)
         if sequence is None:
             self._bury(handoff_id)
-        elif sequence.state is not TargetState.RUNNING:  # a late word of a handoff that is committed says nothing
+        elif sequence.state is not TargetState.RUNNING and sequence.source in (source, None):
             sequence.move(TargetEvent.SOURCE_ENDED)
             self._forget(sequence)
 
-    def worker_superseded(self, worker: WorkerId) -> None:
-        """A newer incarnation of a source exists, so earlier ones are dead and write no more."""
+    def worker_gone(self, worker: WorkerId) -> None:
+        """This incarnation of a worker and all earlier ones are dead: nothing of theirs is written any more.
+
+        What they were to send goes back, and what was quarantined for them is free. Harmless the second time.
+        """
+        if not self._is_gone(worker):
+            self._gone[worker.name] = worker
         for sequence in list(self._sequences.values()):
-            is_from_dead = sequence.source is not None and worker.supersedes(sequence.source)
-            if is_from_dead and sequence.state is not TargetState.RUNNING:
-                if sequence.state is not TargetState.QUARANTINED:  # given back or cancelled long ago
-                    self._return(sequence, "source_lost", f"worker {sequence.source} died before its KV was here")
-                self.source_ended(sequence.handoff_id)
+            source = sequence.expected_source
+            if source is not None and worker.outlasts(source) and sequence.state is not TargetState.RUNNING:
+                self._lose_source(sequence)
+
+    def worker_superseded(self, worker: WorkerId) -> None:
+        """A newer incarnation of a worker exists, so all earlier ones are dead."""
+        self.worker_gone(WorkerId(worker.name, worker.incarnation - 1))
 
     # --- the engine's step
 
@@ -184,14 +251,51 @@ class DecodeHalf:
             self._end(sequence)
 
     def expire(self) -> None:
-        """Ends the leases of sources that have not been heard of for too long."""
-        now_s = self._clock.now_s()
-        for sequence in list(self._sequences.values()):
-            if sequence.state is TargetState.RECEIVING and now_s > sequence.deadline_s:
-                self._return(sequence, "lease_expired", f"no KV came from {sequence.source} within {LEASE_S:g} s")
-                self._abandon(sequence)
+        """Ends what has waited for a source or a router for too long."""
+        for handoff_id in self._deadlines.take_due(self._clock.now_s()):
+            sequence = self._sequences[handoff_id]
+            source = sequence.expected_source
+            assert source is not None, f"{handoff_id} is here and nobody has said who sends it"
+            if sequence.state is TargetState.ANNOUNCED:
+                self._return(sequence, "begin_overdue", f"worker {source} has not begun within {ANNOUNCED_S:g} s")
+            elif sequence.state is TargetState.BEGUN:
+                message = f"no router has announced handoff {handoff_id} within {BEGUN_S:g} s"
+                self._reply(sequence, HandoffError(message))
+            else:
+                self._return(sequence, "lease_expired", f"worker {source} was silent for {LEASE_S:g} s")
+                pair_of(self.pairs, source).num_expired_leases += 1
+            self._abandon(sequence)
 
     # --- inside
+
+    def _is_gone(self, worker: WorkerId) -> bool:
+        gone = self._gone.get(worker.name)
+        return gone is not None and gone.outlasts(worker)
+
+    def _open(self, sequence: Sequence, event: TargetEvent) -> None:
+        """Router and source have both spoken; the source's call bounds the wait for room."""
+        sequence.move(event)
+        self._deadlines.drop(sequence.handoff_id)
+
+    def _committing(self, handoff_id: str, source: WorkerId, reply: CommitReply) -> Sequence | None:
+        """The sequence that a source has written; None if it is not wanted, which the source has been told."""
+        sequence = self._sequences.get(handoff_id)
+        if sequence is not None and sequence.source not in (source, None):
+            reply(StaleEpochError(f"handoff {handoff_id} is from {sequence.source}, not from {source}"))
+            return None
+        if sequence is None or sequence.state is not TargetState.RECEIVING:
+            self.source_ended(handoff_id, source)
+            reply(CancelledRequestError(f"handoff {handoff_id} is not wanted here any more"))
+            return None
+        return sequence
+
+    def _lose_source(self, sequence: Sequence) -> None:
+        """Ends a sequence whose source is dead."""
+        if sequence.state is not TargetState.QUARANTINED:  # given back or cancelled long ago
+            message = f"worker {sequence.expected_source} died before its KV was here"
+            self._return(sequence, "source_lost", message)
+        sequence.move(TargetEvent.SOURCE_ENDED)
+        self._forget(sequence)
 
     def _try_reserve(self, sequence: Sequence) -> bool:
         """Leases blocks for what the cache does not have of a prompt; False when there is no room."""
@@ -201,13 +305,15 @@ class DecodeHalf:
         if not table.try_reserve(num_blocks, max_shared=num_full, hold=Hold.LEASED, spare=self.num_running):
             return False
         num_present = table.adopt(num_full)
-        sequence.deadline_s = self._clock.now_s() + LEASE_S
+        self._deadlines.set(sequence.handoff_id, self._clock.now_s() + LEASE_S)
         sequence.move(TargetEvent.RESERVE)
-        self._reply(sequence, Reservation(num_present, table.held_as(Hold.LEASED)))
+        block_tokens = self._pool.layout.block_tokens
+        self._reply(sequence, Reservation(num_present, table.held_as(Hold.LEASED), block_tokens))
         return True
 
     def _join(self, sequence: Sequence, first_token: int) -> None:
         sequence.move(TargetEvent.COMMIT)
+        self._deadlines.drop(sequence.handoff_id)
         sequence.blocks.move(Hold.LEASED, Hold.RUNNING)
         sequence.blocks.publish(len(sequence.work.prompt))
         sequence.start(first_token)
@@ -240,6 +346,7 @@ class DecodeHalf:
             return
         was_receiving = sequence.state is TargetState.RECEIVING
         sequence.move(TargetEvent.ABANDON)
+        self._deadlines.drop(sequence.handoff_id)
         self._reply(sequence, CancelledRequestError(f"handoff {sequence.handoff_id} was cancelled"))
         if was_receiving:
             sequence.blocks.move(Hold.LEASED, Hold.QUARANTINED)
@@ -251,6 +358,7 @@ class DecodeHalf:
         self._reply(sequence, CancelledRequestError(f"handoff {sequence.handoff_id} has ended"))
         if sequence.table is not None:
             sequence.table.release()
+        self._deadlines.drop(sequence.handoff_id)
         self._running.pop(sequence.handoff_id, None)
         del self._sequences[sequence.handoff_id]
         self._bury(sequence.handoff_id)

@@ -23,7 +23,6 @@ class Sequence:
         source: who computes the prompt; None until it begins.
         begin_reply: tells the source its blocks; None when told or not yet asked.
         table: its blocks, reserved, then owned; None until assigned.
-        deadline_s: while receiving, when the lease ends.
         tokens: generated in this attempt, the source's first token included; grows by `append` only.
         rules: what changes its logits, up to date with `tokens`; None until it runs, or when nothing does.
     """
@@ -35,7 +34,6 @@ class Sequence:
     source: WorkerId | None = None
     begin_reply: BeginReply | None = None
     table: BlockTable | None = None
-    deadline_s: float = 0.0
     tokens: list[int] = field(default_factory=list)
     rules: LogitRules | None = None
 
@@ -44,6 +42,13 @@ class Sequence:
         """The assignment, which every state after OPENING has."""
         assert self.assignment is not None, f"{self.handoff_id} is {self.state} without an assignment"
         return self.assignment
+
+    @property
+    def expected_source(self) -> WorkerId | None:
+        """Who computes the prompt, as it or the router has said; None until either has."""
+        if self.source is None and self.assignment is not None:
+            return self.assignment.prefill.worker
+        return self.source
 
     @property
     def blocks(self) -> BlockTable:

@@ -1,9 +1,10 @@
 """A whole cluster as one context: router, prefill workers, decode workers, ready to serve."""
 
 import contextlib
+import itertools
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,14 +55,13 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
     """
     router_config = router_settings(config, model_dir)
     check_ports(router_config)
-    config.topology.check(ModelConfig.from_dir(model_dir))
+    config.check_model(ModelConfig.from_dir(model_dir))
     check_machine(config)
-    slots = enumerate(worker_slots(config))
-    groups = [group_settings(config, worker_settings(config, router_config, slot), index) for index, slot in slots]
+    groups = group_settings(config, [worker_settings(config, router_config, slot) for slot in worker_slots(config)])
     say("starting Ray")
     with start_ray(config.num_ranks) as ray_cluster:
         router = ray_cluster.start_router(router_config)
-        ranks = f" of {config.topology.world_size} ranks each" if config.topology.world_size > 1 else ""
+        ranks = f" of {config.num_ranks} ranks in all" if config.num_ranks > len(groups) else ""
         say(f"starting the router, {config.prefill} prefill and {config.decode} decode worker(s){ranks}")
         workers = [ray_cluster.start_worker(group) for group in groups]
         addresses = ray_cluster.wait_router(router)
@@ -135,23 +135,31 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         kernels=config.kernels,
         host=LOOPBACK,  # workers talk to each other and to the router, all on this machine, and know no passwords
         routers=(f"{local_host(config.host)}:{router.grpc_port}",),
-        block_size=config.block_size,
+        block_size=config.block_size_of(role),
         kv_cache_gb=config.kv_cache_gb,
         kv_host_gb=config.kv_host_gb,
         enable_prefix_caching=config.enable_prefix_caching,
         max_model_len=router.max_model_len,
         max_num_seqs=config.max_num_seqs,
         max_num_batched_tokens=config.max_num_batched_tokens,
-        topology=config.topology,
+        kv_transport=config.kv_transport,
+        kv_direction=config.kv_direction,
+        kv_verify=config.kv_verify,
+        nixl_backend=config.nixl_backend,
+        ucx_tls=config.ucx_tls,
+        topology=config.topology_of(role),
     )
 
 
-def group_settings(config: ServeConfig, worker: WorkerConfig, index: int) -> list[WorkerConfig]:
-    """The settings of all ranks of a worker, which is the `index`-th on this machine."""
-    size = config.topology.world_size
+def group_settings(config: ServeConfig, workers: Sequence[WorkerConfig]) -> list[list[WorkerConfig]]:
+    """The settings of all ranks of each worker; all these workers are on this machine."""
+    places = itertools.count()
     return [
-        replace(worker, rank=rank, cpu_ids=cores_of_rank(index * size + rank, config.num_ranks))
-        for rank in range(size)
+        [
+            replace(worker, rank=rank, cpu_ids=cores_of_rank(next(places), config.num_ranks))
+            for rank in range(worker.topology.world_size)
+        ]
+        for worker in workers
     ]
 
 

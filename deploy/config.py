@@ -1,24 +1,32 @@
 """Settings of `baton serve`, validated on construction; its flags are made from these fields."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from core.request import Role
+from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from router.config import MAX_PORT
+from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
 DEMO_NAME = "demo"
 FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
-    "block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens", "request_timeout_s",
-    "max_body_mb",
+    "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
+    "request_timeout_s", "max_body_mb",
 )  # fmt: skip
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "device": ("cpu", "cuda"),
     "kernels": ("auto", "native", "torch"),
+    "kv_transport": tuple(KV_TRANSPORTS),
+    "kv_direction": KV_DIRECTIONS,
+    "kv_verify": tuple(DIGEST_EVERY),
 }
 
 
@@ -53,10 +61,23 @@ class ServeConfig:
         "Ranks of each worker that share its experts; without tensor parallelism each also has sequences of its own.",
     )
     num_redundant_experts: int = flag(0, "Further copies of busy experts in each layer, over all ranks of a worker.")
+    decode_tensor_parallel_size: int | None = flag(
+        None, "The same of each decode worker. Default: --tensor-parallel-size."
+    )
     block_size: int = flag(16, "Tokens per KV block.")
+    decode_block_size: int | None = flag(
+        None, "The same of decode workers; one of both is a multiple of the other. Default: --block-size."
+    )
     kv_cache_gb: float = flag(1.0, "KV block pool of each worker, GiB.")
     kv_host_gb: float = flag(0.0, "Host memory of each worker for KV blocks that its pool evicts, GiB; 0 for none.")
     enable_prefix_caching: bool = flag(True, "Keep KV for later requests that begin with the same tokens.")
+    kv_transport: str = flag("auto", "What moves KV between workers: nixl, collective, or auto: nixl where it works.")
+    kv_direction: str = flag("push", "Who moves KV: push, the worker that has it; pull, the one that gets it.")
+    kv_verify: str = flag("off", "Checksums of KV that moves: off, sample (every 16th block) or always.")
+    nixl_backend: str = flag("UCX", "Plugin of NIXL that moves the bytes.")
+    ucx_tls: str | None = flag(
+        None, "Transports that UCX may use, such as tcp,sm. Default: the environment's UCX_TLS."
+    )
     max_model_len: int | None = flag(None, "Most tokens of prompt plus answer. Default: the model's context.")
     max_num_seqs: int = flag(64, "Sequences that a decode worker runs at once at most.")
     max_num_batched_tokens: int = flag(512, "Most tokens of one engine step; longer prompts are computed in chunks.")
@@ -73,11 +94,12 @@ class ServeConfig:
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
         self._check_ports()
-        self._check_host_tier(self.topology.world_size)
+        self._check_block_sizes()
+        self._check_host_tier(max(self.topology_of(role).world_size for role in Role))
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise ConfigError(f"--{name} is {value!r}; it must be one of {', '.join(choices)}")
+                raise ConfigError(f"--{name.replace('_', '-')} is {value!r}; it must be one of {', '.join(choices)}")
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
@@ -97,6 +119,26 @@ class ServeConfig:
                 "host memory yet; leave it at 0"
             )
 
+    def _check_block_sizes(self) -> None:
+        small, large = sorted(self.block_size_of(role) for role in Role)
+        if large % small:
+            raise ConfigError(
+                f"--decode-block-size is {self.decode_block_size} and --block-size {self.block_size}; one must be a "
+                "multiple of the other"
+            )
+
+    @contextmanager
+    def _naming_decode_size(self) -> Iterator[None]:
+        """Has an error about the division of decode workers name the flag that they have to themselves."""
+        try:
+            yield
+        except ConfigError as error:
+            if self.decode_tensor_parallel_size is None:
+                raise
+            raise ConfigError(
+                f"with --decode-tensor-parallel-size {self.decode_tensor_parallel_size}: {error.message}"
+            ) from error
+
     def _check_ports(self) -> None:
         for name, port in (("port", self.port), ("grpc-port", self.effective_grpc_port)):
             if not 0 <= port <= MAX_PORT:
@@ -109,15 +151,40 @@ class ServeConfig:
         """The name clients use."""
         return self.served_model_name or (DEMO_NAME if self.model is None else self.model.resolve().name)
 
-    @property
-    def topology(self) -> ShardTopology:
-        """How each worker is divided among ranks."""
-        return ShardTopology(self.tensor_parallel_size, self.expert_parallel_size, self.num_redundant_experts)
+    def topology_of(self, role: Role) -> ShardTopology:
+        """How each worker of a role is divided among ranks.
+
+        Raises:
+            ConfigError: the sizes do not go together; names the flags.
+        """
+        if role is Role.PREFILL or self.decode_tensor_parallel_size is None:
+            return ShardTopology(self.tensor_parallel_size, self.expert_parallel_size, self.num_redundant_experts)
+        with self._naming_decode_size():
+            return ShardTopology(
+                self.decode_tensor_parallel_size, self.expert_parallel_size, self.num_redundant_experts
+            )
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Makes sure that a model can be divided among the ranks of workers of both roles.
+
+        Raises:
+            ConfigError: it cannot; names the flag, its value and the field of `config.json`.
+        """
+        self.topology_of(Role.PREFILL).check(model)
+        with self._naming_decode_size():
+            self.topology_of(Role.DECODE).check(model)
+
+    def block_size_of(self, role: Role) -> int:
+        """Tokens per KV block of the workers of a role."""
+        if role is Role.PREFILL or self.decode_block_size is None:
+            return self.block_size
+        return self.decode_block_size
 
     @property
     def num_ranks(self) -> int:
         """Ranks of all workers: a process each."""
-        return (self.prefill + self.decode) * self.topology.world_size
+        sizes = {role: self.topology_of(role).world_size for role in Role}
+        return self.prefill * sizes[Role.PREFILL] + self.decode * sizes[Role.DECODE]
 
     @property
     def effective_grpc_port(self) -> int:

@@ -3,6 +3,7 @@
 import os
 
 from core.errors import ConfigError
+from core.request import Role
 from deploy.config import ServeConfig
 
 
@@ -14,22 +15,33 @@ def check_machine(config: ServeConfig) -> None:
     Raises:
         ConfigError: there are too few cores or GPUs; names the flag.
     """
-    size = config.topology.world_size
+    sizes = {role: config.topology_of(role).world_size for role in Role}
     if config.device == "cuda":
         num_gpus = count_gpus()
         if config.num_ranks > num_gpus:
-            workers = f"{config.prefill} + {config.decode} workers of {size}"
+            prefill, decode = (f"of {sizes[role]}" for role in Role)
+            workers = f"{config.prefill} prefill workers {prefill}, {config.decode} decode workers {decode}"
             raise ConfigError(
                 f"--device cuda needs a GPU for each of {config.num_ranks} ranks ({workers}), but this machine has "
                 f"{num_gpus}; lower --prefill, --decode or the parallel sizes"
             )
         return
     num_cores = len(os.sched_getaffinity(0))
-    if size > num_cores:
-        flag = "--tensor-parallel-size" if config.tensor_parallel_size == size else "--expert-parallel-size"
-        raise ConfigError(
-            f"{flag} is {size}, but only {num_cores} cores may be used here; lower it to at most {num_cores}"
-        )
+    for role, size in sizes.items():
+        if size > num_cores:
+            raise ConfigError(
+                f"{size_flag(config, role)} is {size}, but only {num_cores} cores may be used here; lower it to at "
+                f"most {num_cores}"
+            )
+
+
+def size_flag(config: ServeConfig, role: Role) -> str:
+    """The flag that says how many ranks the workers of a role have."""
+    topology = config.topology_of(role)
+    if topology.tensor_parallel_size < topology.world_size:
+        return "--expert-parallel-size"
+    is_own = role is Role.DECODE and config.decode_tensor_parallel_size is not None
+    return "--decode-tensor-parallel-size" if is_own else "--tensor-parallel-size"
 
 
 def count_gpus() -> int:

@@ -172,7 +172,10 @@ class Engine:
         if plan.slices:
             # Only the ranks that draw need to know how.
             others = without_rules(plan) if self.topology.tensor_parallel_size > 1 else plan
-            drawn = self._group.command(DrawTokens(plan), others=DrawTokens(others))
+            try:
+                drawn = self._group.command(DrawTokens(plan), others=DrawTokens(others))
+            finally:
+                self.progress.settle()
         num_prompt_tokens = _count(plan, SliceKind.PROMPT)
         num_decode_tokens = _count(plan, SliceKind.DECODE)
         self.num_prompt_tokens += num_prompt_tokens

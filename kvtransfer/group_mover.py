@@ -1,108 +1,144 @@
-"""Handing KV from all ranks of one worker to all ranks of another, as if each were one. Owns no blocks.
+"""Moving KV between all ranks of one worker and all ranks of another, as if each were one. Owns no blocks.
 
-How blocks lie on the ranks decides who writes what:
-
-    mirrored      every rank holds its heads of every block   ->  rank r writes all blocks to the peer's rank r
-    partitioned   every rank holds some of the blocks whole   ->  the rank of a block writes it to the rank it is for:
-
-        block ids   0 ........ per_rank ........ 2 per_rank ........
-                    [ rank 0     )[ rank 1        )[ rank 2 ...       a rank counts its own from 0
+Move of the worker  --MovePlan-->  RankMoves of its ranks  --RankMover-->  outcomes, added up to one
 """
 
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
 
 from core.errors import HandoffError
 from core.ids import WorkerId, rank_id
-from kvtransfer.rank_mover import OnWritten, RankMover
+from kvtransfer.digests import OnDigested, are_sound, parts_got, take_digests
+from kvtransfer.geometry import WorkerGeometry, reconcile
+from kvtransfer.move import Digest, Move, MoveOutcome, OnMoved
+from kvtransfer.move_plan import MovePlan
+from kvtransfer.pairing import meeting_ranks
+from kvtransfer.rank_mover import RankMover, RankPeer
+from kvtransfer.tally import Tally
 
-BlockPairs = list[tuple[int, int]]
-"""(local, remote) ids of blocks, both as the ranks count them."""
+
+@dataclass(frozen=True, slots=True)
+class PeerLink:
+    """Another worker, as this one gets to know it.
+
+    Attributes:
+        transport: that the two talk over.
+        metadata: of each of its ranks, in order, for this transport.
+        geometry: how its KV lies on its ranks.
+        is_expected: the peer starts the transfers; else this worker does. A peer may be added as both.
+    """
+
+    transport: str
+    metadata: Sequence[bytes]
+    geometry: WorkerGeometry
+    is_expected: bool = False
 
 
 class GroupMover:
-    """All ranks of this worker.
+    """All ranks of this worker; implements `kvtransfer.move.BlockMoves`. Callable from any thread.
 
     Args:
         movers: one per rank, in order; closed by this one.
-        num_blocks: in the book of the whole worker.
-        is_partitioned: how blocks lie on the ranks, here and at every peer.
+        geometry: of this worker.
+
+    Attributes:
+        geometry: of this worker.
     """
 
-    def __init__(self, movers: Sequence[RankMover], num_blocks: int, *, is_partitioned: bool) -> None:
-        assert num_blocks % len(movers) == 0 or not is_partitioned, f"{num_blocks} blocks on {len(movers)} ranks"
+    def __init__(self, movers: Sequence[RankMover], geometry: WorkerGeometry) -> None:
+        assert len(movers) == geometry.num_ranks, f"{len(movers)} movers for {geometry.num_ranks} ranks"
+        self.geometry = geometry
         self._movers = movers
-        self._num_blocks = num_blocks
-        self._is_partitioned = is_partitioned
-        self._peer_blocks: dict[WorkerId, int] = {}
-        self._lock = threading.Lock()  # a write is addressed and queued before, or after, its peer comes or goes
+        self._offers = _common_offers([mover.offers() for mover in movers])
+        self._peers: dict[WorkerId, WorkerGeometry] = {}
+        self._lock = threading.Lock()  # a move is addressed and queued before, or after, its peer comes or goes
 
-    def metadata(self) -> list[bytes]:
-        """What a peer needs to write to each rank, in order."""
-        return [mover.metadata() for mover in self._movers]
+    def offers(self) -> Mapping[str, Sequence[bytes]]:
+        """What a peer needs to reach every rank, in order, by the transports that all of them have."""
+        return self._offers
 
-    def add_peer(self, peer: WorkerId, metadata: Sequence[bytes], num_blocks: int) -> "Future[None]":
-        """Prepares writes to all ranks of a peer that is divided as this worker is.
-
-        Args:
-            peer: the worker.
-            metadata: of each of its ranks, in order.
-            num_blocks: in its book.
+    def add_peer(self, peer: WorkerId, link: PeerLink) -> "Future[str]":
+        """Prepares transfers with all ranks of a peer; moves ordered later use the link that was added last.
 
         Returns:
-            A future that fails with HandoffError when a rank cannot reach one of its peers.
+            A future of what carries the bytes (see `Transport.add_peer`; several words with `+` between them where
+            ranks differ), empty for an expected peer. It fails when a rank cannot reach one of its peers, and as
+            IncompatibleLayoutError when the KV of the two cannot be reconciled.
         """
-        done: Future[None] = Future()
-        if len(metadata) != len(self._movers):
-            ranks = f"it has {len(metadata)} ranks, this worker {len(self._movers)}"
-            done.set_exception(HandoffError(f"worker {peer} is divided otherwise: {ranks}"))
-            return done
-        pairs = self._pairs()
-        countdown = Countdown(len(pairs), lambda error: _resolve(done, error))
+        try:
+            self._check(peer, link)
+        except HandoffError as error:
+            refused: Future[str] = Future()
+            refused.set_exception(error)
+            return refused
         with self._lock:
-            self._peer_blocks[peer] = num_blocks
+            self._peers[peer] = link.geometry
             added = [
-                self._movers[rank].add_peer(rank_id(peer, peer_rank), metadata[peer_rank])
-                for rank, peer_rank in pairs
+                self._movers[mine].add_peer(
+                    RankPeer(
+                        peer=rank_id(peer, theirs),
+                        transport=link.transport,
+                        metadata=link.metadata[theirs],
+                        geometry=link.geometry.rank(theirs),
+                        is_expected=link.is_expected,
+                    )
+                )
+                for mine, theirs in meeting_ranks(self.geometry, link.geometry)
             ]
-        for future in added:
-            future.add_done_callback(lambda future: countdown.end(_error_of(future)))
-        return done
+        return _joined(added)
 
-    def remove_peer(self, peer: WorkerId) -> None:
-        """Forgets all ranks of a peer whose process is gone, as soon as no write to them is under way."""
-        with self._lock:
-            self._peer_blocks.pop(peer, None)
-            for rank, peer_rank in self._pairs():
-                self._movers[rank].remove_peer(rank_id(peer, peer_rank))
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool = False) -> None:
+        """Forgets all ranks of a peer; unknown ones are ignored. No move with it begins any more.
 
-    def write(
-        self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
-    ) -> None:
-        """Queues a write of blocks, at least one; `on_written` hears of its end when it has ended on all ranks.
-
-        A failure on one rank is the failure of the write. From any thread; `on_written` as in `RankMover.write`.
+        Open moves go on to their end, unless its processes are known to be dead: then they fail with PeerLostError.
         """
         with self._lock:
-            peer_blocks = self._peer_blocks.get(peer)
-            if peer_blocks is not None:
-                parts = self._parts(peer_blocks, local_ids, remote_ids)
-                countdown = Countdown(len(parts), on_written)
-                for (rank, peer_rank), blocks in parts.items():
-                    local, remote = zip(*blocks, strict=True)
-                    self._movers[rank].write(rank_id(peer, peer_rank), local, remote, countdown.end)
-        if peer_blocks is None:
-            on_written(HandoffError(f"worker {peer} is not connected any more"))
+            geometry = self._peers.pop(peer, None)
+            if geometry is not None:
+                for mine, theirs in meeting_ranks(self.geometry, geometry):
+                    self._movers[mine].remove_peer(rank_id(peer, theirs), is_dead=is_dead)
 
-    def expect_connection(self) -> None:
-        """Says that a peer is about to connect to all ranks."""
-        for mover in self._movers:
-            mover.expect_connection()
+    def move(self, move: Move, on_moved: OnMoved) -> None:
+        """See `BlockMoves.move`. A failure on one rank is the move's; it has ended when it has ended on all ranks."""
+        with self._lock:
+            try:
+                plan = self._plan(move)
+            except HandoffError as error:
+                refusal: HandoffError | None = error
+            else:
+                refusal = None
+                self._begin(plan, partial(self._digest, plan, on_moved) if move.digest_every else on_moved)
+        if refusal is not None:
+            on_moved(MoveOutcome(refusal))
+
+    def digests(self, move: Move, on_digested: OnDigested) -> None:
+        """Takes the digests that a WRITE asks for without moving anything: for KV that the target reads instead.
+
+        Raises:
+            HandoffError: the move could not be made either.
+        """
+        with self._lock:
+            plan = self._plan(move)
+        take_digests(self._movers, plan.digest_parts(), on_digested)
+
+    def verify(self, digests: Sequence[Digest]) -> "Future[bool]":
+        """Whether this worker's blocks, as the target of moves, hold what their source says it sent."""
+        future: Future[bool] = Future()
+        if not are_sound(digests, self.geometry):
+            future.set_result(False)
+            return future
+
+        def compare(taken: Sequence[Digest]) -> None:
+            future.set_result(set(taken) == set(digests))
+
+        take_digests(self._movers, parts_got(digests, self.geometry), compare)
+        return future
 
     def set_inbound(self, num_inbound: int) -> None:
-        """Says how many handoffs may be written into the pools now."""
+        """Says how many moves peers may have with the pools now; above zero the ranks help them along."""
         for mover in self._movers:
             mover.set_inbound(num_inbound)
 
@@ -111,63 +147,66 @@ class GroupMover:
         for mover in self._movers:
             mover.close()
 
-    def _pairs(self) -> list[tuple[int, int]]:
-        """Which of our ranks writes to which ranks of a peer."""
-        ranks = range(len(self._movers))
-        return [
-            (rank, peer_rank) for rank in ranks for peer_rank in ranks if self._is_partitioned or rank == peer_rank
-        ]
+    def _check(self, peer: WorkerId, link: PeerLink) -> None:
+        reconcile(self.geometry, link.geometry)
+        offered, expected = len(link.metadata), link.geometry.num_ranks
+        if offered != expected:
+            raise HandoffError(f"worker {peer} says how to reach {offered} ranks, but has {expected}; restart it")
 
-    def _parts(
-        self, peer_blocks: int, local_ids: Sequence[int], remote_ids: Sequence[int]
-    ) -> dict[tuple[int, int], BlockPairs]:
-        """What each pair of ranks moves to a peer of so many blocks."""
-        blocks = list(zip(local_ids, remote_ids, strict=True))
-        if not self._is_partitioned:
-            return dict.fromkeys(self._pairs(), blocks)
-        per_rank = self._num_blocks // len(self._movers)
-        peer_per_rank = peer_blocks // len(self._movers)
-        parts: defaultdict[tuple[int, int], BlockPairs] = defaultdict(list)
-        for local, remote in blocks:
-            parts[local // per_rank, remote // peer_per_rank].append((local % per_rank, remote % peer_per_rank))
-        return parts
+    def _plan(self, move: Move) -> MovePlan:
+        theirs = self._peers.get(move.peer)
+        if theirs is None:
+            raise HandoffError(f"worker {move.peer} is not connected any more; the request is placed again")
+        return MovePlan(move, self.geometry, theirs)
 
+    def _begin(self, plan: MovePlan, on_moved: OnMoved) -> None:
+        moves = list(plan.rank_moves())
+        tally = Tally[MoveOutcome](len(moves), lambda outcomes: on_moved(_total(outcomes)))
+        for rank, move in moves:
+            self._movers[rank].move(move, tally.end)
 
-class Countdown:
-    """Waits for a number of ends; keeps the first error. Thread-safe.
+    def _digest(self, plan: MovePlan, on_moved: OnMoved, outcome: MoveOutcome) -> None:
+        """Adds digests to what has been moved well."""
+        if outcome.error is not None:
+            on_moved(outcome)
+            return
 
-    Args:
-        num_parts: ends to come, at least one.
-        on_end: called once, by whoever brings the last end, with the first error there was.
-    """
+        def answer(digests: Sequence[Digest]) -> None:
+            on_moved(replace(outcome, digests=tuple(digests)))
 
-    def __init__(self, num_parts: int, on_end: Callable[[HandoffError | None], None]) -> None:
-        assert num_parts > 0, "nothing to wait for"
-        self._num_open = num_parts
-        self._error: HandoffError | None = None
-        self._on_end = on_end
-        self._lock = threading.Lock()
-
-    def end(self, error: HandoffError | None) -> None:
-        """One part has ended."""
-        with self._lock:
-            self._error = self._error or error
-            self._num_open -= 1
-            is_last = self._num_open == 0
-        if is_last:
-            self._on_end(self._error)
+        take_digests(self._movers, plan.digest_parts(), answer)
 
 
-def _error_of(future: "Future[None]") -> HandoffError | None:
-    error = future.exception()
-    assert error is None or isinstance(error, HandoffError), f"a mover answered {error!r}"
-    return error
+def _common_offers(offers: Sequence[Mapping[str, bytes]]) -> dict[str, list[bytes]]:
+    """What all ranks have, in the first one's order."""
+    names = [name for name in offers[0] if all(name in offer for offer in offers)]
+    return {name: [offer[name] for offer in offers] for name in names}
 
 
-def _resolve(done: "Future[None]", error: HandoffError | None) -> None:
-    if not done.set_running_or_notify_cancel():
-        return  # nobody waits for it any more
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
+def _total(outcomes: Sequence[MoveOutcome]) -> MoveOutcome:
+    """The ranks' outcomes as the worker's; the first error is its error."""
+    return MoveOutcome(
+        error=next((outcome.error for outcome in outcomes if outcome.error is not None), None),
+        num_bytes=sum(outcome.num_bytes for outcome in outcomes),
+        num_descriptors=sum(outcome.num_descriptors for outcome in outcomes),
+        busy_s=max(outcome.busy_s for outcome in outcomes),
+    )
+
+
+def _joined(added: "Sequence[Future[str]]") -> "Future[str]":
+    """All ranks' paths as one; fails, when all have ended, as the first that failed."""
+    joined: Future[str] = Future()
+
+    def end(ended: "Sequence[Future[str]]") -> None:
+        if not joined.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
+        errors = [error for future in ended if (error := future.exception()) is not None]
+        if errors:
+            joined.set_exception(errors[0])
+        else:
+            joined.set_result("+".join(sorted({future.result() for future in ended})))
+
+    tally = Tally["Future[str]"](len(added), end)
+    for future in added:
+        future.add_done_callback(tally.end)
+    return joined

@@ -1,78 +1,73 @@
-"""KV blocks between two pools of one process, by copy. For unit tests and colocated halves, not across processes."""
-
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
+"""KV between two ranks of one process, by copy. For unit tests, not across processes."""
 
 from core.errors import HandoffError
 from core.ids import WorkerId
-from engine.kv.pool import BlockPool
-from kvtransfer.transport import WriteState
+from kvtransfer.memory import RankMemory
+from kvtransfer.move import Direction
+from kvtransfer.runs import RunIds, RunTable
+from kvtransfer.transport import TransferState
 
 
-class FinishedWrite:
-    """A write that ended before `post_write` returned."""
+class FinishedTransfer:
+    """A transfer that ended before `post` returned."""
 
-    def poll(self) -> WriteState:
+    def poll(self) -> TransferState:
         """Always DONE."""
-        return WriteState.DONE
+        return TransferState.DONE
 
 
 class LocalTransport:
     """Implements `Transport` by `tensor.copy_`.
 
     Args:
-        worker: this worker.
-        pool: its blocks.
-        neighbours: the pools that can be reached, by worker id; shared by all transports of the process.
+        worker: this rank.
+        memory: its regions.
+        neighbours: what can be reached, by rank; shared by all transports of the process.
     """
 
-    def __init__(self, worker: WorkerId, pool: BlockPool, neighbours: dict[WorkerId, BlockPool]) -> None:
+    def __init__(self, worker: WorkerId, memory: RankMemory, neighbours: dict[WorkerId, RankMemory]) -> None:
         self._worker = worker
-        self._pool = pool
+        self._memory = memory
         self._neighbours = neighbours
-        self._peers: set[WorkerId] = set()
-        neighbours[worker] = pool
+        self._peers: dict[WorkerId, tuple[RunTable, RunTable]] = {}
+        neighbours[worker] = memory
 
     def metadata(self) -> bytes:
-        """The worker's id is all a neighbour needs."""
+        """The rank's id is all a neighbour needs."""
         return str(self._worker).encode()
 
-    def add_peer(self, peer: WorkerId, metadata: bytes) -> None:
+    def add_peer(self, peer: WorkerId, metadata: bytes, local: RunTable, remote: RunTable) -> str:
         """See `Transport.add_peer`."""
         if metadata != str(peer).encode() or peer not in self._neighbours:
             raise HandoffError(f"worker {peer} does not live in this process; use the NIXL transport")
-        theirs, mine = self._neighbours[peer].layout.block_bytes, self._pool.layout.block_bytes
-        if theirs != mine:
-            raise HandoffError(
-                f"worker {peer} has blocks of {theirs} bytes, this one {mine}; start both with the same settings"
-            )
-        self._peers.add(peer)
+        self._peers[peer] = (local, remote)
+        return "memory"
+
+    def expect_peer(self, peer: WorkerId, metadata: bytes) -> None:
+        """Nothing is needed of this end."""
 
     def remove_peer(self, peer: WorkerId) -> None:
         """See `Transport.remove_peer`."""
-        self._peers.discard(peer)
+        self._peers.pop(peer, None)
 
-    def post_write(self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int]) -> FinishedWrite:
+    def post(self, peer: WorkerId, direction: Direction, local: RunIds, remote: RunIds) -> FinishedTransfer:
         """Copies at once."""
         target = self._neighbours.get(peer)
         if peer not in self._peers or target is None:
             raise HandoffError(f"worker {peer} is not connected; the request is placed again")
-        if max(remote_ids) >= len(target.tensor):
-            raise HandoffError(f"worker {peer} has no block {max(remote_ids)}, only {len(target.tensor)}")
-        for local_id, remote_id in zip(local_ids, remote_ids, strict=True):
-            bytes_of(target)[remote_id].copy_(bytes_of(self._pool)[local_id])
-        return FinishedWrite()
+        here, there = self._peers[peer]
+        if remote.max() >= there.num_runs:
+            raise HandoffError(f"worker {peer} has no run {remote.max()}, only {there.num_runs}")
+        for mine, theirs in zip(here.starts()[local], there.starts()[remote], strict=True):
+            near = self._memory.region(here.region).flatten()[int(mine) : int(mine) + here.run_bytes]
+            far = target.region(there.region).flatten()[int(theirs) : int(theirs) + there.run_bytes]
+            source, target_bytes = (near, far) if direction is Direction.WRITE else (far, near)
+            target_bytes.copy_(source)
+        return FinishedTransfer()
 
     def progress(self) -> None:
         """Nothing is ever under way."""
 
     def close(self) -> None:
-        """Withdraws the pool from the neighbours."""
+        """Withdraws the rank from the neighbours."""
         self._neighbours.pop(self._worker, None)
-
-
-def bytes_of(pool: BlockPool) -> Tensor:
-    """A pool's memory without its types: `[num_blocks, block_bytes]` uint8, a view."""
-    return pool.tensor.view(torch.uint8).flatten(start_dim=1)

@@ -39,6 +39,7 @@ class Move:
         final_after_step: number of this worker's engine step that is still to write the source blocks, see
             `engine.kv.progress`; they leave as its layers end. None when they are final. WRITE only.
         digest_every: have a digest taken of every so manyth target block, the first one first; 0 for none.
+        handoff_id: whose blocks they are, for a peer that is asked to read; empty where none is.
     """
 
     peer: WorkerId
@@ -48,6 +49,7 @@ class Move:
     skip_tokens: int = 0
     final_after_step: int | None = None
     digest_every: int = 0
+    handoff_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,24 @@
 """The one thread that talks to the transfer plane, so that neither the engine nor the event loop ever waits for it.
 
-It sleeps while nothing is under way, and polls while writes are open or peers may write. It owns no blocks: whoever
-posts a write keeps its blocks leased until the callback says how the write ended.
+It sleeps while nothing is under way, and polls while moves are open or peers may start some. It owns no blocks:
+whoever orders a move keeps its blocks leased until the callback says how the move ended.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from core.errors import HandoffError
 from core.ids import WorkerId
-from kvtransfer.rank_mover import OnWritten
-from kvtransfer.transport import BlockWrite, Transport, WriteState
+from kvtransfer.carrier import Carrier
+from kvtransfer.move import OnMoved
+from kvtransfer.packing import BlockPart
+from kvtransfer.rank_mover import OnSummed, RankMove, RankPeer
 
-POLL_S = 0.0005  # between two polls of open writes: well under a chunk's compute time, and 2 % of a core
+POLL_S = 0.0005  # between two polls of open moves: well under a chunk's compute time, and 2 % of a core
 INBOUND_POLL_S = 0.002  # between two progress calls when only peers write; matters for TCP only
 
 CONNECTING_S = 3.0  # longer than a peer's warm-up may take
@@ -25,140 +26,95 @@ CONNECTING_S = 3.0  # longer than a peer's warm-up may take
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class OpenWrite:
-    """A write under way, to whom, and whom to tell."""
-
-    peer: WorkerId
-    write: BlockWrite
-    on_written: OnWritten
-
-
 class BlockMover:
-    """Implements `RankMover` by running a transport on its own thread.
+    """Implements `RankMover` by driving a carrier on its own thread, which calls all callbacks.
 
     Args:
-        transport: used by this thread only, and closed by it.
-        on_crash: called from this thread when it ends by a defect of ours: no write is answered any more.
+        carrier: used by this thread only, and closed by it.
+        on_crash: called from this thread when it ends by a defect of ours: no move is answered any more.
     """
 
-    def __init__(self, transport: Transport, on_crash: Callable[[], None]) -> None:
-        self._transport = transport
+    def __init__(self, carrier: Carrier, on_crash: Callable[[], None]) -> None:
+        self._carrier = carrier
         self._on_crash = on_crash
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._open: list[OpenWrite] = []
-        self._leaving: set[WorkerId] = set()  # peers to forget when the last write to them has ended
+        self._has_changed = False
         self._num_inbound = 0
         self._connecting_until_s = 0.0
         self._thread = threading.Thread(target=self._run, name="block-mover", daemon=True)
         self._thread.start()
 
-    def metadata(self) -> bytes:
-        """See `RankMover.metadata`."""
-        future: Future[bytes] = Future()
-        self._jobs.put(lambda: future.set_result(self._transport.metadata()))
+    def offers(self) -> Mapping[str, bytes]:
+        """See `RankMover.offers`."""
+        future: Future[Mapping[str, bytes]] = Future()
+        self._jobs.put(lambda: future.set_result(self._carrier.offers()))
         return future.result()
 
-    def add_peer(self, peer: WorkerId, metadata: bytes) -> Future[None]:
+    def add_peer(self, peer: RankPeer) -> "Future[str]":
         """See `RankMover.add_peer`."""
-        future: Future[None] = Future()
-        self._jobs.put(lambda: self._add_peer(peer, metadata, future))
+        future: Future[str] = Future()
+        self._jobs.put(lambda: self._add_peer(peer, future))
         return future
 
-    def remove_peer(self, peer: WorkerId) -> None:
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
         """See `RankMover.remove_peer`."""
-        self._jobs.put(lambda: self._remove_peer(peer))
+        self._jobs.put(lambda: self._carrier.remove_peer(peer, is_dead=is_dead))
 
-    def write(
-        self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
-    ) -> None:
-        """See `RankMover.write`; `on_written` is called from this thread."""
-        self._jobs.put(lambda: self._post(peer, local_ids, remote_ids, on_written))
+    def move(self, move: RankMove, on_moved: OnMoved) -> None:
+        """See `RankMover.move`."""
+        self._jobs.put(lambda: self._carrier.move(move, on_moved))
 
-    def expect_connection(self) -> None:
-        """See `RankMover.expect_connection`."""
-        self._jobs.put(lambda: setattr(self, "_connecting_until_s", time.monotonic() + CONNECTING_S))
+    def checksums(self, parts: Sequence[BlockPart], on_summed: OnSummed) -> None:
+        """See `RankMover.checksums`."""
+        self._jobs.put(lambda: on_summed(self._carrier.checksums(parts)))
 
     def set_inbound(self, num_inbound: int) -> None:
         """See `RankMover.set_inbound`."""
         self._jobs.put(lambda: setattr(self, "_num_inbound", num_inbound))
 
     def close(self) -> None:
-        """Ends the thread and closes the transport; the last call. Open writes are not waited for."""
+        """Ends the thread and closes the transports; the last call. Open moves are not waited for."""
         self._jobs.put(None)
         self._thread.join()
 
     def _run(self) -> None:
         try:
             self._serve()
-        except BaseException:  # whatever it is, nobody may go on as if writes were still answered
+        except BaseException:  # whatever it is, nobody may go on as if moves were still answered
             logger.critical("the block mover died", exc_info=True)
             self._on_crash()
 
     def _serve(self) -> None:
         while (job := self._next_job()) is not None:
             job()
-            self._poll_writes()
+            self._has_changed = self._carrier.advance()
             if self._is_inbound_open():
-                self._transport.progress()
-        self._transport.close()
+                self._carrier.progress()
+        self._carrier.close()
 
     def _next_job(self) -> Callable[[], None] | None:
         """The next job, or a no-op when it is time to poll, or None when the thread is to end."""
-        timeout_s = POLL_S if self._open else INBOUND_POLL_S if self._is_inbound_open() else None
         try:
-            return self._jobs.get(timeout=timeout_s)
+            return self._jobs.get(timeout=self._timeout_s())
         except queue.Empty:
             return lambda: None
+
+    def _timeout_s(self) -> float | None:
+        if self._carrier.has_open_moves:
+            return 0.0 if self._has_changed else POLL_S
+        return INBOUND_POLL_S if self._is_inbound_open() else None
 
     def _is_inbound_open(self) -> bool:
         return self._num_inbound > 0 or time.monotonic() < self._connecting_until_s
 
-    def _add_peer(self, peer: WorkerId, metadata: bytes, future: Future[None]) -> None:
+    def _add_peer(self, peer: RankPeer, future: "Future[str]") -> None:
         if not future.set_running_or_notify_cancel():
             return  # nobody waits for it any more
-        self._leaving.discard(peer)
         try:
-            self._transport.add_peer(peer, metadata)
+            path = self._carrier.add_peer(peer)
         except HandoffError as error:
             future.set_exception(error)
-        else:
-            future.set_result(None)
-
-    def _remove_peer(self, peer: WorkerId) -> None:
-        """A transport may not forget a peer under a write: it would say that the write has ended."""
-        if any(entry.peer == peer for entry in self._open):
-            self._leaving.add(peer)
-        else:
-            self._transport.remove_peer(peer)
-
-    def _post(
-        self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
-    ) -> None:
-        if peer in self._leaving:
-            on_written(HandoffError(f"worker {peer} is gone; the request is placed again"))
             return
-        try:
-            write = self._transport.post_write(peer, local_ids, remote_ids)
-        except HandoffError as error:
-            on_written(error)
-            return
-        self._open.append(OpenWrite(peer, write, on_written))
-
-    def _poll_writes(self) -> None:
-        still_open = []
-        for entry in self._open:
-            error = None
-            try:
-                is_open = entry.write.poll() is WriteState.IN_FLIGHT
-            except HandoffError as failure:
-                logger.warning("%s", failure)
-                is_open, error = False, failure
-            if is_open:
-                still_open.append(entry)
-            else:
-                entry.on_written(error)
-        self._open = still_open
-        for peer in self._leaving - {entry.peer for entry in still_open}:
-            self._leaving.discard(peer)
-            self._transport.remove_peer(peer)
+        if peer.is_expected:
+            self._connecting_until_s = time.monotonic() + CONNECTING_S
+        future.set_result(path)

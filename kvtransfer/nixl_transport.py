@@ -1,6 +1,6 @@
-"""KV blocks over NIXL: one-sided writes with UCX underneath (RDMA verbs, shared memory, TCP).
+"""KV blocks over NIXL: one-sided transfers with UCX underneath (RDMA verbs, shared memory, TCP).
 
-One registered region per worker, one prepared descriptor per block, so that a write is two lists of indices.
+Two registered regions per rank, one prepared descriptor per run, so that a transfer is two lists of indices.
 NIXL's own progress thread is off: it burns a core per agent while idle. `BlockMover` polls while writes are open.
 See https://github.com/ai-dynamo/nixl (Python API, release 1.5).
 """
@@ -8,7 +8,6 @@ See https://github.com/ai-dynamo/nixl (Python API, release 1.5).
 import logging
 import struct
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,11 +17,13 @@ from nixl import _api as nixl
 
 from core.errors import HandoffError
 from core.ids import WorkerId
-from engine.kv.pool import BlockPool
-from kvtransfer.transport import WriteState
+from kvtransfer.memory import RankMemory
+from kvtransfer.move import Direction
+from kvtransfer.runs import Region, RunIds, RunTable
+from kvtransfer.transport import TransferState
 
-METADATA_HEADER = struct.Struct("!4sQQQQI4s")  # as the fields of PoolGeometry
-MAGIC = b"BNX1"
+METADATA_HEADER = struct.Struct("!4sQQQQQI4s")  # as the fields of Addresses
+MAGIC = b"BNX2"
 SCRATCH_BYTES = 64  # a cache line that peers write once, to set up the connection before the first block needs it
 WARM_UP_S = 2.0  # UCX needs 6-28 ms for the first write of a pair; past this the peer makes no progress
 WARM_UP_POLL_S = 0.0005
@@ -31,38 +32,39 @@ LOCAL_SIDE = "NIXL_INIT_AGENT"  # how NIXL names the initiator's own descriptors
 logger = logging.getLogger(__name__)
 
 
-class PoolGeometry(NamedTuple):
-    """Where a pool lies in its owner's memory: what a peer needs to describe each of its blocks."""
+class Addresses(NamedTuple):
+    """Where the regions lie in their owner's memory: what a peer needs to describe each of their runs."""
 
     magic: bytes
-    address: int
-    block_bytes: int
-    num_blocks: int
+    pool_address: int
+    pool_bytes: int
+    staging_address: int
+    staging_bytes: int
     scratch_address: int
     device: int
     memory_type: bytes
 
 
 @dataclass(slots=True)
-class NixlWrite:
+class NixlTransfer:
     """A posted transfer request; released once it has ended."""
 
     agent: Any
     handle: Any
 
-    def poll(self) -> WriteState:
-        """See `BlockWrite.poll`."""
+    def poll(self) -> TransferState:
+        """See `Transfer.poll`."""
         try:
             state = self.agent.check_xfer_state(self.handle)
         except Exception as error:  # NIXL raises a family of C++ errors, one per backend status
             self.release()
-            raise HandoffError(f"the NIXL write failed: {error}; the request is placed again") from error
+            raise HandoffError(f"the NIXL transfer failed: {error}; the request is placed again") from error
         if state == "PROC":
-            return WriteState.IN_FLIGHT
+            return TransferState.IN_FLIGHT
         self.release()
         if state != "DONE":
-            raise HandoffError(f"the NIXL write ended in state {state!r}; the request is placed again")
-        return WriteState.DONE
+            raise HandoffError(f"the NIXL transfer ended in state {state!r}; the request is placed again")
+        return TransferState.DONE
 
     def release(self) -> None:
         """Gives the request back; NIXL tries to call off one that is under way."""
@@ -76,68 +78,73 @@ class NixlTransport:
     """Implements `Transport` over one NIXL agent, named after worker and incarnation.
 
     Args:
-        worker: this worker.
-        pool: its blocks; registered as one region until `close`.
+        worker: this rank.
+        memory: its regions; registered until `close`.
     """
 
-    def __init__(self, worker: WorkerId, pool: BlockPool) -> None:
+    def __init__(self, worker: WorkerId, memory: RankMemory) -> None:
         self._agent = nixl.nixl_agent(str(worker), nixl.nixl_agent_config(enable_prog_thread=False, backends=["UCX"]))
-        self._scratch = torch.zeros(SCRATCH_BYTES, dtype=torch.uint8, device=pool.tensor.device)
-        self._geometry = PoolGeometry(
+        self._scratch = torch.zeros(SCRATCH_BYTES, dtype=torch.uint8, device=memory.pool.device)
+        self._geometry = Addresses(
             magic=MAGIC,
-            address=pool.tensor.data_ptr(),
-            block_bytes=pool.layout.block_bytes,
-            num_blocks=len(pool.tensor),
+            pool_address=memory.pool.data_ptr(),
+            pool_bytes=memory.pool.nbytes,
+            staging_address=memory.staging.data_ptr(),
+            staging_bytes=memory.staging.nbytes,
             scratch_address=self._scratch.data_ptr(),
-            device=max(pool.tensor.get_device(), 0),
-            memory_type=b"VRAM" if pool.tensor.is_cuda else b"DRAM",
+            device=max(memory.pool.get_device(), 0),
+            memory_type=b"VRAM" if memory.pool.is_cuda else b"DRAM",
         )
-        self._registrations = [self._agent.register_memory(tensor) for tensor in (pool.tensor, self._scratch)]
-        self._local = self._prepare(LOCAL_SIDE, self._geometry)
-        self._peers: dict[WorkerId, Any] = {}
+        regions = (memory.pool, memory.staging, self._scratch)
+        self._registrations = [self._agent.register_memory(tensor) for tensor in regions]
+        self._peers: dict[WorkerId, tuple[Any, Any]] = {}
 
     def metadata(self) -> bytes:
-        """Pool geometry, then the agent's own metadata."""
+        """Addresses, then the agent's own metadata."""
         return METADATA_HEADER.pack(*self._geometry) + bytes(self._agent.get_agent_metadata())
 
-    def add_peer(self, peer: WorkerId, metadata: bytes) -> None:
-        """Loads the peer's agent, prepares a descriptor per block of its pool, and connects."""
+    def add_peer(self, peer: WorkerId, metadata: bytes, local: RunTable, remote: RunTable) -> str:
+        """Loads the peer's agent, prepares a descriptor per run, and connects."""
         if peer in self._peers:
-            return
+            return "ucx"
         theirs = self._unpack(peer, metadata)
         name = self._load_agent(peer, metadata[METADATA_HEADER.size :])
         if name != str(peer):
             raise HandoffError(f"the metadata of worker {peer} is that of {name}; the request is placed again")
         try:
             self._warm_up(name, theirs)
-            self._peers[peer] = self._prepare(name, theirs)
+            self._peers[peer] = (
+                self._prepare(LOCAL_SIDE, self._geometry, local),
+                self._prepare(name, theirs, remote),
+            )
         except Exception as error:
             self._forget_agent(name)
             if isinstance(error, HandoffError):
                 raise
             raise HandoffError(f"NIXL could not connect to worker {peer}: {error}") from error
+        return "ucx"
+
+    def expect_peer(self, peer: WorkerId, metadata: bytes) -> None:
+        """Nothing is needed of this end but progress."""
 
     def remove_peer(self, peer: WorkerId) -> None:
         """Releases the peer's descriptors and forgets its agent."""
-        descriptors = self._peers.pop(peer, None)
-        if descriptors is not None:
-            self._agent.release_dlist_handle(descriptors)
+        both = self._peers.pop(peer, None)
+        if both is not None:
+            for descriptors in both:
+                self._agent.release_dlist_handle(descriptors)
             self._forget_agent(str(peer))
 
-    def post_write(self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int]) -> NixlWrite:
-        """Posts one transfer request for all blocks given."""
+    def post(self, peer: WorkerId, direction: Direction, local: RunIds, remote: RunIds) -> NixlTransfer:
+        """Posts one transfer request for all runs given."""
         if peer not in self._peers:
             raise HandoffError(f"worker {peer} is not connected; the request is placed again")
-        sides = (
-            self._local,
-            np.asarray(local_ids, dtype=np.int32),
-            self._peers[peer],
-            np.asarray(remote_ids, dtype=np.int32),
-        )
+        mine, theirs = self._peers[peer]
+        operation = direction.value.upper()
         try:
-            return self._post(self._agent.make_prepped_xfer("WRITE", *sides))
+            return self._post(self._agent.make_prepped_xfer(operation, mine, local, theirs, remote))
         except Exception as error:
-            raise HandoffError(f"NIXL could not write to worker {peer}: {error}") from error
+            raise HandoffError(f"NIXL could not {direction.value} to worker {peer}: {error}") from error
 
     def progress(self) -> None:
         """Collecting notifications makes UCX progress."""
@@ -147,19 +154,19 @@ class NixlTransport:
         """Forgets all peers and deregisters the pool."""
         for peer in list(self._peers):
             self.remove_peer(peer)
-        self._agent.release_dlist_handle(self._local)
         for registration in self._registrations:
             self._agent.deregister_memory(registration)
 
-    def _prepare(self, agent_name: str, pool: PoolGeometry) -> Any:  # noqa: ANN401 - an opaque NIXL handle
-        """Prepares one descriptor per block of a pool: `[num_blocks, (address, bytes, device)]`."""
-        table = np.empty((pool.num_blocks, 3), dtype=np.uint64)
-        table[:, 0] = pool.address + np.arange(pool.num_blocks, dtype=np.uint64) * np.uint64(pool.block_bytes)
-        table[:, 1] = pool.block_bytes
-        table[:, 2] = pool.device
-        return self._agent.prep_xfer_dlist(agent_name, table, pool.memory_type.decode())
+    def _prepare(self, agent_name: str, owner: Addresses, runs: RunTable) -> Any:  # noqa: ANN401 - an opaque handle
+        """Prepares one descriptor per run: `[num_runs, (address, bytes, device)]`."""
+        table = np.empty((runs.num_runs, 3), dtype=np.uint64)
+        address = owner.pool_address if runs.region is Region.POOL else owner.staging_address
+        table[:, 0] = np.uint64(address) + runs.starts()
+        table[:, 1] = runs.run_bytes
+        table[:, 2] = owner.device
+        return self._agent.prep_xfer_dlist(agent_name, table, owner.memory_type.decode())
 
-    def _warm_up(self, agent_name: str, theirs: PoolGeometry) -> None:
+    def _warm_up(self, agent_name: str, theirs: Addresses) -> None:
         """Writes the peer's scratch line once, which makes UCX connect the pair."""
         sides = [
             self._agent.get_xfer_descs(
@@ -169,15 +176,15 @@ class NixlTransport:
         ]
         write = self._post(self._agent.initialize_xfer("WRITE", *sides, agent_name))
         deadline_s = time.monotonic() + WARM_UP_S
-        while write.poll() is WriteState.IN_FLIGHT:
+        while write.poll() is TransferState.IN_FLIGHT:
             if time.monotonic() > deadline_s:
                 write.release()
                 raise HandoffError(f"NIXL agent {agent_name} did not answer within {WARM_UP_S:g} s; is it stopped?")
             time.sleep(WARM_UP_POLL_S)
 
-    def _post(self, handle: Any) -> NixlWrite:  # noqa: ANN401 - an opaque NIXL handle
+    def _post(self, handle: Any) -> NixlTransfer:  # noqa: ANN401 - an opaque NIXL handle
         """Starts a transfer request; releases it when it cannot be started."""
-        write = NixlWrite(self._agent, handle)
+        write = NixlTransfer(self._agent, handle)
         try:
             self._agent.transfer(handle)
         except BaseException:
@@ -197,13 +204,12 @@ class NixlTransport:
         except Exception as error:  # noqa: BLE001 - the peer is gone; what NIXL keeps of it costs only its memory
             logger.warning("NIXL kept agent %s: %s", name, error)
 
-    def _unpack(self, peer: WorkerId, metadata: bytes) -> PoolGeometry:
+    def _unpack(self, peer: WorkerId, metadata: bytes) -> Addresses:
         if len(metadata) <= METADATA_HEADER.size:
             raise HandoffError(f"worker {peer} sent {len(metadata)} bytes of NIXL metadata, which is too short")
-        theirs = PoolGeometry(*METADATA_HEADER.unpack_from(metadata))
-        if (theirs.magic, theirs.block_bytes) != (MAGIC, self._geometry.block_bytes):
+        theirs = Addresses(*METADATA_HEADER.unpack_from(metadata))
+        if theirs.magic != MAGIC:
             raise HandoffError(
-                f"worker {peer} has blocks of {theirs.block_bytes} bytes under protocol {theirs.magic!r}, this one "
-                f"{self._geometry.block_bytes} under {MAGIC!r}; start both with the same version and settings"
+                f"worker {peer} speaks protocol {theirs.magic!r}, this one {MAGIC!r}; start one version on both"
             )
         return theirs

@@ -7,84 +7,80 @@ from typing import Protocol
 from core.errors import BatonError
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint
+from kvtransfer.move import Move, MoveOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a target has for a prompt.
+    """What a target has for a prompt, in its own blocks.
 
         blocks of the prompt   0 ........ num_present ........ num_present + len(block_ids)
                                [ it has their KV )[ to be written into `block_ids`      )
 
     Attributes:
-        num_present: leading blocks whose KV it has already.
+        num_present: leading blocks whose KV it has already; full ones.
         block_ids: its blocks for the rest, in the order of the prompt; may be none.
+        block_tokens: tokens of each of its blocks; a multiple or a divisor of the source's.
     """
 
     num_present: int
     block_ids: Sequence[int]
+    block_tokens: int
 
     @property
     def num_blocks(self) -> int:
         """Blocks of the whole prompt."""
         return self.num_present + len(self.block_ids)
 
-    def blocks_for(self, first: int, end: int) -> Sequence[int]:
-        """Where blocks `[first, end)` of the prompt go, none of which it has already."""
-        return self.block_ids[first - self.num_present : end - self.num_present]
+    @property
+    def num_present_tokens(self) -> int:
+        """Leading tokens whose KV it has already."""
+        return self.num_present * self.block_tokens
 
-
-@dataclass(frozen=True, slots=True)
-class LastBlocks:
-    """What ends a handoff.
-
-    Attributes:
-        local: the source's blocks that are still to be written; may be none.
-        remote: where to, in the same order.
-        first_token: the token chosen after the prompt.
-        num_blocks: written in this handoff; the target checks that it is all it reserved.
-    """
-
-    local: Sequence[int]
-    remote: Sequence[int]
-    first_token: int
-    num_blocks: int
-
-
-@dataclass(frozen=True, slots=True)
-class FinishTimes:
-    """When the end of a handoff came, on the clock.
-
-    Attributes:
-        written_s: the last block was there.
-        acknowledged_s: the target said that it has taken over.
-    """
-
-    written_s: float
-    acknowledged_s: float
+    def blocks_for(self, start: int, end: int) -> Sequence[int]:
+        """Where tokens `[start, end)` of the prompt go, of which it has none; `start` begins a block."""
+        first, last = start // self.block_tokens, -(-end // self.block_tokens)
+        return self.block_ids[first - self.num_present : last - self.num_present]
 
 
 class HandoffPort(Protocol):
     """Carries a source's orders to the target of a handoff. No method blocks.
 
-    Every order but `abort` is answered exactly once, by the matching method of `HandoffSource`, on the thread that
-    owns the half, and never before the order has returned.
+    `begin`, `write` and `finish` are answered exactly once each, by the matching method of `HandoffSource`, on the
+    thread that owns the half, and never before the order has returned.
     """
 
     def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
         """Asks the target for blocks; answered by `on_begun` or `on_begin_refused`."""
         ...
 
-    def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
-        """Copies blocks; answered by `on_written`."""
+    def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
+        """Copies blocks; answered by `on_written`. Writes of one handoff may be under way together.
+
+        Args:
+            handoff_id: the attempt.
+            target: who gets the blocks.
+            write_id: comes back with the answer; unique within the handoff.
+            move: what is copied.
+        """
         ...
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, last: "LastBlocks") -> None:
-        """Copies the last blocks and, as soon as they are there, lets the target run the sequence.
+    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+        """Lets the target run the sequence as soon as all writes ordered before have ended well.
 
         One order, so that the target need not wait until the source's engine has time to look. Answered by
-        `on_finished`.
+        `on_finished`, after all writes have been.
+
+        Args:
+            handoff_id: the attempt.
+            target: who takes over.
+            first_token: chosen after the prompt.
+            num_blocks: blocks of the target written in this handoff; it checks that they are all it reserved.
         """
+        ...
+
+    def renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
+        """Tells the target that these handoffs are alive; `on_leases_lost` hears of those that it does not know."""
         ...
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
@@ -103,15 +99,19 @@ class HandoffSource(Protocol):
         """The target has reserved nothing, and says why."""
         ...
 
-    def on_written(self, handoff_id: str, error: BatonError | None, ended_s: float) -> None:
+    def on_written(self, handoff_id: str, write_id: int, outcome: MoveOutcome, ended_s: float) -> None:
         """One write ended at `ended_s` on the clock; with an error, the target's blocks hold anything."""
         ...
 
-    def on_finished(self, handoff_id: str, error: BatonError | None, times: "FinishTimes") -> None:
-        """The target has taken over the sequence; with an error nobody knows, and it must be told to let go.
+    def on_finished(self, handoff_id: str, error: BatonError | None, acknowledged_s: float) -> None:
+        """The target has taken over the sequence, and said so at `acknowledged_s` on the clock.
 
-        Either way no write is in flight any more.
+        With an error nobody knows, and it must be told to let go. Either way no write is in flight any more.
         """
+        ...
+
+    def on_leases_lost(self, handoff_ids: Sequence[str]) -> None:
+        """A target no longer keeps blocks for these handoffs: they expired there, were cancelled, or have ended."""
         ...
 
 
@@ -132,3 +132,6 @@ BeginReply = Callable[[Reservation | BatonError], None]
 
 CommitReply = Callable[[BatonError | None], None]
 """Tells a source whether the target has taken over. Called exactly once."""
+
+RenewReply = Callable[[Sequence[str]], None]
+"""Tells a source which of the handoffs it named have no lease any more. Called exactly once."""

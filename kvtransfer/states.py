@@ -4,7 +4,8 @@ Source (has the KV):
 
     NEW ──begin──> OPENING ──ready──> OPEN ──commit──> COMMITTING ──end──> CLOSED
     NEW, OPENING, OPEN ──abandon──> CLOSED
-    OPEN ──abandon in flight──> DRAINING ──end──> CLOSED     (a write still reads the blocks)
+    OPEN, COMMITTING ──abandon in flight──> DRAINING         (a write may still read the blocks)
+    DRAINING ──end──> CLOSED
 
 Target (gets the KV):
 
@@ -49,6 +50,7 @@ SOURCE_TRANSITIONS: dict[tuple[SourceState, SourceEvent], SourceState] = {
     (SourceState.OPEN, SourceEvent.COMMIT): SourceState.COMMITTING,
     (SourceState.OPEN, SourceEvent.ABANDON): SourceState.CLOSED,
     (SourceState.OPEN, SourceEvent.ABANDON_IN_FLIGHT): SourceState.DRAINING,
+    (SourceState.COMMITTING, SourceEvent.ABANDON_IN_FLIGHT): SourceState.DRAINING,
     (SourceState.COMMITTING, SourceEvent.END): SourceState.CLOSED,
     (SourceState.DRAINING, SourceEvent.END): SourceState.CLOSED,
 }

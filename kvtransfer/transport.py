@@ -1,65 +1,87 @@
-"""The seam to the transfer plane: writing whole KV blocks into another worker's pool."""
+"""The seam to the transfer plane: copying runs of bytes between a rank's registered memory and a peer's."""
 
-from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Protocol
 
 from core.ids import WorkerId
+from kvtransfer.move import Direction
+from kvtransfer.runs import RunIds, RunTable
 
 
-class WriteState(Enum):
-    """Where a posted write is."""
+class TransferState(Enum):
+    """Where a posted transfer is."""
 
     IN_FLIGHT = auto()
     DONE = auto()
 
 
-class BlockWrite(Protocol):
-    """A posted write. It cannot be called back; whoever posted it polls it until it is done or has failed."""
+class Transfer(Protocol):
+    """A posted transfer. It cannot be called back; whoever posted it polls it until it is done or has failed."""
 
-    def poll(self) -> WriteState:
-        """Where it is now; DONE means that the bytes are visible at the target.
+    def poll(self) -> TransferState:
+        """Where it is now; DONE means that the bytes are visible where they were to go.
 
         Raises:
-            HandoffError: it has failed, and nothing of it is under way any more.
+            HandoffError: it has failed, and nothing of it is under way any more. PeerLostError when the peer is dead.
         """
         ...
 
 
 class Transport(Protocol):
-    """Writes blocks of one local pool into the pools of peers. One thread calls all methods.
+    """Copies between the regions of one rank and those of its peers. One thread calls all methods.
 
-    A peer is known by worker name and incarnation, so a restarted one is never mistaken for the dead one.
+    A peer is one rank of another worker, known by name and incarnation (`core.ids.rank_id`), so a restarted one is
+    never mistaken for the dead one.
     """
 
     def metadata(self) -> bytes:
-        """What a peer needs to write into this pool; opaque, sent over the control plane."""
+        """What a peer needs to reach this rank's regions; opaque, sent over the control plane."""
         ...
 
-    def add_peer(self, peer: WorkerId, metadata: bytes) -> None:
-        """Prepares writes to a peer (descriptors, connection); done once per peer, not per request.
+    def add_peer(self, peer: WorkerId, metadata: bytes, local: RunTable, remote: RunTable) -> str:
+        """Prepares the transfers that this side starts: connection and descriptors, once per peer, not per request.
+
+        Args:
+            peer: the other rank.
+            metadata: the peer's, for the very same transport.
+            local: the runs of this rank that are exchanged with it.
+            remote: the peer's runs; as many rows, of as many bytes.
+
+        Returns:
+            What carries the bytes, for people: `cma`, `tcp`, `rdma`, `gloo`, `nccl`, `memory`, ...
 
         Raises:
-            HandoffError: the peer cannot be reached or its metadata is of another transport.
+            HandoffError: the peer cannot be reached or its metadata is not what it should be.
+        """
+        ...
+
+    def expect_peer(self, peer: WorkerId, metadata: bytes) -> None:
+        """Says that a peer is about to add this rank, for transports that need both ends. Does not block.
+
+        Called before the peer can have learned of this rank's metadata for the connection.
         """
         ...
 
     def remove_peer(self, peer: WorkerId) -> None:
-        """Forgets a peer; unknown ones are ignored. No write to it may be in flight."""
+        """Forgets a peer that was added or expected; unknown ones are ignored. No transfer with it may be polled again.
+
+        What is under way lands, or does not: a transport cannot call it back.
+        """
         ...
 
-    def post_write(self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int]) -> BlockWrite:
-        """Starts copying block `local_ids[i]` into the peer's block `remote_ids[i]`, for every i.
+    def post(self, peer: WorkerId, direction: Direction, local: RunIds, remote: RunIds) -> Transfer:
+        """Starts copying run `local[i]` to (WRITE) or from (READ) the peer's run `remote[i]`, for every i.
 
-        May block for the duration of the copy. The blocks must stay leased until the write is done.
+        May block for the duration of the copy, so callers post a few megabytes at a time. The runs must stay leased
+        until the transfer has ended.
 
         Raises:
-            HandoffError: the write could not be started; nothing is under way.
+            HandoffError: the transfer could not be started; nothing is under way.
         """
         ...
 
     def progress(self) -> None:
-        """Lets inbound writes advance; called now and then while peers may write."""
+        """Lets what peers started advance; called now and then while peers may write or read."""
         ...
 
     def close(self) -> None:

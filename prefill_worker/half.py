@@ -3,27 +3,31 @@
 Plain state driven by method calls from the worker's loop; it neither waits nor talks to anybody but its ports.
 """
 
-import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from core.clock import Clock
-from core.errors import BatonError, HandoffError
+from core.errors import BatonError, HandoffError, StalledTransferError
 from core.events import ReturnedWork, TokenEvent
+from core.ids import WorkerId
 from core.request import Assignment
+from core.transfers import PairStats
 from engine.kv.accounting import Hold
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind, StepResult
 from engine.sampling.rules import LogitRules
-from kvtransfer.port import FinishTimes, HandoffPort, LastBlocks, Outbox, Reservation
+from kvtransfer.move import MoveOutcome
+from kvtransfer.port import HandoffPort, Outbox, Reservation
 from kvtransfer.states import SourceEvent, SourceState
 from prefill_worker.prompt import Prompt
+from prefill_worker.sender import WRITE_TIMEOUT_S, HandoffSender
 from prefill_worker.stats import HandoffStats, PrefixStats
 
-WRITE_TIMEOUT_S = 30.0  # a 131k-token prompt of a large model moves in seconds; past this the peer is not alive
+RENEWAL_S = 10.0  # a target's lease of 30 s outlives two renewals that get lost
 
-logger = logging.getLogger(__name__)
+LEASE_LOST = "lease_lost"
+TARGET_LOST = "target_lost"
 
 
 class PrefillHalf:
@@ -37,19 +41,41 @@ class PrefillHalf:
         pool: where KV lives; this half allocates and frees its prompts' blocks.
         port: carries handoff orders to targets.
         outbox: where tokens and returned work for routers go.
-        clock: for the deadline of writes.
+        clock: for the deadline of writes and the renewal of leases.
+        next_step: the number that the engine's next step will have.
+        digest_every: checksums travel with every so manyth block, the first of each write first; 0 for none.
     """
 
-    def __init__(self, pool: BlockPool, port: HandoffPort, outbox: Outbox, clock: Clock) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        port: HandoffPort,
+        outbox: Outbox,
+        clock: Clock,
+        *,
+        next_step: Callable[[], int],
+        digest_every: int = 0,
+    ) -> None:
         self._pool = pool
         self._port = port
         self._outbox = outbox
         self._clock = clock
+        self._sender = HandoffSender(pool, port, clock, next_step, digest_every)
+        self._renewed_s = clock.now_s()
         self._queued: deque[Prompt] = deque()
         self._computing: dict[str, Prompt] = {}
         self._prompts: dict[str, Prompt] = {}
-        self.stats = HandoffStats()
         self.prefix_stats = PrefixStats()
+
+    @property
+    def stats(self) -> HandoffStats:
+        """Totals of the handoffs sent."""
+        return self._sender.stats
+
+    @property
+    def pairs(self) -> dict[WorkerId, PairStats]:
+        """The same by target; of each worker's latest incarnation only."""
+        return self._sender.pairs
 
     @property
     def num_queued(self) -> int:
@@ -95,16 +121,31 @@ class PrefillHalf:
         for prompt in [p for p in self._prompts.values() if p.router_id == router_id]:
             self._cancel(prompt)
 
+    def worker_gone(self, worker: WorkerId) -> None:
+        """This incarnation of a worker and all earlier ones are dead: what they were to decode goes back.
+
+        Writes to them that are in flight end by themselves; until then their blocks are quarantined.
+        """
+        for prompt in list(self._prompts.values()):
+            target = prompt.target.worker
+            if prompt.needs_handoff and worker.outlasts(target):
+                self._lose(prompt, TARGET_LOST, f"worker {target} died before it had taken over")
+
     # --- the engine's step
 
     def plan(self, budget_tokens: int) -> list[SequenceSlice]:
-        """The prompt chunks of the next step, at most `budget_tokens` tokens, oldest prompts first."""
+        """The prompt chunks of the next step, at most `budget_tokens` tokens, oldest prompts first.
+
+        The step must follow: writes of what it completes are ordered already.
+        """
         slices: list[SequenceSlice] = []
         prompts = self._in_turn()
         while budget_tokens > 0 and (prompt := next(prompts, None)) is not None:
             if not self._find_cached(prompt):
                 continue
             chunk = self._chunk(prompt, budget_tokens)
+            if chunk.draw is not None and prompt.state is SourceState.OPEN:
+                self._sender.send_with_next_step(prompt)
             slices.append(chunk)
             budget_tokens -= len(chunk.token_ids)
         return slices
@@ -118,7 +159,7 @@ class PrefillHalf:
             if prompt.num_remaining == 0:
                 self._finish_prompt(prompt, result)
             if prompt.state is SourceState.OPEN:
-                self._send_ready_blocks(prompt)
+                self._sender.send_ready(prompt)
 
     def fail(self, slices: Sequence[SequenceSlice], error: BatonError) -> None:
         """Gives back the prompts of a step that failed; they are not tried again."""
@@ -126,13 +167,17 @@ class PrefillHalf:
             self._give_back(self._computing[chunk.sequence_id], error.code, error.message, retryable=False)
 
     def expire(self) -> None:
-        """Gives back prompts whose write to the target has been in flight for too long."""
-        now_s = self._clock.now_s()
-        for prompt in list(self._prompts.values()):
-            is_writing = prompt.writes_in_flight or prompt.state is SourceState.COMMITTING
-            if is_writing and not prompt.is_returned and now_s - prompt.write_posted_s > WRITE_TIMEOUT_S:
-                message = f"writing KV to {prompt.target.worker} took over {WRITE_TIMEOUT_S:g} s; it may be stopped"
-                self._give_back(prompt, "handoff_stalled", message)
+        """Gives back prompts of whose writes and commit nothing has ended for too long."""
+        for handoff_id in self._sender.take_overdue():
+            prompt = self._prompts[handoff_id]
+            message = f"writing KV to {prompt.target.worker} took over {WRITE_TIMEOUT_S:g} s; it may be stopped"
+            self._lose(prompt, StalledTransferError.code, message)
+
+    def renew_leases(self) -> None:
+        """Tells targets every `RENEWAL_S` which handoffs are alive; a loop that is stuck or stopped does not."""
+        if (now_s := self._clock.now_s()) - self._renewed_s >= RENEWAL_S:
+            self._renewed_s = now_s
+            self._sender.renew(self._prompts.values())
 
     # --- answers from the target (HandoffSource)
 
@@ -141,47 +186,48 @@ class PrefillHalf:
         prompt = self._prompts.get(handoff_id)
         if prompt is None or prompt.state is not SourceState.OPENING:
             return  # abandoned meanwhile; the abort is on its way to the target
-        num_blocks = len(prompt.table.block_ids)
-        if reserved.num_blocks != num_blocks:
-            counts = f"{reserved.num_blocks} blocks for a prompt of {num_blocks}"
-            self._give_back(prompt, HandoffError.code, f"{prompt.target.worker} reserved {counts}")
-            return
-        prompt.reserved = reserved
-        prompt.num_blocks_sent = reserved.num_present
-        self.stats.num_bytes_saved += reserved.num_present * self._pool.block_bytes
-        prompt.move(SourceEvent.READY)
-        self._send_ready_blocks(prompt)
+        try:
+            self._sender.open(prompt, reserved)
+        except HandoffError as error:
+            self._lose(prompt, error.code, error.message)
+        else:
+            self._sender.send_ready(prompt)
 
     def on_begin_refused(self, handoff_id: str, error: BatonError) -> None:
         """The target takes nothing: the router places the request again."""
         prompt = self._prompts.get(handoff_id)
         if prompt is not None and prompt.state is SourceState.OPENING:
-            self._give_back(prompt, error.code, error.message)
+            self._lose(prompt, error.code, error.message)
 
-    def on_written(self, handoff_id: str, error: BatonError | None, ended_s: float) -> None:
+    def on_written(self, handoff_id: str, write_id: int, outcome: MoveOutcome, ended_s: float) -> None:
         """A write has ended: send what has been computed meanwhile, or give the prompt back."""
         prompt = self._prompts[handoff_id]
-        prompt.writes_in_flight -= 1
-        self.stats.write_s += ended_s - prompt.write_posted_s
+        self._sender.on_written(prompt, write_id, outcome, ended_s)
         if prompt.state is SourceState.DRAINING:
             self._drain(prompt)
-        elif error is not None:
-            self._give_back(prompt, error.code, error.message)
-        else:
-            self._send_ready_blocks(prompt)
+        elif prompt.state is SourceState.OPEN:
+            if outcome.error is None:
+                self._sender.send_ready(prompt)
+            else:
+                self._lose(prompt, outcome.error.code, outcome.error.message)
 
-    def on_finished(self, handoff_id: str, error: BatonError | None, times: FinishTimes) -> None:
+    def on_finished(self, handoff_id: str, error: BatonError | None, acknowledged_s: float) -> None:
         """The target runs the sequence, or does not want it; either way this worker's blocks are free."""
         prompt = self._prompts[handoff_id]
+        self._sender.on_finished(prompt, error, acknowledged_s)
         prompt.move(SourceEvent.END)
-        self.stats.write_s += times.written_s - prompt.write_posted_s
         if error is not None:
+            self._count_failure(prompt, error.code)
             self._return(prompt, error.code, error.message)
             self._port.abort(prompt.handoff_id, prompt.target)  # a commit that got lost leaves the target waiting
-        else:
-            self.stats.num_sent += 1
-            self.stats.exposed_s += times.acknowledged_s - prompt.computed_s
         self._forget(prompt)
+
+    def on_leases_lost(self, handoff_ids: Sequence[str]) -> None:
+        """Targets no longer keep blocks for these: they go back, but for those whose commit will be answered."""
+        for handoff_id in handoff_ids:
+            prompt = self._prompts.get(handoff_id)
+            if prompt is not None and prompt.state is SourceState.OPEN:
+                self._lose(prompt, LEASE_LOST, f"worker {prompt.target.worker} has let go of the blocks it reserved")
 
     # --- inside
 
@@ -198,8 +244,7 @@ class PrefillHalf:
             return False
         self._computing[prompt.handoff_id] = prompt
         if prompt.needs_handoff:
-            prompt.move(SourceEvent.BEGIN)
-            self._port.begin(prompt.handoff_id, prompt.target)
+            self._sender.begin(prompt)
         return True
 
     def _find_cached(self, prompt: Prompt) -> bool:
@@ -247,33 +292,21 @@ class PrefillHalf:
         self.prefix_stats.num_query_tokens += len(assignment.prompt)
         self.prefix_stats.num_hit_tokens += prompt.num_cached
         if reason is not None:
-            self._abandon(prompt)
-
-    def _send_ready_blocks(self, prompt: Prompt) -> None:
-        """Posts one write of the blocks that are final, and with the last of them the commit.
-
-        One write per handoff is in flight: what becomes ready meanwhile goes out together with the next.
-        """
-        assert prompt.reserved is not None, f"{prompt.handoff_id} is open without blocks at its target"
-        first, end = prompt.num_blocks_sent, prompt.num_blocks_ready(self._pool.layout.block_tokens)
-        if prompt.writes_in_flight or (first >= end and prompt.first_token is None):
-            return
-        local = prompt.table.lease(first, end)
-        remote = prompt.reserved.blocks_for(first, end)
-        prompt.num_blocks_sent = end
-        prompt.write_posted_s = self._clock.now_s()
-        self.stats.num_bytes += len(local) * self._pool.block_bytes
-        if prompt.first_token is None:
-            prompt.writes_in_flight += 1
-            self._port.write(prompt.handoff_id, prompt.target, local, remote)
-        else:
-            prompt.move(SourceEvent.COMMIT)
-            last = LastBlocks(local, remote, prompt.first_token, len(prompt.reserved.block_ids))
-            self._port.finish(prompt.handoff_id, prompt.target, last)
+            self._cancel(prompt)
 
     def _cancel(self, prompt: Prompt) -> None:
         prompt.is_returned = True  # nobody wants it back, however it ends
         self._abandon(prompt)
+
+    def _lose(self, prompt: Prompt, code: str, message: str) -> None:
+        """Gives a prompt back because its handoff has failed."""
+        self._count_failure(prompt, code)
+        self._give_back(prompt, code, message)
+
+    def _count_failure(self, prompt: Prompt, code: str) -> None:
+        """The first failure of a handoff that was still wanted counts; others follow from it."""
+        if prompt.pair is not None and not prompt.is_returned:
+            prompt.pair.fail(code)
 
     def _give_back(self, prompt: Prompt, code: str, message: str, *, retryable: bool = True) -> None:
         self._return(prompt, code, message, retryable=retryable)
@@ -285,13 +318,14 @@ class PrefillHalf:
             self._outbox.returned(prompt.router_id, ReturnedWork(prompt.handoff_id, code, message, retryable))
 
     def _abandon(self, prompt: Prompt) -> None:
-        """Ends a prompt from any state. While a write reads its blocks they are quarantined, not freed."""
-        if prompt.state in (SourceState.COMMITTING, SourceState.DRAINING):
-            return  # the answer that is on its way ends it, and frees the blocks
+        """Ends a prompt from any state. While a write may read its blocks they are quarantined, not freed."""
+        if prompt.state is SourceState.DRAINING:
+            return
         if prompt in self._queued:
             self._queued.remove(prompt)
         self._computing.pop(prompt.handoff_id, None)
-        if prompt.writes_in_flight:
+        self._sender.let_go(prompt)
+        if prompt.is_in_flight:
             prompt.move(SourceEvent.ABANDON_IN_FLIGHT)
             prompt.table.move(Hold.LEASED, Hold.QUARANTINED)
             return
@@ -302,7 +336,7 @@ class PrefillHalf:
         self._forget(prompt)
 
     def _drain(self, prompt: Prompt) -> None:
-        if prompt.writes_in_flight == 0:
+        if not prompt.is_in_flight:
             prompt.move(SourceEvent.END)
             self._port.abort(prompt.handoff_id, prompt.target)
             self._forget(prompt)

@@ -1,9 +1,10 @@
 """One prompt on its way through the prefill half: what is computed, what is sent, where its handoff is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.ids import WorkerEndpoint
 from core.request import Assignment
+from core.transfers import PairStats
 from engine.kv.block_table import BlockTable
 from kvtransfer.port import Reservation
 from kvtransfer.states import SOURCE_TRANSITIONS, SourceEvent, SourceState
@@ -13,8 +14,10 @@ from kvtransfer.states import SOURCE_TRANSITIONS, SourceEvent, SourceState
 class Prompt:
     """A prompt and the blocks of it.
 
-        blocks   0 ............ num_blocks_sent ........ num_computed / block_tokens ....... len(block_ids)
-                 [ there, or written or in flight )[ computed, may be sent  )[ still to be computed  )
+        tokens   0 ............ num_sent ............ num_computed ............ num_tokens
+                 [ there, or written or in flight )[ computed    )[ still to be computed )
+
+    While the last chunk is computed, its tokens count as sent already: their writes wait for it.
 
     Attributes:
         assignment: what the router asked for.
@@ -23,11 +26,15 @@ class Prompt:
         num_computed: prompt tokens whose KV is in the blocks, found or computed.
         num_cached: those of them that were found.
         first_token: the token after the prompt, once computed.
-        reserved: the target's blocks; None until it has said.
-        num_blocks_sent: leading blocks that the target had, or whose write has been posted.
-        writes_in_flight: posted writes that have not ended.
-        write_posted_s: when the oldest write in flight was posted.
         computed_s: when the last prompt token was computed.
+        reserved: the target's blocks; None until it has said.
+        num_sent: leading tokens that the target had, or whose write has been posted.
+        num_writes: writes posted so far.
+        open_writes: ids of those that have not ended.
+        is_finishing: whether `finish` has been ordered and not answered.
+        moved_s: when a write ended last.
+        busy_s: seconds in which its bytes were under way.
+        pair: totals of this worker and the target; None until the handoff begins.
         is_returned: whether the router has been given the work back, or does not want it any more.
         state: where the handoff is; written by `move` only.
     """
@@ -38,11 +45,15 @@ class Prompt:
     num_computed: int = 0
     num_cached: int = 0
     first_token: int | None = None
-    reserved: Reservation | None = None
-    num_blocks_sent: int = 0
-    writes_in_flight: int = 0
-    write_posted_s: float = 0.0
     computed_s: float = 0.0
+    reserved: Reservation | None = None
+    num_sent: int = 0
+    num_writes: int = 0
+    open_writes: set[int] = field(default_factory=set)
+    is_finishing: bool = False
+    moved_s: float = 0.0
+    busy_s: float = 0.0
+    pair: PairStats | None = None
     is_returned: bool = False
     state: SourceState = SourceState.NEW
 
@@ -57,9 +68,14 @@ class Prompt:
         return self.assignment.decode
 
     @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.assignment.prompt)
+
+    @property
     def num_remaining(self) -> int:
         """Prompt tokens still to be computed."""
-        return len(self.assignment.prompt) - self.num_computed
+        return self.num_tokens - self.num_computed
 
     @property
     def needs_handoff(self) -> bool:
@@ -68,12 +84,18 @@ class Prompt:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the target may have reserved blocks."""
+        """Whether the target may have reserved blocks and been told nothing since."""
         return self.state in (SourceState.OPENING, SourceState.OPEN)
 
-    def num_blocks_ready(self, block_tokens: int) -> int:
-        """Blocks whose contents are final: full ones, and the last one when the prompt is computed."""
-        return len(self.table.block_ids) if self.num_remaining == 0 else self.num_computed // block_tokens
+    @property
+    def is_leasing(self) -> bool:
+        """Whether the target is to keep its blocks for this handoff."""
+        return self.state in (SourceState.OPEN, SourceState.COMMITTING)
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether a write still reads the blocks, or the commit is not answered."""
+        return bool(self.open_writes) or self.is_finishing
 
     def move(self, event: SourceEvent) -> None:
         """Takes the transition of the table; an event the state has no place for is our bug."""

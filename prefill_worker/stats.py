@@ -11,7 +11,7 @@ class HandoffStats:
         num_sent: handoffs that the target took over.
         num_bytes: bytes posted to targets, abandoned handoffs included.
         num_bytes_saved: bytes of blocks that targets had already.
-        write_s: seconds between posting a write and hearing of its end, summed; one write per handoff at a time.
+        write_s: seconds in which bytes of a write were under way, summed over writes.
         exposed_s: seconds from the last prompt token computed to the target's acknowledgement, summed over
             `num_sent`: the part that compute did not hide.
     """

@@ -12,6 +12,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
+from core.transfers import PairReport, PairStats, TransferReport
 from router.fleet.hello import WorkerHello
 
 FINISH_FROM_PROTO = {
@@ -235,6 +236,36 @@ def expert_report_to_proto(report: ExpertReport) -> worker_pb2.ExpertReport:
     ]
     return worker_pb2.ExpertReport(
         query_id=report.query_id, layers=layers, refusal=report.refusal, num_moved=report.num_moved
+    )
+
+
+def transfers_from_proto(message: worker_pb2.TransferReport) -> TransferReport:
+    """What has moved between a worker and its peers."""
+    return TransferReport(
+        sent=tuple(_pair_from_proto(pair) for pair in message.sent),
+        received=tuple(_pair_from_proto(pair) for pair in message.received),
+    )
+
+
+def _pair_from_proto(message: worker_pb2.PairTransfers) -> PairReport:
+    counts = {name: getattr(message, name) for name in PairStats.__slots__ if name != "failures"}
+    peer = WorkerId(message.peer.name, message.peer.incarnation)
+    return PairReport(peer, message.direction, PairStats(**counts, failures=dict(message.failures)))
+
+
+def transfers_to_proto(report: TransferReport) -> worker_pb2.TransferReport:
+    """Inverse of `transfers_from_proto`."""
+    return worker_pb2.TransferReport(
+        sent=[_pair_to_proto(pair) for pair in report.sent],
+        received=[_pair_to_proto(pair) for pair in report.received],
+    )
+
+
+def _pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
+    return worker_pb2.PairTransfers(
+        peer=common_pb2.WorkerId(name=pair.peer.name, incarnation=pair.peer.incarnation),
+        direction=pair.direction,
+        **{name: getattr(pair.stats, name) for name in PairStats.__slots__},
     )
 
 

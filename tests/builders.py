@@ -10,7 +10,7 @@ from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice, StepResult
-from kvtransfer.port import FinishTimes, LastBlocks
+from kvtransfer.move import Direction, Move
 
 PREFILL = WorkerEndpoint(WorkerId("prefill-0", 1), "127.0.0.1:1")
 DECODE = WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2")
@@ -83,18 +83,22 @@ class ListPort:
 
     def __init__(self) -> None:
         self.orders: list[tuple[object, ...]] = []
+        self.moves: list[Move] = []
 
     def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
         self.orders.append(("begin", handoff_id, target))
 
-    def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
-        assert target == DECODE
-        self.orders.append(("write", handoff_id, list(local), list(remote)))
+    def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
+        assert (target.worker, move.direction) == (move.peer, Direction.WRITE)
+        self.moves.append(move)
+        self.orders.append(("write", handoff_id, write_id, list(move.local_ids), list(move.remote_ids)))
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
         assert target == DECODE
-        end = (list(last.local), list(last.remote), last.first_token, last.num_blocks)
-        self.orders.append(("finish", handoff_id, *end))
+        self.orders.append(("finish", handoff_id, first_token, num_blocks))
+
+    def renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
+        self.orders.append(("renew", target, list(handoff_ids)))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         assert target == DECODE
@@ -111,5 +115,11 @@ def drawn(slices: Sequence[SequenceSlice], token: int) -> StepResult:
     return StepResult({piece.sequence_id: token for piece in slices if piece.draw is not None})
 
 
-NOW = FinishTimes(0.0, 0.0)
-"""A handoff that ended when the clock started."""
+def copy_tokens(source: BlockPool, target: BlockPool, move: Move) -> None:
+    """Carries out a move between pools of any block sizes, one token after another."""
+    mine, theirs = source.layout.block_tokens, target.layout.block_tokens
+    end = min(len(move.local_ids) * mine, move.skip_tokens + len(move.remote_ids) * theirs)
+    for i in range(move.skip_tokens, end):
+        j = i - move.skip_tokens
+        kv = source.tensor[move.local_ids[i // mine], ..., i % mine, :]
+        target.tensor[move.remote_ids[j // theirs], ..., j % theirs, :] = kv

@@ -12,6 +12,7 @@ from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
 from core.request import Assignment
+from core.transfers import TransferReport
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from worker import wire
@@ -25,7 +26,8 @@ MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it woul
 
 logger = logging.getLogger(__name__)
 
-Reports = asyncio.Queue[StepReport | ExpertReport | None]
+Report = StepReport | ExpertReport | TransferReport
+Reports = asyncio.Queue[Report | None]
 
 
 class AttachService(worker_pb2_grpc.WorkerServiceServicer):
@@ -53,6 +55,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._decode = decode
         self._experts = experts
         self._routers: dict[str, Reports] = {}
+        self._transfers = TransferReport()
         self.last_load = WorkerLoad()
 
     def is_attached(self) -> bool:
@@ -66,6 +69,13 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             report = reports.get(router_id, StepReport())
             report.load = load
             _put(queue, report, router_id)
+
+    def publish_transfers(self, transfers: TransferReport) -> None:
+        """Queues for all routers what has moved between this worker and its peers, if that has changed."""
+        if transfers != self._transfers:
+            self._transfers = transfers
+            for router_id, queue in self._routers.items():
+                _put(queue, transfers, router_id)
 
     def close(self) -> None:
         """Ends all streams."""
@@ -89,6 +99,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         reader = asyncio.create_task(self._read(router_id, request_iterator, queue))
         try:
             yield self._hello()
+            if self._transfers != TransferReport():
+                yield wire.transfers_to_proto(self._transfers)
             while (report := await queue.get()) is not None:
                 yield _to_proto(report)
         finally:
@@ -165,7 +177,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         )
 
 
-def _put(queue: Reports, report: StepReport | ExpertReport, router_id: str) -> None:
+def _put(queue: Reports, report: Report, router_id: str) -> None:
     """Queues a report. A router that cannot keep up is cut off: with one report lost the others are worth nothing."""
     if queue.full():
         logger.error("router %s does not read its reports; detaching it", router_id)
@@ -174,8 +186,14 @@ def _put(queue: Reports, report: StepReport | ExpertReport, router_id: str) -> N
         queue.put_nowait(report)
 
 
-def _to_proto(report: StepReport | ExpertReport) -> worker_pb2.AttachResponse:
-    return wire.report_to_proto(report) if isinstance(report, StepReport) else wire.expert_report_to_proto(report)
+def _to_proto(report: Report) -> worker_pb2.AttachResponse:
+    match report:
+        case StepReport():
+            return wire.report_to_proto(report)
+        case ExpertReport():
+            return wire.expert_report_to_proto(report)
+        case TransferReport():
+            return wire.transfers_to_proto(report)
 
 
 def _end(queue: Reports) -> None:

@@ -9,6 +9,9 @@ from core.request import Role
 from engine.parallel.topology import ONE_RANK, ShardTopology
 
 MIN_MODEL_LEN = 2  # one prompt token and one of the answer
+KV_TRANSPORTS = {"auto": ("nixl", "collective"), "nixl": ("nixl",), "collective": ("collective",)}  # preferred first
+KV_DIRECTIONS = ("push", "pull")
+DIGEST_EVERY = {"off": 0, "sample": 16, "always": 1}  # blocks; a sample costs a sixteenth and finds a bad path soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,11 @@ class WorkerConfig:
         max_model_len: most tokens of prompt plus answer; None takes the model's context.
         max_num_seqs: sequences that decode at once at most.
         max_num_batched_tokens: most tokens of one engine step; bounds how long a prompt chunk stalls decoding.
+        kv_transport: a key of `KV_TRANSPORTS`: what may move KV between workers; `auto` takes what both ends have.
+        kv_direction: `push`: the worker that has the KV writes it; `pull`: the one that gets it reads it.
+        kv_verify: a key of `DIGEST_EVERY`: of how many blocks checksums travel with a handoff.
+        nixl_backend: NIXL's plugin that moves the bytes.
+        ucx_tls: transports that UCX may use, as in its `UCX_TLS`; None leaves it to the environment.
         topology: how the model is divided among ranks.
         rank: which of them this process is; 0 leads.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
@@ -51,6 +59,11 @@ class WorkerConfig:
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
+    kv_transport: str = "auto"
+    kv_direction: str = "push"
+    kv_verify: str = "off"
+    nixl_backend: str = "UCX"
+    ucx_tls: str | None = None
     topology: ShardTopology = ONE_RANK
     rank: int = 0
     cpu_ids: tuple[int, ...] = ()
@@ -61,6 +74,7 @@ class WorkerConfig:
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be positive")
         self._check_host_tier()
+        self._check_choices()
         if self.max_model_len is not None and self.max_model_len < MIN_MODEL_LEN:
             raise ConfigError(f"max_model_len is {self.max_model_len}; it must be at least {MIN_MODEL_LEN}")
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -76,9 +90,28 @@ class WorkerConfig:
             )
 
     @property
+    def kv_transports(self) -> tuple[str, ...]:
+        """Names of the transports that may be used, preferred ones first."""
+        return KV_TRANSPORTS[self.kv_transport]
+
+    @property
+    def digest_every(self) -> int:
+        """Blocks to each whose checksum travels with a handoff; 0 for none."""
+        return DIGEST_EVERY[self.kv_verify]
+
+    @property
     def rank_name(self) -> str:
         """This rank, for people."""
         return self.name if self.topology.world_size == 1 else f"rank {self.rank} of {self.name}"
+
+    def _check_choices(self) -> None:
+        for name, choices in (
+            ("kv_transport", KV_TRANSPORTS),
+            ("kv_direction", KV_DIRECTIONS),
+            ("kv_verify", DIGEST_EVERY),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
 
     def _check_host_tier(self) -> None:
         if not 0 <= self.kv_host_gb < math.inf:

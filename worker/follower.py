@@ -31,7 +31,7 @@ class FollowerProcess:
     Args:
         config: of this rank.
         store_address: where the ranks meet.
-        make_transport: how KV moves; None takes NIXL.
+        make_transports: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
@@ -42,10 +42,10 @@ class FollowerProcess:
     endpoint = None
 
     def __init__(
-        self, config: WorkerConfig, store_address: str, make_transport: TransportFactory | None = None
+        self, config: WorkerConfig, store_address: str, make_transports: TransportFactory | None = None
     ) -> None:
         assert config.rank > 0, "rank 0 leads; it is a WorkerProcess"
-        self._rank = open_rank(config, store_address, make_transport, on_crash=die)
+        self._rank = open_rank(config, store_address, make_transports, on_crash=die)
         self._events = EventThread("control")
         address = self._events.run(self._start_server(config.host))
         self._rank.communicator.gather_object(address)

@@ -1,4 +1,4 @@
-"""The prefill half's orders, carried to peers: control over gRPC, bytes by the block mover."""
+"""The prefill half's orders, carried to peers: control over gRPC, bytes by the transfer plane."""
 
 import asyncio
 import logging
@@ -9,22 +9,30 @@ from typing import Any, TypeVar
 import grpc
 
 from core.clock import Clock
-from core.errors import BatonError, HandoffError
+from core.errors import BatonError, CorruptKvError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
-from kvtransfer.group_mover import GroupMover
-from kvtransfer.port import FinishTimes, HandoffSource, LastBlocks, Reservation
+from kvtransfer.move import BlockMoves, Digest, Move, MoveOutcome
+from kvtransfer.port import HandoffSource, Reservation
 from worker import wire
 from worker.mailbox import Mailbox
+from worker.open_moves import OpenMoves
 from worker.peers import Peer, Peers
+from worker.rpc_errors import error_of
 
 BEGIN_TIMEOUT_S = 60.0  # how long a computed prompt waits for room at its target before it is placed again
 COMMIT_TIMEOUT_S = 30.0
+RENEW_TIMEOUT_S = 10.0  # then the next renewal is due
 ABORT_TIMEOUT_S = 10.0
-ABORT_TRIES = 3  # an abort that is lost costs the target's blocks until this process ends
+# Seconds before each try. An abort that is lost costs the target's blocks until this process ends, so a link may be
+# down for minutes.
+ABORT_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+OnCorrupt = Callable[[WorkerId], None]
+"""Hears that KV arrived at a peer with other bytes than it left with. Called on the event loop."""
 
 
 class GrpcHandoffPort:
@@ -33,27 +41,31 @@ class GrpcHandoffPort:
     Args:
         worker: this worker.
         peers: connections to targets.
-        mover: writes blocks, from every rank.
+        moves: copies blocks.
         mailbox: of the loop that owns the half.
         event_loop: where the gRPC calls run.
         clock: the half's.
+        on_corrupt: hears which targets found blocks that are not what was sent.
     """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
         self,
         worker: WorkerId,
         peers: Peers,
-        mover: GroupMover,
+        moves: BlockMoves,
         mailbox: Mailbox,
         event_loop: asyncio.AbstractEventLoop,
         clock: Clock,
+        on_corrupt: OnCorrupt,
     ) -> None:
         self._worker = worker
         self._peers = peers
-        self._mover = mover
+        self._moves = moves
         self._mailbox = mailbox
         self._event_loop = event_loop
         self._clock = clock
+        self._on_corrupt = on_corrupt
+        self._open_moves = OpenMoves()
         self._source: HandoffSource | None = None
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -71,34 +83,35 @@ class GrpcHandoffPort:
         """See `HandoffPort.begin`."""
         self._spawn(self._begin(handoff_id, target))
 
-    def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
+    def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
         """See `HandoffPort.write`."""
+        assert move.peer == target.worker, f"a move to {move.peer} in a handoff to {target.worker}"
 
-        def on_written(error: HandoffError | None) -> None:
-            if error is not None:
-                self._event_loop.call_soon_threadsafe(self._peers.forget, target.worker)
-            self._mailbox.post(partial(self.source.on_written, handoff_id, error, self._clock.now_s()))
+        def on_moved(outcome: MoveOutcome) -> None:
+            answer = partial(self.source.on_written, handoff_id, write_id, outcome, self._clock.now_s())
+            self._open_moves.end(handoff_id, outcome, partial(self._mailbox.post, answer))
 
-        self._mover.write(target.worker, local, remote, on_written)
+        self._open_moves.begin(handoff_id)
+        self._moves.move(move, on_moved)
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
         """See `HandoffPort.finish`."""
 
-        def on_written(error: HandoffError | None) -> None:
-            written_s = self._clock.now_s()
+        def on_ended(error: HandoffError | None, digests: list[Digest]) -> None:
             if error is None:
-                self._spawn(self._commit(handoff_id, target, last, written_s))
-                return
-            self._event_loop.call_soon_threadsafe(self._peers.forget, target.worker)
-            self._answer_finish(handoff_id, error, written_s)
+                self._spawn(self._commit(handoff_id, target, first_token, num_blocks, digests))
+            else:
+                self._answer_finish(handoff_id, error)
 
-        if last.local:
-            self._mover.write(target.worker, last.local, last.remote, on_written)
-        else:
-            on_written(None)
+        self._open_moves.when_ended(handoff_id, on_ended)
+
+    def renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
+        """See `HandoffPort.renew`."""
+        self._spawn(self._renew(target, handoff_ids))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         """See `HandoffPort.abort`."""
+        self._open_moves.forget(handoff_id)
         self._spawn(self._abort(handoff_id, target))
 
     async def close(self) -> None:
@@ -119,17 +132,34 @@ class GrpcHandoffPort:
         else:
             self._mailbox.post(partial(self.source.on_begun, handoff_id, answer))
 
-    async def _commit(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks, written_s: float) -> None:
-        request = wire.commit_to_proto(handoff_id, self._worker, target.worker, last.first_token, last.num_blocks)
+    async def _commit(
+        self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int, digests: Sequence[Digest]
+    ) -> None:
+        ids = handoff_id, self._worker, target.worker
+        request = wire.commit_to_proto(*ids, first_token=first_token, num_blocks=num_blocks, digests=digests)
 
         async def call(peer: Peer) -> None:
             await peer.stub.CommitHandoff(request, timeout=COMMIT_TIMEOUT_S)
 
-        self._answer_finish(handoff_id, await self._call(target, call), written_s)
+        error = await self._call(target, call)
+        if isinstance(error, CorruptKvError):
+            self._on_corrupt(target.worker)
+        self._answer_finish(handoff_id, error)
 
-    def _answer_finish(self, handoff_id: str, error: BatonError | None, written_s: float) -> None:
-        times = FinishTimes(written_s, acknowledged_s=self._clock.now_s())
-        self._mailbox.post(partial(self.source.on_finished, handoff_id, error, times))
+    def _answer_finish(self, handoff_id: str, error: BatonError | None) -> None:
+        self._mailbox.post(partial(self.source.on_finished, handoff_id, error, self._clock.now_s()))
+
+    async def _renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
+        request = wire.renewal_to_proto(self._worker, target.worker, handoff_ids)
+
+        async def call(peer: Peer) -> tuple[str, ...]:
+            return tuple((await peer.stub.RenewLeases(request, timeout=RENEW_TIMEOUT_S)).lost_handoff_ids)
+
+        lost = await self._call(target, call)
+        if isinstance(lost, BatonError):
+            logger.warning("%d leases at worker %s were not renewed: %s", len(handoff_ids), target.worker, lost)
+        elif lost:
+            self._mailbox.post(partial(self.source.on_leases_lost, lost))
 
     async def _abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         request = wire.abort_to_proto(handoff_id, self._worker, target.worker)
@@ -137,8 +167,8 @@ class GrpcHandoffPort:
         async def call(peer: Peer) -> None:
             await peer.stub.AbortHandoff(request, timeout=ABORT_TIMEOUT_S)
 
-        for attempt in range(ABORT_TRIES):
-            await asyncio.sleep(attempt)
+        for pause_s in ABORT_PAUSES_S:
+            await asyncio.sleep(pause_s)
             error = await self._call(target, call)
             if error is None:
                 return
@@ -153,7 +183,7 @@ class GrpcHandoffPort:
         try:
             return await call(await self._peers.get(target))
         except grpc.aio.AioRpcError as error:
-            return HandoffError(f"worker {target.worker} answered {error.code().name}: {error.details()}")
+            return error_of(target.worker, error)
         except HandoffError as error:
             return error
         except asyncio.CancelledError:

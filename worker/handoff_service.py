@@ -1,23 +1,23 @@
 """The receiving end of handoffs: peers ask for blocks, commit and abort here."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
-import grpc
 from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
 from decode_worker.half import DecodeHalf
-from kvtransfer.group_mover import GroupMover
+from kvtransfer.move import Digest
+from kvtransfer.port import CommitReply
 from worker import wire
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
+from worker.rpc_errors import Context, abort
 
-T = TypeVar("T")
-
-Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
+Verify = Callable[[Sequence[Digest]], Awaitable[bool]]
+"""Says whether what this worker's blocks hold has these checksums. Called on the event loop; does not hold it up."""
 
 
 class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
@@ -27,33 +27,14 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         identity: orders for another incarnation are refused.
         mailbox: of the worker's loop.
         decode: takes the handoffs.
-        mover: tells peers how to write here, to every rank.
+        verify: checks blocks before the sequence runs.
     """
 
-    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, mover: GroupMover) -> None:
+    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, verify: Verify) -> None:
         self._identity = identity
         self._mailbox = mailbox
         self._decode = decode
-        self._mover = mover
-        self._metadata = mover.metadata()
-
-    async def ConnectPeer(  # noqa: N802 - the name is the service's
-        self, request: handoff_pb2.ConnectPeerRequest, context: Context
-    ) -> handoff_pb2.ConnectPeerResponse:
-        """Checks that KV can be shared, then tells the peer how to write here."""
-        source = wire.worker_id_from_proto(request.source)
-        layout = wire.layout_from_proto(request.layout)
-        try:
-            self._identity.check_target(wire.worker_id_from_proto(request.target))
-            topology = wire.topology_from_proto(request.topology)
-            self._identity.check_compatible(source, request.model_fingerprint, layout, topology)
-        except BatonError as error:
-            await abort(context, error)
-        self._mailbox.post(partial(self._decode.worker_superseded, source))
-        self._mover.expect_connection()
-        return handoff_pb2.ConnectPeerResponse(
-            transport_metadata=self._metadata, num_blocks=self._identity.num_blocks
-        )
+        self._verify = verify
 
     async def BeginHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.BeginHandoffRequest, context: Context
@@ -62,21 +43,38 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
         try:
-            answer = await self._ask(partial(self._decode.begin, request.handoff_id, source))
+            answer = await self._mailbox.ask(partial(self._decode.begin, request.handoff_id, source))
         except asyncio.CancelledError:
-            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
+            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id, source))
             raise
         if isinstance(answer, BatonError):
             await abort(context, answer)
         return wire.reservation_to_proto(answer)
 
+    async def RenewLeases(  # noqa: N802 - the name is the service's
+        self, request: handoff_pb2.RenewLeasesRequest, context: Context
+    ) -> handoff_pb2.RenewLeasesResponse:
+        """Keeps what is reserved for a source that lives."""
+        await self._check_target(request.target, context)
+        source = wire.worker_id_from_proto(request.source)
+        lost = await self._mailbox.ask(partial(self._decode.renew, source, tuple(request.handoff_ids)))
+        return handoff_pb2.RenewLeasesResponse(lost_handoff_ids=lost)
+
     async def CommitHandoff(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.CommitHandoffRequest, context: Context
     ) -> handoff_pb2.CommitHandoffResponse:
-        """Has the sequence run."""
+        """Has the sequence run, unless its blocks hold something else than was sent.
+
+        While they are checked the handoff stays as it is: renewed, cancelled or aborted as at any other time.
+        """
         await self._check_target(request.target, context)
-        commit = partial(self._decode.commit, request.handoff_id, request.first_token, request.num_blocks)
-        error: BatonError | None = await self._ask(commit)
+        handoff_id, source = request.handoff_id, wire.worker_id_from_proto(request.source)
+        commit: Callable[[CommitReply], None]
+        if not request.digests or await self._verify([wire.digest_from_proto(digest) for digest in request.digests]):
+            commit = partial(self._decode.commit, handoff_id, source, request.first_token, request.num_blocks)
+        else:
+            commit = partial(self._decode.reject, handoff_id, source)
+        error: BatonError | None = await self._mailbox.ask(commit)
         if error is not None:
             await abort(context, error)
         return handoff_pb2.CommitHandoffResponse()
@@ -86,32 +84,12 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
     ) -> handoff_pb2.AbortHandoffResponse:
         """Frees what was reserved. For another incarnation there is nothing to free."""
         if wire.worker_id_from_proto(request.target) == self._identity.endpoint.worker:
-            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id))
+            source = wire.worker_id_from_proto(request.source)
+            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id, source))
         return handoff_pb2.AbortHandoffResponse()
-
-    async def _ask(self, call: Callable[[Callable[[T], None]], None]) -> T:
-        """Has the worker's loop make a call whose last argument is a reply function, and awaits the reply."""
-        event_loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = event_loop.create_future()
-
-        def resolve(answer: T) -> None:
-            if not future.done():
-                future.set_result(answer)
-
-        def reply(answer: T) -> None:
-            event_loop.call_soon_threadsafe(resolve, answer)
-
-        self._mailbox.post(partial(call, reply))
-        return await future
 
     async def _check_target(self, target: Any, context: Context) -> None:  # noqa: ANN401 - a protobuf message
         try:
             self._identity.check_target(wire.worker_id_from_proto(target))
         except BatonError as error:
             await abort(context, error)
-
-
-async def abort(context: Context, error: BatonError) -> NoReturn:
-    """Ends a call with the status that the error tree assigns."""
-    await context.abort(getattr(grpc.StatusCode, error.grpc_status), error.message)
-    raise AssertionError("abort raises")

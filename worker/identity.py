@@ -7,7 +7,6 @@ from core.errors import (
     BatonError,
     ContextLengthError,
     HandoffError,
-    IncompatibleLayoutError,
     InvalidRequestError,
     StaleEpochError,
 )
@@ -66,26 +65,15 @@ class WorkerIdentity:
         if target != self.endpoint.worker:
             raise StaleEpochError(f"worker {target} is gone; this is {self.endpoint.worker}")
 
-    def check_compatible(self, source: WorkerId, fingerprint: str, layout: KvLayout, topology: ShardTopology) -> None:
-        """Makes sure that a source's KV can be used here.
+    def check_model(self, source: WorkerId, fingerprint: str) -> None:
+        """Makes sure that a source's KV is of the model that is served here.
 
         Raises:
-            HandoffError: the models differ, or as IncompatibleLayoutError the layouts or the division among ranks;
-                the message has both values.
+            HandoffError: the models differ; the message has both.
         """
         if fingerprint != self.fingerprint:
             raise HandoffError(
                 f"{source} serves model {fingerprint}, {self.endpoint.worker} serves {self.fingerprint}"
-            )
-        mine, theirs = division(self.topology), division(topology)
-        if mine != theirs:
-            raise IncompatibleLayoutError(
-                f"{source} is divided {theirs}, {self.endpoint.worker} {mine}; start both with the same "
-                "--tensor-parallel-size and --expert-parallel-size"
-            )
-        if difference := self.layout.difference(layout):
-            raise IncompatibleLayoutError(
-                f"KV layouts of {self.endpoint.worker} (here) and {source} (there): {difference}"
             )
 
     def _invalid(self, assignment: Assignment) -> BatonError | None:
@@ -101,8 +89,3 @@ class WorkerIdentity:
                 f"{needed} tokens of prompt and answer exceed the limit of {self.max_model_len}"
             )
         return None
-
-
-def division(topology: ShardTopology) -> str:
-    """What of a topology two workers must have in common to exchange KV, for people."""
-    return f"{topology.tensor_parallel_size} (tensors) x {topology.expert_parallel_size} (experts)"

@@ -97,6 +97,7 @@ class WorkerLoop:
         for call in calls:
             call()
         self.prefill.expire()
+        self.prefill.renew_leases()
         self.decode.expire()
         self._cost.relax(self._clock.now_s())
         prompt_slices, decode_slices = self._plan()

@@ -1,18 +1,22 @@
-"""This worker's connections to the workers it hands KV to: one gRPC channel and one transport peer each."""
+"""This worker's connections to the workers it moves KV to or from: one gRPC channel and one transport each."""
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
-from baton.v1 import handoff_pb2, handoff_pb2_grpc
+from baton.v1 import handoff_pb2_grpc
 
-from core.errors import HandoffError
+from core.clock import Clock
+from core.errors import HandoffError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
-from engine.kv.layout import KvLayout
-from engine.parallel.topology import ShardTopology
-from kvtransfer.group_mover import GroupMover
-from worker import wire
+from kvtransfer.group_mover import GroupMover, PeerLink
+from worker import link_wire
+from worker.exclusions import Exclusions
+from worker.negotiation import Agreement, Introduction, names_of
+from worker.rpc_errors import error_of
 
 CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
 CLOSE_GRACE_S = 90.0  # longer than any call of a handoff may take
@@ -25,122 +29,234 @@ class Peer:
     """A connected peer.
 
     Attributes:
+        endpoint: who and where.
         channel: closed by `Peers`.
         stub: its handoff service.
+        links: its link service.
+        transport: what this worker moves KV to and from it with.
+        path: what carries the bytes, such as `cma`, `tcp` or `gloo`.
+        renew_s: when a transport that is preferred to this one may be used again, on the clock; infinite for never.
     """
 
+    endpoint: WorkerEndpoint
     channel: grpc.aio.Channel
     stub: handoff_pb2_grpc.HandoffServiceStub
+    links: handoff_pb2_grpc.LinkServiceStub
+    transport: str
+    path: str
+    renew_s: float
 
 
 class Peers:
-    """Connects to each peer incarnation once, on first use. Used from the event loop only.
+    """Connects to each peer incarnation on first use, and again when a link has failed. From the event loop only.
 
     Args:
         worker: this worker.
         fingerprint: of the model it serves; peers must have the same.
-        layout: of one rank's part of its KV blocks; peers must have the same.
-        topology: how it is divided among ranks; peers must be divided alike.
-        mover: learns how to write to each rank of each peer.
+        mover: learns how to reach each rank of each peer; says what this worker has to offer.
+        clock: for how long a transport that failed is not used.
     """
 
-    def __init__(
-        self, worker: WorkerId, fingerprint: str, layout: KvLayout, topology: ShardTopology, mover: GroupMover
-    ) -> None:
+    def __init__(self, worker: WorkerId, fingerprint: str, mover: GroupMover, clock: Clock) -> None:
         self._worker = worker
         self._fingerprint = fingerprint
-        self._layout = layout
-        self._topology = topology
         self._mover = mover
-        self._peers: dict[WorkerId, asyncio.Task[Peer]] = {}
+        self._clock = clock
+        self._offers = mover.offers()
+        self._exclusions = Exclusions()
+        self._tasks: dict[WorkerId, asyncio.Task[Peer]] = {}
+        self._connected: dict[WorkerId, Peer] = {}  # those of the tasks that have ended well
+        self._endpoints: dict[WorkerId, WorkerEndpoint] = {}
+        self._sources: set[WorkerId] = set()  # peers that start transfers with this worker
+        self._first_alive: dict[str, int] = {}  # by name: incarnations below it are dead
         self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, endpoint: WorkerEndpoint) -> Peer:
         """The connection to a peer, made now if need be.
 
         Raises:
-            HandoffError: it cannot be reached, is another incarnation, or serves another model or layout. The next
-                call tries again.
+            HandoffError: it cannot be reached, is another incarnation, serves another model, has KV that cannot be
+                reconciled, or no transport is left. The next call tries again. PeerLostError when it is dead.
         """
-        task = self._peers.get(endpoint.worker)
+        worker = endpoint.worker
+        self._check_alive(worker)
+        if (peer := self.connected(worker)) is not None and self._clock.now_s() >= peer.renew_s:
+            self.forget(worker)
+        task = self._tasks.get(worker)
         if task is None:
-            superseded = self._forget_superseded(endpoint.worker)
-            task = asyncio.create_task(self._connect(endpoint, superseded))
-            self._peers[endpoint.worker] = task
+            self._bury_before(worker.name, worker.incarnation)
+            self._endpoints[worker] = endpoint
+            task = self._tasks[worker] = asyncio.create_task(self._connect(endpoint))
         try:
             return await asyncio.shield(task)
         except HandoffError:
-            if self._peers.get(endpoint.worker) is task:
-                del self._peers[endpoint.worker]
+            if self._tasks.get(worker) is task:
+                del self._tasks[worker]
             raise
+
+    async def again(self, worker: WorkerId) -> Peer:
+        """The connection to a peer that there has been one to before.
+
+        Raises:
+            HandoffError: as `get`, or the worker has never been connected.
+        """
+        self._check_alive(worker)
+        if worker not in self._endpoints:
+            raise HandoffError(f"worker {worker} has never been connected; the request is placed again")
+        return await self.get(self._endpoints[worker])
+
+    def connected(self, worker: WorkerId) -> Peer | None:
+        """The connection to a peer if there is one now. From any thread."""
+        return self._connected.get(worker)
+
+    def exclude(self, failed: Peer) -> None:
+        """A move over a connection has failed: its transport is not used with the peer for a while."""
+        worker = failed.endpoint.worker
+        self._exclusions.exclude(worker, failed.transport, self._clock.now_s())
+        if self.connected(worker) is failed:
+            self.forget(worker)
+
+    def ban(self, worker: WorkerId) -> None:
+        """Never again uses the transport that a peer is connected by now: it has brought other bytes than it got."""
+        if (peer := self.connected(worker)) is not None:
+            self._exclusions.ban(worker, peer.transport)
+            self.forget(worker)
 
     def forget(self, worker: WorkerId) -> None:
         """Has the next handoff to a peer connect anew: the link has failed, though the peer may be well.
 
-        Calls under way on the old connection may still end.
+        Calls and moves under way on the old connection may still end.
         """
-        task = self._peers.get(worker)
-        if task is None or not task.done():
+        peer = self._connected.pop(worker, None)
+        if peer is None:
             return  # forgotten already, or being made anew
-        del self._peers[worker]
+        del self._tasks[worker]
         self._mover.remove_peer(worker)
-        if not task.cancelled() and task.exception() is None:
-            closing = asyncio.create_task(task.result().channel.close(grace=CLOSE_GRACE_S))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+        self._close_later(peer.channel.close(grace=CLOSE_GRACE_S))
+
+    async def expect(self, source: WorkerId, link: PeerLink) -> None:
+        """Lets a source that has introduced itself reach this worker's KV. Its earlier incarnations are dead.
+
+        Raises:
+            HandoffError: a transport does not work with it. PeerLostError when it is dead: its message came late.
+        """
+        self._check_alive(source)
+        self._bury_before(source.name, source.incarnation)
+        self._sources.add(source)
+        await self._add(source, link)
+
+    def worker_gone(self, worker: WorkerId) -> None:
+        """This incarnation of a worker is dead, and so are all earlier ones: calls and moves under way end as lost.
+
+        Idempotent; also for workers never heard of.
+        """
+        self._bury_before(worker.name, worker.incarnation + 1)
 
     async def close(self) -> None:
         """Closes all channels."""
         for closing in self._closing:
             closing.cancel()
-        tasks = list(self._peers.values())
-        self._peers.clear()
-        await _close_channels(tasks)
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        self._connected.clear()
+        await asyncio.gather(*(_end(task) for task in tasks))
 
-    async def _connect(self, endpoint: WorkerEndpoint, superseded: "list[asyncio.Task[Peer]]") -> Peer:
-        await _close_channels(superseded)
+    # --- connecting
+
+    async def _connect(self, endpoint: WorkerEndpoint) -> Peer:
+        worker = endpoint.worker
         channel = grpc.aio.insecure_channel(endpoint.address)
-        stub = handoff_pb2_grpc.HandoffServiceStub(channel)
+        links = handoff_pb2_grpc.LinkServiceStub(channel)
         try:
-            await self._introduce(endpoint, stub)
+            transport, path = await self._agree(worker, links)
         except BaseException:  # when cancelled, too: nothing stays of a connection that was made in part
-            self._mover.remove_peer(endpoint.worker)
+            self._mover.remove_peer(worker)
             await channel.close()
             raise
-        logger.info("connected to worker %s at %s", endpoint.worker, endpoint.address)
-        return Peer(channel, stub)
+        logger.info("connected to worker %s at %s over %s (%s)", worker, endpoint.address, transport, path)
+        stub = handoff_pb2_grpc.HandoffServiceStub(channel)
+        peer = Peer(endpoint, channel, stub, links, transport, path, self._renew_s(worker, transport))
+        self._connected[worker] = peer
+        return peer
 
-    async def _introduce(self, endpoint: WorkerEndpoint, stub: handoff_pb2_grpc.HandoffServiceStub) -> None:
-        """Has all ranks of both workers know each other."""
-        request = handoff_pb2.ConnectPeerRequest(
-            source=wire.worker_id_to_proto(self._worker),
-            target=wire.worker_id_to_proto(endpoint.worker),
-            model_fingerprint=self._fingerprint,
-            layout=wire.layout_to_proto(self._layout),
-            topology=wire.topology_to_proto(self._topology),
-        )
+    async def _agree(self, worker: WorkerId, links: handoff_pb2_grpc.LinkServiceStub) -> tuple[str, str]:
+        """Tries one transport after another until the ranks of both know each other; returns its name and path."""
+        while True:
+            agreed = await self._introduce(worker, links)
+            link = PeerLink(agreed.transport, agreed.metadata, agreed.geometry, is_expected=False)
+            try:
+                return agreed.transport, await self._add(worker, link)
+            except HandoffError as error:
+                logger.warning("worker %s cannot be reached over %s: %s", worker, agreed.transport, error)
+                self._exclusions.exclude(worker, agreed.transport, self._clock.now_s())
+                if not self._allowed(worker):
+                    raise
+
+    async def _introduce(self, worker: WorkerId, links: handoff_pb2_grpc.LinkServiceStub) -> Agreement:
+        """Has the target choose one of the transports that may be used now."""
+        allowed = self._allowed(worker)
+        if not allowed:
+            names = names_of(self._offers)
+            raise HandoffError(f"no transport to worker {worker} is left: {names} failed a moment ago or for good")
+        offers = {name: self._offers[name] for name in allowed}
+        me = Introduction(self._worker, worker, self._fingerprint, self._mover.geometry, offers)
         try:
-            answer = await stub.ConnectPeer(request, timeout=CONNECT_TIMEOUT_S)
-            added = self._mover.add_peer(endpoint.worker, answer.transport_metadata, answer.num_blocks)
-            await asyncio.wait_for(asyncio.wrap_future(added), CONNECT_TIMEOUT_S)
+            answer = await links.ConnectPeer(link_wire.introduction_to_proto(me), timeout=CONNECT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise HandoffError(f"worker {endpoint.worker} did not connect: {error.details()}") from error
+            raise error_of(worker, error) from error
+        agreed = link_wire.agreement_from_proto(answer)
+        if agreed.transport not in offers:
+            raise HandoffError(f"worker {worker} chose transport {agreed.transport!r}, not one of {names_of(offers)}")
+        return agreed
+
+    async def _add(self, worker: WorkerId, link: PeerLink) -> str:
+        """Has all ranks know a peer; returns what carries the bytes."""
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self._mover.add_peer(worker, link)), CONNECT_TIMEOUT_S)
         except TimeoutError as error:
-            message = f"the transport did not connect to worker {endpoint.worker} within {CONNECT_TIMEOUT_S:g} s"
+            message = f"{link.transport} did not connect to worker {worker} within {CONNECT_TIMEOUT_S:g} s"
             raise HandoffError(message) from error
 
-    def _forget_superseded(self, worker: WorkerId) -> "list[asyncio.Task[Peer]]":
-        """Forgets earlier incarnations of a worker; returns their connections, which are to be closed."""
-        gone = [old for old in self._peers if worker.supersedes(old)]
-        for old in gone:
-            self._mover.remove_peer(old)
-        return [self._peers.pop(old) for old in gone]
+    def _allowed(self, worker: WorkerId) -> list[str]:
+        return self._exclusions.allowed(worker, self._offers, self._clock.now_s())
+
+    def _renew_s(self, worker: WorkerId, transport: str) -> float:
+        """When a transport that is preferred to the one in use may be used again; one that is not known there never."""
+        names = list(self._offers)
+        preferred, allowed = names[: names.index(transport)], self._allowed(worker)
+        return self._exclusions.ends_s(worker, (name for name in preferred if name not in allowed))
+
+    # --- the dead
+
+    def _check_alive(self, worker: WorkerId) -> None:
+        if worker.incarnation < self._first_alive.get(worker.name, 0):
+            raise PeerLostError(f"worker {worker} is dead; the request is placed again")
+
+    def _bury_before(self, name: str, incarnation: int) -> None:
+        """Incarnations of a worker below this one are dead: forgets them."""
+        self._first_alive[name] = max(incarnation, self._first_alive.get(name, 0))
+        known = {*self._tasks, *self._endpoints, *self._sources}
+        for worker in [w for w in known if w.name == name and w.incarnation < incarnation]:
+            self._bury(worker)
+
+    def _bury(self, worker: WorkerId) -> None:
+        self._mover.remove_peer(worker, is_dead=True)
+        self._exclusions.forget(worker)
+        self._sources.discard(worker)
+        self._endpoints.pop(worker, None)
+        self._connected.pop(worker, None)
+        if (task := self._tasks.pop(worker, None)) is not None:
+            self._close_later(_end(task))
+
+    def _close_later(self, closing: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
 
-async def _close_channels(tasks: "list[asyncio.Task[Peer]]") -> None:
-    """Ends connections, made or in the making; calls on them end as cancelled."""
-    for task in tasks:
-        task.cancel()
-    for peer in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(peer, Peer):
-            await peer.channel.close()
+async def _end(task: "asyncio.Task[Peer]") -> None:
+    """Ends a connection, made or in the making; calls on it end as cancelled."""
+    task.cancel()
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(outcome, Peer):
+        await outcome.channel.close()

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from functools import partial
+from collections.abc import Sequence
 
 import grpc
 from baton.v1 import handoff_pb2_grpc, worker_pb2_grpc
@@ -19,6 +19,7 @@ from core.events import WorkerLoad
 from core.ids import WorkerEndpoint
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
+from kvtransfer.move import Digest
 from prefill_worker.half import PrefillHalf
 from worker.announcer import announce
 from worker.attach_service import AttachService
@@ -30,13 +31,18 @@ from worker.experts import ExpertDesk
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
 from worker.identity import WorkerIdentity
+from worker.link_service import LinkService
+from worker.links import PULL, Links
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
 from worker.peers import Peers
 from worker.ports import bind_any_port
+from worker.pulling import PullClient
 from worker.rank import Rank, TransportFactory, open_rank
+from worker.reads import ReadDesk
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
+from worker.transfer_log import TransferCounts, TransferLog
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
 STOP_TIMEOUT_S = 5.0
@@ -50,7 +56,7 @@ class WorkerProcess:
     Args:
         config: everything that can be set; of rank 0.
         store_address: where the ranks of the worker meet; None for a worker of one rank.
-        make_transport: how KV moves; None takes NIXL.
+        make_transports: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
@@ -62,20 +68,19 @@ class WorkerProcess:
         self,
         config: WorkerConfig,
         store_address: str | None = None,
-        make_transport: TransportFactory | None = None,
+        make_transports: TransportFactory | None = None,
     ) -> None:
         assert config.rank == 0, f"rank {config.rank} follows; it is a FollowerProcess"
-        rank = open_rank(config, store_address, make_transport, on_crash=die)
+        rank = open_rank(config, store_address, make_transports, on_crash=die)
         self.config = config
         self.worker = rank.worker
         self.engine = rank.engine
         self._mailbox = Mailbox()
         self._events = EventThread("control")
         self._mover = self._lead(rank)
-        pool, topology = self.engine.pool, config.topology
-        self._peers = Peers(self.worker, self.engine.fingerprint, pool.layout, topology, self._mover)
+        self.endpoint = self._events.run(self._bind())
         self._assemble()
-        self.endpoint = self._events.run(self._start_server())
+        self._events.run(self._serve())
         self._engine_thread = threading.Thread(target=self._run_loop, name="engine", daemon=True)
         self._engine_thread.start()
         logger.info("worker %s serves %s at %s", self.worker, config.model_dir, self.endpoint.address)
@@ -101,19 +106,33 @@ class WorkerProcess:
         ]
         for other in others:
             self._events.run(other.open())
-        topology, num_blocks = self.config.topology, self.engine.pool.num_blocks
-        return GroupMover([rank.mover, *others], num_blocks, is_partitioned=topology.num_partitions > 1)
+        return GroupMover([rank.mover, *others], rank.geometry)
 
     def _assemble(self) -> None:
-        """Connects halves, ports and loop."""
+        """Connects links, halves, ports and loop."""
         clock, outbox = SystemClock(), StepOutbox()
-        self._cost_model = start_cost(self.engine, self.config.max_num_batched_tokens, self.config.max_num_seqs)
-        self._port = GrpcHandoffPort(self.worker, self._peers, self._mover, self._mailbox, self._events.loop, clock)
-        self.prefill = PrefillHalf(self.engine.pool, self._port, outbox, clock)
-        self.decode = DecodeHalf(self.engine.pool, outbox, clock, self.config.max_num_seqs)
+        config, engine, events = self.config, self.engine, self._events.loop
+        self._cost_model = start_cost(engine, config.max_num_batched_tokens, config.max_num_seqs)
+        self._peers = Peers(self.worker, engine.fingerprint, self._mover, clock)
+        pulling = PullClient(self.endpoint, self._peers, has_ended=engine.progress.has_settled)
+        self._links = Links(self._peers, self._mover, events, pulling if config.kv_direction == PULL else None)
+        self._port = GrpcHandoffPort(
+            self.worker, self._peers, self._links, self._mailbox, events, clock, on_corrupt=self._links.exclude
+        )
+        self.prefill = PrefillHalf(
+            engine.pool,
+            self._port,
+            outbox,
+            clock,
+            next_step=lambda: engine.progress.num_begun + 1,
+            digest_every=config.digest_every,
+        )
+        self.decode = DecodeHalf(engine.pool, outbox, clock, config.max_num_seqs)
         self._port.bind(self.prefill)
+        self._reads = ReadDesk(self._links, self._mailbox, self.decode)
+        self._transfers = TransferLog(self.prefill.pairs, self.decode.pairs, clock)
         self.loop = WorkerLoop(
-            engine=self.engine,
+            engine=engine,
             prefill=self.prefill,
             decode=self.decode,
             outbox=outbox,
@@ -122,23 +141,28 @@ class WorkerProcess:
             on_inbound=self._mover.set_inbound,
             clock=clock,
             cost=CostTracker(self._cost_model),
-            max_num_batched_tokens=self.config.max_num_batched_tokens,
+            max_num_batched_tokens=config.max_num_batched_tokens,
         )
 
-    async def _start_server(self) -> WorkerEndpoint:
-        """Binds the gRPC server to a free port and starts announcing it."""
+    async def _bind(self) -> WorkerEndpoint:
+        """Binds the gRPC server to a free port; says where peers and routers will reach it."""
         options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
         self._server = grpc.aio.server(options=options)
         port = bind_any_port(self._server, self.config.host)
-        identity = self._identity(WorkerEndpoint(self.worker, f"{self.config.host}:{port}"))
+        return WorkerEndpoint(self.worker, f"{self.config.host}:{port}")
+
+    async def _serve(self) -> None:
+        """Starts the services, and announces them."""
+        identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
-        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover)
+        handoffs = HandoffService(identity, self._mailbox, self.decode, self._verify)
+        links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
+        handoff_pb2_grpc.add_LinkServiceServicer_to_server(links, self._server)
         await self._server.start()
-        self._announcing = asyncio.create_task(announce(identity.endpoint, self.config.routers, self._attach))
-        return identity.endpoint
+        self._announcing = asyncio.create_task(announce(self.endpoint, self.config.routers, self._attach))
 
     async def _stop_server(self) -> None:
         self._announcing.cancel()
@@ -146,11 +170,13 @@ class WorkerProcess:
         self._attach.close()
         await self._server.stop(grace=1.0)
         await self._port.close()
+        await self._reads.close()
+        await self._links.close()
         await self._peers.close()
 
-    def _identity(self, endpoint: WorkerEndpoint) -> WorkerIdentity:
+    def _identity(self) -> WorkerIdentity:
         return WorkerIdentity(
-            endpoint=endpoint,
+            endpoint=self.endpoint,
             role=self.config.role,
             role_epoch=1,
             fingerprint=self.engine.fingerprint,
@@ -165,7 +191,16 @@ class WorkerProcess:
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:
         """Called from the loop after each step."""
-        self._events.loop.call_soon_threadsafe(partial(self._attach.publish, reports, load))
+        self._events.loop.call_soon_threadsafe(self._attach.publish, reports, load)
+        if (counts := self._transfers.take()) is not None:
+            self._events.loop.call_soon_threadsafe(self._publish_transfers, counts)
+
+    def _publish_transfers(self, counts: TransferCounts) -> None:
+        self._attach.publish_transfers(self._links.report(counts))
+
+    async def _verify(self, digests: Sequence[Digest]) -> bool:
+        """Whether this worker's blocks hold what their source says it has sent; takes the movers' time, not the loop's."""
+        return await asyncio.wrap_future(self._mover.verify(digests))
 
     def _run_loop(self) -> None:
         try:

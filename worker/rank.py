@@ -5,7 +5,7 @@ Not what it does afterwards: rank 0 is `worker.process`, the others are `worker.
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +13,18 @@ import torch
 from core.errors import ConfigError
 from core.ids import WorkerId, rank_id
 from engine.engine import Engine
-from engine.kv.pool import BlockPool
 from engine.parallel.communicator import SOLO, Communicator
 from engine.parallel.process_group import connect
+from kvtransfer.carrier import Carrier
+from kvtransfer.geometry import WorkerGeometry
+from kvtransfer.memory import RankMemory, memory_of
 from kvtransfer.mover import BlockMover
 from kvtransfer.transport import Transport
 from worker.config import WorkerConfig
 from worker.engine_factory import load_engine
 
-TransportFactory = Callable[[WorkerId, BlockPool], Transport]
+TransportFactory = Callable[[WorkerId, RankMemory], Mapping[str, Transport]]
+"""Opens a rank's transports, by name, the preferred one first; every rank of a worker opens the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +35,21 @@ class Rank:
         worker: the worker's id, which rank 0 makes and all ranks share.
         communicator: to the other ranks.
         engine: this rank's part.
+        geometry: how the worker's KV lies on its ranks.
         mover: this rank's end of the transfer plane.
     """
 
     worker: WorkerId
     communicator: Communicator
     engine: Engine
+    geometry: WorkerGeometry
     mover: BlockMover
 
 
 def open_rank(
     config: WorkerConfig,
     store_address: str | None,
-    make_transport: TransportFactory | None,
+    make_transports: TransportFactory | None,
     on_crash: Callable[[], None],
 ) -> Rank:
     """Joins the group and loads; every rank of the group does so at the same time.
@@ -52,7 +57,7 @@ def open_rank(
     Args:
         config: of this rank.
         store_address: where the ranks meet; None for a worker of one rank.
-        make_transport: how KV moves; None takes NIXL.
+        make_transports: how KV moves; None takes NIXL.
         on_crash: called when the transfer plane's thread ends by a defect.
 
     Raises:
@@ -66,8 +71,22 @@ def open_rank(
     worker = communicator.broadcast_object(mine)
     assert isinstance(worker, WorkerId), f"rank 0 sent {worker!r} instead of the worker's id"
     engine = load_engine(config, communicator)
-    transport = (make_transport or nixl_transport)(rank_id(worker, config.rank), engine.pool)
-    return Rank(worker, communicator, engine, BlockMover(transport, on_crash))
+    geometry = geometry_of(engine)
+    memory = memory_of(engine.pool)
+    transports = (make_transports or nixl_transport)(rank_id(worker, config.rank), memory)
+    carrier = Carrier(transports, memory, geometry.rank(config.rank), engine.progress)
+    return Rank(worker, communicator, engine, geometry, BlockMover(carrier, on_crash))
+
+
+def geometry_of(engine: Engine) -> WorkerGeometry:
+    """How the KV of an engine's group lies on its ranks."""
+    return WorkerGeometry(
+        layout=engine.pool.layout,
+        total_kv_heads=engine.config.num_kv_heads,
+        tensor_parallel_size=engine.topology.tensor_parallel_size,
+        num_partitions=engine.topology.num_partitions,
+        num_blocks=engine.pool.num_blocks,
+    )
 
 
 def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
@@ -78,12 +97,12 @@ def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
     return connect(config.rank, size, store_address, config.device, host=config.host)
 
 
-def nixl_transport(rank: WorkerId, pool: BlockPool) -> Transport:
+def nixl_transport(rank: WorkerId, memory: RankMemory) -> Mapping[str, Transport]:
     """The default transport; imported here because the import takes half a second, and reads its log level."""
     os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
     from kvtransfer.nixl_transport import NixlTransport  # noqa: PLC0415
 
-    return NixlTransport(rank, pool)
+    return {"nixl": NixlTransport(rank, memory)}
 
 
 def pin_to_cores(cpu_ids: tuple[int, ...]) -> None:

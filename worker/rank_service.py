@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
@@ -11,8 +11,12 @@ import grpc
 from baton.v1 import rank_pb2, rank_pb2_grpc
 
 from core.errors import HandoffError
+from kvtransfer.move import MoveOutcome
 from kvtransfer.rank_mover import RankMover
-from worker import wire
+from worker import rank_wire, wire
+
+Answer = Callable[[rank_pb2.LeadResponse], None]
+"""Sends an answer to the leader, from any thread."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +31,7 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
 
     def __init__(self, mover: RankMover, on_lost: Callable[[], None]) -> None:
         self._mover = mover
-        self._metadata = mover.metadata()
+        self._offers = mover.offers()
         self._on_lost = on_lost
         self._is_led = False
         self._is_released = False
@@ -44,7 +48,7 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
         answers: asyncio.Queue[rank_pb2.LeadResponse | None] = asyncio.Queue()
         reader = asyncio.create_task(self._read(request_iterator, answers))
         try:
-            yield rank_pb2.LeadResponse(hello=rank_pb2.RankHello(transport_metadata=self._metadata))
+            yield rank_pb2.LeadResponse(hello=self._hello())
             while (answer := await answers.get()) is not None:
                 yield answer
         finally:
@@ -59,9 +63,8 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
         """Carries orders out until the leader lets go or hangs up."""
         event_loop = asyncio.get_running_loop()
 
-        def answer(order_id: int, error: HandoffError | None) -> None:
-            ended = rank_pb2.OrderEnded(order_id=order_id, error=error.message if error else "")
-            event_loop.call_soon_threadsafe(answers.put_nowait, rank_pb2.LeadResponse(ended=ended))
+        def answer(response: rank_pb2.LeadResponse) -> None:
+            event_loop.call_soon_threadsafe(answers.put_nowait, response)
 
         try:
             async for order in orders:
@@ -72,28 +75,42 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
         finally:
             answers.put_nowait(None)
 
-    def _carry_out(self, order: rank_pb2.LeadRequest, answer: Callable[[int, HandoffError | None], None]) -> None:
+    def _carry_out(self, order: rank_pb2.LeadRequest, answer: Answer) -> None:
         match order.WhichOneof("message"):
             case "add_peer":
-                added = self._mover.add_peer(_peer(order.add_peer.peer), order.add_peer.metadata)
-                added.add_done_callback(lambda future: answer(order.add_peer.order_id, _error_of(future)))
+                added = self._mover.add_peer(rank_wire.peer_from_proto(order.add_peer))
+                added.add_done_callback(lambda future: answer(_peer_added(order.add_peer.order_id, future)))
             case "remove_peer":
-                self._mover.remove_peer(_peer(order.remove_peer.peer))
-            case "write":
-                write = order.write
-                on_written = partial(answer, write.order_id)
-                self._mover.write(_peer(write.peer), list(write.local_ids), list(write.remote_ids), on_written)
-            case "expect_connection":
-                self._mover.expect_connection()
+                peer = wire.worker_id_from_proto(order.remove_peer.peer)
+                self._mover.remove_peer(peer, is_dead=order.remove_peer.is_dead)
+            case "move":
+                on_moved = partial(_answer_move, answer, order.move.order_id)
+                self._mover.move(rank_wire.move_from_proto(order.move), on_moved)
+            case "checksum":
+                parts = [rank_wire.part_from_proto(part) for part in order.checksum.parts]
+                self._mover.checksums(parts, partial(_answer_sums, answer, order.checksum.order_id))
             case "set_inbound":
                 self._mover.set_inbound(order.set_inbound.num_inbound)
 
+    def _hello(self) -> rank_pb2.RankHello:
+        offers = [rank_pb2.RankOffer(transport=name, metadata=data) for name, data in self._offers.items()]
+        return rank_pb2.RankHello(offers=offers)
 
-def _peer(message: Any) -> Any:  # noqa: ANN401 - a protobuf message
-    return wire.worker_id_from_proto(message)
+
+def _answer_move(answer: Answer, order_id: int, outcome: MoveOutcome) -> None:
+    answer(rank_pb2.LeadResponse(move_ended=rank_wire.outcome_to_proto(order_id, outcome)))
 
 
-def _error_of(future: "Future[None]") -> HandoffError | None:
-    error = future.exception()
+def _answer_sums(answer: Answer, order_id: int, values: Sequence[int]) -> None:
+    answer(rank_pb2.LeadResponse(parts_summed=rank_pb2.RankPartsSummed(order_id=order_id, values=values)))
+
+
+def _peer_added(order_id: int, added: "Future[str]") -> rank_pb2.LeadResponse:
+    error = added.exception()
     assert error is None or isinstance(error, HandoffError), f"the mover answered {error!r}"
-    return error
+    answer = rank_pb2.RankPeerAdded(
+        order_id=order_id,
+        path="" if error else added.result(),
+        error=rank_wire.error_to_proto(error) if error else None,
+    )
+    return rank_pb2.LeadResponse(peer_added=answer)

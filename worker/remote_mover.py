@@ -3,16 +3,18 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 
 import grpc
 from baton.v1 import rank_pb2, rank_pb2_grpc
 
-from core.errors import HandoffError, UnavailableError
+from core.errors import UnavailableError
 from core.ids import WorkerId
-from kvtransfer.rank_mover import OnWritten
-from worker import wire
+from kvtransfer.move import OnMoved
+from kvtransfer.packing import BlockPart
+from kvtransfer.rank_mover import OnSummed, RankMove, RankPeer
+from worker import rank_wire, wire
 from worker.rank_channel import CHANNEL_OPTIONS
 
 HELLO_TIMEOUT_S = 10.0  # the follower listens before the leader knows its address
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class RemoteMover:
-    """Implements `RankMover` for another process of the same worker, over one stream. Made by `open_remote_mover`.
+    """Implements `RankMover` for another process of the same worker, over one stream. `open` comes first.
 
     Args:
         name: of the rank, for people.
@@ -38,10 +40,12 @@ class RemoteMover:
         self._address = address
         self._event_loop = event_loop
         self._on_lost = on_lost
-        self._metadata = b""
+        self._offers: dict[str, bytes] = {}
         self._orders: asyncio.Queue[rank_pb2.LeadRequest] = asyncio.Queue()
         self._order_ids = itertools.count(1)
-        self._open: dict[int, OnWritten] = {}
+        self._adding: dict[int, Future[str]] = {}
+        self._moving: dict[int, OnMoved] = {}
+        self._summing: dict[int, OnSummed] = {}
         self._is_closing = False
         self._stream: asyncio.Task[None] | None = None
 
@@ -59,46 +63,36 @@ class RemoteMover:
             self._stream.cancel()
             raise UnavailableError(f"{self._name} did not answer its leader within {HELLO_TIMEOUT_S:g} s") from error
 
-    def metadata(self) -> bytes:
-        """See `RankMover.metadata`."""
-        return self._metadata
+    def offers(self) -> Mapping[str, bytes]:
+        """See `RankMover.offers`."""
+        return self._offers
 
-    def add_peer(self, peer: WorkerId, metadata: bytes) -> "Future[None]":
+    def add_peer(self, peer: RankPeer) -> "Future[str]":
         """See `RankMover.add_peer`."""
-        future: Future[None] = Future()
-
-        def on_ended(error: HandoffError | None) -> None:
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
-        order = rank_pb2.AddPeerOrder(
-            order_id=next(self._order_ids), peer=wire.worker_id_to_proto(peer), metadata=metadata
-        )
-        self._send(rank_pb2.LeadRequest(add_peer=order), order.order_id, on_ended)
+        future: Future[str] = Future()
+        order = rank_wire.peer_to_proto(next(self._order_ids), peer)
+        self._adding[order.order_id] = future
+        self._send(rank_pb2.LeadRequest(add_peer=order))
         return future
 
-    def remove_peer(self, peer: WorkerId) -> None:
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
         """See `RankMover.remove_peer`."""
-        order = rank_pb2.RemovePeerOrder(peer=wire.worker_id_to_proto(peer))
+        order = rank_pb2.RemoveRankPeerOrder(peer=wire.worker_id_to_proto(peer), is_dead=is_dead)
         self._send(rank_pb2.LeadRequest(remove_peer=order))
 
-    def write(
-        self, peer: WorkerId, local_ids: Sequence[int], remote_ids: Sequence[int], on_written: OnWritten
-    ) -> None:
-        """See `RankMover.write`; `on_written` is called on the event loop."""
-        order = rank_pb2.WriteOrder(
-            order_id=next(self._order_ids),
-            peer=wire.worker_id_to_proto(peer),
-            local_ids=local_ids,
-            remote_ids=remote_ids,
-        )
-        self._send(rank_pb2.LeadRequest(write=order), order.order_id, on_written)
+    def move(self, move: RankMove, on_moved: OnMoved) -> None:
+        """See `RankMover.move`; `on_moved` is called on the event loop."""
+        order = rank_wire.move_to_proto(next(self._order_ids), move)
+        self._moving[order.order_id] = on_moved
+        self._send(rank_pb2.LeadRequest(move=order))
 
-    def expect_connection(self) -> None:
-        """See `RankMover.expect_connection`."""
-        self._send(rank_pb2.LeadRequest(expect_connection=rank_pb2.ExpectConnectionOrder()))
+    def checksums(self, parts: Sequence[BlockPart], on_summed: OnSummed) -> None:
+        """See `RankMover.checksums`; `on_summed` is called on the event loop."""
+        order = rank_pb2.RankChecksumOrder(
+            order_id=next(self._order_ids), parts=[rank_wire.part_to_proto(part) for part in parts]
+        )
+        self._summing[order.order_id] = on_summed
+        self._send(rank_pb2.LeadRequest(checksum=order))
 
     def set_inbound(self, num_inbound: int) -> None:
         """See `RankMover.set_inbound`."""
@@ -116,15 +110,9 @@ class RemoteMover:
         await asyncio.wait([self._stream], timeout=CLOSE_TIMEOUT_S)
         self._stream.cancel()
 
-    def _send(self, order: rank_pb2.LeadRequest, order_id: int = 0, on_ended: OnWritten | None = None) -> None:
-        """Posts an order, and who hears of its end if it is answered. From any thread."""
-
-        def post() -> None:
-            if on_ended is not None:
-                self._open[order_id] = on_ended
-            self._orders.put_nowait(order)
-
-        self._event_loop.call_soon_threadsafe(post)
+    def _send(self, order: rank_pb2.LeadRequest) -> None:
+        """Posts an order, from any thread; who hears of its end, if it is answered, has been noted before."""
+        self._event_loop.call_soon_threadsafe(self._orders.put_nowait, order)
 
     async def _run(self, greeted: "asyncio.Future[None]") -> None:
         """Keeps the stream until it ends. Unless it was closed, nothing this worker does is worth anything then."""
@@ -142,12 +130,25 @@ class RemoteMover:
             self._on_lost()
 
     def _take(self, answer: rank_pb2.LeadResponse, greeted: "asyncio.Future[None]") -> None:
-        if answer.HasField("hello"):
-            self._metadata = answer.hello.transport_metadata
-            greeted.set_result(None)
+        match answer.WhichOneof("message"):
+            case "hello":
+                self._offers = {offer.transport: offer.metadata for offer in answer.hello.offers}
+                greeted.set_result(None)
+            case "peer_added":
+                self._end_adding(answer.peer_added)
+            case "move_ended":
+                self._moving.pop(answer.move_ended.order_id)(rank_wire.outcome_from_proto(answer.move_ended))
+            case "parts_summed":
+                self._summing.pop(answer.parts_summed.order_id)(list(answer.parts_summed.values))
+
+    def _end_adding(self, answer: rank_pb2.RankPeerAdded) -> None:
+        future = self._adding.pop(answer.order_id)
+        if not future.set_running_or_notify_cancel():
+            return  # nobody waits for it any more
+        if answer.HasField("error"):
+            future.set_exception(rank_wire.error_from_proto(answer.error))
         else:
-            error = HandoffError(answer.ended.error) if answer.ended.error else None
-            self._open.pop(answer.ended.order_id)(error)
+            future.set_result(answer.path)
 
     async def _order_stream(self) -> AsyncIterator[rank_pb2.LeadRequest]:
         while True:

@@ -1,5 +1,7 @@
 """Protobuf on the worker's side of the attach and handoff services."""
 
+from collections.abc import Sequence
+
 from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
@@ -9,8 +11,10 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
+from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
+from kvtransfer.move import Digest
 from kvtransfer.port import Reservation
 from worker.report import StepReport
 
@@ -64,17 +68,6 @@ def topology_to_proto(topology: ShardTopology) -> common_pb2.ShardTopology:
         tensor_parallel_size=topology.tensor_parallel_size,
         expert_parallel_size=topology.expert_parallel_size,
         num_redundant_experts=topology.num_redundant_experts,
-    )
-
-
-def topology_from_proto(message: common_pb2.ShardTopology) -> ShardTopology:
-    """Inverse of `topology_to_proto`; a peer that says nothing has one rank.
-
-    Raises:
-        ConfigError: there is no such division.
-    """
-    return ShardTopology(
-        message.tensor_parallel_size or 1, message.expert_parallel_size or 1, message.num_redundant_experts
     )
 
 
@@ -188,6 +181,25 @@ def expert_report_to_proto(report: ExpertReport) -> worker_pb2.AttachResponse:
     )
 
 
+def transfers_to_proto(report: TransferReport) -> worker_pb2.AttachResponse:
+    """What has moved between this worker and its peers."""
+    return worker_pb2.AttachResponse(
+        transfers=worker_pb2.TransferReport(
+            sent=[pair_to_proto(pair) for pair in report.sent],
+            received=[pair_to_proto(pair) for pair in report.received],
+        )
+    )
+
+
+def pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
+    """What has moved between this worker and one peer; both sides name the counts alike."""
+    return worker_pb2.PairTransfers(
+        peer=worker_id_to_proto(pair.peer),
+        direction=pair.direction,
+        **{name: getattr(pair.stats, name) for name in PairStats.__slots__},
+    )
+
+
 def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> handoff_pb2.BeginHandoffRequest:
     """A source's wish for blocks."""
     return handoff_pb2.BeginHandoffRequest(
@@ -197,16 +209,43 @@ def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> hando
 
 def reservation_to_proto(reserved: Reservation) -> handoff_pb2.BeginHandoffResponse:
     """A target's answer."""
-    return handoff_pb2.BeginHandoffResponse(block_ids=reserved.block_ids, num_present=reserved.num_present)
+    return handoff_pb2.BeginHandoffResponse(
+        block_ids=reserved.block_ids, num_present=reserved.num_present, block_tokens=reserved.block_tokens
+    )
 
 
 def reservation_from_proto(message: handoff_pb2.BeginHandoffResponse) -> Reservation:
     """Inverse of `reservation_to_proto`."""
-    return Reservation(message.num_present, tuple(message.block_ids))
+    return Reservation(message.num_present, tuple(message.block_ids), message.block_tokens)
+
+
+def renewal_to_proto(
+    source: WorkerId, target: WorkerId, handoff_ids: Sequence[str]
+) -> handoff_pb2.RenewLeasesRequest:
+    """A source's word that these handoffs are alive."""
+    return handoff_pb2.RenewLeasesRequest(
+        source=worker_id_to_proto(source), target=worker_id_to_proto(target), handoff_ids=handoff_ids
+    )
+
+
+def digest_to_proto(digest: Digest) -> handoff_pb2.KvDigest:
+    """A checksum; both sides name the fields alike."""
+    return handoff_pb2.KvDigest(**{name: getattr(digest, name) for name in Digest.__slots__})
+
+
+def digest_from_proto(message: handoff_pb2.KvDigest) -> Digest:
+    """Inverse of `digest_to_proto`."""
+    return Digest(**{name: getattr(message, name) for name in Digest.__slots__})
 
 
 def commit_to_proto(
-    handoff_id: str, source: WorkerId, target: WorkerId, first_token: int, num_blocks: int
+    handoff_id: str,
+    source: WorkerId,
+    target: WorkerId,
+    *,
+    first_token: int,
+    num_blocks: int,
+    digests: Sequence[Digest] = (),
 ) -> handoff_pb2.CommitHandoffRequest:
     """A source's word that everything is written."""
     return handoff_pb2.CommitHandoffRequest(
@@ -215,6 +254,7 @@ def commit_to_proto(
         target=worker_id_to_proto(target),
         first_token=first_token,
         num_blocks=num_blocks,
+        digests=[digest_to_proto(digest) for digest in digests],
     )
 
 

@@ -1,4 +1,4 @@
-"""`baton status`: workers, roles, load and blocks of a running cluster."""
+"""`baton status`: workers, roles, load and blocks of a running cluster, and what moves between its workers."""
 
 import json
 from typing import Annotated, Any
@@ -17,6 +17,20 @@ COLUMNS = (
     "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "decode tok", "sent", "received",
     "cost error",
 )  # fmt: skip
+PAIR_COLUMNS = (
+    "from",
+    "to",
+    "over",
+    "direction",
+    "handoffs",
+    "MB",
+    "GB/s",
+    "hidden",
+    "retried",
+    "expired",
+    "failures",
+)
+MB, GB = 1e6, 1e9
 PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
 
 
@@ -26,7 +40,7 @@ def status(
     grpc: Annotated[str | None, typer.Option(help="HOST:PORT of a router's gRPC server, on any machine.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show workers, roles, load and KV blocks."""
+    """Show workers, roles, load, KV blocks and transfers."""
     answer = get_status(grpc or find_cluster(port).grpc_address)
     if as_json:
         typer.echo(json.dumps(status_as_dict(answer), indent=2))
@@ -39,13 +53,23 @@ def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
     """All fields, zero ones included, under their protobuf names; 64-bit numbers as numbers."""
     fields = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     for worker in fields["workers"]:
-        worker["load"] = {name: int(v) if isinstance(v, str) else v for name, v in worker["load"].items()}
+        worker["load"] = with_numbers(worker["load"])
+        for name, pairs in worker["transfers"].items():
+            worker["transfers"][name] = [with_numbers(pair) for pair in pairs]
         worker["hello"]["role"] = worker["hello"]["role"].removeprefix("ROLE_").lower()
     return fields
 
 
+def with_numbers(fields: dict[str, Any]) -> dict[str, Any]:
+    """A message's fields with 64-bit numbers, which JSON in protobuf's way has as strings, as numbers."""
+    return {name: int(v) if isinstance(v, str) and v.isdecimal() else v for name, v in fields.items()}
+
+
 def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
-    """One line per worker; `cost error` is how far predicted steps are from real ones, prompt and decode."""
+    """One line per worker, and one per pair of workers that have exchanged KV.
+
+    `cost error` is how far predicted steps are from real ones, prompt and decode.
+    """
     state = answer.unready_reason or "ready"
     console.print(f"model [bold]{answer.model}[/]: {state}; {answer.active_requests} request(s) active")
     table = Table(*COLUMNS, box=None, header_style="dim")
@@ -72,6 +96,47 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.prefill_cost_error:.0%}/{load.decode_cost_error:.0%}",
         )
     console.print(table)
+    if any(worker.transfers.sent for worker in answer.workers):
+        console.print()
+        console.print(pair_table(answer))
+
+
+def pair_table(answer: control_pb2.GetStatusResponse) -> Table:
+    """One line per pair of workers and direction; GB/s while bytes of a handoff are under way.
+
+    `hidden` is the part of the transfer time that passed while the prompt was still being computed. Leases expire at
+    the receiving end.
+    """
+    table = Table(*PAIR_COLUMNS, box=None, header_style="dim")
+    for worker in answer.workers:
+        for pair in worker.transfers.sent:
+            table.add_row(
+                worker.hello.endpoint.worker.name,
+                pair.peer.name,
+                "/".join(filter(None, (pair.transport, pair.path))) or "-",
+                pair.direction or "-",
+                f"{pair.num_handoffs}",
+                f"{pair.num_bytes / MB:.1f}",
+                f"{pair.num_bytes / pair.busy_s / GB:.2f}" if pair.busy_s else "-",
+                f"{1 - pair.exposed_s / pair.busy_s:.0%}" if pair.busy_s else "-",
+                f"{pair.num_retried}",
+                f"{num_expired(answer, worker, pair)}",
+                ", ".join(f"{code} {count}" for code, count in sorted(pair.failures.items())) or "-",
+            )
+    return table
+
+
+def num_expired(
+    answer: control_pb2.GetStatusResponse, source: control_pb2.WorkerStatus, pair: worker_pb2.PairTransfers
+) -> int:
+    """Leases of a pair that expired, as its target says."""
+    return sum(
+        received.num_expired_leases
+        for target in answer.workers
+        if target.hello.endpoint.worker == pair.peer
+        for received in target.transfers.received
+        if received.peer == source.hello.endpoint.worker
+    )
 
 
 def hit_rate(load: worker_pb2.WorkerLoad) -> str:

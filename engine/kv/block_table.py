@@ -101,11 +101,14 @@ class BlockTable:
     def publish(self, num_tokens: int) -> None:
         """Says that the KV of the first `num_tokens` tokens is final: full blocks of it get their names.
 
-        Where a name is taken by an equal block, that one takes the place of the own one. The blocks concerned are
-        held as running, and nobody else reads or writes them.
+        Where a name is taken by an equal block, that one takes the place of the own one. If a peer may be reading
+        the own one, because it is leased, it stays, and neither it nor those after it get names. Nobody writes the
+        blocks concerned.
         """
         num_full = num_tokens // self._pool.layout.block_tokens
         for index in range(self.num_named, min(num_full, len(self._names))):
+            if self._holds[index] is Hold.LEASED and self._is_taken(index):
+                return
             owner = self._blocks.publish(self.block_ids[index], self._names[index])
             if owner != self.block_ids[index]:
                 self._replace(index, owner)
@@ -178,6 +181,11 @@ class BlockTable:
             return False
         self.num_named += 1
         return True
+
+    def _is_taken(self, index: int) -> bool:
+        """Whether a block of the same partition has the name."""
+        partition = self._blocks.partition_of(self.block_ids[index])
+        return self._blocks.find(self._names[index], partition) is not None
 
     def _replace(self, index: int, block_id: int) -> None:
         """Puts a named block in the place of an own one."""

@@ -13,6 +13,7 @@ class StepProgress:
 
     def __init__(self, num_layers: int) -> None:
         self._num_layers = num_layers
+        self._num_settled = 0
         self._now = (0, num_layers)  # (steps begun, layers done of the latest); replaced as one, so never torn
 
     @property
@@ -32,6 +33,14 @@ class StepProgress:
     def end(self) -> None:
         """The step has ended, well or not: it writes nothing any more."""
         self._now = (self._now[0], self._num_layers)
+
+    def settle(self) -> None:
+        """The latest step has ended on every rank of the group; only rank 0 can know."""
+        self._num_settled = self.num_begun
+
+    def has_settled(self, step: int) -> bool:
+        """Whether step number `step` writes nothing any more on any rank; on rank 0."""
+        return self._num_settled >= step
 
     def num_final_layers(self, step: int) -> int:
         """Leading layers that step number `step` will not write any more: none before it begins, all after it."""

@@ -105,11 +105,11 @@ class Fleet:
         there = link.attached.endpoint.worker
         if there != link.worker:
             raise StaleEpochError(f"worker {link.worker} is gone; at {link.endpoint.address} is {there}")
-        other = next((known for known in self.links() if known is not link), None)
-        if other is not None and (difference := other.attached.difference(link.attached)):
-            reason = f"worker {link.worker} cannot serve with {other.worker}: {difference}"
-            self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
-            raise ConfigError(reason)
+        for other in self.links():
+            if difference := other.attached.difference(link.attached):
+                reason = f"worker {link.worker} cannot serve with {other.worker}: {difference}"
+                self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
+                raise ConfigError(reason)
         logger.info("worker %s attached as %s", link.worker, link.attached.role)
         self._observer.on_attached(link)
 

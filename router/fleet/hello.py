@@ -7,7 +7,10 @@ from core.errors import ConfigError
 from core.ids import WorkerEndpoint
 from core.request import Role
 
-DIVISION_FLAGS = "--tensor-parallel-size and --expert-parallel-size"
+MAY_DIFFER = {
+    "kv_heads",
+    "block_tokens",
+}  # heads of a rank follow from its division; sizes of blocks are compared apart
 POSITIVE = (
     "block_tokens", "num_blocks", "max_num_seqs", "max_model_len", "tensor_parallel_size", "expert_parallel_size",
 )  # fmt: skip
@@ -56,21 +59,21 @@ class WorkerHello:
             if value < 1:
                 raise ConfigError(f"worker {self.endpoint.worker} says {name} is {value}; it must be positive")
 
-    @property
-    def division(self) -> str:
-        """What of its division among ranks workers must have in common to exchange KV, for people."""
-        return f"{self.tensor_parallel_size} (tensors) x {self.expert_parallel_size} (experts)"
-
     def difference(self, other: "WorkerHello") -> str | None:
-        """Why two workers cannot serve the same requests, with both values, or None if they can."""
+        """Why two workers cannot serve the same requests, with both values, or None if they can.
+
+        They may be divided differently among ranks: blocks are put together anew on their way.
+        """
         if self.fingerprint != other.fingerprint:
             return f"model fingerprint {self.fingerprint} against {other.fingerprint}"
-        if self.division != other.division:
-            return f"divided {self.division} against {other.division}: start both with the same {DIVISION_FLAGS}"
         mine, theirs = dict(self.layout), dict(other.layout)
-        for name in sorted(mine.keys() | theirs.keys()):
+        for name in sorted((mine.keys() | theirs.keys()) - MAY_DIFFER):
             if mine.get(name) != theirs.get(name):
                 return f"KV layout: {name} {mine.get(name)} against {theirs.get(name)}"
+        small, large = sorted((self.block_tokens, other.block_tokens))
+        if large % small:
+            sizes = f"{self.block_tokens} against {other.block_tokens} tokens"
+            return f"KV blocks of {sizes}: one size must be a multiple of the other, see --block-size"
         if self.max_model_len != other.max_model_len:
             return f"max_model_len {self.max_model_len} against {other.max_model_len}"
         return None

@@ -15,6 +15,7 @@ from core.events import WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
+from core.transfers import TransferReport
 from router import wire
 from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
@@ -47,6 +48,7 @@ class WorkerLink:
         endpoint: where it is.
         hello: what it said of itself; None until it has.
         load: as last reported.
+        transfers: what has moved between it and its peers, as last reported.
         heard_s: when it was last heard, on the router's clock.
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
@@ -58,6 +60,7 @@ class WorkerLink:
         self.endpoint = endpoint
         self.hello: WorkerHello | None = None
         self.load = WorkerLoad()
+        self.transfers = TransferReport()
         self.heard_s = clock.now_s()
         self.assigned_prompt_tokens = 0
         self.assigned_sequences = 0
@@ -147,6 +150,8 @@ class WorkerLink:
                 observer.on_report(self, report)
             elif message.HasField("expert_report"):
                 self._expert_queries.resolve(wire.expert_report_from_proto(message.expert_report))
+            elif message.HasField("transfers"):
+                self.transfers = wire.transfers_from_proto(message.transfers)
             elif message.HasField("hello"):
                 self.hello = wire.hello_from_proto(message.hello)
                 observer.on_attached(self)

@@ -50,6 +50,7 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
                     hello=wire.hello_to_proto(link.attached),
                     load=wire.load_to_proto(link.load),
                     silent_s=self._fleet.silent_s(link),
+                    transfers=wire.transfers_to_proto(link.transfers),
                 )
                 for link in self._fleet.links()
             ],

@@ -61,11 +61,48 @@ def test_ranks_of_a_worker_differ_in_number_and_cores_only(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
     config = ServeConfig(model=text_model_dir, tensor_parallel_size=2, expert_parallel_size=2)
     worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0))
-    ranks = group_settings(config, worker, index=1)
+    _, ranks = group_settings(config, [replace(worker, name="prefill-0", role=Role.PREFILL), worker])
     assert [(rank.rank, rank.cpu_ids) for rank in ranks] == [(0, (4, 5)), (1, (6, 7))]
     assert [rank.rank_name for rank in ranks] == ["rank 0 of decode-0", "rank 1 of decode-0"]
     assert {replace(rank, rank=0, cpu_ids=()) for rank in ranks} == {worker}
     assert worker.topology == ShardTopology(2, 2)
+
+
+def test_decode_workers_may_be_divided_otherwise_and_every_rank_has_its_cores(
+    text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(5)))
+    config = ServeConfig(
+        model=text_model_dir, prefill=2, tensor_parallel_size=2, decode_tensor_parallel_size=1, decode_block_size=64
+    )
+    router = router_settings(config, text_model_dir)
+    groups = group_settings(config, [worker_settings(config, router, slot) for slot in worker_slots(config)])
+    assert [[rank.name for rank in group] for group in groups] == [["prefill-0"] * 2, ["decode-0"], ["prefill-1"] * 2]
+    assert [rank.cpu_ids for group in groups for rank in group] == [(0,), (1,), (2,), (3,), (4,)]
+    assert [(group[0].topology.world_size, group[0].block_size) for group in groups] == [(2, 16), (1, 64), (2, 16)]
+
+
+def test_transfer_settings_reach_the_workers(text_model_dir: Path) -> None:
+    config = ServeConfig(
+        model=text_model_dir,
+        kv_transport="collective",
+        kv_direction="pull",
+        kv_verify="always",
+        nixl_backend="POSIX",
+        ucx_tls="tcp",
+    )
+    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0))
+    assert (worker.kv_transports, worker.kv_direction, worker.digest_every) == (("collective",), "pull", 1)
+    assert (worker.nixl_backend, worker.ucx_tls) == ("POSIX", "tcp")
+
+
+def test_size_of_decode_workers_that_does_not_fit_the_model_is_refused_by_its_flag(tiny_moe_dir: Path) -> None:
+    config = ServeConfig(model=tiny_moe_dir, port=0, decode_tensor_parallel_size=3)
+    with (
+        pytest.raises(ConfigError, match=r"^with --decode-tensor-parallel-size 3: .*which does not divide num_att"),
+        run_cluster(config, tiny_moe_dir, pytest.fail),
+    ):
+        pass
 
 
 def test_sizes_that_do_not_fit_the_model_are_refused_before_anything_starts(tiny_moe_dir: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
+from core.request import Role
 from deploy.config import POSITIVE, ServeConfig
 
 
@@ -100,8 +101,37 @@ def test_parallel_sizes_that_do_not_go_together_are_named(sizes: dict[str, int],
 
 
 def test_host_memory_for_workers_of_several_ranks_is_refused() -> None:
-    assert ServeConfig(kv_host_gb=1.0).topology.world_size == 1
+    assert ServeConfig(kv_host_gb=1.0).topology_of(Role.PREFILL).world_size == 1
     with pytest.raises(
         ConfigError, match=r"--kv-host-gb is 1.0, but workers of 2 ranks keep no KV in host memory yet"
     ):
         ServeConfig(kv_host_gb=1.0, tensor_parallel_size=2)
+
+
+def test_decode_workers_are_as_the_prefill_workers_unless_said() -> None:
+    alike, apart = (
+        ServeConfig(tensor_parallel_size=2),
+        ServeConfig(decode_tensor_parallel_size=2, decode_block_size=64),
+    )
+    assert alike.topology_of(Role.DECODE) == alike.topology_of(Role.PREFILL)
+    assert [apart.topology_of(role).world_size for role in Role] == [1, 2]
+    assert [apart.block_size_of(role) for role in Role] == [16, 64]
+    assert (alike.num_ranks, apart.num_ranks) == (4, 3)
+
+
+def test_sizes_of_decode_workers_that_do_not_go_together_are_named_by_their_flag() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^with --decode-tensor-parallel-size 4: --expert-parallel-size is 2 beside"
+    ):
+        ServeConfig(tensor_parallel_size=2, expert_parallel_size=2, decode_tensor_parallel_size=4)
+
+
+def test_block_sizes_of_which_neither_is_a_multiple_are_refused_with_both() -> None:
+    with pytest.raises(ConfigError, match=r"^--decode-block-size is 24 and --block-size 16; one must be a multiple"):
+        ServeConfig(decode_block_size=24)
+
+
+@pytest.mark.parametrize("name", ["kv_transport", "kv_direction", "kv_verify"])
+def test_unknown_way_of_moving_kv_is_named_with_those_there_are(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')} is 'sneakernet'; it must be one of "):
+        ServeConfig(**{name: "sneakernet"})

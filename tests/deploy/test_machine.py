@@ -33,6 +33,8 @@ def test_workers_may_share_cores_but_not_gpus(config: ServeConfig) -> None:
         ({"tensor_parallel_size": 4}, "--tensor-parallel-size is 4"),
         ({"tensor_parallel_size": 4, "expert_parallel_size": 4}, "--tensor-parallel-size is 4"),
         ({"expert_parallel_size": 3}, "--expert-parallel-size is 3"),
+        ({"decode_tensor_parallel_size": 4}, "--decode-tensor-parallel-size is 4"),
+        ({"tensor_parallel_size": 4, "decode_tensor_parallel_size": 1}, "--tensor-parallel-size is 4"),
     ],
 )
 def test_worker_with_more_ranks_than_cores_is_refused_by_flag(sizes: dict[str, int], flag: str) -> None:
@@ -42,6 +44,6 @@ def test_worker_with_more_ranks_than_cores_is_refused_by_flag(sizes: dict[str, i
 
 def test_more_ranks_than_gpus_are_refused_with_both_numbers() -> None:
     with pytest.raises(
-        ConfigError, match=r"a GPU for each of 6 ranks \(2 \+ 1 workers of 2\), but this machine has 4"
+        ConfigError, match=r"a GPU for each of 6 ranks \(2 prefill workers of 2, 1 decode workers of 2\), but this"
     ):
         check_machine(ServeConfig(device="cuda", prefill=2, tensor_parallel_size=2))

@@ -4,17 +4,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from core.clock import ManualClock
-from core.errors import HandoffError, InternalError
+from core.errors import BatonError, CorruptKvError, HandoffError, InternalError, PeerLostError
 from core.events import ReturnedWork, TokenEvent
+from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from core.sampling import SamplingParams
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
-from kvtransfer.port import FinishTimes, Reservation
-from prefill_worker.half import WRITE_TIMEOUT_S, PrefillHalf
-from tests.builders import DECODE, NOW, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
+from kvtransfer.move import MoveOutcome
+from kvtransfer.port import Reservation
+from prefill_worker.half import RENEWAL_S, PrefillHalf
+from prefill_worker.sender import WRITE_TIMEOUT_S
+from tests.builders import DECODE, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
 
 ROUTER = "router-1"
 TOKEN = 5
@@ -30,21 +33,37 @@ class Rig:
     clock: ManualClock = field(default_factory=ManualClock)
 
     def __post_init__(self) -> None:
-        self.half = PrefillHalf(self.pool, self.port, self.outbox, self.clock)
+        self.num_steps = 0
+        self.half = PrefillHalf(
+            self.pool, self.port, self.outbox, self.clock, next_step=lambda: self.num_steps + 1, digest_every=3
+        )
 
     def assign(self, handoff_id: str, num_prompt_tokens: int, max_new_tokens: int = 8) -> None:
         self.half.assign(ROUTER, assignment(handoff_id, num_prompt_tokens, max_new_tokens))
 
     def step(self, budget: int, token: int = TOKEN) -> list[SequenceSlice]:
         slices = self.half.plan(budget)
+        self.num_steps += 1
         self.half.apply(slices, drawn(slices, token))
         self.pool.blocks.check()
         return slices
 
     def begun(self, handoff_id: str, num_blocks: int) -> list[int]:
         remote = REMOTE[:num_blocks]
-        self.half.on_begun(handoff_id, Reservation(0, remote))
+        self.half.on_begun(handoff_id, Reservation(0, remote, BLOCK_TOKENS))
         return remote
+
+    def written(self, handoff_id: str, error: HandoffError | None = None, ended_s: float = 0.0) -> None:
+        """The oldest write of a handoff ends after two seconds under way."""
+        write_id = min(self.half._prompts[handoff_id].open_writes)
+        num_bytes = 0 if error else 10
+        self.half.on_written(handoff_id, write_id, MoveOutcome(error, num_bytes, 1, 2.0), ended_s)
+
+    def finished(self, handoff_id: str, error: BatonError | None = None, acknowledged_s: float = 0.0) -> None:
+        """Every write has ended, then the target has answered."""
+        while self.half._prompts[handoff_id].open_writes:
+            self.written(handoff_id)
+        self.half.on_finished(handoff_id, error, acknowledged_s)
 
     def to_open(self) -> None:
         """A prompt of three blocks, two of them computed and being written."""
@@ -186,43 +205,84 @@ def test_blocks_are_written_while_later_chunks_are_still_to_be_computed(rig: Rig
     rig.assign("h", 18)
     blocks = list(rig.step(6)[0].block_ids)  # tokens [0, 6): one block is full
     remote = rig.begun("h", 5)
-    assert rig.port.take()[1:] == [("write", "h", blocks[:1], remote[:1])]
+    assert rig.port.take()[1:] == [("write", "h", 0, blocks[:1], remote[:1])]
     rig.step(6)
     rig.step(4)
     assert rig.port.take() == []
     assert rig.counts() == {BlockState.LEASED: 1, BlockState.RUNNING: 4, BlockState.FREE: 11}
-    rig.half.on_written("h", None, 0.0)
-    assert rig.port.take() == [("write", "h", blocks[1:4], remote[1:4])]
-    rig.half.on_written("h", None, 0.0)
+    rig.written("h")
+    assert rig.port.take() == [("write", "h", 1, blocks[1:4], remote[1:4])]
+    rig.written("h")
     assert rig.port.take() == []
-    rig.step(6)
-    assert rig.port.take() == [("finish", "h", blocks[4:], remote[4:], TOKEN, 5)]  # the last one is partly filled
+    rig.half.plan(6)
+    assert rig.port.take() == [("write", "h", 2, blocks[4:], remote[4:])]  # partly filled, and not yet computed
+    assert [move.final_after_step for move in rig.port.moves] == [None, None, 4]
+    assert {(move.skip_tokens, move.digest_every) for move in rig.port.moves} == {(0, 3)}
 
 
-def test_write_ends_after_the_prompt_the_rest_goes_with_the_commit(rig: Rig) -> None:
+def test_last_chunk_leaves_with_its_step_and_what_waited_leaves_before_it(rig: Rig) -> None:
+    """Of 18 tokens 6 are being written, [4, 12) are final when the last chunk is planned, the rest are not."""
+    rig.assign("h", 18)
+    blocks = list(rig.step(6)[0].block_ids)
+    remote = rig.begun("h", 5)
+    rig.step(7)
+    rig.port.take()
+    rig.half.plan(64)
+    assert rig.port.take() == [("write", "h", 1, blocks[1:3], remote[1:3]), ("write", "h", 2, blocks[3:], remote[3:])]
+    assert [move.final_after_step for move in rig.port.moves] == [None, None, 3]
+    assert rig.counts() == {BlockState.LEASED: 5, BlockState.FREE: 11}
+
+
+def test_commit_is_ordered_with_the_first_token_whatever_is_still_in_flight(rig: Rig) -> None:
     rig.to_open()
     rig.step(64)
-    assert [order[0] for order in rig.port.take()] == ["begin", "write"]
-    rig.half.on_written("h", None, 0.0)
-    ((kind, _, local, remote, *_),) = rig.port.take()
-    assert (kind, len(local), remote) == ("finish", 1, REMOTE[2:3])  # type: ignore[arg-type]
+    assert [order[0] for order in rig.port.take()] == ["begin", "write", "write", "finish"]
+    rig.written("h")
+    rig.written("h")
+    assert rig.port.take() == []
+    rig.half.on_finished("h", None, 0.0)
+    assert rig.is_free
 
 
 def test_target_is_ready_only_after_the_prompt_everything_goes_in_one_write(rig: Rig) -> None:
     blocks = rig.to_committing()
-    assert rig.port.take() == [("begin", "h", DECODE), ("finish", "h", blocks, REMOTE[:3], TOKEN, 3)]
+    writes = [("write", "h", 0, blocks, REMOTE[:3]), ("finish", "h", TOKEN, 3)]
+    assert rig.port.take() == [("begin", "h", DECODE), *writes]
+    assert [move.final_after_step for move in rig.port.moves] == [None]
     assert [(e.position, e.token_id, e.finish_reason) for e in rig.outbox.tokens] == [(0, TOKEN, None)]
 
 
 def test_committed_frees_the_blocks_and_counts(rig: Rig) -> None:
     rig.to_committing()
     rig.clock.advance(9.0)  # until this worker's loop looks; the times are those of the events
-    rig.half.on_finished("h", None, FinishTimes(2.0, 3.0))
+    rig.written("h", ended_s=1.5)
+    rig.half.on_finished("h", None, 3.0)
     assert rig.is_free
     assert rig.outbox.returns == []
-    stats = rig.half.stats
+    stats, pair = rig.half.stats, rig.half.pairs[DECODE.worker]
     block_bytes = rig.pool.layout.block_bytes
     assert (stats.num_sent, stats.num_bytes, stats.write_s, stats.exposed_s) == (1, 3 * block_bytes, 2.0, 3.0)
+    assert (pair.num_handoffs, pair.num_bytes, pair.num_descriptors, pair.failures) == (1, 10, 1, {})
+    assert (pair.busy_s, pair.exposed_s, pair.acknowledge_s) == (2.0, 1.5, 1.5)
+
+
+def test_writes_that_end_before_the_prompt_is_computed_are_hidden(rig: Rig) -> None:
+    rig.to_open()
+    rig.clock.advance(5.0)
+    rig.step(64)
+    rig.written("h", ended_s=1.0)
+    rig.written("h", ended_s=4.0)
+    rig.half.on_finished("h", None, 7.0)
+    pair = rig.half.pairs[DECODE.worker]
+    assert (pair.busy_s, pair.exposed_s, pair.acknowledge_s, pair.hidden_fraction) == (4.0, 0.0, 2.0, 1.0)
+
+
+def test_exposed_time_is_at_most_the_time_under_way(rig: Rig) -> None:
+    """The last write may have waited for others."""
+    rig.to_committing()
+    rig.written("h", ended_s=100.0)
+    rig.half.on_finished("h", None, 100.0)
+    assert rig.half.pairs[DECODE.worker].exposed_s == 2.0
 
 
 def test_one_new_token_finishes_here_without_a_handoff(rig: Rig) -> None:
@@ -248,9 +308,14 @@ def test_first_token_is_a_stop_token_with_a_write_in_flight_aborts_when_it_has_e
     rig.step(4)
     rig.begun("h", 2)
     rig.step(4, token=STOP_TOKEN)
-    assert [order[0] for order in rig.port.take()] == ["begin", "write"]
-    assert rig.counts()[BlockState.QUARANTINED] == 1
-    rig.half.on_written("h", None, 0.0)
+    assert [order[0] for order in rig.port.take()] == ["begin", "write", "write"]
+    assert rig.counts()[BlockState.QUARANTINED] == 2
+    rig.written("h")
+    assert rig.port.take() == []
+    rig.clock.advance(WRITE_TIMEOUT_S + 1)
+    rig.half.expire()
+    rig.half.worker_gone(DECODE.worker)
+    rig.written("h", HandoffError("the peer died"))
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
     assert rig.outbox.returns == []
@@ -275,7 +340,7 @@ def test_target_reserves_another_number_of_blocks_gives_the_work_back(rig: Rig, 
     rig.step(64)
     rig.begun("h", num_blocks)
     assert rig.returned() == [("h", "handoff_failed", True)]
-    assert f"{num_blocks} blocks for a prompt of 3" in rig.outbox.returns[0].message
+    assert f"{num_blocks} blocks of 4 tokens for a prompt of 3" in rig.outbox.returns[0].message
     assert rig.port.take()[1:] == [("abort", "h")]
     assert rig.is_free
 
@@ -283,7 +348,7 @@ def test_target_reserves_another_number_of_blocks_gives_the_work_back(rig: Rig, 
 def test_write_fails_gives_the_work_back(rig: Rig) -> None:
     rig.to_open()
     rig.port.take()
-    rig.half.on_written("h", HandoffError("the link broke"), 0.0)
+    rig.written("h", HandoffError("the link broke"))
     assert rig.outbox.returns == [ReturnedWork("h", "handoff_failed", "the link broke")]
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
@@ -293,7 +358,7 @@ def test_write_fails_before_the_prompt_is_computed_stops_computing(rig: Rig) -> 
     rig.assign("h", 10)
     rig.step(4)
     rig.begun("h", 3)
-    rig.half.on_written("h", HandoffError("the link broke"), 0.0)
+    rig.written("h", HandoffError("the link broke"))
     assert rig.step(64) == []
     assert rig.outbox.tokens == []
     assert rig.is_free
@@ -313,7 +378,7 @@ def test_write_stalls_quarantines_and_gives_back_once(rig: Rig) -> None:
     assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.RUNNING: 1, BlockState.FREE: 13}
     assert rig.port.take() == []  # the target must not free its blocks: the write may still land
     assert not rig.half.is_idle
-    rig.half.on_written("h", HandoffError("the peer died"), 0.0)
+    rig.written("h", HandoffError("the peer died"))
     assert rig.port.take() == [("abort", "h")]
     assert rig.returned() == [("h", "handoff_stalled", True)]
     assert rig.is_free
@@ -327,7 +392,7 @@ def test_stalled_write_of_an_unfinished_prompt_stops_computing(rig: Rig) -> None
     rig.half.expire()
     assert rig.step(64) == []
     assert rig.counts() == {BlockState.QUARANTINED: 1, BlockState.RUNNING: 2, BlockState.FREE: 13}
-    rig.half.on_written("h", None, 0.0)
+    rig.written("h")
     assert rig.is_free
 
 
@@ -338,8 +403,8 @@ def test_finish_stalls_gives_back_once_and_keeps_the_blocks(rig: Rig) -> None:
         rig.clock.advance(WRITE_TIMEOUT_S + 1)
         rig.half.expire()
     assert rig.returned() == [("h", "handoff_stalled", True)]
-    assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
-    rig.half.on_finished("h", HandoffError("the peer died"), NOW)
+    assert rig.counts() == {BlockState.QUARANTINED: 3, BlockState.FREE: 13}
+    rig.finished("h", HandoffError("the peer died"))
     assert rig.returned() == [("h", "handoff_stalled", True)]
     assert rig.is_free
 
@@ -348,7 +413,7 @@ def test_commit_refused_gives_the_work_back_and_tells_the_target(rig: Rig) -> No
     """The commit may have been lost on its way, and then the target would keep its blocks for ever."""
     rig.to_committing()
     rig.port.take()
-    rig.half.on_finished("h", HandoffError("no answer"), NOW)
+    rig.finished("h", HandoffError("no answer"))
     assert rig.outbox.returns == [ReturnedWork("h", "handoff_failed", "no answer")]
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
@@ -375,7 +440,7 @@ def test_fail_with_a_write_in_flight_quarantines(rig: Rig) -> None:
     rig.begun("h", 3)
     rig.half.fail(rig.half.plan(4), InternalError("out of memory"))
     assert rig.counts()[BlockState.QUARANTINED] == 1
-    rig.half.on_written("h", None, 0.0)
+    rig.written("h")
     assert rig.is_free
     assert len(rig.outbox.returns) == 1
 
@@ -417,7 +482,7 @@ def test_cancel_open_with_a_write_in_flight_frees_when_it_has_ended(rig: Rig) ->
     rig.half.cancel("h")
     assert rig.counts()[BlockState.QUARANTINED] == 2
     assert rig.port.take() == []
-    rig.half.on_written("h", HandoffError("the link broke"), 0.0)
+    rig.written("h", HandoffError("the link broke"))
     assert rig.port.take() == [("abort", "h")]
     assert rig.is_free
 
@@ -426,8 +491,8 @@ def test_cancel_open_with_a_write_in_flight_frees_when_it_has_ended(rig: Rig) ->
 def test_cancel_committing_is_ended_by_the_answer(rig: Rig, error: HandoffError | None) -> None:
     rig.to_committing()
     rig.half.cancel("h")
-    assert rig.counts()[BlockState.LEASED] == 3
-    rig.half.on_finished("h", error, NOW)
+    assert rig.counts()[BlockState.QUARANTINED] == 3
+    rig.finished("h", error)
     assert rig.is_free
     assert rig.outbox.returns == []  # nobody wants it back
 
@@ -439,7 +504,7 @@ def test_cancel_unknown_is_ignored(rig: Rig) -> None:
 def test_cancel_gives_nothing_back(rig: Rig) -> None:
     rig.to_open()
     rig.half.cancel("h")
-    rig.half.on_written("h", None, 0.0)
+    rig.written("h")
     assert rig.outbox.returns == []
 
 

@@ -10,9 +10,10 @@ from core.errors import HandoffError
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice
+from kvtransfer.move import MoveOutcome
 from kvtransfer.port import Reservation
 from prefill_worker.half import PrefillHalf
-from tests.builders import NOW, ListOutbox, ListPort, assignment, drawn, small_pool
+from tests.builders import ListOutbox, ListPort, assignment, drawn, small_pool
 
 ROUTER = "router-1"
 TOKEN = 50
@@ -29,7 +30,7 @@ class Rig:
     outbox: ListOutbox = field(default_factory=ListOutbox)
 
     def __post_init__(self) -> None:
-        self.half = PrefillHalf(self.pool, self.port, self.outbox, ManualClock())
+        self.half = PrefillHalf(self.pool, self.port, self.outbox, ManualClock(), next_step=lambda: 1)
 
     def assign(self, handoff_id: str, num_prompt_tokens: int, max_new_tokens: int = 8) -> None:
         self.half.assign(ROUTER, assignment(handoff_id, num_prompt_tokens, max_new_tokens))
@@ -48,6 +49,11 @@ class Rig:
         self.assign("warm", num_prompt_tokens, max_new_tokens=1)
         self.step()
         self.outbox.tokens.clear()
+
+    def finished(self, handoff_id: str) -> None:
+        """Its one write has ended, and the target has taken over."""
+        self.half.on_written(handoff_id, 0, MoveOutcome(None), 0.0)
+        self.half.on_finished(handoff_id, None, 0.0)
 
     def counts(self) -> dict[BlockState, int]:
         return {state: count for state, count in self.pool.blocks.counts().items() if count}
@@ -111,24 +117,24 @@ def test_block_may_be_read_by_several_handoffs_at_once(rig: Rig) -> None:
     for name in ("a", "b"):
         rig.assign(name, 9)
         rig.step()
-        rig.half.on_begun(name, Reservation(0, REMOTE[:3]))
+        rig.half.on_begun(name, Reservation(0, REMOTE[:3], BLOCK_TOKENS))
     assert rig.counts() == {BlockState.LEASED: 4, BlockState.FREE: 12}  # two are shared
-    rig.half.on_finished("a", None, NOW)
+    rig.finished("a")
     assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
-    rig.half.on_finished("b", None, NOW)
+    rig.finished("b")
     assert rig.counts() == {BlockState.CACHED: 2, BlockState.FREE: 14}
 
 
 def test_abandoned_write_quarantines_shared_blocks_and_others_go_on_reading_them(rig: Rig) -> None:
     rig.assign("a", 10)
     rig.step(8)
-    rig.half.on_begun("a", Reservation(0, REMOTE[:3]))
+    rig.half.on_begun("a", Reservation(0, REMOTE[:3], BLOCK_TOKENS))
     rig.half.cancel("a")
     assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.RUNNING: 1, BlockState.FREE: 13}
     rig.assign("b", 10, max_new_tokens=1)
     assert rig.spans() == [("b", 8, 10)]
     assert rig.counts()[BlockState.QUARANTINED] == 2
-    rig.half.on_written("a", None, 0.0)
+    rig.half.on_written("a", 0, MoveOutcome(None), 0.0)
     assert rig.counts() == {BlockState.CACHED: 2, BlockState.FREE: 14}
 
 
@@ -136,9 +142,10 @@ def test_abandoned_write_quarantines_shared_blocks_and_others_go_on_reading_them
 def test_blocks_that_the_target_has_are_not_written(rig: Rig, num_present: int) -> None:
     rig.assign("h", 10)
     (piece,) = rig.step()
-    rig.half.on_begun("h", Reservation(num_present, REMOTE[num_present:3]))
+    rig.half.on_begun("h", Reservation(num_present, REMOTE[num_present:3], BLOCK_TOKENS))
     local = list(piece.block_ids)[num_present:]
-    assert rig.port.take()[1:] == [("finish", "h", local, REMOTE[num_present:3], TOKEN, 3 - num_present)]
+    writes = [("write", "h", 0, local, REMOTE[num_present:3])] if local else []
+    assert rig.port.take()[1:] == [*writes, ("finish", "h", TOKEN, 3 - num_present)]
     assert rig.half.stats.num_bytes_saved == num_present * rig.pool.layout.block_bytes
     assert rig.half.stats.num_bytes == (3 - num_present) * rig.pool.layout.block_bytes
 
@@ -146,19 +153,19 @@ def test_blocks_that_the_target_has_are_not_written(rig: Rig, num_present: int) 
 def test_target_that_has_more_than_is_computed_is_written_nothing_until_then(rig: Rig) -> None:
     rig.assign("h", 14)
     rig.step(5)
-    rig.half.on_begun("h", Reservation(2, REMOTE[:2]))
+    rig.half.on_begun("h", Reservation(2, REMOTE[:2], BLOCK_TOKENS))
     rig.step(5)
     assert [order[0] for order in rig.port.take()] == ["begin"]
     rig.step(3)
-    ((kind, _, _, remote),) = rig.port.take()
+    ((kind, *_, remote),) = rig.port.take()
     assert (kind, remote) == ("write", REMOTE[:1])
 
 
 def test_target_with_another_number_of_blocks_in_all_gives_the_work_back(rig: Rig) -> None:
     rig.assign("h", 10)
     rig.step()
-    rig.half.on_begun("h", Reservation(2, REMOTE[:2]))
-    assert "reserved 4 blocks for a prompt of 3" in rig.outbox.returns[0].message
+    rig.half.on_begun("h", Reservation(2, REMOTE[:2], BLOCK_TOKENS))
+    assert "reserved 4 blocks of 4 tokens for a prompt of 3" in rig.outbox.returns[0].message
 
 
 def test_full_pool_evicts_what_nobody_uses(rig: Rig) -> None:

@@ -13,14 +13,18 @@ from core.request import Assignment
 from core.sampling import SamplingParams
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
-from engine.kv.pool import BlockPool
+from kvtransfer.carrier import Carrier
 from kvtransfer.local_transport import LocalTransport
+from kvtransfer.memory import RankMemory, memory_of
+from kvtransfer.move import Direction, MoveOutcome
 from kvtransfer.port import HandoffSource, LastBlocks, Reservation
+from kvtransfer.rank_mover import RankMove, RankPeer
 from prefill_worker.half import PrefillHalf
 from tests.builders import DECODE, NOW, PREFILL, assignment, cost_model
 from worker.cost.tracker import CostTracker
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
+from worker.rank import geometry_of
 from worker.report import StepOutbox, StepReport
 
 ROUTER = "router-1"
@@ -32,12 +36,12 @@ EOS = 2  # of transformers' default ERNIE config
 class InProcessPort:
     """A handoff port that posts to the target's mailbox, as a network would; answers come by the source's."""
 
-    def __init__(self, worker: WorkerId, transport: LocalTransport, fleet: "dict[WorkerId, LoopWorker]") -> None:
+    def __init__(self, worker: WorkerId, carrier: Carrier, fleet: "dict[WorkerId, LoopWorker]") -> None:
         self.source: HandoffSource
         self.mailbox: Mailbox
         self.before_commit: Callable[[str, list[int]], None] = lambda _handoff_id, _block_ids: None
         self._worker = worker
-        self._transport = transport
+        self._carrier = carrier
         self._fleet = fleet
         self._written: dict[str, list[int]] = {}
 
@@ -50,7 +54,7 @@ class InProcessPort:
         peer.mailbox.post(partial(peer.decode.begin, handoff_id, self._worker, reply))
 
     def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
-        self._transport.post_write(target.worker, local, remote)
+        self._copy(target, local, remote)
         self._written.setdefault(handoff_id, []).extend(remote)
         self.mailbox.post(partial(self.source.on_written, handoff_id, None, 0.0))
 
@@ -59,7 +63,7 @@ class InProcessPort:
             self.mailbox.post(partial(self.source.on_finished, handoff_id, error, NOW))
 
         if last.local:
-            self._transport.post_write(target.worker, last.local, last.remote)
+            self._copy(target, last.local, last.remote)
         self.before_commit(handoff_id, [*self._written.pop(handoff_id, []), *last.remote])
         peer = self._fleet[target.worker]
         peer.mailbox.post(partial(peer.decode.commit, handoff_id, last.first_token, last.num_blocks, reply))
@@ -67,6 +71,13 @@ class InProcessPort:
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         peer = self._fleet[target.worker]
         peer.mailbox.post(partial(peer.decode.source_ended, handoff_id))
+
+    def _copy(self, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
+        outcomes: list[MoveOutcome] = []
+        self._carrier.move(RankMove(target.worker, Direction.WRITE, local, remote), outcomes.append)
+        while not outcomes:
+            self._carrier.advance()
+        assert outcomes[0].error is None
 
 
 class LoopWorker:
@@ -79,8 +90,11 @@ class LoopWorker:
         self.engine = engine
         self.pool = engine.pool
         self.mailbox = Mailbox()
-        self.transport = LocalTransport(endpoint.worker, engine.pool, fleet.pools)
-        self.port = InProcessPort(endpoint.worker, self.transport, fleet.workers)
+        self.geometry = geometry_of(engine).rank(0)
+        memory = memory_of(engine.pool)
+        transports = {"local": LocalTransport(endpoint.worker, memory, fleet.memories)}
+        self.carrier = Carrier(transports, memory, self.geometry, engine.progress)
+        self.port = InProcessPort(endpoint.worker, self.carrier, fleet.workers)
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []
         outbox = StepOutbox()
@@ -99,6 +113,10 @@ class LoopWorker:
             cost=CostTracker(cost_model(chunk_tokens=budget)),
             max_num_batched_tokens=budget,
         )
+
+    def connect(self, peer: "LoopWorker") -> None:
+        name, metadata = next(iter(peer.carrier.offers().items()))
+        self.carrier.add_peer(RankPeer(peer.endpoint.worker, name, metadata, peer.geometry, is_expected=False))
 
     def tick(self) -> bool:
         did_work = self.loop.tick()
@@ -120,7 +138,7 @@ class LoopFleet:
         max_len: int = 256,
     ) -> None:
         self.clock = ManualClock()
-        self.pools: dict[WorkerId, BlockPool] = {}
+        self.memories: dict[WorkerId, RankMemory] = {}
         self.workers: dict[WorkerId, LoopWorker] = {}
         for endpoint in (PREFILL, DECODE):
             engine = Engine.load(
@@ -132,8 +150,8 @@ class LoopFleet:
             )
             self.workers[endpoint.worker] = LoopWorker(endpoint, engine, self, budget, max_num_seqs)
         self.p, self.d = self.workers.values()
-        self.p.transport.add_peer(DECODE.worker, self.d.transport.metadata())
-        self.d.transport.add_peer(PREFILL.worker, self.p.transport.metadata())
+        self.p.connect(self.d)
+        self.d.connect(self.p)
 
     def assign(self, work: Assignment, router_id: str = ROUTER) -> None:
         p, d = self.workers[work.prefill.worker], self.workers[work.decode.worker]

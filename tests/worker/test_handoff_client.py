@@ -17,12 +17,15 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from decode_worker.half import DecodeHalf
 from engine.kv.pool import BlockPool
+from engine.kv.progress import StepProgress
 from engine.parallel.topology import ONE_RANK
+from kvtransfer.carrier import Carrier
+from kvtransfer.geometry import WorkerGeometry
 from kvtransfer.group_mover import GroupMover
 from kvtransfer.local_transport import LocalTransport
+from kvtransfer.memory import RankMemory, memory_of
 from kvtransfer.mover import BlockMover
 from kvtransfer.port import FinishTimes, LastBlocks, Reservation
-from kvtransfer.transport import Transport
 from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
@@ -58,19 +61,23 @@ class Source:
         self.heard.append(("finished", handoff_id, error and error.message))
 
 
-def mover_of(transport: Transport) -> GroupMover:
-    """The mover of a worker of one rank with 16 blocks."""
-    return GroupMover([BlockMover(transport, on_crash=pytest.fail)], 16, is_partitioned=False)
+def mover_of(worker: WorkerId, pool: BlockPool, neighbours: dict[WorkerId, RankMemory]) -> GroupMover:
+    """The mover of a worker of one rank."""
+    geometry = WorkerGeometry(pool.layout, pool.layout.kv_heads, 1, 1, pool.num_blocks)
+    memory = memory_of(pool)
+    transports = {"local": LocalTransport(worker, memory, neighbours)}
+    carrier = Carrier(transports, memory, geometry.rank(0), StepProgress(pool.layout.num_layers))
+    return GroupMover([BlockMover(carrier, on_crash=pytest.fail)], geometry)
 
 
 class Target:
     """The receiving end of one worker incarnation; its half moves when the test lets it."""
 
-    def __init__(self, worker: WorkerId, neighbours: dict[WorkerId, BlockPool]) -> None:
+    def __init__(self, worker: WorkerId, neighbours: dict[WorkerId, RankMemory]) -> None:
         self.pool = small_pool(16)
         self.mailbox = Mailbox()
         self.decode = DecodeHalf(self.pool, ListOutbox(), ManualClock(), max_num_seqs=4)
-        self.mover = mover_of(LocalTransport(worker, self.pool, neighbours))
+        self.mover = mover_of(worker, self.pool, neighbours)
         self.server = grpc.aio.server()
         port = self.server.add_insecure_port("127.0.0.1:0")
         self.endpoint = WorkerEndpoint(worker, f"127.0.0.1:{port}")
@@ -108,10 +115,10 @@ class World:
 
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
-        self._neighbours: dict[WorkerId, BlockPool] = {}
+        self._neighbours: dict[WorkerId, RankMemory] = {}
         self.pool = small_pool(16)
         self.source, self.mailbox = Source(), Mailbox()
-        self.mover = mover_of(LocalTransport(PREFILL.worker, self.pool, self._neighbours))
+        self.mover = mover_of(PREFILL.worker, self.pool, self._neighbours)
         self.peers = Peers(PREFILL.worker, FINGERPRINT, self.pool.layout, ONE_RANK, self.mover)
         event_loop = asyncio.get_running_loop()
         self.port = GrpcHandoffPort(PREFILL.worker, self.peers, self.mover, self.mailbox, event_loop, SystemClock())

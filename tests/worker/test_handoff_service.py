@@ -184,7 +184,7 @@ def reserve(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, ha
 def test_connect_tells_how_to_write_here(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
     answer = peer.ConnectPeer(connect_request(decode), timeout=TIMEOUT_S)
     assert answer.num_blocks == 256
-    assert list(answer.transport_metadata) == decode._mover.metadata()
+    assert list(answer.transport_metadata) == decode._mover.offers()["nixl"]
 
 
 def test_connect_with_another_model_is_refused_with_both_values(

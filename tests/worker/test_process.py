@@ -62,7 +62,7 @@ def test_thread_that_dies_ends_the_process(
     if victim == "loop":
         process._mailbox.post(defect)
     else:
-        monkeypatch.setattr(process._mover._movers[0]._transport, "progress", defect)
+        monkeypatch.setattr(process._mover._movers[0]._carrier, "progress", defect)
         process._mover.set_inbound(1)
     assert died.wait(30.0)
     process.stop()

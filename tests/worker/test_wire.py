@@ -13,6 +13,7 @@ from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from core.sampling import MAX_SEED, SamplingParams
+from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import DTYPE_BYTES, KvLayout
 from kvtransfer.port import Reservation
 from router import wire as router_wire
@@ -52,6 +53,20 @@ loads = st.builds(
         for name, field in LOAD_TYPES.items()
     },
 )
+PAIR_TYPES = {field.name: field for field in worker_pb2.PairTransfers.DESCRIPTOR.fields}
+totals = st.builds(
+    PairStats,
+    transport=TEXT,
+    path=TEXT,
+    num_handoffs=UINT64,
+    num_bytes=UINT64,
+    num_retried=UINT64,
+    busy_s=SECONDS,
+    exposed_s=SECONDS,
+    failures=st.dictionaries(TEXT, UINT32, max_size=3),
+)
+pairs = st.lists(st.builds(PairReport, workers, TEXT, totals), max_size=3).map(tuple)
+transfers = st.builds(TransferReport, pairs, pairs)
 reports = st.builds(StepReport, st.lists(tokens, max_size=4), st.lists(returned, max_size=4), loads)
 
 
@@ -87,6 +102,17 @@ def test_load_has_the_same_fields_on_both_sides_and_on_the_wire() -> None:
     assert set(LOAD_TYPES) == set(WorkerLoad.__slots__)
     load = WorkerLoad(**{name: i for i, name in enumerate(LOAD_TYPES, start=1)})
     assert unset_fields(wire.load_to_proto(load)) == set()
+
+
+@given(transfers)
+def test_transfers_arrive_as_they_were_sent(report: TransferReport) -> None:
+    message = parsed(wire.transfers_to_proto(report)).transfers
+    assert router_wire.transfers_from_proto(message) == report
+    assert router_wire.transfers_to_proto(report) == message
+
+
+def test_totals_of_a_pair_have_the_same_fields_on_both_sides_and_on_the_wire() -> None:
+    assert set(PAIR_TYPES) - {"peer", "direction"} == set(PairStats.__slots__)
 
 
 @given(endpoints)

@@ -89,6 +89,10 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         report = worker_pb2.ExpertReport(query_id=query_id, layers=layers, **fields)
         self._says.put_nowait(worker_pb2.AttachResponse(expert_report=report))
 
+    def say_transfers(self, *pairs: worker_pb2.PairTransfers) -> None:
+        """What it has sent to its peers."""
+        self._says.put_nowait(worker_pb2.AttachResponse(transfers=worker_pb2.TransferReport(sent=pairs)))
+
     def end_stream(self) -> None:
         self._says.put_nowait(None)
 

@@ -49,6 +49,14 @@ def refusal(fleet: Fleet, worker: ScriptedWorker) -> str:
     return caught.value.message
 
 
+def layout_with(**changes: int) -> tuple[tuple[str, int | str], ...]:
+    return tuple((name, changes.get(name, value)) for name, value in LAYOUT)
+
+
+def blocks_of(num_tokens: int) -> dict[str, object]:
+    return {"layout": layout_with(block_tokens=num_tokens)}
+
+
 # --- coming
 
 
@@ -151,7 +159,10 @@ async def test_other_incarnation_at_the_same_address_is_not_let_in(
         ({"fingerprint": "xyz"}, "worker d0@1 cannot serve with p0@1: model fingerprint abc against xyz"),
         ({"layout": (*LAYOUT[:-1], ("dtype", "bfloat16"))}, "KV layout: dtype float32 against bfloat16"),
         ({"layout": LAYOUT[:-1]}, "KV layout: dtype float32 against None"),
-        ({"tensor_parallel_size": 2}, "divided 1 (tensors) x 1 (experts) against 2 (tensors) x 1 (experts)"),
+        (
+            {"layout": layout_with(block_tokens=6)},
+            "KV blocks of 4 against 6 tokens: one size must be a multiple of the other",
+        ),
         ({"max_model_len": 65}, "max_model_len 64 against 65"),
     ],
 )
@@ -166,6 +177,36 @@ async def test_worker_that_differs_is_refused_for_good_with_both_values(
         assert reason in refusal(fleet, other)
         assert names(fleet.links()) == ["p0@1"]
         assert other.attaching.qsize() == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [blocks_of(16), blocks_of(2), {"tensor_parallel_size": 2, "layout": layout_with(kv_heads=3)}],
+)
+async def test_worker_whose_kv_can_be_reconciled_is_let_in(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker, changes: dict[str, object]
+) -> None:
+    async with ScriptedWorker("d0", Role.DECODE, **changes) as other:
+        for member in (worker, other):
+            fleet.register(member.endpoint)
+            await observer.expect(("attached", member))
+        assert names(fleet.links()) == ["d0@1", "p0@1"]
+
+
+async def test_worker_must_go_together_with_each_of_the_others(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    """Blocks of 8 and of 12 tokens both go with blocks of 4."""
+    async with (
+        ScriptedWorker("d0", Role.DECODE, **blocks_of(8)) as d0,
+        ScriptedWorker("d1", Role.DECODE, **blocks_of(12)) as d1,
+    ):
+        for member in (worker, d0):
+            fleet.register(member.endpoint)
+            await observer.expect(("attached", member))
+        fleet.register(d1.endpoint)
+        await observer.expect(("lost", d1))
+        assert "worker d1@1 cannot serve with d0@1: KV blocks of 8 against 12 tokens" in refusal(fleet, d1)
 
 
 async def test_refused_worker_is_let_in_when_the_other_has_gone(

@@ -125,6 +125,22 @@ async def test_status_of_an_empty_fleet_says_what_is_missing(router: Router) -> 
     assert (await router.status()).active_requests == 0
 
 
+async def test_status_has_what_a_worker_has_sent_to_each_peer_as_it_said_last(router: Router) -> None:
+    first, second = (
+        worker_pb2.PairTransfers(peer=common_pb2.WorkerId(name=name, incarnation=1), num_bytes=num_bytes)
+        for name, num_bytes in (("d0", 7), ("d1", 9))
+    )
+    async with ScriptedWorker("p0") as prefill:
+        await router.register(prefill.endpoint)
+        await router.heard.expect(("attached", prefill))
+        prefill.say_transfers(first)
+        prefill.say_transfers(first, second)
+        prefill.report()
+        await router.heard.expect(("report", prefill))
+        (worker,) = (await router.status()).workers
+        assert list(worker.transfers.sent) == [first, second]
+
+
 async def test_status_has_every_worker_with_its_load_and_silence(router: Router) -> None:
     async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
         for worker in (prefill, decode):

@@ -26,7 +26,7 @@ from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 from baton.v1 import worker_pb2 as baton_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/control.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\x1a\x15\x62\x61ton/v1/worker.proto\"C\n\x15RegisterWorkerRequest\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\"\x18\n\x16RegisterWorkerResponse\"\x12\n\x10GetStatusRequest\"|\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eunready_reason\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\r\x12\'\n\x07workers\x18\x04 \x03(\x0b\x32\x16.baton.v1.WorkerStatus\"j\n\x0cWorkerStatus\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHello\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\"#\n\x11GetExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\">\n\x12GetExpertsResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.baton.v1.WorkerExperts\"G\n\rWorkerExperts\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.baton.v1.ExpertReport\")\n\x17RebalanceExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\"B\n\x18RebalanceExpertsResponse\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.baton.v1.ExpertReport2h\n\x11MembershipService\x12S\n\x0eRegisterWorker\x12\x1f.baton.v1.RegisterWorkerRequest\x1a .baton.v1.RegisterWorkerResponse2\xfa\x01\n\x0e\x43ontrolService\x12\x44\n\tGetStatus\x12\x1a.baton.v1.GetStatusRequest\x1a\x1b.baton.v1.GetStatusResponse\x12G\n\nGetExperts\x12\x1b.baton.v1.GetExpertsRequest\x1a\x1c.baton.v1.GetExpertsResponse\x12Y\n\x10RebalanceExperts\x12!.baton.v1.RebalanceExpertsRequest\x1a\".baton.v1.RebalanceExpertsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/control.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\x1a\x15\x62\x61ton/v1/worker.proto\"C\n\x15RegisterWorkerRequest\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\"\x18\n\x16RegisterWorkerResponse\"\x12\n\x10GetStatusRequest\"|\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eunready_reason\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\r\x12\'\n\x07workers\x18\x04 \x03(\x0b\x32\x16.baton.v1.WorkerStatus\"\x97\x01\n\x0cWorkerStatus\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHello\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\x12+\n\ttransfers\x18\x46 \x01(\x0b\x32\x18.baton.v1.TransferReport\"#\n\x11GetExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\">\n\x12GetExpertsResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.baton.v1.WorkerExperts\"G\n\rWorkerExperts\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.baton.v1.ExpertReport\")\n\x17RebalanceExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\"B\n\x18RebalanceExpertsResponse\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.baton.v1.ExpertReport2h\n\x11MembershipService\x12S\n\x0eRegisterWorker\x12\x1f.baton.v1.RegisterWorkerRequest\x1a .baton.v1.RegisterWorkerResponse2\xfa\x01\n\x0e\x43ontrolService\x12\x44\n\tGetStatus\x12\x1a.baton.v1.GetStatusRequest\x1a\x1b.baton.v1.GetStatusResponse\x12G\n\nGetExperts\x12\x1b.baton.v1.GetExpertsRequest\x1a\x1c.baton.v1.GetExpertsResponse\x12Y\n\x10RebalanceExperts\x12!.baton.v1.RebalanceExpertsRequest\x1a\".baton.v1.RebalanceExpertsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,20 +41,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_end=195
   _globals['_GETSTATUSRESPONSE']._serialized_start=197
   _globals['_GETSTATUSRESPONSE']._serialized_end=321
-  _globals['_WORKERSTATUS']._serialized_start=323
-  _globals['_WORKERSTATUS']._serialized_end=429
-  _globals['_GETEXPERTSREQUEST']._serialized_start=431
-  _globals['_GETEXPERTSREQUEST']._serialized_end=466
-  _globals['_GETEXPERTSRESPONSE']._serialized_start=468
-  _globals['_GETEXPERTSRESPONSE']._serialized_end=530
-  _globals['_WORKEREXPERTS']._serialized_start=532
-  _globals['_WORKEREXPERTS']._serialized_end=603
-  _globals['_REBALANCEEXPERTSREQUEST']._serialized_start=605
-  _globals['_REBALANCEEXPERTSREQUEST']._serialized_end=646
-  _globals['_REBALANCEEXPERTSRESPONSE']._serialized_start=648
-  _globals['_REBALANCEEXPERTSRESPONSE']._serialized_end=714
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=716
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=820
-  _globals['_CONTROLSERVICE']._serialized_start=823
-  _globals['_CONTROLSERVICE']._serialized_end=1073
+  _globals['_WORKERSTATUS']._serialized_start=324
+  _globals['_WORKERSTATUS']._serialized_end=475
+  _globals['_GETEXPERTSREQUEST']._serialized_start=477
+  _globals['_GETEXPERTSREQUEST']._serialized_end=512
+  _globals['_GETEXPERTSRESPONSE']._serialized_start=514
+  _globals['_GETEXPERTSRESPONSE']._serialized_end=576
+  _globals['_WORKEREXPERTS']._serialized_start=578
+  _globals['_WORKEREXPERTS']._serialized_end=649
+  _globals['_REBALANCEEXPERTSREQUEST']._serialized_start=651
+  _globals['_REBALANCEEXPERTSREQUEST']._serialized_end=692
+  _globals['_REBALANCEEXPERTSRESPONSE']._serialized_start=694
+  _globals['_REBALANCEEXPERTSRESPONSE']._serialized_end=760
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=762
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=866
+  _globals['_CONTROLSERVICE']._serialized_start=869
+  _globals['_CONTROLSERVICE']._serialized_end=1119
 # @@protoc_insertion_point(module_scope)

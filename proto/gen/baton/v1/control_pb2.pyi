@@ -35,14 +35,16 @@ class GetStatusResponse(_message.Message):
     def __init__(self, model: _Optional[str] = ..., unready_reason: _Optional[str] = ..., active_requests: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("hello", "load", "silent_s")
+    __slots__ = ("hello", "load", "silent_s", "transfers")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    TRANSFERS_FIELD_NUMBER: _ClassVar[int]
     hello: _worker_pb2.WorkerHello
     load: _worker_pb2.WorkerLoad
     silent_s: float
-    def __init__(self, hello: _Optional[_Union[_worker_pb2.WorkerHello, _Mapping]] = ..., load: _Optional[_Union[_worker_pb2.WorkerLoad, _Mapping]] = ..., silent_s: _Optional[float] = ...) -> None: ...
+    transfers: _worker_pb2.TransferReport
+    def __init__(self, hello: _Optional[_Union[_worker_pb2.WorkerHello, _Mapping]] = ..., load: _Optional[_Union[_worker_pb2.WorkerLoad, _Mapping]] = ..., silent_s: _Optional[float] = ..., transfers: _Optional[_Union[_worker_pb2.TransferReport, _Mapping]] = ...) -> None: ...
 
 class GetExpertsRequest(_message.Message):
     __slots__ = ("worker",)

@@ -35,15 +35,15 @@ class HandoffServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.ConnectPeer = channel.unary_unary(
-                '/baton.v1.HandoffService/ConnectPeer',
-                request_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
-                _registered_method=True)
         self.BeginHandoff = channel.unary_unary(
                 '/baton.v1.HandoffService/BeginHandoff',
                 request_serializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffResponse.FromString,
+                _registered_method=True)
+        self.RenewLeases = channel.unary_unary(
+                '/baton.v1.HandoffService/RenewLeases',
+                request_serializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesResponse.FromString,
                 _registered_method=True)
         self.CommitHandoff = channel.unary_unary(
                 '/baton.v1.HandoffService/CommitHandoff',
@@ -61,13 +61,6 @@ class HandoffServiceServicer:
     """Served by every worker; called by the worker that computed the prompt.
     """
 
-    def ConnectPeer(self, request, context):
-        """Exchanges what the transfer plane needs. Refused when model or KV layout differ.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
     def BeginHandoff(self, request, context):
         """Asks for blocks. Answers when they are reserved; while there is no room it waits, up to the call's deadline.
         Aborting or a cancelled call withdraws the wish.
@@ -76,8 +69,15 @@ class HandoffServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLeases(self, request, context):
+        """The source lives and works on these handoffs: what is reserved for them stays so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CommitHandoff(self, request, context):
-        """Every block is written: the receiver may run the sequence.
+        """Every block is written: the receiver may run the sequence. Refused when a block is not what was sent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,15 +94,15 @@ class HandoffServiceServicer:
 
 def add_HandoffServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'ConnectPeer': grpc.unary_unary_rpc_method_handler(
-                    servicer.ConnectPeer,
-                    request_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.FromString,
-                    response_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.SerializeToString,
-            ),
             'BeginHandoff': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginHandoff,
                     request_deserializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.FromString,
                     response_serializer=baton_dot_v1_dot_handoff__pb2.BeginHandoffResponse.SerializeToString,
+            ),
+            'RenewLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLeases,
+                    request_deserializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_handoff__pb2.RenewLeasesResponse.SerializeToString,
             ),
             'CommitHandoff': grpc.unary_unary_rpc_method_handler(
                     servicer.CommitHandoff,
@@ -127,33 +127,6 @@ class HandoffService:
     """
 
     @staticmethod
-    def ConnectPeer(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/baton.v1.HandoffService/ConnectPeer',
-            baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
-            baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
     def BeginHandoff(request,
             target,
             options=(),
@@ -170,6 +143,33 @@ class HandoffService:
             '/baton.v1.HandoffService/BeginHandoff',
             baton_dot_v1_dot_handoff__pb2.BeginHandoffRequest.SerializeToString,
             baton_dot_v1_dot_handoff__pb2.BeginHandoffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.HandoffService/RenewLeases',
+            baton_dot_v1_dot_handoff__pb2.RenewLeasesRequest.SerializeToString,
+            baton_dot_v1_dot_handoff__pb2.RenewLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -224,6 +224,128 @@ class HandoffService:
             '/baton.v1.HandoffService/AbortHandoff',
             baton_dot_v1_dot_handoff__pb2.AbortHandoffRequest.SerializeToString,
             baton_dot_v1_dot_handoff__pb2.AbortHandoffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class LinkServiceStub:
+    """Served by every worker; called by workers that move KV to it, from it, or want it to.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ConnectPeer = channel.unary_unary(
+                '/baton.v1.LinkService/ConnectPeer',
+                request_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
+                _registered_method=True)
+        self.ReadBlocks = channel.unary_unary(
+                '/baton.v1.LinkService/ReadBlocks',
+                request_serializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksResponse.FromString,
+                _registered_method=True)
+
+
+class LinkServiceServicer:
+    """Served by every worker; called by workers that move KV to it, from it, or want it to.
+    """
+
+    def ConnectPeer(self, request, context):
+        """Agrees on how the caller is going to reach this worker's KV. Refused when their models differ, when their KV
+        cannot be reconciled, and when no transport is common to both. Made anew at any time; the latest counts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadBlocks(self, request, context):
+        """Has this worker read blocks of a handoff from their source. Answers when the read has ended, well or not; asked
+        again under the same read_id, it answers with the end of the same read. Refused for another incarnation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LinkServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ConnectPeer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConnectPeer,
+                    request_deserializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.SerializeToString,
+            ),
+            'ReadBlocks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadBlocks,
+                    request_deserializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_handoff__pb2.ReadBlocksResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'baton.v1.LinkService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('baton.v1.LinkService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LinkService:
+    """Served by every worker; called by workers that move KV to it, from it, or want it to.
+    """
+
+    @staticmethod
+    def ConnectPeer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.LinkService/ConnectPeer',
+            baton_dot_v1_dot_handoff__pb2.ConnectPeerRequest.SerializeToString,
+            baton_dot_v1_dot_handoff__pb2.ConnectPeerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadBlocks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.LinkService/ReadBlocks',
+            baton_dot_v1_dot_handoff__pb2.ReadBlocksRequest.SerializeToString,
+            baton_dot_v1_dot_handoff__pb2.ReadBlocksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,235 @@
+"""Moves of this worker, carried to their end over whatever link works. Connections are those of `worker.peers`."""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+from core.errors import HandoffError, IncompatibleLayoutError, PeerLostError
+from core.ids import WorkerEndpoint, WorkerId
+from core.transfers import PairReport, PairStats, TransferReport
+from kvtransfer.group_mover import GroupMover
+from kvtransfer.move import Direction, Move, MoveOutcome, OnMoved
+from worker.peers import Peer, Peers
+from worker.pulling import PullClient
+from worker.read_order import ReadAnswer
+from worker.transfer_log import TransferCounts
+
+PUSH, PULL = "push", "pull"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LinkStats:
+    """What is known of the way that KV goes to one peer; see `core.transfers`.
+
+    Attributes:
+        transport: in use now, or last.
+        path: what carries its bytes.
+        direction: who moves them.
+        num_retried: moves that were tried again over another transport.
+        is_pushed_only: whether the peer cannot read this worker's KV because its blocks have another shape.
+    """
+
+    transport: str = ""
+    path: str = ""
+    direction: str = ""
+    num_retried: int = 0
+    is_pushed_only: bool = False
+
+
+class Links:
+    """Implements `kvtransfer.move.BlockMoves` over connections that may fail.
+
+    A move that fails is tried once more over another transport, after it is known to have ended. Where KV is pulled, a
+    WRITE becomes a READ by the peer, which answers when that has ended.
+
+    Args:
+        peers: connections; used on the event loop.
+        mover: moves blocks, on all ranks.
+        event_loop: where everything happens but the first attempt of a move.
+        pulling: asks peers to read; None where KV is pushed.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        mover: GroupMover,
+        event_loop: asyncio.AbstractEventLoop,
+        pulling: PullClient | None = None,
+    ) -> None:
+        self._peers = peers
+        self._mover = mover
+        self._event_loop = event_loop
+        self._pulling = pulling
+        self._stats: dict[WorkerId, LinkStats] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def move(self, move: Move, on_moved: OnMoved) -> None:
+        """See `BlockMoves.move`. `Peers.get` has connected the peer before."""
+        if self._pulling is not None and move.direction is Direction.WRITE:
+            self._spawn(self._pull(self._pulling, move, on_moved))
+        else:
+            self._push(move, on_moved)
+
+    async def read(self, source: WorkerEndpoint, move: Move) -> ReadAnswer:
+        """Carries out a READ that its source has asked for. On the event loop."""
+        try:
+            peer = await self._peers.get(source)
+        except HandoffError as error:
+            return ReadAnswer(MoveOutcome(error))
+        outcome = await self._attempt(move)
+        if outcome.error is None:
+            return ReadAnswer(outcome, peer.transport, peer.path)
+        outcome, second = await self._try_again(move, peer, outcome)
+        last = second or peer
+        return ReadAnswer(outcome, last.transport, last.path, was_retried=second is not None)
+
+    def exclude(self, worker: WorkerId) -> None:
+        """A peer got other bytes than it was sent: the transport in use is never used with it again."""
+        self._peers.ban(worker)
+
+    def worker_gone(self, worker: WorkerId) -> None:
+        """This incarnation of a worker and all earlier ones are dead: what is under way with them ends as lost."""
+        self._peers.worker_gone(worker)
+
+    def report(self, counts: TransferCounts) -> TransferReport:
+        """What the halves have counted, and how it went there. On the event loop."""
+        self._stats = {peer: stats for peer, stats in self._stats.items() if peer in counts.sent}
+        return TransferReport(
+            sent=tuple(self._report_of(peer, stats) for peer, stats in sorted(counts.sent.items())),
+            received=tuple(PairReport(peer, "", stats) for peer, stats in sorted(counts.received.items())),
+        )
+
+    async def close(self) -> None:
+        """Gives up what is under way; nobody is told."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- inside
+
+    def _push(self, move: Move, on_moved: OnMoved) -> None:
+        """The first attempt goes to the mover at once, on the caller's thread."""
+        peer = self._peers.connected(move.peer)
+
+        def on_ended(first: MoveOutcome) -> None:
+            if first.error is None:
+                on_moved(first)
+            else:
+                self._spawn(self._push_again(move, peer, first, on_moved))
+
+        self._mover.move(move, on_ended)
+
+    async def _push_again(self, move: Move, peer: Peer | None, first: MoveOutcome, on_moved: OnMoved) -> None:
+        outcome, _ = await self._try_again(move, peer, first)
+        on_moved(outcome)
+
+    async def _pull(self, pulling: PullClient, move: Move, on_moved: OnMoved) -> None:
+        stats = self._stats_of(move.peer)
+        if stats.is_pushed_only:
+            self._push(move, on_moved)
+            return
+        answer = await pulling.read(move)
+        if isinstance(answer.outcome.error, IncompatibleLayoutError):
+            stats.is_pushed_only = True
+            logger.warning("worker %s cannot read, so its KV is pushed: %s", move.peer, answer.outcome.error)
+            self._push(move, on_moved)
+            return
+        stats.num_retried += answer.was_retried
+        if answer.outcome.error is None:
+            stats.transport, stats.path = answer.transport, answer.path
+            self._digest(move, answer.outcome, on_moved)
+        else:
+            on_moved(answer.outcome)
+
+    def _digest(self, move: Move, outcome: MoveOutcome, on_moved: OnMoved) -> None:
+        """Adds the digests that a move asks for and that only the source of a read can take."""
+        if not move.digest_every:
+            on_moved(outcome)
+            return
+        try:
+            self._mover.digests(move, lambda digests: on_moved(replace(outcome, digests=tuple(digests))))
+        except HandoffError as error:
+            on_moved(replace(outcome, error=error))
+
+    async def _try_again(
+        self, move: Move, failed: Peer | None, first: MoveOutcome
+    ) -> tuple[MoveOutcome, Peer | None]:
+        """What becomes of a move whose first attempt has ended with an error, and who the second one was over, if any.
+
+        Args:
+            move: what was tried.
+            failed: the connection it was tried over; None when there was none.
+            first: how that ended.
+        """
+        assert first.error is not None, "a move that went well is not tried again"
+        if isinstance(first.error, PeerLostError | IncompatibleLayoutError):
+            self._peers.forget(move.peer)
+            return first, None
+        try:
+            if failed is not None:
+                self._peers.exclude(failed)
+            peer = await self._peers.again(move.peer)
+        except HandoffError as error:
+            message = f"{first.error.message}; it is not tried again: {error.message}"
+            return replace(first, error=type(first.error)(message)), None
+        logger.warning("a move with worker %s is tried again over %s: %s", move.peer, peer.transport, first.error)
+        self._stats_of(move.peer).num_retried += 1
+        second = await self._attempt(move)
+        if second.error is not None and not isinstance(second.error, PeerLostError):
+            self._peers.exclude(peer)
+        return added(first, second), peer
+
+    async def _attempt(self, move: Move) -> MoveOutcome:
+        future: asyncio.Future[MoveOutcome] = self._event_loop.create_future()
+
+        def resolve(outcome: MoveOutcome) -> None:
+            if not future.done():  # it is when `close` has cancelled whoever waits
+                future.set_result(outcome)
+
+        def on_ended(outcome: MoveOutcome) -> None:
+            self._event_loop.call_soon_threadsafe(resolve, outcome)
+
+        self._mover.move(move, on_ended)
+        return await future
+
+    def _stats_of(self, worker: WorkerId) -> LinkStats:
+        return self._stats.setdefault(worker, LinkStats())
+
+    def _report_of(self, worker: WorkerId, counts: PairStats) -> PairReport:
+        stats, peer = self._stats_of(worker), self._peers.connected(worker)
+        is_pulled = self._pulling is not None and not stats.is_pushed_only
+        if peer is not None and not is_pulled:
+            stats.transport, stats.path = peer.transport, peer.path
+        if peer is not None:
+            stats.direction = PULL if is_pulled else PUSH
+        counts = replace(
+            counts,
+            transport=stats.transport,
+            path=stats.path,
+            num_retried=stats.num_retried,
+        )
+        return PairReport(worker, stats.direction, counts)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine on the event loop, keeping a reference until it ends. From any thread."""
+
+        def start() -> None:
+            task = self._event_loop.create_task(coroutine)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        self._event_loop.call_soon_threadsafe(start)
+
+
+def added(first: MoveOutcome, second: MoveOutcome) -> MoveOutcome:
+    """The outcome of a move that took two attempts: the second's end, and what both have moved."""
+    return replace(
+        second,
+        num_bytes=first.num_bytes + second.num_bytes,
+        num_descriptors=first.num_descriptors + second.num_descriptors,
+        busy_s=first.busy_s + second.busy_s,
+    )
