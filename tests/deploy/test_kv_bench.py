@@ -97,9 +97,9 @@ def test_byte_checks_compare_each_path_with_its_own_and_with_the_best_other() ->
     }
 
 
-def test_handoff_checks_take_the_worse_path() -> None:
+def test_handoff_checks_take_the_worse_pair() -> None:
     slow = {**RUN, "ttft_ms": 250.0, "hidden_fraction": 0.8, "idle_cpu_fraction": 0.04}
-    checks = handoff_checks({"shared memory": RUN, "tcp": slow}, {"ms_p50": 0.5})
+    checks = handoff_checks([RUN, slow], {"ms_p50": 0.5})
     figures = {check["name"]: (check["value"], check["holds"]) for check in checks}
     assert figures == {
         "hidden_fraction": (0.8, False),
@@ -107,9 +107,9 @@ def test_handoff_checks_take_the_worse_path() -> None:
         "handoff_overhead_ms_p50": (0.5, True),
         "idle_cpu_fraction": (0.04, False),
     }
-    assert all(check["holds"] for check in handoff_checks({"tcp": RUN}, {"ms_p50": 0.5}))
+    assert all(check["holds"] for check in handoff_checks([RUN], {"ms_p50": 0.5}))
 
 
 def test_totals_grow_by_what_one_handoff_added() -> None:
-    before, after = SenderTotals(2, 10, 1.0, 0.5, 0.75), SenderTotals(3, 14, 1.5, 0.5, 1.0)
-    assert after.since(before) == SenderTotals(1, 4, 0.5, 0.0, 0.25)
+    before, after = SenderTotals(2, 10, 1.0, 0.5, 0.25, 0.75), SenderTotals(3, 14, 1.5, 0.5, 0.75, 1.0)
+    assert after.since(before) == SenderTotals(1, 4, 0.5, 0.0, 0.5, 0.25)

@@ -46,16 +46,20 @@ def measure_overhead(pair: WorkerPair, num_handoffs: int) -> dict[str, Any]:
     """Milliseconds that a handoff of one block between two idle workers takes beside its bytes.
 
         last prompt token    order of the write    posted          arrived              acknowledged
-        |------------------------------------------|= bytes =======|---------------------|
-                        overhead                                        overhead
+        |------------------------------------------|=== bytes =====|---------------------|
+                        overhead                                    overhead: acknowledge_ms
 
     That is the time from the last prompt token computed to the target's acknowledgement, less the time in between in
     which bytes were under way. What comes before the last prompt token is hidden behind compute.
     """
     handoffs = [pair.hand_over(SHORT_PROMPT).sent for _ in range(num_handoffs)]
-    overheads_ms = [1000 * (sent.after_prompt_s - sent.exposed_s) for sent in handoffs]
-    p50, p95 = np.percentile(overheads_ms, (50, 95))
-    return {"count": num_handoffs, "ms_p50": float(p50), "ms_p95": float(p95)}
+    p50, p95 = np.percentile([1000 * (sent.after_prompt_s - sent.exposed_s) for sent in handoffs], (50, 95))
+    return {
+        "count": num_handoffs,
+        "ms_p50": float(p50),
+        "ms_p95": float(p95),
+        "acknowledge_ms_p50": 1000 * statistics.median(sent.acknowledge_s for sent in handoffs),
+    }
 
 
 def measure_idle(pair: WorkerPair, seconds: float) -> float:
@@ -67,14 +71,13 @@ def measure_idle(pair: WorkerPair, seconds: float) -> float:
     return max(after - before for before, after in zip(before_s, after_s, strict=True)) / passed_s
 
 
-def handoff_checks(handoffs: dict[str, dict[str, Any]], overhead: dict[str, Any]) -> list[dict[str, Any]]:
-    """The targets; each for the path on which it is missed most.
+def handoff_checks(runs: list[dict[str, Any]], overhead: dict[str, Any]) -> list[dict[str, Any]]:
+    """The targets; each for the pair of workers that misses it most.
 
     Args:
-        handoffs: by path, what `measure_overlap` returned, and `idle_cpu_fraction`.
+        runs: of each pair what `measure_overlap` returned, and `idle_cpu_fraction`.
         overhead: what `measure_overhead` returned.
     """
-    runs = handoffs.values()
     ttft = max(run["ttft_ms"] / run["colocated_ttft_ms"] for run in runs)
     return [
         at_least("hidden_fraction", min(run["hidden_fraction"] for run in runs), "of transfer time", HIDDEN_FRACTION),

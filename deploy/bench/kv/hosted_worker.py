@@ -18,6 +18,7 @@ class SenderTotals:
         num_bytes: moved.
         busy_s: seconds in which bytes were under way.
         exposed_s: of these, seconds after the last prompt token was computed.
+        acknowledge_s: seconds from the last block's arrival to the target's acknowledgement.
         after_prompt_s: seconds from the last prompt token computed to the target's acknowledgement.
     """
 
@@ -25,6 +26,7 @@ class SenderTotals:
     num_bytes: int = 0
     busy_s: float = 0.0
     exposed_s: float = 0.0
+    acknowledge_s: float = 0.0
     after_prompt_s: float = 0.0
 
     def since(self, earlier: Self) -> "SenderTotals":
@@ -34,6 +36,7 @@ class SenderTotals:
             self.num_bytes - earlier.num_bytes,
             self.busy_s - earlier.busy_s,
             self.exposed_s - earlier.exposed_s,
+            self.acknowledge_s - earlier.acknowledge_s,
             self.after_prompt_s - earlier.after_prompt_s,
         )
 
@@ -49,14 +52,16 @@ class HostedWorker:
         return self._process.endpoint
 
     def totals(self) -> SenderTotals:
-        """What it has sent."""
-        stats = self._process.prefill.stats
+        """What it has sent, to whomever."""
+        half = self._process.prefill
+        pairs = list(half.pairs.values())
         return SenderTotals(
-            num_handoffs=stats.num_sent,
-            num_bytes=stats.num_bytes,
-            busy_s=stats.write_s,
-            exposed_s=min(stats.write_s, stats.exposed_s),
-            after_prompt_s=stats.exposed_s,
+            num_handoffs=sum(pair.num_handoffs for pair in pairs),
+            num_bytes=sum(pair.num_bytes for pair in pairs),
+            busy_s=sum(pair.busy_s for pair in pairs),
+            exposed_s=sum(pair.exposed_s for pair in pairs),
+            acknowledge_s=sum(pair.acknowledge_s for pair in pairs),
+            after_prompt_s=half.stats.exposed_s,
         )
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """Moving KV, measured from the bytes to the request, in one run."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,33 @@ from deploy.bench.kv.handoffs import handoff_checks, measure_idle, measure_overh
 from deploy.bench.kv.worker_pair import PairPlan, WorkerPair
 from deploy.cluster import Say
 
-PATHS = {"shared memory": SHARED_MEMORY, "tcp": TCP}
-MAIN_PATH = "shared memory"
 NUM_HANDOFFS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class PairCase:
+    """Two workers that handoffs are measured between.
+
+    Attributes:
+        name: as figures have it.
+        environment: variables of both, which decide the path of the bytes.
+        settings: of both, by the names of `WorkerConfig`.
+        has_targets: whether the targets are set for it.
+        has_overhead: whether the cost of a handoff beside its bytes is measured here.
+    """
+
+    name: str
+    environment: Mapping[str, str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    has_targets: bool = True
+    has_overhead: bool = False
+
+
+PATHS = (PairCase("shared memory", SHARED_MEMORY, has_overhead=True), PairCase("tcp", TCP))
+VERIFIED = tuple(
+    PairCase(f"shared memory, verify {verify}", SHARED_MEMORY, {"kv_verify": verify}, has_targets=False)
+    for verify in ("sample", "always")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +52,7 @@ class KvBench:
         prompt_tokens: of a long prompt; less when the model's context is shorter.
         num_prompt_rounds: long prompts on each path, alone and with a handoff.
         idle_s: for how long the workers are watched while idle.
+        cases: the pairs of workers to measure.
     """
 
     pool_bytes: int
@@ -35,6 +61,7 @@ class KvBench:
     prompt_tokens: int
     num_prompt_rounds: int
     idle_s: float
+    cases: tuple[PairCase, ...]
 
     def run(self, model_dir: Path, say: Say) -> dict[str, Any]:
         """Everything, one after the other; the list `checks` has one entry per target."""
@@ -42,21 +69,23 @@ class KvBench:
         result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "model": str(model_dir)}
         result["bytes"] = rates.measure(say)
         result["handoffs"] = {}
-        for path, environment in PATHS.items():
-            say(f"starting two workers over {path}")
-            with WorkerPair(PairPlan(model_dir, self.prompt_tokens), environment, {}) as pair:
-                result["handoffs"][path] = self._measure_pair(pair, path, say)
-                if path == MAIN_PATH:
+        for case in self.cases:
+            say(f"starting two workers: {case.name}")
+            plan = PairPlan(model_dir, self.prompt_tokens)
+            with WorkerPair(plan, case.environment, case.settings) as pair:
+                result["handoffs"][case.name] = self._measure_pair(pair, say)
+                if case.has_overhead:
                     say(f"{NUM_HANDOFFS} handoffs of one block")
                     result["overhead"] = measure_overhead(pair, NUM_HANDOFFS)
-        result["checks"] = rates.checks() + handoff_checks(result["handoffs"], result["overhead"])
+        judged = [result["handoffs"][case.name] for case in self.cases if case.has_targets]
+        result["checks"] = rates.checks() + handoff_checks(judged, result["overhead"])
         return result
 
-    def _measure_pair(self, pair: WorkerPair, path: str, say: Say) -> dict[str, Any]:
+    def _measure_pair(self, pair: WorkerPair, say: Say) -> dict[str, Any]:
         pair.warm_up()
-        say(f"prompts of {pair.longest_prompt} tokens over {path}")
+        say(f"prompts of {pair.longest_prompt} tokens")
         overlap = measure_overlap(pair, pair.longest_prompt, self.num_prompt_rounds)
-        say(f"two idle workers connected over {path}")
+        say("two idle workers")
         return {**overlap, "idle_cpu_fraction": measure_idle(pair, self.idle_s)}
 
 
@@ -67,6 +96,7 @@ FULL = KvBench(
     prompt_tokens=4096,
     num_prompt_rounds=3,
     idle_s=4.0,
+    cases=(*PATHS, *VERIFIED),
 )
 QUICK = KvBench(
     pool_bytes=32 * MIB,
@@ -75,4 +105,5 @@ QUICK = KvBench(
     prompt_tokens=512,
     num_prompt_rounds=1,
     idle_s=1.0,
+    cases=PATHS,
 )

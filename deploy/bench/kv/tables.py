@@ -15,8 +15,8 @@ def print_kv_result(result: dict[str, Any], console: Console) -> None:
     _print_handoffs(result["handoffs"], console)
     overhead = result["overhead"]
     console.print(
-        f"beside the bytes, a handoff takes {overhead['ms_p50']:.2f} ms (p50) and {overhead['ms_p95']:.2f} ms (p95) "
-        f"of {overhead['count']}"
+        f"beside its bytes a handoff takes {overhead['ms_p50']:.2f} ms (p50 of {overhead['count']}; p95 "
+        f"{overhead['ms_p95']:.2f} ms), {overhead['acknowledge_ms_p50']:.2f} ms of it after the last block's arrival"
     )
     print_checks(result["checks"], console)
 
@@ -40,10 +40,11 @@ def _print_handoffs(handoffs: dict[str, Any], console: Console) -> None:
         "second token ms": "second_token_ms",
         "transfer ms": "transfer_ms",
         "exposed ms": "exposed_ms",
+        "to acknowledgement ms": "after_prompt_ms",
     }
     num_tokens = next(iter(handoffs.values()))["prompt_tokens"]
     table = Table(f"prompt of {num_tokens}", *columns, "hidden", "idle CPU", box=None, header_style="dim")
-    for path, run in handoffs.items():
+    for name, run in handoffs.items():
         figures = (f"{run[key]:,.1f}" for key in columns.values())
-        table.add_row(path, *figures, f"{run['hidden_fraction']:.1%}", f"{run['idle_cpu_fraction']:.1%}")
+        table.add_row(name, *figures, f"{run['hidden_fraction']:.1%}", f"{run['idle_cpu_fraction']:.1%}")
     console.print(table)
