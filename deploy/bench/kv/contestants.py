@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from deploy.bench.kv.ends import MakeSource, MakeTarget
 from deploy.bench.kv.gloo_ends import GlooSource, GlooTarget
@@ -10,6 +11,7 @@ from deploy.bench.kv.local_ends import MakeCopier, TorchCopier
 from deploy.bench.kv.mooncake_ends import MooncakeSource, MooncakeTarget
 from deploy.bench.kv.pairs import LocalPair, Pair, ProcessPair
 from deploy.bench.kv.socket_ends import SocketSource, SocketTarget
+from deploy.bench.kv.transport_ends import TransportCopier, TransportSource, TransportTarget
 
 SHARED_MEMORY: dict[str, str] = {}  # what UCX chooses between processes of one host
 TCP = {"UCX_TLS": "tcp"}
@@ -42,8 +44,17 @@ class Contestant:
         return LocalPair(self.make, pool_bytes, cores[0], self.environment)
 
 
+def ends_of(transport: str) -> tuple[MakeSource, MakeTarget]:
+    """Both ends of one of our transports."""
+    return partial(TransportSource, transport), partial(TransportTarget, transport)
+
+
 CONTESTANTS = (
     Contestant("memcpy", TorchCopier),
+    Contestant("in-process", TransportCopier),
+    Contestant("nixl-shm", ends_of("nixl"), SHARED_MEMORY),
+    Contestant("nixl-tcp", ends_of("nixl"), TCP),
+    Contestant("collective", ends_of("collective")),
     Contestant("socket", (SocketSource, SocketTarget)),
     Contestant("grpc", (GrpcSource, GrpcTarget)),
     Contestant("gloo", (GlooSource, GlooTarget)),

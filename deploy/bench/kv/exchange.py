@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.kv.pool import lazy_zeros
-
-PIECE_BYTES = 4 * 1024 * 1024  # handed to a transport at once, as by the block mover
+from kvtransfer.pieces import PIECE_BYTES
 
 BlockIds = npt.NDArray[np.int32]
 """`[num_blocks]`."""

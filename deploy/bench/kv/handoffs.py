@@ -45,12 +45,12 @@ def measure_overlap(pair: WorkerPair, num_tokens: int, num_rounds: int) -> dict[
 def measure_overhead(pair: WorkerPair, num_handoffs: int) -> dict[str, Any]:
     """Milliseconds that a handoff of one block between two idle workers takes beside its bytes.
 
-        last prompt token    order of the write    posted          arrived              acknowledged
-        |------------------------------------------|=== bytes =====|---------------------|
-                        overhead                                    overhead: acknowledge_ms
+        last prompt token      posted          arrived        acknowledged
+        |----- overhead -------|=== bytes =====|-- overhead --|
 
     That is the time from the last prompt token computed to the target's acknowledgement, less the time in between in
     which bytes were under way. What comes before the last prompt token is hidden behind compute.
+    `acknowledge_ms_p50` is of the part after the last block's arrival.
     """
     handoffs = [pair.hand_over(SHORT_PROMPT).sent for _ in range(num_handoffs)]
     p50, p95 = np.percentile([1000 * (sent.after_prompt_s - sent.exposed_s) for sent in handoffs], (50, 95))

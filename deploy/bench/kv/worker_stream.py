@@ -6,7 +6,7 @@ import time
 import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
-from core.errors import HandoffError
+from core.errors import HandoffError, UnavailableError
 from core.ids import WorkerEndpoint
 from core.request import Assignment
 from router import wire
@@ -30,7 +30,7 @@ class WorkerStream:
         self._call = worker_pb2_grpc.WorkerServiceStub(self._channel).Attach(
             iter(self._orders.get, None), timeout=TIMEOUT_S
         )
-        self._hello = wire.hello_from_proto(next(self._call).hello)
+        self._hello = wire.hello_from_proto(self._next().hello)
 
     def assign(self, work: Assignment) -> None:
         """Gives the worker its part of a request."""
@@ -41,9 +41,10 @@ class WorkerStream:
 
         Raises:
             HandoffError: the worker gave the work back.
+            UnavailableError: it ended the stream, or is dead.
         """
         while True:
-            report = wire.report_from_proto(next(self._call).report)
+            report = wire.report_from_proto(self._next().report)
             for work in report.returned:
                 raise HandoffError(f"worker {self.endpoint.worker} gave {work.handoff_id} back: {work.message}")
             if any((event.handoff_id, event.position) == (handoff_id, position) for event in report.tokens):
@@ -54,3 +55,10 @@ class WorkerStream:
         self._orders.put(None)
         self._call.cancel()
         self._channel.close()
+
+    def _next(self) -> worker_pb2.AttachResponse:
+        try:
+            message: worker_pb2.AttachResponse = next(self._call)
+        except (StopIteration, grpc.RpcError) as error:
+            raise UnavailableError(f"worker {self.endpoint.worker} ended the stream: {error!r}") from error
+        return message
