@@ -5,9 +5,9 @@ last move between them has ended: forgotten under a transfer, it would say that 
 """
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from core.clock import Clock
 from core.errors import HandoffError, PeerLostError
 from core.ids import WorkerId
 from engine.kv.progress import StepProgress
@@ -36,7 +36,7 @@ class Carrier:
         memory: of the rank, which all transports have registered.
         geometry: of the rank.
         progress: of its engine.
-        now_s: a monotonic clock.
+        clock: measures how long bytes are under way.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Carrier:
         memory: RankMemory,
         geometry: RankGeometry,
         progress: StepProgress,
-        now_s: Callable[[], float] = time.monotonic,
+        clock: Clock,
     ) -> None:
         self._transports = transports
         self._memory = memory
         self._geometry = geometry
         self._progress = progress
-        self._now_s = now_s
+        self._clock = clock
         self._reader = PoolReader(memory.pool, geometry)
         self._staging = Staging(memory, geometry, self._reader)
         self._links: dict[WorkerId, Link] = {}
@@ -103,7 +103,7 @@ class Carrier:
         self._forget_leaving()  # before anybody hears that nothing is under way
         for move in lost:
             error = PeerLostError(f"worker {peer} died during a transfer; the request is placed again")
-            self._give_back(move.abandon(error, self._now_s()))
+            self._give_back(move.abandon(error, self._clock.now_s()))
             move.answer()
 
     def move(self, move: RankMove, on_moved: OnMoved) -> None:
@@ -125,7 +125,7 @@ class Carrier:
         """
         has_changed = False
         for move in self._open:
-            ended = move.poll(self._now_s())
+            ended = move.poll(self._clock.now_s())
             self._give_back(ended)
             has_changed |= bool(ended) | self._post_next(move)
         ended_moves = [move for move in self._open if move.has_ended]
@@ -185,7 +185,7 @@ class Carrier:
             return False
         blocks, slots = source
         try:
-            move.post(piece, blocks, slots, self._now_s())
+            move.post(piece, blocks, slots, self._clock.now_s())
         except HandoffError as error:
             move.error = error
             if slots is not None:

@@ -127,6 +127,7 @@ class GroupMover:
     def verify(self, digests: Sequence[Digest]) -> "Future[bool]":
         """Whether this worker's blocks, as the target of moves, hold what their source says it sent."""
         future: Future[bool] = Future()
+        future.set_running_or_notify_cancel()  # whoever gives up waiting must not hurt the thread that answers
         if not are_sound(digests, self.geometry):
             future.set_result(False)
             return future

@@ -95,12 +95,12 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
         queue: Reports = asyncio.Queue(MAX_QUEUED_REPORTS)
         self._routers[router_id] = queue
+        if self._transfers != TransferReport():
+            queue.put_nowait(self._transfers)
         logger.info("router %s attached", router_id)
         reader = asyncio.create_task(self._read(router_id, request_iterator, queue))
         try:
             yield self._hello()
-            if self._transfers != TransferReport():
-                yield wire.transfers_to_proto(self._transfers)
             while (report := await queue.get()) is not None:
                 yield _to_proto(report)
         finally:

@@ -49,7 +49,7 @@ class LinkService(handoff_pb2_grpc.LinkServiceServicer):
     async def ConnectPeer(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.ConnectPeerRequest, context: Context
     ) -> handoff_pb2.ConnectPeerResponse:
-        """Checks that KV can be shared, chooses a transport, and tells the source how to reach this worker with it."""
+        """Checks that KV can be shared, chooses a transport, and says how this worker is reached over it."""
         try:
             agreed = await self._agree(link_wire.introduction_from_proto(request))
         except BatonError as error:

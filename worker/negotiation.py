@@ -55,8 +55,8 @@ def choose_transport(source: WorkerId, theirs: Offers, mine: Offers) -> str:
         if name in mine:
             return name
     raise HandoffError(
-        f"no transport is common to both workers: {source} offers {names_of(theirs)}, here there is {names_of(mine)}; "
-        "see --kv-transport"
+        f"no transport is common to both workers: {source} offers {names_of(theirs)}, here there is "
+        f"{names_of(mine)}; see --kv-transport"
     )
 
 

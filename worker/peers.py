@@ -203,6 +203,8 @@ class Peers:
         try:
             answer = await links.ConnectPeer(link_wire.introduction_to_proto(me), timeout=CONNECT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.FAILED_PRECONDITION:  # another process answers at its address
+                raise PeerLostError(str(error.details())) from error
             raise error_of(worker, error) from error
         agreed = link_wire.agreement_from_proto(answer)
         if agreed.transport not in offers:
@@ -221,7 +223,7 @@ class Peers:
         return self._exclusions.allowed(worker, self._offers, self._clock.now_s())
 
     def _renew_s(self, worker: WorkerId, transport: str) -> float:
-        """When a transport that is preferred to the one in use may be used again; one that is not known there never."""
+        """When a transport that is preferred to the one in use, and excluded now, may be used again."""
         names = list(self._offers)
         preferred, allowed = names[: names.index(transport)], self._allowed(worker)
         return self._exclusions.ends_s(worker, (name for name in preferred if name not in allowed))

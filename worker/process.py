@@ -199,7 +199,7 @@ class WorkerProcess:
         self._attach.publish_transfers(self._links.report(counts))
 
     async def _verify(self, digests: Sequence[Digest]) -> bool:
-        """Whether this worker's blocks hold what their source says it has sent; takes the movers' time, not the loop's."""
+        """Whether this worker's blocks hold what their source says it has sent; the event loop goes on meanwhile."""
         return await asyncio.wrap_future(self._mover.verify(digests))
 
     def _run_loop(self) -> None:

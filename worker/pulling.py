@@ -15,7 +15,7 @@ from worker.peers import Peers
 from worker.read_order import ReadAnswer, ReadOrder
 
 READ_CALL_S = 30.0  # of one call; while its answer is out, another asks for the same read
-RETRY_S = 0.5  # between two calls, while the peer is not reached
+RETRY_S = 1.0  # between two calls, while the peer is not reached
 STEP_POLL_S = 0.001  # between two looks whether a step has ended, which takes tens of milliseconds
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class PullClient:
             await self._peers.again(move.peer)
         except HandoffError as error:  # it was not asked, so nothing is under way
             return ReadAnswer(MoveOutcome(error))
-        while (answer := await self._ask(order)) is None:
+        while (answer := await self._ask(order)) is None:  # noqa: ASYNC110 - a pause between two calls
             await asyncio.sleep(RETRY_S)
         return answer
 
@@ -70,9 +70,11 @@ class PullClient:
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.FAILED_PRECONDITION:  # another process answers at its address
                 return ReadAnswer(MoveOutcome(PeerLostError(f"worker {order.target} is gone: {error.details()}")))
-            logger.info("worker %s has not said how read %s ended: %s", order.target, order.read_id, error.details())
+            logger.warning(
+                "worker %s has not said how read %s ended: %s", order.target, order.read_id, error.details()
+            )
         except HandoffError as error:
-            logger.info("worker %s cannot say how read %s ended: %s", order.target, order.read_id, error)
+            logger.warning("worker %s cannot say how read %s ended: %s", order.target, order.read_id, error)
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
@@ -81,5 +83,5 @@ class PullClient:
 
     async def _until_final(self, move: Move) -> None:
         step = move.final_after_step
-        while step is not None and not self._has_ended(step):
+        while step is not None and not self._has_ended(step):  # noqa: ASYNC110 - the engine's thread tells nobody
             await asyncio.sleep(STEP_POLL_S)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from core.clock import SystemClock
 from core.errors import ConfigError
 from core.ids import WorkerId, rank_id
 from engine.engine import Engine
@@ -74,7 +75,7 @@ def open_rank(
     geometry = geometry_of(engine)
     memory = memory_of(engine.pool)
     transports = (make_transports or nixl_transport)(rank_id(worker, config.rank), memory)
-    carrier = Carrier(transports, memory, geometry.rank(config.rank), engine.progress)
+    carrier = Carrier(transports, memory, geometry.rank(config.rank), engine.progress, SystemClock())
     return Rank(worker, communicator, engine, geometry, BlockMover(carrier, on_crash))
 
 

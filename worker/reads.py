@@ -1,4 +1,4 @@
-"""Reads that sources have asked this worker for, where KV is pulled: each is carried out once, however often asked."""
+"""Reads that sources ask this worker for, where KV is pulled: each is carried out once, however often asked for."""
 
 import asyncio
 from collections import OrderedDict
@@ -35,7 +35,7 @@ class ReadDesk:
         key = (order.source.worker, order.read_id)
         task = self._reads.get(key)
         if task is None:
-            self._forget_ended()
+            self._forget_oldest()
             task = self._reads[key] = asyncio.create_task(self._carry_out(order))
         return await asyncio.shield(task)
 
@@ -58,7 +58,6 @@ class ReadDesk:
         )
         return await self._links.read(order.source, move)
 
-    def _forget_ended(self) -> None:
-        ended = [key for key, task in self._reads.items() if task.done()]
-        for key in ended[: max(0, len(self._reads) - MAX_REMEMBERED)]:
-            del self._reads[key]
+    def _forget_oldest(self) -> None:
+        while len(self._reads) >= MAX_REMEMBERED and next(iter(self._reads.values())).done():
+            self._reads.popitem(last=False)

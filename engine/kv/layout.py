@@ -43,11 +43,3 @@ class KvLayout:
     def blocks_for(self, num_tokens: int) -> int:
         """Blocks needed to hold `num_tokens` tokens."""
         return -(-num_tokens // self.block_tokens)
-
-    def difference(self, other: "KvLayout") -> str | None:
-        """The first field in which two layouts differ, with both values, or None if they are equal."""
-        for name in ("num_layers", "kv_heads", "block_tokens", "head_dim", "dtype"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                return f"{name} is {mine} here and {theirs} there"
-        return None

@@ -8,6 +8,13 @@ def test_later_incarnation_supersedes_earlier_of_the_same_name() -> None:
     assert not WorkerId("p1", 2).supersedes(WorkerId("p0", 1))
 
 
+def test_dead_process_says_that_it_and_earlier_ones_of_its_name_are_dead() -> None:
+    assert WorkerId("p0", 2).outlasts(WorkerId("p0", 2))
+    assert WorkerId("p0", 2).outlasts(WorkerId("p0", 1))
+    assert not WorkerId("p0", 1).outlasts(WorkerId("p0", 2))
+    assert not WorkerId("p1", 2).outlasts(WorkerId("p0", 1))
+
+
 def test_text_names_worker_and_incarnation() -> None:
     assert str(WorkerId("p0", 3)) == "p0@3"
 

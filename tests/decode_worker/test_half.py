@@ -1,18 +1,26 @@
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from core.clock import ManualClock
-from core.errors import BatonError, CancelledRequestError, HandoffError, InternalError
+from core.errors import (
+    BatonError,
+    CancelledRequestError,
+    CorruptKvError,
+    HandoffError,
+    InternalError,
+    StaleEpochError,
+)
 from core.events import ReturnedWork, TokenEvent
-from core.ids import WorkerId
+from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from core.sampling import SamplingParams
 from decode_worker import half as half_module
-from decode_worker.half import LEASE_S, DecodeHalf
+from decode_worker.half import ANNOUNCED_S, BEGUN_S, LEASE_S, DecodeHalf
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
@@ -23,7 +31,8 @@ ROUTER = "router-1"
 TOKEN = 5
 FIRST = 7
 BLOCK_TOKENS = 4
-NEWER = WorkerId(PREFILL.worker.name, PREFILL.worker.incarnation + 1)
+SOURCE = PREFILL.worker
+NEWER = WorkerId(SOURCE.name, SOURCE.incarnation + 1)
 
 Answer = Reservation | BatonError | None
 
@@ -48,13 +57,29 @@ class Rig:
 
     def begin(self, handoff_id: str) -> None:
         self.asked[handoff_id] += 1
-        self.half.begin(handoff_id, PREFILL.worker, self.begun.setdefault(handoff_id, []).append)
+        self.half.begin(handoff_id, SOURCE, self.begun.setdefault(handoff_id, []).append)
 
     def commit(self, handoff_id: str, num_blocks: int) -> Answer:
         self.asked[handoff_id] += 1
         answers = self.committed.setdefault(handoff_id, [])
-        self.half.commit(handoff_id, FIRST, num_blocks, answers.append)
+        self.half.commit(handoff_id, SOURCE, FIRST, num_blocks, answers.append)
         return answers[-1]
+
+    def reject(self, handoff_id: str) -> Answer:
+        self.asked[handoff_id] += 1
+        answers = self.committed.setdefault(handoff_id, [])
+        self.half.reject(handoff_id, SOURCE, answers.append)
+        return answers[-1]
+
+    def renew(self, *handoff_ids: str, source: WorkerId = SOURCE) -> list[str]:
+        """Returns those without a lease."""
+        answers: list[Seq[str]] = []
+        self.half.renew(source, handoff_ids, answers.append)
+        (lost,) = answers
+        return list(lost)
+
+    def ended(self, handoff_id: str) -> None:
+        self.half.source_ended(handoff_id, SOURCE)
 
     def receive(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> list[int]:
         """Assigned, begun and reserved; returns the blocks."""
@@ -111,7 +136,7 @@ def test_begin_is_answered_with_leased_blocks_in_whatever_order_words_come(rig: 
     rig.half.admit()
     (reserved,) = rig.begun["h"]
     assert isinstance(reserved, Reservation)
-    assert (reserved.num_present, len(reserved.block_ids)) == (0, 3)
+    assert (reserved.num_present, len(reserved.block_ids), reserved.block_tokens) == (0, 3, BLOCK_TOKENS)
     assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
     assert (rig.half.num_incoming, rig.half.num_receiving, rig.half.num_running) == (1, 1, 0)
 
@@ -245,7 +270,7 @@ def test_abandoned_handoff_holds_its_slot_until_its_source_has_ended() -> None:
     rig.begin("b")
     rig.half.admit()
     assert rig.begun["b"] == []
-    rig.half.source_ended("a")
+    rig.ended("a")
     rig.half.admit()
     assert len(rig.begun["b"]) == 1
 
@@ -306,7 +331,7 @@ def test_prompt_waits_until_one_rank_has_room_for_all_of_it() -> None:
 
 def test_assign_after_the_source_ended_is_ignored(rig: Rig) -> None:
     """Its first token ended the answer before the router's word came."""
-    rig.half.source_ended("h")
+    rig.ended("h")
     rig.assign("h")
     assert rig.half.num_incoming == 0
     rig.begin("h")
@@ -362,13 +387,13 @@ def test_commit_twice_is_refused_and_the_sequence_runs_on(rig: Rig) -> None:
 
 def test_abort_after_commit_says_nothing(rig: Rig) -> None:
     rig.run("h")
-    rig.half.source_ended("h")
+    rig.ended("h")
     assert len(rig.step()) == 1
 
 
 def test_abort_before_begin_refuses_it(rig: Rig) -> None:
     rig.assign("h")
-    rig.half.source_ended("h")
+    rig.ended("h")
     assert rig.is_free
     rig.begin("h")
     assert isinstance(rig.begun["h"][0], CancelledRequestError)
@@ -380,7 +405,7 @@ def test_abort_while_waiting_answers_the_begin(rig: Rig, is_assigned: bool) -> N
     rig.begin("h")
     if is_assigned:
         rig.assign("h")
-    rig.half.source_ended("h")
+    rig.ended("h")
     (answer,) = rig.begun["h"]
     assert isinstance(answer, CancelledRequestError)
     assert rig.is_free
@@ -388,18 +413,18 @@ def test_abort_while_waiting_answers_the_begin(rig: Rig, is_assigned: bool) -> N
 
 def test_abort_while_receiving_frees(rig: Rig) -> None:
     rig.receive("h")
-    rig.half.source_ended("h")
+    rig.ended("h")
     assert rig.is_free
 
 
 def test_ended_handoffs_remembered_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(half_module, "MAX_TOMBSTONES", 3)
     for i in range(5):
-        rig.half.source_ended(f"h{i}")
+        rig.ended(f"h{i}")
     assert list(rig.half._ended) == ["h2", "h3", "h4"]
 
 
-# --- leases and dead sources
+# --- deadlines
 
 
 def test_lease_expires_quarantines_gives_back_once_and_is_freed_by_the_source(rig: Rig) -> None:
@@ -413,8 +438,43 @@ def test_lease_expires_quarantines_gives_back_once_and_is_freed_by_the_source(ri
     assert rig.returned() == [("h", "lease_expired", True)]
     assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.FREE: 14}
     assert rig.half.num_receiving == 1  # the source may still write
-    rig.half.source_ended("h")
+    assert rig.half.pairs[SOURCE].num_expired_leases == 1
+    rig.ended("h")
     assert rig.is_free
+
+
+def test_renewed_lease_lasts_as_long_again(rig: Rig) -> None:
+    rig.receive("h")
+    for _ in range(3):
+        rig.clock.advance(LEASE_S - 1)
+        assert rig.renew("h") == []
+        rig.half.expire()
+    assert rig.outbox.returns == []
+    rig.clock.advance(LEASE_S + 1)
+    rig.half.expire()
+    assert rig.returned() == [("h", "lease_expired", True)]
+
+
+def test_renewal_names_what_has_no_lease_and_starts_none(rig: Rig) -> None:
+    """A sequence that runs was taken over: its source is about to hear so."""
+    rig.run("running")
+    rig.receive("expired")
+    rig.clock.advance(LEASE_S + 1)
+    rig.half.expire()
+    rig.receive("kept")
+    assert rig.renew("unknown", "running", "expired", "kept") == ["unknown", "expired"]
+    rig.ended("expired")
+    assert rig.renew("expired") == ["expired"]
+    assert rig.returned() == [("expired", "lease_expired", True)]
+
+
+def test_renewal_by_another_worker_extends_nothing(rig: Rig) -> None:
+    rig.receive("h")
+    rig.clock.advance(LEASE_S - 1)
+    assert rig.renew("h", source=NEWER) == ["h"]
+    rig.clock.advance(2)
+    rig.half.expire()
+    assert rig.returned() == [("h", "lease_expired", True)]
 
 
 def test_commit_after_the_lease_is_refused_and_frees(rig: Rig) -> None:
@@ -433,24 +493,124 @@ def test_running_sequence_has_no_lease(rig: Rig) -> None:
     assert len(rig.step()) == 1
 
 
-def test_newer_incarnation_of_the_source_frees_what_it_was_sending(rig: Rig) -> None:
+def test_source_that_does_not_begin_gives_the_work_back(rig: Rig) -> None:
+    rig.assign("h")
+    rig.clock.advance(ANNOUNCED_S)
+    rig.half.expire()
+    assert rig.outbox.returns == []
+    rig.clock.advance(0.1)
+    rig.half.expire()
+    assert rig.returned() == [("h", "begin_overdue", True)]
+    assert rig.is_free
+    rig.begin("h")
+    assert isinstance(rig.begun["h"][0], CancelledRequestError)
+
+
+def test_router_that_does_not_announce_has_the_source_refused(rig: Rig) -> None:
+    rig.begin("h")
+    rig.clock.advance(BEGUN_S + 1)
+    rig.half.expire()
+    (answer,) = rig.begun["h"]
+    assert isinstance(answer, HandoffError)
+    assert "no router has announced handoff h within 30 s" in str(answer)
+    rig.assign("h")
+    assert rig.is_free
+    assert rig.outbox.returns == []
+
+
+def test_handoff_that_waits_for_room_waits_as_long_as_its_source(rig: Rig) -> None:
+    rig.run("running", num_prompt_tokens=40)
+    rig.assign("h", num_prompt_tokens=40)
+    rig.begin("h")
+    rig.clock.advance(ANNOUNCED_S + 1)
+    rig.half.expire()
+    assert rig.begun["h"] == []
+    rig.half.cancel("running")
+    rig.half.admit()
+    assert len(rig.begun["h"]) == 1
+
+
+# --- KV that is not what was sent
+
+
+def test_corrupt_kv_gives_the_work_back_and_frees(rig: Rig) -> None:
+    rig.receive("h")
+    assert isinstance(rig.reject("h"), CorruptKvError)
+    assert rig.returned() == [("h", "kv_corrupt", True)]
+    assert rig.half.pairs[SOURCE].failures == {"kv_corrupt": 1}
+    assert rig.is_free
+
+
+def test_corrupt_kv_of_a_cancelled_handoff_frees_and_gives_nothing_back(rig: Rig) -> None:
+    rig.receive("h")
+    rig.half.cancel("h")
+    assert isinstance(rig.reject("h"), CancelledRequestError)
+    assert rig.outbox.returns == []
+    assert rig.is_free
+
+
+# --- dead and wrong sources
+
+
+def test_worker_gone_frees_what_it_was_sending(rig: Rig) -> None:
     rig.receive("receiving")
     rig.receive("abandoned")
     rig.half.cancel("abandoned")
     rig.begin("unassigned")
+    rig.assign("announced")
     rig.run("running")
-    rig.half.worker_superseded(NEWER)
-    assert rig.returned() == [("receiving", "source_lost", True)]
-    assert str(PREFILL.worker) in rig.outbox.returns[0].message
+    for _ in range(2):
+        rig.half.worker_gone(SOURCE)
+    assert rig.returned() == [("receiving", "source_lost", True), ("announced", "source_lost", True)]
+    assert str(SOURCE) in rig.outbox.returns[0].message
     assert isinstance(rig.begun["unassigned"][0], BatonError)
     assert rig.counts() == {BlockState.RUNNING: 2, BlockState.FREE: 14}
     assert [piece.sequence_id for piece in rig.step()] == ["running"]
 
 
-@pytest.mark.parametrize("worker", [PREFILL.worker, WorkerId("prefill-9", 99)])
-def test_other_workers_starting_concern_nobody(rig: Rig, worker: WorkerId) -> None:
+def test_newer_incarnation_of_the_source_means_that_the_older_is_gone(rig: Rig) -> None:
     rig.receive("h")
-    rig.half.worker_superseded(worker)
+    rig.half.worker_superseded(NEWER)
+    assert rig.returned() == [("h", "source_lost", True)]
+    assert rig.is_free
+
+
+@pytest.mark.parametrize("worker", [WorkerId(SOURCE.name, SOURCE.incarnation - 1), WorkerId("prefill-9", 99)])
+def test_other_workers_dying_concern_nobody(rig: Rig, worker: WorkerId) -> None:
+    rig.receive("h")
+    rig.half.worker_gone(worker)
+    rig.half.worker_superseded(SOURCE)
+    assert rig.commit("h", 2) is None
+
+
+def test_late_words_of_a_dead_worker_reserve_nothing(rig: Rig) -> None:
+    """Nobody would ever free it: that the worker is dead is said once."""
+    rig.half.worker_gone(NEWER)
+    rig.half.worker_gone(WorkerId(SOURCE.name, SOURCE.incarnation - 1))
+    rig.begin("h")
+    assert isinstance(rig.begun["h"][0], StaleEpochError)
+    rig.assign("h")
+    assert rig.returned() == [("h", "source_lost", True)]
+    assert rig.is_free
+
+
+def test_reborn_worker_is_served(rig: Rig) -> None:
+    rig.half.worker_gone(SOURCE)
+    rig.half.assign(ROUTER, replace(assignment("h"), prefill=WorkerEndpoint(NEWER, "127.0.0.1:3")))
+    answers: list[Answer] = []
+    rig.half.begin("h", NEWER, answers.append)
+    rig.half.admit()
+    assert isinstance(answers[0], Reservation)
+
+
+def test_words_of_another_worker_about_a_handoff_change_nothing(rig: Rig) -> None:
+    rig.receive("h")
+    answers: list[Answer] = []
+    rig.half.commit("h", NEWER, FIRST, 2, answers.append)
+    rig.half.reject("h", NEWER, answers.append)
+    assert [type(answer) for answer in answers] == [StaleEpochError] * 2
+    rig.half.source_ended("h", NEWER)
+    assert rig.counts() == {BlockState.LEASED: 2, BlockState.FREE: 14}
     assert rig.commit("h", 2) is None
 
 
@@ -482,7 +642,7 @@ def test_cancel_receiving_quarantines_until_the_source_has_ended(rig: Rig) -> No
     rig.half.cancel("h")
     assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.FREE: 14}
     assert rig.outbox.returns == []
-    rig.half.source_ended("h")
+    rig.ended("h")
     assert rig.is_free
 
 

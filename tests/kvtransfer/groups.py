@@ -1,12 +1,13 @@
 """Whole workers in this process: a carrier per rank that the test drives, bytes by copy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from core.clock import ManualClock
 from core.errors import HandoffError
 from core.ids import WorkerId, rank_id
 from engine.kv.layout import KvLayout
@@ -19,8 +20,11 @@ from kvtransfer.memory import RankMemory
 from kvtransfer.move import Move, MoveOutcome, OnMoved
 from kvtransfer.packing import BlockPart, as_blocks
 from kvtransfer.rank_mover import OnSummed, RankMove, RankPeer
+from kvtransfer.transport import Transport
 
 LOCAL = "local"
+
+OpenTransports = Callable[[WorkerId, RankMemory], Mapping[str, Transport]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,16 @@ def geometry(division: Division, total_heads: int = 2, num_layers: int = 3) -> W
         division.num_partitions,
         division.blocks_per_partition * division.num_partitions,
     )
+
+
+def local_transports(neighbours: dict[WorkerId, RankMemory]) -> OpenTransports:
+    """Opens transports between ranks that share these neighbours."""
+    return lambda rank, memory: {LOCAL: LocalTransport(rank, memory, neighbours)}
+
+
+def bits(blocks: Tensor) -> Tensor:
+    """Random bytes may be no number, which equals nothing."""
+    return blocks.view(torch.int16)
 
 
 def random_memory(rank: RankGeometry, staging_bytes: int) -> RankMemory:
@@ -91,7 +105,7 @@ class Group:
         self,
         worker: WorkerId,
         geometry: WorkerGeometry,
-        neighbours: dict[WorkerId, RankMemory],
+        open_transports: OpenTransports,
         staging_bytes: int = 1 << 20,
     ) -> None:
         self.worker = worker
@@ -101,10 +115,11 @@ class Group:
         self._share_replicas()
         self.carriers = [
             Carrier(
-                {LOCAL: LocalTransport(rank_id(worker, rank), memory, neighbours)},
+                open_transports(rank_id(worker, rank), memory),
                 memory,
                 geometry.rank(rank),
                 self.progress,
+                ManualClock(),
             )
             for rank, memory in enumerate(self.memories)
         ]

@@ -445,6 +445,157 @@ def test_fail_with_a_write_in_flight_quarantines(rig: Rig) -> None:
     assert len(rig.outbox.returns) == 1
 
 
+def test_fail_of_the_last_chunk_s_step_quarantines_what_was_to_leave_with_it(rig: Rig) -> None:
+    rig.to_open()
+    rig.half.fail(rig.half.plan(64), InternalError("out of memory"))
+    assert [order[0] for order in rig.port.take()] == ["begin", "write", "write"]
+    assert rig.counts() == {BlockState.QUARANTINED: 3, BlockState.FREE: 13}
+    rig.written("h")
+    assert rig.counts()[BlockState.QUARANTINED] == 3
+    rig.written("h")
+    assert rig.port.take() == [("abort", "h")]
+    assert rig.is_free
+    assert rig.returned() == [("h", "internal_error", False)]
+    assert rig.half.pairs[DECODE.worker].failures == {}
+
+
+def test_write_that_fails_after_the_commit_was_ordered_is_answered_with_it(rig: Rig) -> None:
+    rig.to_open()
+    rig.step(64)
+    rig.port.take()
+    error = PeerLostError("the peer died")
+    rig.written("h", error)
+    rig.written("h")
+    assert rig.outbox.returns == []
+    assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
+    rig.half.on_finished("h", error, 0.0)
+    assert rig.returned() == [("h", "peer_lost", True)]
+    assert rig.port.take() == [("abort", "h")]
+    assert rig.is_free
+    assert rig.half.pairs[DECODE.worker].failures == {"peer_lost": 1}
+
+
+def test_ends_of_writes_put_the_deadline_off(rig: Rig) -> None:
+    rig.to_open()
+    rig.clock.advance(WRITE_TIMEOUT_S - 1)
+    rig.step(64)
+    rig.clock.advance(WRITE_TIMEOUT_S - 1)
+    rig.written("h")
+    rig.clock.advance(WRITE_TIMEOUT_S - 1)
+    rig.half.expire()
+    assert rig.outbox.returns == []
+    rig.clock.advance(2)
+    rig.half.expire()
+    assert rig.returned() == [("h", "handoff_stalled", True)]
+    rig.finished("h")
+    assert rig.is_free
+
+
+def test_corrupt_blocks_give_the_work_back_and_count(rig: Rig) -> None:
+    rig.to_committing()
+    rig.finished("h", CorruptKvError("other checksums"))
+    assert rig.returned() == [("h", "kv_corrupt", True)]
+    assert rig.half.pairs[DECODE.worker].failures == {"kv_corrupt": 1}
+    assert rig.is_free
+
+
+# --- leases
+
+
+def test_leases_are_renewed_in_one_message_per_target(rig: Rig) -> None:
+    """Of those that hold blocks there: not of one that waits for them, nor of one that is given up."""
+    other = WorkerEndpoint(WorkerId("decode-1", 1), "127.0.0.1:3")
+    for name in ("open", "committing", "waiting", "drained"):
+        rig.assign(name, 6)
+    rig.half.assign(ROUTER, replace(assignment("elsewhere", 6), decode=other))
+    rig.step(29)
+    for name in ("open", "committing", "drained", "elsewhere"):
+        rig.begun(name, 2)
+    rig.half.cancel("drained")
+    rig.port.take()
+    rig.half.renew_leases()
+    assert rig.port.take() == []
+    rig.clock.advance(RENEWAL_S)
+    for _ in range(3):
+        rig.half.renew_leases()
+    assert rig.port.take() == [("renew", DECODE, ["open", "committing"]), ("renew", other, ["elsewhere"])]
+
+
+def test_nothing_is_renewed_where_nothing_is_open(rig: Rig) -> None:
+    rig.assign("h", 6)
+    rig.step(4)
+    rig.port.take()
+    rig.clock.advance(RENEWAL_S)
+    rig.half.renew_leases()
+    assert rig.port.take() == []
+
+
+def test_lost_lease_gives_the_work_back(rig: Rig) -> None:
+    rig.assign("h", 10)
+    rig.step(3)
+    rig.begun("h", 3)
+    rig.half.on_leases_lost(["unknown", "h"])
+    assert rig.returned() == [("h", "lease_lost", True)]
+    assert rig.is_free
+    assert rig.half.pairs[DECODE.worker].failures == {"lease_lost": 1}
+
+
+def test_lost_lease_with_a_write_in_flight_quarantines(rig: Rig) -> None:
+    rig.to_open()
+    rig.half.on_leases_lost(["h"])
+    assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.RUNNING: 1, BlockState.FREE: 13}
+    rig.written("h")
+    assert rig.is_free
+
+
+def test_lost_lease_of_a_commit_under_way_waits_for_its_answer(rig: Rig) -> None:
+    """The target lets go when it takes over; its answer may be slower than a renewal's."""
+    rig.to_committing()
+    rig.half.on_leases_lost(["h"])
+    assert rig.outbox.returns == []
+    rig.finished("h")
+    assert rig.is_free
+    assert rig.half.stats.num_sent == 1
+
+
+# --- targets that die
+
+
+def test_target_gone_gives_back_what_it_was_to_decode_in_every_state(rig: Rig) -> None:
+    """Queued, opening, open with a write in flight, committing; not one that ends here, nor another worker's."""
+    rig.assign("committing", 6)
+    rig.assign("opening", 4)
+    rig.assign("writing", 10)
+    rig.step(19)
+    rig.begun("committing", 2)
+    rig.begun("writing", 3)
+    rig.assign("queued", 4)
+    rig.assign("ends-here", 4, max_new_tokens=1)
+    rig.half.assign(ROUTER, replace(assignment("other", 4), decode=WorkerEndpoint(WorkerId("decode-1", 1), "x")))
+    for _ in range(2):
+        rig.half.worker_gone(WorkerId("decode-1", 0))
+        rig.half.worker_gone(DECODE.worker)
+    names = ["committing", "opening", "writing", "queued"]
+    assert sorted(rig.returned()) == sorted((name, "target_lost", True) for name in names)
+    assert rig.counts() == {BlockState.QUARANTINED: 4, BlockState.RUNNING: 1, BlockState.FREE: 11}
+    for name in ("committing", "writing"):
+        rig.written(name, PeerLostError("the peer died"))
+    rig.half.on_finished("committing", PeerLostError("the peer died"), 0.0)
+    assert rig.counts() == {BlockState.FREE: 16}
+    assert [piece.sequence_id for piece in rig.step(64)] == ["ends-here", "other"]
+    assert rig.half.pairs[DECODE.worker].failures == {"target_lost": 3}
+
+
+def test_totals_of_a_target_s_earlier_incarnations_are_dropped(rig: Rig) -> None:
+    newer = WorkerEndpoint(WorkerId(DECODE.worker.name, DECODE.worker.incarnation + 1), "127.0.0.1:3")
+    rig.to_committing()
+    rig.half.assign(ROUTER, replace(assignment("new", 6), decode=newer))
+    rig.step(64)
+    rig.finished("h")
+    assert list(rig.half.pairs) == [newer.worker]
+    assert rig.half.stats.num_sent == 1
+
+
 # --- cancels, in every state
 
 

@@ -13,18 +13,15 @@ from core.request import Assignment
 from core.sampling import SamplingParams
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
-from kvtransfer.carrier import Carrier
-from kvtransfer.local_transport import LocalTransport
-from kvtransfer.memory import RankMemory, memory_of
-from kvtransfer.move import Direction, MoveOutcome
-from kvtransfer.port import HandoffSource, LastBlocks, Reservation
-from kvtransfer.rank_mover import RankMove, RankPeer
+from engine.kv.pool import BlockPool
+from engine.kv.progress import StepProgress
+from kvtransfer.move import Move, MoveOutcome
+from kvtransfer.port import HandoffSource, Reservation
 from prefill_worker.half import PrefillHalf
-from tests.builders import DECODE, NOW, PREFILL, assignment, cost_model
+from tests.builders import DECODE, PREFILL, assignment, copy_tokens, cost_model
 from worker.cost.tracker import CostTracker
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
-from worker.rank import geometry_of
 from worker.report import StepOutbox, StepReport
 
 ROUTER = "router-1"
@@ -34,15 +31,24 @@ EOS = 2  # of transformers' default ERNIE config
 
 
 class InProcessPort:
-    """A handoff port that posts to the target's mailbox, as a network would; answers come by the source's."""
+    """A handoff port that posts to the target's mailbox, as a network would; answers come by the source's.
 
-    def __init__(self, worker: WorkerId, carrier: Carrier, fleet: "dict[WorkerId, LoopWorker]") -> None:
+    Moves end as soon as their blocks are final, so those of a step in `move_final` after it.
+    """
+
+    def __init__(
+        self, worker: WorkerId, pool: BlockPool, progress: StepProgress, fleet: "dict[WorkerId, LoopWorker]"
+    ) -> None:
         self.source: HandoffSource
         self.mailbox: Mailbox
         self.before_commit: Callable[[str, list[int]], None] = lambda _handoff_id, _block_ids: None
+        self.awaited_steps: list[int] = []
         self._worker = worker
-        self._carrier = carrier
+        self._pool = pool
+        self._progress = progress
         self._fleet = fleet
+        self._moves: dict[str, list[Callable[[], bool]]] = {}
+        self._commits: dict[str, Callable[[], None]] = {}
         self._written: dict[str, list[int]] = {}
 
     def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
@@ -53,31 +59,53 @@ class InProcessPort:
         peer = self._fleet[target.worker]
         peer.mailbox.post(partial(peer.decode.begin, handoff_id, self._worker, reply))
 
-    def write(self, handoff_id: str, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
-        self._copy(target, local, remote)
-        self._written.setdefault(handoff_id, []).extend(remote)
-        self.mailbox.post(partial(self.source.on_written, handoff_id, None, 0.0))
+    def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
+        def try_move() -> bool:
+            step = move.final_after_step
+            if step is not None and self._progress.num_final_layers(step) < self._pool.layout.num_layers:
+                return False
+            copy_tokens(self._pool, self._fleet[target.worker].pool, move)
+            num_blocks = len(move.remote_ids)
+            outcome = MoveOutcome(None, num_blocks * self._fleet[target.worker].pool.block_bytes, num_blocks)
+            self.mailbox.post(partial(self.source.on_written, handoff_id, write_id, outcome, 0.0))
+            return True
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, last: LastBlocks) -> None:
+        if move.final_after_step is not None:
+            self.awaited_steps.append(move.final_after_step)
+        self._moves.setdefault(handoff_id, []).append(try_move)
+        self._written.setdefault(handoff_id, []).extend(move.remote_ids)
+        self.move_final()
+
+    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
         def reply(error: BatonError | None) -> None:
-            self.mailbox.post(partial(self.source.on_finished, handoff_id, error, NOW))
+            self.mailbox.post(partial(self.source.on_finished, handoff_id, error, 0.0))
 
-        if last.local:
-            self._copy(target, last.local, last.remote)
-        self.before_commit(handoff_id, [*self._written.pop(handoff_id, []), *last.remote])
+        def commit() -> None:
+            self.before_commit(handoff_id, self._written.pop(handoff_id, []))
+            peer = self._fleet[target.worker]
+            peer.mailbox.post(partial(peer.decode.commit, handoff_id, self._worker, first_token, num_blocks, reply))
+
+        self._commits[handoff_id] = commit
+        self.move_final()
+
+    def renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
+        def reply(lost: Sequence[str]) -> None:
+            self.mailbox.post(partial(self.source.on_leases_lost, lost))
+
         peer = self._fleet[target.worker]
-        peer.mailbox.post(partial(peer.decode.commit, handoff_id, last.first_token, last.num_blocks, reply))
+        peer.mailbox.post(partial(peer.decode.renew, self._worker, handoff_ids, reply))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         peer = self._fleet[target.worker]
-        peer.mailbox.post(partial(peer.decode.source_ended, handoff_id))
+        peer.mailbox.post(partial(peer.decode.source_ended, handoff_id, self._worker))
 
-    def _copy(self, target: WorkerEndpoint, local: Sequence[int], remote: Sequence[int]) -> None:
-        outcomes: list[MoveOutcome] = []
-        self._carrier.move(RankMove(target.worker, Direction.WRITE, local, remote), outcomes.append)
-        while not outcomes:
-            self._carrier.advance()
-        assert outcomes[0].error is None
+    def move_final(self) -> None:
+        """Carries out the moves whose blocks are final, and the commits that no move holds up."""
+        for handoff_id, moves in self._moves.items():
+            self._moves[handoff_id] = [try_move for try_move in moves if not try_move()]
+        for handoff_id in [name for name in self._commits if not self._moves.get(name)]:
+            self._moves.pop(handoff_id, None)
+            self._commits.pop(handoff_id)()
 
 
 class LoopWorker:
@@ -90,15 +118,13 @@ class LoopWorker:
         self.engine = engine
         self.pool = engine.pool
         self.mailbox = Mailbox()
-        self.geometry = geometry_of(engine).rank(0)
-        memory = memory_of(engine.pool)
-        transports = {"local": LocalTransport(endpoint.worker, memory, fleet.memories)}
-        self.carrier = Carrier(transports, memory, self.geometry, engine.progress)
-        self.port = InProcessPort(endpoint.worker, self.carrier, fleet.workers)
+        self.port = InProcessPort(endpoint.worker, engine.pool, engine.progress, fleet.workers)
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []
         outbox = StepOutbox()
-        self.prefill = PrefillHalf(engine.pool, self.port, outbox, fleet.clock)
+        self.prefill = PrefillHalf(
+            engine.pool, self.port, outbox, fleet.clock, next_step=lambda: engine.progress.num_begun + 1
+        )
         self.decode = DecodeHalf(engine.pool, outbox, fleet.clock, max_num_seqs)
         self.port.source, self.port.mailbox = self.prefill, self.mailbox
         self.loop = WorkerLoop(
@@ -114,12 +140,9 @@ class LoopWorker:
             max_num_batched_tokens=budget,
         )
 
-    def connect(self, peer: "LoopWorker") -> None:
-        name, metadata = next(iter(peer.carrier.offers().items()))
-        self.carrier.add_peer(RankPeer(peer.endpoint.worker, name, metadata, peer.geometry, is_expected=False))
-
     def tick(self) -> bool:
         did_work = self.loop.tick()
+        self.port.move_final()
         self.pool.check()
         return did_work
 
@@ -136,22 +159,20 @@ class LoopFleet:
         budget: int = 16,
         max_num_seqs: int = 16,
         max_len: int = 256,
+        block_tokens: tuple[int, int] = (BLOCK_TOKENS, BLOCK_TOKENS),
     ) -> None:
         self.clock = ManualClock()
-        self.memories: dict[WorkerId, RankMemory] = {}
         self.workers: dict[WorkerId, LoopWorker] = {}
-        for endpoint in (PREFILL, DECODE):
+        for endpoint, num_tokens in zip((PREFILL, DECODE), block_tokens, strict=True):
             engine = Engine.load(
                 model_dir,
-                block_tokens=BLOCK_TOKENS,
+                block_tokens=num_tokens,
                 num_blocks=num_blocks,
                 num_host_blocks=num_host_blocks,
                 max_model_len=max_len,
             )
             self.workers[endpoint.worker] = LoopWorker(endpoint, engine, self, budget, max_num_seqs)
         self.p, self.d = self.workers.values()
-        self.p.connect(self.d)
-        self.d.connect(self.p)
 
     def assign(self, work: Assignment, router_id: str = ROUTER) -> None:
         p, d = self.workers[work.prefill.worker], self.workers[work.decode.worker]

@@ -13,6 +13,7 @@ from baton.v1 import worker_pb2, worker_pb2_grpc
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertReport
 from core.request import Assignment
+from core.transfers import TransferReport
 from router import wire
 from router.fleet.hello import WorkerHello
 from worker.process import WorkerProcess
@@ -29,6 +30,7 @@ class AttachedRouter:
         self.tokens: dict[str, list[TokenEvent]] = {}
         self.returned: dict[str, ReturnedWork] = {}
         self.load: WorkerLoad | None = None
+        self.transfers = TransferReport()
         self._orders: queue.SimpleQueue[worker_pb2.AttachRequest | None] = queue.SimpleQueue()
         self._orders.put(first)
         self._channel = grpc.insecure_channel(address)
@@ -50,7 +52,11 @@ class AttachedRouter:
 
     def read(self) -> None:
         """Takes in one report."""
-        report = wire.report_from_proto(next(self._call).report)
+        message = next(self._call)
+        if message.HasField("transfers"):
+            self.transfers = wire.transfers_from_proto(message.transfers)
+            return
+        report = wire.report_from_proto(message.report)
         for event in report.tokens:
             self.tokens.setdefault(event.handoff_id, []).append(event)
         for work in report.returned:
@@ -71,6 +77,12 @@ class AttachedRouter:
             if events and (events[-1].finish_reason is not None or not until_end):
                 return events
             self.read()
+
+    def wait_transfers(self, condition: Callable[[TransferReport], bool]) -> TransferReport:
+        """The first report of transfers of which something holds."""
+        while not condition(self.transfers):
+            self.read()
+        return self.transfers
 
     def ask_experts(self, *, rebalance: bool) -> ExpertReport:
         """The answer to a question about experts, whatever else comes before it."""

@@ -12,6 +12,7 @@ from core.events import TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
+from core.transfers import PairReport, PairStats, TransferReport
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from router import wire
@@ -167,7 +168,7 @@ def test_target_that_cannot_be_reached_gives_the_work_back(prefill: WorkerProces
         router.assign(work_for(prefill, "lonely", max_new_tokens=4))
         work = router.wait_returned("lonely")
     assert (work.code, work.retryable) == ("handoff_failed", True)
-    assert "nobody-0@1 did not connect" in work.message
+    assert "worker nobody-0@1 answered UNAVAILABLE" in work.message
     wait_until(prefill, is_free)
 
 
@@ -222,7 +223,8 @@ class Orders:
 
 def lone_service() -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
-    halves = PrefillHalf(pool, ListPort(), outbox, clock), DecodeHalf(pool, outbox, clock, max_num_seqs=4)
+    prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1)
+    halves = prefill, DecodeHalf(pool, outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
     return AttachService(IDENTITY, mailbox, *halves, ExpertDesk(no_engine, mailbox, nullcontext)), mailbox
 
@@ -276,3 +278,25 @@ async def test_reports_are_sent_in_order_and_load_goes_to_everybody() -> None:
         assert [report.tokens for report in reports] == [[event] if name == "a" else [] for event in tokens]
         await stream.aclose()
     assert not service.is_attached()
+
+
+def sent(num_handoffs: int) -> TransferReport:
+    return TransferReport(sent=(PairReport(NOWHERE.worker, "push", PairStats(num_handoffs=num_handoffs)),))
+
+
+async def test_transfers_are_sent_when_they_have_changed_and_to_a_router_that_comes_later() -> None:
+    service, _ = lone_service()
+    context: Any = NoContext()
+    first, later = (service.Attach(Orders(wire.router_hello_to_proto(name)), context) for name in ("a", "b"))
+    service.publish_transfers(TransferReport())
+    assert (await anext(first)).HasField("hello")
+    for num_handoffs in (1, 1, 2):
+        service.publish_transfers(sent(num_handoffs))
+    service.publish({}, WorkerLoad())
+    heard = [await anext(first) for _ in range(3)]
+    assert [wire.transfers_from_proto(message.transfers) for message in heard[:2]] == [sent(1), sent(2)]
+    assert heard[2].HasField("report")
+    assert (await anext(later)).HasField("hello")
+    assert wire.transfers_from_proto((await anext(later)).transfers) == sent(2)
+    for stream in (first, later):
+        await stream.aclose()

@@ -50,6 +50,19 @@ def test_step_too_small_for_all_sequences_is_refused_with_both_values(config: Wo
         replace(config, max_num_batched_tokens=63, max_num_seqs=64)
 
 
+@pytest.mark.parametrize("name", ["kv_transport", "kv_direction", "kv_verify"])
+def test_unknown_way_of_moving_kv_is_refused_with_those_there_are(config: WorkerConfig, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is 'sneakernet'; it must be one of "):
+        replace(config, **{name: "sneakernet"})
+
+
+def test_ways_of_moving_kv_are_what_their_names_say(config: WorkerConfig) -> None:
+    assert (config.kv_transports, config.digest_every) == (("nixl", "collective"), 0)
+    chosen = replace(config, kv_transport="collective", kv_verify="sample")
+    assert (chosen.kv_transports, chosen.digest_every) == (("collective",), 16)
+    assert replace(config, kv_verify="always").digest_every == 1
+
+
 def test_missing_model_folder_is_refused_with_the_remedy(config: WorkerConfig, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere does not exist; pass --model DIR"):
         replace(config, model_dir=tmp_path / "nowhere")

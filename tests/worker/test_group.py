@@ -124,14 +124,23 @@ def test_rebalancing_between_two_answers_changes_neither(groups: tuple[Group, Gr
     assert look(prefill, lambda process: process.loop.load().prefix_hit_tokens) - num_hits == 36
 
 
-def test_workers_divided_otherwise_do_not_connect(groups: tuple[Group, Group], decode: WorkerProcess) -> None:
-    prefill = groups[0].leader
-    work = replace(greedy("divided", prompt_of(6), 8), prefill=prefill.endpoint, decode=decode.endpoint)
-    with attached(prefill) as p:
-        p.assign(work)
-        returned = p.wait_returned("divided")
-    assert "decode-0" in returned.message
-    assert "start both with the same --tensor-parallel-size and --expert-parallel-size" in returned.message
+def test_answers_between_workers_divided_otherwise_are_those_of_transformers(
+    groups: tuple[Group, Group], prefill: WorkerProcess, decode: WorkerProcess
+) -> None:
+    """From two ranks to one, and from one to two."""
+    for source, target in ((groups[0].leader, decode), (prefill, groups[1].leader)):
+        works = [
+            replace(
+                greedy(f"{source.worker.name}-{i}", prompt_of(num_tokens, 100 + i), num_new),
+                prefill=source.endpoint,
+                decode=target.endpoint,
+            )
+            for i, (num_tokens, num_new) in enumerate([(50, 12), (3, 5), (16, 4), (90, 3)])
+        ]
+        answers = serve(source, target, works)
+        for work in works:
+            expected = greedy_tokens(source.config.model_dir, work.prompt, work.max_new_tokens)
+            assert answers[work.handoff_id] == expected, work
 
 
 @pytest.mark.parametrize("victim", ["leader", "follower"])

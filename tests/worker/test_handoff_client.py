@@ -2,41 +2,28 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
-import grpc
 import pytest
-import torch
 from baton.v1 import handoff_pb2_grpc
 
-from core.clock import ManualClock, SystemClock
-from core.errors import BatonError
+from core.clock import SystemClock
+from core.errors import BatonError, CorruptKvError, HandoffError
 from core.ids import WorkerEndpoint, WorkerId
-from core.request import Role
-from decode_worker.half import DecodeHalf
-from engine.kv.pool import BlockPool
-from engine.kv.progress import StepProgress
-from engine.parallel.topology import ONE_RANK
-from kvtransfer.carrier import Carrier
-from kvtransfer.geometry import WorkerGeometry
-from kvtransfer.group_mover import GroupMover
-from kvtransfer.local_transport import LocalTransport
-from kvtransfer.memory import RankMemory, memory_of
-from kvtransfer.mover import BlockMover
-from kvtransfer.port import FinishTimes, LastBlocks, Reservation
-from tests.builders import PREFILL, ListOutbox, assignment, cost_model, small_pool
+from kvtransfer.memory import RankMemory
+from kvtransfer.move import Digest, Direction, Move, MoveOutcome, OnMoved
+from kvtransfer.port import Reservation
+from tests.builders import PREFILL, assignment
+from tests.worker.link_worlds import TIMEOUT_S, End
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
-from worker.identity import WorkerIdentity
-from worker.mailbox import Mailbox
-from worker.peers import Peers
 
-TIMEOUT_S = 20.0
-FINGERPRINT = "f1"
 Heard = tuple[str, str, object]
+DONE = MoveOutcome(None)
+DIGESTS = (Digest(0, 3, 0, 1, 2**63), Digest(0, 5, 0, 1, 7))
 
 
 class Source:
@@ -44,6 +31,7 @@ class Source:
 
     def __init__(self) -> None:
         self.heard: list[Heard] = []
+        self.errors: list[BatonError | None] = []
 
     def on_begun(self, handoff_id: str, reserved: Reservation) -> None:
         assert reserved.num_present == 0
@@ -52,62 +40,53 @@ class Source:
     def on_begin_refused(self, handoff_id: str, error: BatonError) -> None:
         self.heard.append(("refused", handoff_id, error.message))
 
-    def on_written(self, handoff_id: str, error: BatonError | None, ended_s: float) -> None:
+    def on_written(self, handoff_id: str, write_id: int, outcome: MoveOutcome, ended_s: float) -> None:
         assert ended_s >= 0
-        self.heard.append(("written", handoff_id, error and error.message))
+        self.heard.append((f"written {write_id}", handoff_id, outcome.error and outcome.error.message))
 
-    def on_finished(self, handoff_id: str, error: BatonError | None, times: FinishTimes) -> None:
-        assert 0 <= times.written_s <= times.acknowledged_s
+    def on_finished(self, handoff_id: str, error: BatonError | None, acknowledged_s: float) -> None:
+        assert acknowledged_s >= 0
+        self.errors.append(error)
         self.heard.append(("finished", handoff_id, error and error.message))
 
-
-def mover_of(worker: WorkerId, pool: BlockPool, neighbours: dict[WorkerId, RankMemory]) -> GroupMover:
-    """The mover of a worker of one rank."""
-    geometry = WorkerGeometry(pool.layout, pool.layout.kv_heads, 1, 1, pool.num_blocks)
-    memory = memory_of(pool)
-    transports = {"local": LocalTransport(worker, memory, neighbours)}
-    carrier = Carrier(transports, memory, geometry.rank(0), StepProgress(pool.layout.num_layers))
-    return GroupMover([BlockMover(carrier, on_crash=pytest.fail)], geometry)
+    def on_leases_lost(self, handoff_ids: Sequence[str]) -> None:
+        self.heard += [("lost", handoff_id, None) for handoff_id in handoff_ids]
 
 
-class Target:
+class HeldMoves:
+    """Keeps moves until the test ends them."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Move, OnMoved]] = []
+
+    def move(self, move: Move, on_moved: OnMoved) -> None:
+        self.held.append((move, on_moved))
+
+    def end(self, index: int = 0, outcome: MoveOutcome = DONE) -> None:
+        self.held.pop(index)[1](outcome)
+
+
+class Target(End):
     """The receiving end of one worker incarnation; its half moves when the test lets it."""
 
     def __init__(self, worker: WorkerId, neighbours: dict[WorkerId, RankMemory]) -> None:
-        self.pool = small_pool(16)
-        self.mailbox = Mailbox()
-        self.decode = DecodeHalf(self.pool, ListOutbox(), ManualClock(), max_num_seqs=4)
-        self.mover = mover_of(worker, self.pool, neighbours)
-        self.server = grpc.aio.server()
-        port = self.server.add_insecure_port("127.0.0.1:0")
-        self.endpoint = WorkerEndpoint(worker, f"127.0.0.1:{port}")
-        identity = WorkerIdentity(
-            endpoint=self.endpoint,
-            role=Role.DECODE,
-            role_epoch=1,
-            fingerprint=FINGERPRINT,
-            layout=self.pool.layout,
-            num_blocks=16,
-            vocab_size=100,
-            max_num_seqs=4,
-            max_model_len=64,
-            cost_model=cost_model(),
-        )
-        self.service = HandoffService(identity, self.mailbox, self.decode, self.mover)
-        handoff_pb2_grpc.add_HandoffServiceServicer_to_server(self.service, self.server)
+        super().__init__(worker, neighbours)
+        self.is_intact = True
+        self.verified: list[Sequence[Digest]] = []
+        handoffs = HandoffService(self.service._identity, self.mailbox, self.decode, self._verify)
+        handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self.server)
+
+    async def _verify(self, digests: Sequence[Digest]) -> bool:
+        self.verified.append(digests)
+        return self.is_intact
 
     def assign(self, handoff_id: str) -> None:
         self.decode.assign("router-1", replace(assignment(handoff_id), decode=self.endpoint))
 
     def pump(self) -> None:
-        for call in self.mailbox.receive(0.0):
-            call()
+        super().pump()
         self.decode.admit()
         self.pool.blocks.check()
-
-    async def stop(self) -> None:
-        await self.server.stop(grace=None)
-        self.mover.close()
 
 
 class World:
@@ -116,12 +95,14 @@ class World:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._neighbours: dict[WorkerId, RankMemory] = {}
-        self.pool = small_pool(16)
-        self.source, self.mailbox = Source(), Mailbox()
-        self.mover = mover_of(PREFILL.worker, self.pool, self._neighbours)
-        self.peers = Peers(PREFILL.worker, FINGERPRINT, self.pool.layout, ONE_RANK, self.mover)
+        self.source, self.here = Source(), End(PREFILL.worker, self._neighbours)
+        self.peers = self.here.peers
         event_loop = asyncio.get_running_loop()
-        self.port = GrpcHandoffPort(PREFILL.worker, self.peers, self.mover, self.mailbox, event_loop, SystemClock())
+        self.moves = HeldMoves()
+        self.corrupt: list[WorkerId] = []
+        self.port = GrpcHandoffPort(
+            PREFILL.worker, self.peers, self.moves, self.here.mailbox, event_loop, SystemClock(), self.corrupt.append
+        )
         self.port.bind(self.source)
         self.pumped: list[Target] = []
 
@@ -140,7 +121,7 @@ class World:
         return heard
 
     async def until_connected(self, worker: WorkerId) -> None:
-        await self.until(lambda: worker in self.peers._peers and self.peers._peers[worker].done())
+        await self.until(lambda: self.peers.connected(worker) is not None)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Lets everybody work until then."""
@@ -152,8 +133,7 @@ class World:
     def turn(self) -> None:
         for target in self.pumped:
             target.pump()
-        for call in self.mailbox.receive(0.0):
-            call()
+        self.here.pump()
 
 
 @pytest.fixture
@@ -162,90 +142,123 @@ async def world() -> AsyncIterator[World]:
         world = World(stack)
         yield world
         await world.port.close()
-        await world.peers.close()
-        world.mover.close()
+        await world.here.stop()
         assert not world.port._calls
 
 
 D1, D2 = WorkerId("decode-0", 1), WorkerId("decode-0", 2)
 
 
-async def test_begin_write_commit_are_each_answered_once(world: World) -> None:
+def move_to(endpoint: WorkerEndpoint) -> Move:
+    return Move(endpoint.worker, Direction.WRITE, [5, 3], [0, 1])
+
+
+async def begun(world: World, target: Target, handoff_id: str = "h") -> None:
+    """The target has reserved two blocks."""
+    target.assign(handoff_id)
+    world.port.begin(handoff_id, target.endpoint)
+    ((kind, _, block_ids),) = await world.hear()
+    assert kind == "begun"
+    assert len(block_ids) == 2  # type: ignore[arg-type]
+
+
+async def test_begin_write_finish_are_each_answered_once(world: World) -> None:
     target = await world.target(D1)
-    world.pool.tensor.normal_()
-    target.assign("h")
-    world.port.begin("h", target.endpoint)
-    ((_, _, block_ids),) = await world.hear()
-    assert isinstance(block_ids, list)
-    world.port.write("h", target.endpoint, [5, 3], block_ids)
-    assert await world.hear() == [("written", "h", None)]
-    assert torch.equal(target.pool.tensor[block_ids], world.pool.tensor[[5, 3]])
-    world.port.finish("h", target.endpoint, LastBlocks([], [], 7, 2))
+    await begun(world, target)
+    world.port.write("h", target.endpoint, 0, move_to(target.endpoint))
+    assert world.moves.held[0][0] == move_to(target.endpoint)
+    world.moves.end()
+    assert await world.hear() == [("written 0", "h", None)]
+    world.port.finish("h", target.endpoint, 7, 2)
     assert await world.hear() == [("finished", "h", None)]
     assert target.decode.num_running == 1
+    assert target.verified == []  # nothing came with it
     world.turn()
     assert world.source.heard == []
 
 
-async def test_finish_writes_the_last_blocks_before_it_commits(world: World) -> None:
+async def test_finish_commits_when_the_last_of_several_writes_has_ended(world: World) -> None:
+    """They may end in any order; the loop of the source is not asked."""
     target = await world.target(D1)
-    world.pool.tensor.normal_()
-    target.assign("h")
-    world.port.begin("h", target.endpoint)
-    ((_, _, block_ids),) = await world.hear()
-    assert isinstance(block_ids, list)
-    world.port.finish("h", target.endpoint, LastBlocks([5, 3], block_ids, 7, 2))
-    assert await world.hear() == [("finished", "h", None)]
-    assert torch.equal(target.pool.tensor[block_ids], world.pool.tensor[[5, 3]])
+    await begun(world, target)
+    for write_id in range(3):
+        world.port.write("h", target.endpoint, write_id, move_to(target.endpoint))
+    world.moves.end(1, MoveOutcome(None, digests=DIGESTS[:1]))
+    world.port.finish("h", target.endpoint, 7, 2)
+    world.moves.end(1)
+    assert await world.hear(2) == [("written 1", "h", None), ("written 2", "h", None)]
+    assert not world.port._calls
+    world.moves.end(0, MoveOutcome(None, digests=DIGESTS[1:]))
+    assert await world.hear(2) == [("written 0", "h", None), ("finished", "h", None)]
     assert target.decode.num_running == 1
+    assert [list(digests) for digests in target.verified] == [list(DIGESTS)]
+    assert len(world.port._open_moves) == 0
 
 
-async def test_finish_whose_write_fails_does_not_commit(world: World) -> None:
+async def test_finish_after_a_write_that_failed_does_not_commit_and_waits_for_the_others(world: World) -> None:
     target = await world.target(D1)
-    target.assign("h")
-    world.port.begin("h", target.endpoint)
-    ((_, _, block_ids),) = await world.hear()
-    assert isinstance(block_ids, list)
-    world.mover.remove_peer(D1)
-    world.port.finish("h", target.endpoint, LastBlocks([5, 3], block_ids, 7, 2))
-    ((kind, _, message),) = await world.hear()
-    assert kind == "finished"
-    assert "not connected" in str(message)
+    await begun(world, target)
+    for write_id in range(2):
+        world.port.write("h", target.endpoint, write_id, move_to(target.endpoint))
+    world.moves.end(0, MoveOutcome(HandoffError("the link broke")))
+    world.port.finish("h", target.endpoint, 7, 2)
+    assert await world.hear() == [("written 0", "h", "the link broke")]
+    world.moves.end()
+    assert await world.hear(2) == [("written 1", "h", None), ("finished", "h", "the link broke")]
     assert target.decode.num_running == 0
+    assert len(world.port._open_moves) == 0
+
+
+async def test_abort_after_a_write_that_failed_leaves_nothing(world: World) -> None:
+    target = await world.target(D1)
+    await begun(world, target)
+    world.port.write("h", target.endpoint, 0, move_to(target.endpoint))
+    world.moves.end(0, MoveOutcome(HandoffError("the link broke")))
+    await world.hear()
+    world.port.abort("h", target.endpoint)
+    assert len(world.port._open_moves) == 0
+    await world.until(lambda: target.pool.blocks.num_free == 16)
+
+
+async def test_blocks_with_other_checksums_are_refused_and_the_peer_is_named(world: World) -> None:
+    target = await world.target(D1)
+    target.is_intact = False
+    await begun(world, target)
+    world.port.write("h", target.endpoint, 0, move_to(target.endpoint))
+    world.moves.end(0, MoveOutcome(None, digests=DIGESTS))
+    world.port.finish("h", target.endpoint, 7, 2)
+    ((*_,), (kind, _, message)) = await world.hear(2)
+    assert (kind, type(world.source.errors[0])) == ("finished", CorruptKvError)
+    assert "other checksums here than it left with" in str(message)
+    assert world.corrupt == [D1]
+    assert target.pool.blocks.num_free == 16
 
 
 async def test_commit_refused_is_answered_with_the_reason(world: World) -> None:
     target = await world.target(D1)
-    world.port.finish("nobody", target.endpoint, LastBlocks([], [], 7, 2))
+    world.port.finish("nobody", target.endpoint, 7, 2)
     ((kind, _, message),) = await world.hear()
     assert kind == "finished"
     assert "CANCELLED" in str(message)
     assert "not wanted here" in str(message)
+    assert world.corrupt == []
 
 
-async def test_write_to_a_stranger_is_answered_with_the_reason(world: World) -> None:
-    world.port.write("h", WorkerEndpoint(D1, "127.0.0.1:1"), [1], [1])
-    ((kind, _, message),) = await world.hear()
-    assert kind == "written"
-    assert "decode-0@1 is not connected" in str(message)
-
-
-async def test_failed_write_has_the_next_handoff_connect_anew(world: World) -> None:
+async def test_renewal_is_answered_with_what_is_lost(world: World) -> None:
     target = await world.target(D1)
-    for handoff_id in ("a", "b"):
-        target.assign(handoff_id)
-    world.port.begin("a", target.endpoint)
-    ((_, _, block_ids),) = await world.hear()
-    assert isinstance(block_ids, list)
-    world.mover.remove_peer(D1)  # as after a link that failed
-    world.port.write("a", target.endpoint, [1, 2], block_ids)
-    assert "not connected" in str((await world.hear())[0][2])
-    await world.until(lambda: D1 not in world.peers._peers)
-    world.port.begin("b", target.endpoint)
-    ((_, _, block_ids),) = await world.hear()
-    assert isinstance(block_ids, list)
-    world.port.write("b", target.endpoint, [1, 2], block_ids)
-    assert await world.hear() == [("written", "b", None)]
+    await begun(world, target)
+    world.port.renew(target.endpoint, ["h"])
+    world.port.renew(target.endpoint, ["gone", "h", "never"])
+    assert await world.hear(2) == [("lost", "gone", None), ("lost", "never", None)]
+
+
+async def test_renewal_that_fails_is_said_aloud_and_loses_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.port.renew(WorkerEndpoint(D1, "127.0.0.1:1"), ["h"])
+    await world.until(lambda: "1 leases at worker decode-0@1 were not renewed" in caplog.text)
+    world.turn()
+    assert world.source.heard == []
 
 
 async def test_peer_refuses_to_connect_the_next_call_tries_again(world: World) -> None:
@@ -276,7 +289,8 @@ async def test_newer_incarnation_ends_calls_that_wait_for_the_older(world: World
     kind, message = heard["old"]
     assert kind == "refused"
     assert "decode-0@1 was replaced" in str(message)
-    assert set(world.peers._peers) == {D2}
+    assert world.peers.connected(D1) is None
+    assert world.peers.connected(D2) is not None
 
 
 async def test_newer_incarnation_ends_a_connection_that_is_being_made(world: World) -> None:
@@ -285,7 +299,7 @@ async def test_newer_incarnation_ends_a_connection_that_is_being_made(world: Wor
     replacement.assign("new")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         world.port.begin("old", WorkerEndpoint(D1, f"127.0.0.1:{silent.getsockname()[1]}"))
-        await world.until(lambda: D1 in world.peers._peers)
+        await world.until(lambda: D1 in world.peers._tasks)
         world.port.begin("new", replacement.endpoint)
         heard = {handoff_id: kind for kind, handoff_id, _ in await world.hear(2)}
     assert heard == {"old": "refused", "new": "begun"}
@@ -305,7 +319,7 @@ async def test_abort_frees_what_the_target_has_reserved(world: World) -> None:
 async def test_abort_that_never_arrives_is_said_aloud(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handoff_client, "ABORT_TRIES", 1)
+    monkeypatch.setattr(handoff_client, "ABORT_PAUSES_S", (0.0, 0.0))
     world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
     await world.until(lambda: "did not hear that handoff h ended" in caplog.text)
 

@@ -15,8 +15,10 @@ from engine.kv.accounting import BlockState
 from tests.oracles import greedy_tokens
 from tests.worker.loops import greedy
 from tests.worker.routers import TIMEOUT_S, attached, is_free, look, wait_until
-from worker import wire
+from worker import link_wire, wire
+from worker.negotiation import Introduction
 from worker.process import WorkerProcess
+from worker.read_order import ReadOrder
 
 SOURCE = WorkerId("prefill-7", 1)
 BEGIN_TIMEOUT_S = 0.2  # until a wish for blocks is withdrawn
@@ -100,7 +102,7 @@ def test_restarted_target_is_connected_anew(
         work = work_for(prefill.endpoint, target.endpoint, f"restart-{attempt}")
         answers = serve(prefill, target, [work])
         assert answers[work.handoff_id] == greedy_tokens(prefill.config.model_dir, work.prompt, 8)
-    assert [w.name for w in prefill._peers._peers].count("decode-restarted") == 1
+    assert [w.name for w in prefill._peers._connected].count("decode-restarted") == 1
 
 
 def test_dead_incarnation_of_the_target_gives_the_work_back(prefill: WorkerProcess, decode: WorkerProcess) -> None:
@@ -110,8 +112,8 @@ def test_dead_incarnation_of_the_target_gives_the_work_back(prefill: WorkerProce
     with attached(prefill) as router:
         router.assign(work_for(prefill.endpoint, dead, "dead"))
         work = router.wait_returned("dead")
-    assert (work.code, work.retryable) == ("handoff_failed", True)
-    assert f"{dead.worker} is gone; this is {me.worker}" in work.message
+    assert (work.code, work.retryable) == ("peer_lost", True)
+    assert str(dead.worker) in work.message
     wait_until(prefill, is_free)
 
 
@@ -157,13 +159,17 @@ def peer(decode: WorkerProcess) -> Iterator[handoff_pb2_grpc.HandoffServiceStub]
     wait_until(decode, is_free)
 
 
+@pytest.fixture
+def links(decode: WorkerProcess) -> Iterator[handoff_pb2_grpc.LinkServiceStub]:
+    with grpc.insecure_channel(decode.endpoint.address) as channel:
+        yield handoff_pb2_grpc.LinkServiceStub(channel)
+    wait_until(decode, is_free)
+
+
 def connect_request(decode: WorkerProcess, source: WorkerId = SOURCE) -> handoff_pb2.ConnectPeerRequest:
-    return handoff_pb2.ConnectPeerRequest(
-        source=wire.worker_id_to_proto(source),
-        target=wire.worker_id_to_proto(decode.worker),
-        model_fingerprint=decode.engine.fingerprint,
-        layout=wire.layout_to_proto(decode.engine.pool.layout),
-    )
+    mover = decode._mover
+    me = Introduction(source, decode.worker, decode.engine.fingerprint, mover.geometry, mover.offers())
+    return link_wire.introduction_to_proto(me)
 
 
 def refused(
@@ -181,44 +187,40 @@ def reserve(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, ha
     return list(peer.BeginHandoff(begin, timeout=TIMEOUT_S).block_ids)
 
 
-def test_connect_tells_how_to_write_here(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
-    answer = peer.ConnectPeer(connect_request(decode), timeout=TIMEOUT_S)
-    assert answer.num_blocks == 256
-    assert list(answer.transport_metadata) == decode._mover.offers()["nixl"]
+def test_connect_tells_how_this_worker_is_reached(
+    decode: WorkerProcess, links: handoff_pb2_grpc.LinkServiceStub
+) -> None:
+    agreed = link_wire.agreement_from_proto(links.ConnectPeer(connect_request(decode), timeout=TIMEOUT_S))
+    assert agreed.geometry == decode._mover.geometry
+    assert agreed.geometry.num_blocks == 256
+    name, metadata = next(iter(decode._mover.offers().items()))
+    assert (agreed.transport, list(agreed.metadata)) == (name, list(metadata))
 
 
-def test_connect_with_another_model_is_refused_with_both_values(
-    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+def test_connect_of_what_cannot_be_a_geometry_is_refused(
+    decode: WorkerProcess, links: handoff_pb2_grpc.LinkServiceStub
 ) -> None:
     request = connect_request(decode)
-    request.model_fingerprint = "cafe"
-    code, details = refused(peer.ConnectPeer, request)
+    request.geometry.layout.dtype = "int3"
+    code, details = refused(links.ConnectPeer, request)
     assert code is grpc.StatusCode.ABORTED
-    assert "cafe" in details
-    assert decode.engine.fingerprint in details
-
-
-@pytest.mark.parametrize(("name", "mine", "theirs"), [("block_tokens", 4, 16), ("dtype", "float32", "bfloat16")])
-def test_connect_with_another_layout_is_refused_with_both_values(
-    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, name: str, mine: object, theirs: object
-) -> None:
-    request = connect_request(decode)
-    setattr(request.layout, name, theirs)
-    code, details = refused(peer.ConnectPeer, request)
-    assert code is grpc.StatusCode.ABORTED
-    assert f"{name} is {mine} here and {theirs} there" in details
+    assert "there is no division of KV like this" in details
+    assert "int3" in details
 
 
 def test_words_for_another_incarnation_are_refused(
-    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, links: handoff_pb2_grpc.LinkServiceStub
 ) -> None:
     other = WorkerId(decode.worker.name, decode.worker.incarnation + 1)
     connect = connect_request(decode)
     connect.target.CopyFrom(wire.worker_id_to_proto(other))
+    read = ReadOrder("1", "h", WorkerEndpoint(SOURCE, "127.0.0.1:1"), other, (1,), (1,), skip_tokens=0)
     calls = [
-        (peer.ConnectPeer, connect),
+        (links.ConnectPeer, connect),
+        (links.ReadBlocks, link_wire.read_order_to_proto(read)),
         (peer.BeginHandoff, wire.begin_to_proto("h", SOURCE, other)),
-        (peer.CommitHandoff, wire.commit_to_proto("h", SOURCE, other, 1, 1)),
+        (peer.RenewLeases, wire.renewal_to_proto(SOURCE, other, ["h"])),
+        (peer.CommitHandoff, wire.commit_to_proto("h", SOURCE, other, first_token=1, num_blocks=1)),
     ]
     for call, request in calls:
         code, details = refused(call, request)
@@ -260,20 +262,40 @@ def test_commit_without_all_blocks_is_refused(
     decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
 ) -> None:
     reserve(decode, peer, "incomplete")
-    code, details = refused(peer.CommitHandoff, wire.commit_to_proto("incomplete", SOURCE, decode.worker, 1, 1))
+    request = wire.commit_to_proto("incomplete", SOURCE, decode.worker, first_token=1, num_blocks=1)
+    code, details = refused(peer.CommitHandoff, request)
     assert code is grpc.StatusCode.ABORTED
     assert "2 blocks expected, 1 came" in details
 
 
 def test_commit_of_unknown_is_refused(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
-    code, details = refused(peer.CommitHandoff, wire.commit_to_proto("nobody", SOURCE, decode.worker, 1, 1))
+    request = wire.commit_to_proto("nobody", SOURCE, decode.worker, first_token=1, num_blocks=1)
+    code, details = refused(peer.CommitHandoff, request)
     assert code is grpc.StatusCode.CANCELLED
     assert "not wanted here" in details
 
 
-def test_newer_incarnation_of_a_source_connects_what_the_dead_one_held_is_freed(
+def test_words_of_another_source_leave_a_handoff_alone(
     decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
 ) -> None:
+    reserve(decode, peer, "guarded")
+    other = WorkerId(SOURCE.name, SOURCE.incarnation + 1)
+    commit = wire.commit_to_proto("guarded", other, decode.worker, first_token=1, num_blocks=2)
+    code, details = refused(peer.CommitHandoff, commit)
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert f"from {SOURCE}, not from {other}" in details
+    peer.AbortHandoff(wire.abort_to_proto("guarded", other, decode.worker), timeout=TIMEOUT_S)
+    assert not look(decode, is_free)
+    for source, lost in ((other, ["guarded"]), (SOURCE, [])):
+        renewal = wire.renewal_to_proto(source, decode.worker, ["guarded"])
+        assert list(peer.RenewLeases(renewal, timeout=TIMEOUT_S).lost_handoff_ids) == lost
+    peer.AbortHandoff(wire.abort_to_proto("guarded", SOURCE, decode.worker), timeout=TIMEOUT_S)
+    assert look(decode, is_free)
+
+
+def test_newer_incarnation_of_a_source_connects_what_the_dead_one_held_is_freed(
+    decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub, links: handoff_pb2_grpc.LinkServiceStub
+) -> None:
     reserve(decode, peer, "orphan")
-    peer.ConnectPeer(connect_request(decode, WorkerId(SOURCE.name, SOURCE.incarnation + 1)), timeout=TIMEOUT_S)
+    links.ConnectPeer(connect_request(decode, WorkerId(SOURCE.name, SOURCE.incarnation + 1)), timeout=TIMEOUT_S)
     wait_until(decode, is_free)

@@ -6,7 +6,6 @@ from core.errors import HandoffError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from engine.kv.layout import KvLayout
-from engine.parallel.topology import ONE_RANK, ShardTopology
 from tests.builders import DECODE, PREFILL, assignment, cost_model
 from worker.identity import WorkerIdentity
 
@@ -77,26 +76,7 @@ def test_check_target_takes_this_very_process_only() -> None:
             IDENTITY.check_target(other)
 
 
-def test_check_compatible_other_model_is_refused_with_both_values() -> None:
-    IDENTITY.check_compatible(DECODE.worker, "f1", LAYOUT, ONE_RANK)
+def test_other_model_is_refused_with_both_values() -> None:
+    IDENTITY.check_model(DECODE.worker, "f1")
     with pytest.raises(HandoffError, match="decode-0@1 serves model f2, prefill-0@1 serves f1"):
-        IDENTITY.check_compatible(DECODE.worker, "f2", LAYOUT, ONE_RANK)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("num_layers", 5), ("kv_heads", 1), ("block_tokens", 8), ("head_dim", 8), ("dtype", "int3")]
-)
-def test_check_compatible_other_layout_is_refused_with_both_values(name: str, value: object) -> None:
-    theirs = replace(LAYOUT, **{name: value})
-    mine = getattr(LAYOUT, name)
-    with pytest.raises(HandoffError, match=f"{name} is {mine} here and {value} there"):
-        IDENTITY.check_compatible(DECODE.worker, "f1", theirs, ONE_RANK)
-
-
-def test_check_compatible_other_division_is_refused_with_both_values() -> None:
-    with pytest.raises(
-        HandoffError, match=r"decode-0@1 is divided 2 \(tensors\) x 1 \(experts\), prefill-0@1 1 .* x 1 "
-    ):
-        IDENTITY.check_compatible(DECODE.worker, "f1", LAYOUT, ShardTopology(2, 1))
-    copies = replace(IDENTITY, topology=ShardTopology(1, 2, num_redundant_experts=2))
-    copies.check_compatible(DECODE.worker, "f1", LAYOUT, ShardTopology(1, 2))  # copies of experts leave KV alone
+        IDENTITY.check_model(DECODE.worker, "f2")

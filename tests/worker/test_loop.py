@@ -10,6 +10,7 @@ from core.events import ReturnedWork, WorkerLoad
 from core.request import FinishReason
 from engine.engine import Engine
 from engine.plan import StepPlan, StepResult
+from prefill_worker.half import RENEWAL_S
 from tests.builders import DECODE, PREFILL
 from tests.engine.driver import Driver
 from tests.oracles import greedy_tokens
@@ -73,6 +74,42 @@ def test_answer_rests_on_the_transferred_blocks(fleet: LoopFleet, tiny_model_dir
     assert fleet.answer("whole") == expected
     assert fleet.answer("corrupted") != expected
     assert fleet.answer("corrupted")[0] == expected[0]  # drawn by the prefill worker
+
+
+def test_last_chunk_s_blocks_are_ordered_with_its_step(fleet: LoopFleet) -> None:
+    """Chunks of 16: the target has answered before the second of four."""
+    fleet.assign(greedy("h", prompt_of(50), NUM_NEW))
+    fleet.run()
+    assert fleet.p.port.awaited_steps == [4]
+    pair = fleet.p.prefill.pairs[DECODE.worker]
+    assert (pair.num_handoffs, pair.num_bytes) == (1, fleet.p.loop.load().handoff_bytes)
+
+
+@pytest.mark.parametrize("block_tokens", [(4, 16), (16, 4), (8, 4)])
+def test_answer_is_the_same_between_blocks_of_different_sizes(
+    tiny_model_dir: Path, block_tokens: tuple[int, int]
+) -> None:
+    """The second prompt's beginning is at the target already, from the first one and its answer."""
+    fleet = LoopFleet(tiny_model_dir, block_tokens=block_tokens)
+    prompt = prompt_of(41)
+    for name, tokens in (("first", prompt), ("second", [*prompt[:30], *prompt_of(23, 1)])):
+        fleet.assign(greedy(name, tokens, NUM_NEW))
+        fleet.run()
+        assert fleet.answer(name) == greedy_tokens(tiny_model_dir, tokens, NUM_NEW)
+    num_shared = 30 // block_tokens[1] * block_tokens[1]
+    assert fleet.p.loop.load().handoff_bytes_saved == num_shared * fleet.d.pool.block_bytes // block_tokens[1]
+    assert fleet.is_free
+
+
+def test_live_source_keeps_its_leases(fleet: LoopFleet) -> None:
+    """A prompt that takes minutes to compute."""
+    fleet.assign(greedy("h", prompt_of(100), NUM_NEW))
+    for _ in range(20):
+        fleet.clock.advance(RENEWAL_S)
+        fleet.tick()
+    fleet.run()
+    assert fleet.returned() == []
+    assert len(fleet.answer("h")) > 0
 
 
 def test_interleaved_requests_get_the_answers_they_would_get_alone(fleet: LoopFleet, tiny_model_dir: Path) -> None:

@@ -1,4 +1,6 @@
+import asyncio
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from worker.mailbox import Mailbox
@@ -56,3 +58,18 @@ def test_calls_of_many_threads_all_arrive_each_thread_s_in_order() -> None:
         thread.join()
     for name in range(num_threads):
         assert [i for who, i in seen if who == name] == list(range(num_calls))
+
+
+async def test_answer_of_the_loop_comes_back_to_who_asked() -> None:
+    mailbox = Mailbox()
+
+    def double(number: int, reply: Callable[[int], None]) -> None:
+        reply(2 * number)
+
+    asking = asyncio.create_task(mailbox.ask(partial(double, 21)))
+    gone = asyncio.create_task(mailbox.ask(partial(double, 1)))
+    await asyncio.sleep(0)
+    gone.cancel()  # its answer comes all the same, and disturbs nobody
+    for call in mailbox.receive(0.0):
+        await asyncio.to_thread(call)
+    assert await asking == 42

@@ -15,6 +15,7 @@ from core.request import Assignment, FinishReason, Role
 from core.sampling import MAX_SEED, SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import DTYPE_BYTES, KvLayout
+from kvtransfer.move import Digest
 from kvtransfer.port import Reservation
 from router import wire as router_wire
 from tests.builders import assignment
@@ -171,12 +172,15 @@ def test_assignment_without_sampling_is_refused() -> None:
 
 def test_handoff_messages_carry_every_field() -> None:
     source, target = WorkerId("prefill-0", 1), WorkerId("decode-0", 2)
+    digest = Digest(rank=1, block_id=5, first_head=2, num_heads=3, value=2**64 - 1)
     messages = (
         wire.begin_to_proto("h", source, target),
-        wire.commit_to_proto("h", source, target, first_token=3, num_blocks=4),
+        wire.commit_to_proto("h", source, target, first_token=3, num_blocks=4, digests=[digest]),
         wire.abort_to_proto("h", source, target),
     )
-    reserved = Reservation(2, (5, 3))
+    assert wire.digest_from_proto(parsed(wire.digest_to_proto(digest))) == digest
+    assert unset_fields(wire.renewal_to_proto(source, target, ["h"])) == set()
+    reserved = Reservation(2, (5, 3), 16)
     assert wire.reservation_from_proto(parsed(wire.reservation_to_proto(reserved))) == reserved
     for message in messages:
         assert unset_fields(message) == set()

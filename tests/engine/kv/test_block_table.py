@@ -103,6 +103,28 @@ def test_block_computed_twice_is_kept_once() -> None:
     assert counts(pool) == {BlockState.RUNNING: 3, BlockState.FREE: 5}
 
 
+def test_block_computed_twice_stays_where_a_peer_reads_it() -> None:
+    pool = pool_of()
+    first, second = reserve(pool), reserve(pool)
+    second.lease(1, 3)
+    own = list(second.block_ids)
+    compute(pool, first, num_tokens=8)
+    compute(pool, second)
+    assert second.block_ids == [first.block_ids[0], *own[1:]]
+    assert second.num_named == 1
+    second.release()
+    assert counts(pool) == {BlockState.RUNNING: 3, BlockState.FREE: 5}
+
+
+def test_leased_blocks_get_names_that_are_free() -> None:
+    pool = pool_of()
+    table = reserve(pool)
+    table.lease(0, 3)
+    compute(pool, table)
+    assert table.num_named == 3
+    assert reserve(pool).block_ids == table.block_ids
+
+
 def test_reservation_without_room_holds_nothing() -> None:
     pool = pool_of(num_blocks=6)
     compute(pool, reserve(pool))

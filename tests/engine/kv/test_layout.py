@@ -1,6 +1,3 @@
-from dataclasses import replace
-from typing import Any
-
 import pytest
 import torch
 
@@ -18,17 +15,6 @@ def test_sizes_are_in_bytes() -> None:
 @pytest.mark.parametrize(("num_tokens", "num_blocks"), [(0, 0), (1, 1), (4, 1), (5, 2)])
 def test_blocks_cover_tokens(num_tokens: int, num_blocks: int) -> None:
     assert LAYOUT.blocks_for(num_tokens) == num_blocks
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("num_layers", 4), ("kv_heads", 1), ("block_tokens", 16), ("head_dim", 16), ("dtype", "float32")],
-)
-def test_difference_names_the_field_and_both_values(field: str, value: object) -> None:
-    changes: dict[str, Any] = {field: value}
-    other = replace(LAYOUT, **changes)
-    assert LAYOUT.difference(other) == f"{field} is {getattr(LAYOUT, field)} here and {value} there"
-    assert LAYOUT.difference(LAYOUT) is None
 
 
 def test_pool_is_one_zeroed_region_of_blocks() -> None:

@@ -33,3 +33,13 @@ def test_progress_earlier_steps_stay_final_while_a_later_one_computes() -> None:
     progress.begin()
     assert progress.num_begun == 2
     assert [progress.num_final_layers(step) for step in (1, 2, 3)] == [3, 0, 0]
+
+
+def test_progress_a_step_settles_when_all_ranks_have_ended_it_and_not_before() -> None:
+    progress = StepProgress(num_layers=1)
+    for step in (1, 2):
+        progress.begin()
+        progress.end()
+        assert not progress.has_settled(step)
+        progress.settle()
+        assert [progress.has_settled(other) for other in (1, 2, 3)] == [True, step == 2, False]
