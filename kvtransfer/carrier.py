@@ -14,16 +14,13 @@ from engine.kv.progress import StepProgress
 from kvtransfer.geometry import RankGeometry
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import MoveOutcome, OnMoved
-from kvtransfer.open_move import Link, OpenMove, OpenPiece
+from kvtransfer.open_move import Known, Link, OpenMove, OpenPiece
 from kvtransfer.packing import BlockPart, PoolReader
 from kvtransfer.pieces import Piece
 from kvtransfer.rank_mover import RankMove, RankPeer
 from kvtransfer.route import route_between
 from kvtransfer.staging import Slots, Staging
 from kvtransfer.transport import Transport
-
-Known = tuple[str, WorkerId]
-"""A transport's name and a peer that it knows."""
 
 logger = logging.getLogger(__name__)
 
@@ -156,19 +153,29 @@ class Carrier:
 
     def _link(self, peer: RankPeer, transport: Transport) -> str:
         """Prepares transfers with a peer; a transport that is not used for it any more forgets it."""
-        route = route_between(self._geometry, peer.geometry, self._memory.staging.numel())
-        path = transport.add_peer(peer.peer, peer.metadata, route.local, route.remote)
-        old = self._links.get(peer.peer)
-        self._links[peer.peer] = Link(peer.transport, transport, route)
-        if old is not None and old.transport_name != peer.transport:
-            self._leaving |= {(old.transport_name, peer.peer)} - self._expected
+        old, new = self._links.get(peer.peer), self._link_in_use(peer)
+        if new is None:
+            route = route_between(self._geometry, peer.geometry, self._memory.staging.numel())
+            path = transport.add_peer(peer.peer, peer.metadata, route.local, route.remote)
+            new = Link(peer, transport, route, path)
+        self._links[peer.peer] = new
+        if old is not None and old.peer.transport != peer.transport:
+            self._leaving |= {(old.peer.transport, peer.peer)} - self._expected
             self._forget_leaving()
-        return path
+        return new.path
+
+    def _link_in_use(self, peer: RankPeer) -> Link | None:
+        """The link of open moves with a peer over the same transport: nothing may be prepared anew under them."""
+        known = (peer.transport, peer.peer)
+        link = next((move.link for move in self._open if move.known == known), None)
+        if link is not None and link.peer != peer:
+            raise HandoffError(f"worker {peer.peer} says something else of itself than before; restart it")
+        return link
 
     def _forget_leaving(self) -> None:
         if not self._leaving:
             return
-        in_use = {(move.link.transport_name, move.move.peer) for move in self._open}
+        in_use = {move.known for move in self._open}
         for known in self._leaving - in_use:
             name, peer = known
             self._transports[name].remove_peer(peer)

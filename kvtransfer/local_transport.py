@@ -4,6 +4,7 @@ from core.errors import HandoffError
 from core.ids import WorkerId
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
+from kvtransfer.run_bytes import check_route, check_runs, check_table, offsets
 from kvtransfer.runs import RunIds, RunTable
 from kvtransfer.transport import TransferState
 
@@ -40,6 +41,9 @@ class LocalTransport:
         """See `Transport.add_peer`."""
         if metadata != str(peer).encode() or peer not in self._neighbours:
             raise HandoffError(f"worker {peer} does not live in this process; use the NIXL transport")
+        check_route(local, remote)
+        check_table(local, self._memory.region(local.region).numel())
+        check_table(remote, self._neighbours[peer].region(remote.region).numel())
         self._peers[peer] = (local, remote)
         return "memory"
 
@@ -56,13 +60,15 @@ class LocalTransport:
         if peer not in self._peers or target is None:
             raise HandoffError(f"worker {peer} is not connected; the request is placed again")
         here, there = self._peers[peer]
-        if remote.max() >= there.num_runs:
-            raise HandoffError(f"worker {peer} has no run {remote.max()}, only {there.num_runs}")
-        for mine, theirs in zip(here.starts()[local], there.starts()[remote], strict=True):
-            near = self._memory.region(here.region).flatten()[int(mine) : int(mine) + here.run_bytes]
-            far = target.region(there.region).flatten()[int(theirs) : int(theirs) + there.run_bytes]
-            source, target_bytes = (near, far) if direction is Direction.WRITE else (far, near)
-            target_bytes.copy_(source)
+        check_runs(local, here, remote, there)
+        near, far = self._memory.region(here.region).flatten(), target.region(there.region).flatten()
+        pairs = zip(offsets(here, local).tolist(), offsets(there, remote).tolist(), strict=True)
+        for mine, theirs in pairs:
+            near_run, far_run = near[mine : mine + here.run_bytes], far[theirs : theirs + here.run_bytes]
+            if direction is Direction.WRITE:
+                far_run.copy_(near_run)
+            else:
+                near_run.copy_(far_run)
         return FinishedTransfer()
 
     def progress(self) -> None:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.errors import HandoffError
+from core.ids import WorkerId
 from kvtransfer.move import MoveOutcome, OnMoved
 from kvtransfer.pieces import Piece, PieceCutter
-from kvtransfer.rank_mover import RankMove
+from kvtransfer.rank_mover import RankMove, RankPeer
 from kvtransfer.route import Route
 from kvtransfer.staging import Slots
 from kvtransfer.transport import Transfer, TransferState, Transport
@@ -14,19 +15,25 @@ from kvtransfer.transport import Transfer, TransferState, Transport
 MAX_PIECES = 2  # one is copied while the next one waits its turn; more would only delay other moves
 
 
+Known = tuple[str, WorkerId]
+"""A transport's name and a peer that it knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """How a peer is reached.
 
     Attributes:
-        transport_name: of `transport`.
+        peer: as it was added.
         transport: prepared for the peer.
         route: between this rank and the peer.
+        path: what carries the bytes.
     """
 
-    transport_name: str
+    peer: RankPeer
     transport: Transport
     route: Route
+    path: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +67,11 @@ class OpenMove:
         self._busy_s = 0.0
         self._num_bytes = 0
         self._num_descriptors = 0
+
+    @property
+    def known(self) -> Known:
+        """Which transport may not forget whom while this is open."""
+        return self.link.peer.transport, self.move.peer
 
     @property
     def may_post(self) -> bool:

@@ -16,6 +16,7 @@ from kvtransfer.move import Direction
 from kvtransfer.runs import Region, RunTable
 
 MIN_RUN_BYTES = 64 * 1024  # smaller descriptors cost a quarter of the bandwidth and more
+MAX_LAYER_ROWS = 16  # a sixteenth of a block is little to wait for, and a transport prepares every run of the pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ def _staging_geometry(theirs: RankGeometry, first_head: int, num_heads: int, sta
 
 def _layer_rows(layout: KvLayout) -> int:
     """The most equal groups of layers that are not too small, so that leading layers can leave early."""
-    fitting = (n for n in range(layout.num_layers, 1, -1) if layout.num_layers % n == 0)
-    return next((n for n in fitting if layout.block_bytes // n >= MIN_RUN_BYTES), 1)
+    most = min(MAX_LAYER_ROWS, layout.block_bytes // MIN_RUN_BYTES)
+    return next((rows for rows in range(most, 1, -1) if layout.num_layers % rows == 0), 1)
 
 
 def _table(region: Region, rank: RankGeometry, first_head: int, num_heads: int, layer_rows: int | None) -> RunTable:

@@ -63,9 +63,10 @@ class Transport(Protocol):
         ...
 
     def remove_peer(self, peer: WorkerId) -> None:
-        """Forgets a peer that was added or expected; unknown ones are ignored. No transfer with it may be polled again.
+        """Forgets a peer that was added or expected; unknown ones are ignored.
 
-        What is under way lands, or does not: a transport cannot call it back.
+        No transfer with it may be polled again, and none can be called back. What has arrived here of the peer's own
+        transfers has landed when this returns, so that it cannot land in memory that somebody else is given then.
         """
         ...
 

@@ -21,6 +21,7 @@ from kvtransfer.geometry import WorkerGeometry
 from kvtransfer.memory import RankMemory, memory_of
 from kvtransfer.mover import BlockMover
 from kvtransfer.transport import Transport
+from kvtransfer.transports import TransportSettings, open_transports
 from worker.config import WorkerConfig
 from worker.engine_factory import load_engine
 
@@ -99,11 +100,8 @@ def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
 
 
 def nixl_transport(rank: WorkerId, memory: RankMemory) -> Mapping[str, Transport]:
-    """The default transport; imported here because the import takes half a second, and reads its log level."""
-    os.environ.setdefault("NIXL_LOG_LEVEL", "WARN")
-    from kvtransfer.nixl_transport import NixlTransport  # noqa: PLC0415
-
-    return {"nixl": NixlTransport(rank, memory)}
+    """The default transport."""
+    return open_transports(("nixl",), rank, memory, TransportSettings())
 
 
 def pin_to_cores(cpu_ids: tuple[int, ...]) -> None:

@@ -243,8 +243,19 @@ def test_peer_that_comes_back_before_it_has_left_stays(rig: Rig) -> None:
     rig.end(0)
     rig.move("next", writing(1))
     rig.advance()
+    assert rig.a.calls.count("add decode-0@1") == 1  # nothing is prepared anew under a transfer
     assert PEER in rig.a.peers
     assert len(rig.a.transfers) == 2
+
+
+def test_peer_that_is_another_under_open_moves_is_refused(rig: Rig) -> None:
+    rig.move("m", writing(1))
+    rig.advance()
+    with pytest.raises(HandoffError, match="decode-0@1 says something else of itself than before"):
+        rig.carrier.add_peer(rank_peer(geometry=LARGE))
+    rig.end(0)
+    rig.carrier.add_peer(rank_peer(geometry=LARGE))
+    assert rig.heard[0][1].error is None
 
 
 def test_new_transport_takes_new_moves_and_the_old_one_forgets_after_the_last(rig: Rig) -> None:

@@ -30,6 +30,12 @@ def test_equal_blocks_go_whole_in_groups_of_layers_of_at_least_64_kib() -> None:
     assert route.num_descriptors(5, 3) == 5
 
 
+def test_large_blocks_go_in_a_bounded_number_of_runs() -> None:
+    large = replace(MINE, layout=replace(LAYOUT, block_tokens=512))  # 24 layers of 256 KiB
+    route = route_between(large, large, STAGING_BYTES)
+    assert (route.num_rows, route.local.run_bytes) == (12, 2 * 256 * 1024)
+
+
 def test_small_blocks_go_in_one_run() -> None:
     route = route_between(replace(MINE, layout=replace(LAYOUT, num_layers=1)), other(num_layers=1), STAGING_BYTES)
     assert (route.num_rows, route.local.run_bytes) == (1, 8 * 1024)
