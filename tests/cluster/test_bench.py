@@ -56,7 +56,7 @@ def test_bench_kv_measures_from_bytes_to_requests(tiny_text_model_dir: Path, tmp
     rates = result["bytes"]["gb_per_s"]
     assert set(rates) | set(result["bytes"]["skipped"]) == {contestant.name for contestant in CONTESTANTS}
     assert all(rate > 0 for by_size in rates.values() for rate in by_size.values())
-    for path in ("shared memory", "tcp"):
+    for path in ("shm", "tcp"):
         handoff = result["handoffs"][path]
         assert handoff["megabytes"] > 0
         assert 0 <= handoff["hidden_fraction"] <= 1

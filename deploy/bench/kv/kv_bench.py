@@ -34,9 +34,9 @@ class PairCase:
     has_overhead: bool = False
 
 
-PATHS = (PairCase("shared memory", SHARED_MEMORY, has_overhead=True), PairCase("tcp", TCP))
+PATHS = (PairCase("shm", SHARED_MEMORY, has_overhead=True), PairCase("tcp", TCP))
 VERIFIED = tuple(
-    PairCase(f"shared memory, verify {verify}", SHARED_MEMORY, {"kv_verify": verify}, has_targets=False)
+    PairCase(f"verify {verify}", SHARED_MEMORY, {"kv_verify": verify}, has_targets=False)
     for verify in ("sample", "always")
 )
 
@@ -92,7 +92,7 @@ class KvBench:
 FULL = KvBench(
     pool_bytes=256 * MIB,
     block_sizes=(16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 8 * MIB),
-    num_byte_rounds=5,
+    num_byte_rounds=4,
     prompt_tokens=4096,
     num_prompt_rounds=3,
     idle_s=4.0,
@@ -102,7 +102,7 @@ QUICK = KvBench(
     pool_bytes=32 * MIB,
     block_sizes=(64 * KIB, MIB),
     num_byte_rounds=2,
-    prompt_tokens=512,
+    prompt_tokens=1024,
     num_prompt_rounds=1,
     idle_s=1.0,
     cases=PATHS,

@@ -8,6 +8,8 @@ from rich.table import Table
 from deploy.bench.checks import print_checks
 from deploy.bench.kv.byte_rates import size_text
 
+WHOLE_MS = 100  # from here on tenths mean nothing
+
 
 def print_kv_result(result: dict[str, Any], console: Console) -> None:
     """Tables, then the checks."""
@@ -34,17 +36,17 @@ def _print_rates(measured: dict[str, Any], console: Console) -> None:
 
 def _print_handoffs(handoffs: dict[str, Any], console: Console) -> None:
     columns = {
-        "MB": "megabytes",
-        "TTFT ms alone": "colocated_ttft_ms",
-        "TTFT ms": "ttft_ms",
-        "second token ms": "second_token_ms",
-        "transfer ms": "transfer_ms",
-        "exposed ms": "exposed_ms",
-        "to acknowledgement ms": "after_prompt_ms",
+        "alone": "colocated_ttft_ms",
+        "TTFT": "ttft_ms",
+        "second": "second_token_ms",
+        "bytes": "transfer_ms",
+        "exposed": "exposed_ms",
+        "acked": "after_prompt_ms",
     }
-    num_tokens = next(iter(handoffs.values()))["prompt_tokens"]
-    table = Table(f"prompt of {num_tokens}", *columns, "hidden", "idle CPU", box=None, header_style="dim")
+    first = next(iter(handoffs.values()))
+    console.print(f"prompt of {first['prompt_tokens']}, {first['megabytes']:.1f} MB; ms:")
+    table = Table("", *columns, "hidden", "idle", box=None, header_style="dim")
     for name, run in handoffs.items():
-        figures = (f"{run[key]:,.1f}" for key in columns.values())
+        figures = (f"{run[key]:,.0f}" if run[key] >= WHOLE_MS else f"{run[key]:.1f}" for key in columns.values())
         table.add_row(name, *figures, f"{run['hidden_fraction']:.1%}", f"{run['idle_cpu_fraction']:.1%}")
     console.print(table)
