@@ -38,7 +38,7 @@ from worker.mailbox import Mailbox
 from worker.peers import Peers
 from worker.ports import bind_any_port
 from worker.pulling import PullClient
-from worker.rank import Rank, TransportFactory, open_rank
+from worker.rank import Rank, open_rank
 from worker.reads import ReadDesk
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
@@ -56,7 +56,6 @@ class WorkerProcess:
     Args:
         config: everything that can be set; of rank 0.
         store_address: where the ranks of the worker meet; None for a worker of one rank.
-        make_transports: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
@@ -64,14 +63,9 @@ class WorkerProcess:
         UnavailableError: the other ranks did not come.
     """
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        store_address: str | None = None,
-        make_transports: TransportFactory | None = None,
-    ) -> None:
+    def __init__(self, config: WorkerConfig, store_address: str | None = None) -> None:
         assert config.rank == 0, f"rank {config.rank} follows; it is a FollowerProcess"
-        rank = open_rank(config, store_address, make_transports, on_crash=die)
+        rank = open_rank(config, store_address, on_crash=die)
         self.config = config
         self.worker = rank.worker
         self.engine = rank.engine

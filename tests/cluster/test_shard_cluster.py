@@ -1,4 +1,4 @@
-"""Workers of two ranks and unequal blocks with a tiny model: answers, commands, dead ranks. The last test stops them."""
+"""Workers of two ranks and unequal blocks, with a tiny model: answers, commands, deaths. The last test stops them."""
 
 import asyncio
 import json
