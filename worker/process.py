@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Sequence
 
 import grpc
 from baton.v1 import handoff_pb2_grpc, worker_pb2_grpc
@@ -19,7 +18,6 @@ from core.events import WorkerLoad
 from core.ids import WorkerEndpoint
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
-from kvtransfer.move import Digest
 from prefill_worker.half import PrefillHalf
 from worker.announcer import announce
 from worker.attach_service import AttachService
@@ -150,7 +148,7 @@ class WorkerProcess:
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
-        handoffs = HandoffService(identity, self._mailbox, self.decode, self._verify)
+        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
@@ -191,10 +189,6 @@ class WorkerProcess:
 
     def _publish_transfers(self, counts: TransferCounts) -> None:
         self._attach.publish_transfers(self._links.report(counts))
-
-    async def _verify(self, digests: Sequence[Digest]) -> bool:
-        """Whether this worker's blocks hold what their source says it has sent; the event loop goes on meanwhile."""
-        return await asyncio.wrap_future(self._mover.verify(digests))
 
     def _run_loop(self) -> None:
         try:
