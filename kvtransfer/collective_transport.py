@@ -50,6 +50,10 @@ class CollectiveMetadata:
     region_bytes: list[int]
     protocol: str = PROTOCOL
 
+    def __post_init__(self) -> None:
+        if [type(value) for value in (self.address, *self.region_bytes)] != [str, *(int for _ in Region)]:
+            raise TypeError(f"the address is {self.address!r}, regions have {self.region_bytes} bytes")
+
     @classmethod
     def parse(cls, peer: WorkerId, metadata: bytes) -> "CollectiveMetadata":
         """Reads a peer's.
@@ -155,10 +159,10 @@ class CollectiveTransport:
                 logger.warning("worker %s calls, but its handshake is not known here", caller)
                 store.close()
                 return
-            before = self._services.pop(peer, None)
+            before = self._services.get(peer)
+            if before is not None:
+                before.close()
             self._services[peer] = PairService(peer, self._memory, lambda: self._join(peer, CALLEE, store))
-        if before is not None:
-            before.close()
 
     def _join(self, peer: WorkerId, rank: int, store: PairStore) -> PairGroup:
         if self._device.type == "cuda":

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 from core.errors import ConfigError, HandoffError
 from core.ids import WorkerId
-from kvtransfer.pair_store import PairStore
+from kvtransfer.pair_store import JOIN_S, PairStore
 
 CALLER = "caller"  # the key under which a caller says who it is
-CONNECT_S = 3.0
 
 OnCall = Callable[[str, PairStore], None]
 """Hears who calls, as `str(WorkerId)`, and gets the connection. Must not raise."""
@@ -26,7 +25,7 @@ def call(caller: WorkerId, callee: WorkerId, address: str) -> PairStore:
     """
     host, _, port = address.rpartition(":")
     try:
-        store = PairStore(socket.create_connection((host, int(port)), timeout=CONNECT_S))
+        store = PairStore(socket.create_connection((host, int(port)), timeout=JOIN_S))
         store.set(CALLER, str(caller))
     except (OSError, ValueError) as error:
         raise HandoffError(

@@ -94,6 +94,15 @@ def test_peer_with_memory_of_another_kind_is_refused_with_both(fleet: Fleet) -> 
         fleet.add(P, D, json.dumps(theirs).encode())
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"address": 7}, {"region_bytes": [64]}, {"region_bytes": 64}, {"address": "nowhere"}]
+)
+def test_metadata_with_nonsense_in_it_is_refused_by_name(fleet: Fleet, wrong: dict[str, object]) -> None:
+    theirs = {**json.loads(fleet.metadata(D)), **wrong}
+    with pytest.raises(HandoffError, match="worker decode-0@3"):
+        fleet.add(P, D, json.dumps(theirs).encode())
+
+
 WHOLE = whole_blocks()
 OUTSIDE = [
     whole_blocks(NUM_BLOCKS + 1),
