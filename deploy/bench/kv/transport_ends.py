@@ -4,7 +4,6 @@ import time
 from collections import deque
 
 import torch
-from kvtransfer.transports import TransportSettings, open_transports
 
 from core.ids import WorkerId
 from deploy.bench.kv.ends import HOST
@@ -16,6 +15,7 @@ from kvtransfer.mover import INBOUND_POLL_S, POLL_S
 from kvtransfer.open_move import MAX_PIECES
 from kvtransfer.runs import Region, RunTable
 from kvtransfer.transport import Transfer, TransferState, Transport
+from kvtransfer.transports import TransportSettings, open_transports
 
 STAGING_BYTES = 4096  # not used: blocks have one shape
 
