@@ -11,6 +11,7 @@ from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
+from core.processes import ProcessId, RankProcess
 from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
@@ -46,15 +47,24 @@ class StepReport:
     kv_snapshot: KvSnapshot | None = None
 
 
+def worker_id_to_proto(worker: WorkerId) -> common_pb2.WorkerId:
+    """A worker's id."""
+    return common_pb2.WorkerId(name=worker.name, incarnation=worker.incarnation)
+
+
+def worker_id_from_proto(message: common_pb2.WorkerId) -> WorkerId:
+    """Inverse of `worker_id_to_proto`."""
+    return WorkerId(message.name, message.incarnation)
+
+
 def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
     """A worker's id and address."""
-    worker = common_pb2.WorkerId(name=endpoint.worker.name, incarnation=endpoint.worker.incarnation)
-    return common_pb2.WorkerEndpoint(worker=worker, address=endpoint.address)
+    return common_pb2.WorkerEndpoint(worker=worker_id_to_proto(endpoint.worker), address=endpoint.address)
 
 
 def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
     """Inverse of `endpoint_to_proto`."""
-    return WorkerEndpoint(WorkerId(message.worker.name, message.worker.incarnation), message.address)
+    return WorkerEndpoint(worker_id_from_proto(message.worker), message.address)
 
 
 def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
@@ -82,6 +92,7 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         tensor_parallel_size=message.topology.tensor_parallel_size,
         expert_parallel_size=message.topology.expert_parallel_size,
         num_redundant_experts=message.topology.num_redundant_experts,
+        processes=tuple(process_from_proto(each) for each in message.processes),
     )
 
 
@@ -116,7 +127,18 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
             num_redundant_experts=hello.num_redundant_experts,
         ),
         cost_model=_cost_to_proto(hello.cost_model),
+        processes=[process_to_proto(each) for each in hello.processes],
     )
+
+
+def process_to_proto(rank: RankProcess) -> worker_pb2.RankProcess:
+    """The process of a rank."""
+    return worker_pb2.RankProcess(node=rank.node, pid=rank.process.pid, started_s=rank.process.started_s)
+
+
+def process_from_proto(message: worker_pb2.RankProcess) -> RankProcess:
+    """Inverse of `process_to_proto`."""
+    return RankProcess(message.node, ProcessId(message.pid, message.started_s))
 
 
 def _cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
@@ -230,6 +252,11 @@ def _prefix_source_to_proto(source: PrefixSource) -> worker_pb2.PrefixSource:
     return worker_pb2.PrefixSource(
         source=endpoint_to_proto(source.endpoint), num_tokens=source.num_tokens, expected_s=source.expected_s
     )
+
+
+def worker_gone_to_proto(worker: WorkerId) -> worker_pb2.AttachRequest:
+    """Says that a process of a worker, and every earlier one of its name, is dead."""
+    return worker_pb2.AttachRequest(worker_gone=worker_pb2.WorkerGone(worker=worker_id_to_proto(worker)))
 
 
 def cancel_to_proto(handoff_id: str) -> worker_pb2.AttachRequest:

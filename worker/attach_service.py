@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 import grpc
@@ -11,6 +11,7 @@ from baton.v1 import worker_pb2, worker_pb2_grpc
 from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
+from core.ids import WorkerId
 from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment
 from core.transfers import TransferReport
@@ -43,6 +44,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         decode: gets assignments that name this worker for the tokens.
         experts: answers questions about experts.
         names: answers questions about block names.
+        on_gone: hear, on the event loop, that a worker's process and all before it are dead; again and again.
     """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
@@ -53,6 +55,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         decode: DecodeHalf,
         experts: ExpertDesk,
         names: NameDesk,
+        *,
+        on_gone: Sequence[Callable[[WorkerId], None]],
     ) -> None:
         self._identity = identity
         self._mailbox = mailbox
@@ -60,6 +64,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._decode = decode
         self._experts = experts
         self._names = names
+        self._on_gone = tuple(on_gone)
         self._routers: dict[str, Reports] = {}
         self._transfers = TransferReport()
         self.last_load = WorkerLoad()
@@ -132,6 +137,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                     self._query_experts(router_id, request.query_experts, queue)
                 elif request.HasField("query_kv"):
                     self._query_names(router_id, queue)
+                elif request.HasField("worker_gone"):
+                    self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
         finally:
             _end(queue)
 
@@ -149,6 +156,11 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             self._mailbox.post(partial(self._decode.assign, router_id, assignment))
         if assignment.prefill.worker == me:
             self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+
+    def _tell_gone(self, worker: WorkerId) -> None:
+        logger.info("worker %s is dead, says a router", worker)
+        for hear in self._on_gone:
+            hear(worker)
 
     def _query_experts(self, router_id: str, query: worker_pb2.QueryExperts, queue: Reports) -> None:
         """Has the worker's loop answer between two steps."""
@@ -199,6 +211,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 max_num_seqs=identity.max_num_seqs,
                 max_model_len=identity.max_model_len,
                 cost_model=wire.cost_to_proto(identity.cost_model),
+                processes=[wire.process_to_proto(rank) for rank in identity.processes],
             )
         )
 

@@ -4,9 +4,8 @@ Everything else in the process only posts to its mailbox. It runs on a thread of
 """
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
@@ -20,6 +19,7 @@ from engine.plan import SequenceSlice, StepPlan
 from prefill_worker.half import PrefillHalf
 from worker.cost.tracker import CostTracker
 from worker.mailbox import Mailbox
+from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
@@ -73,6 +73,8 @@ class WorkerLoop:
         self._cost = cost
         self._did_work = False
         self._heartbeat_s = clock.now_s()
+        self._load = WorkerLoad()
+        self._pacemaker = Pacemaker(lambda: self._publish_reports({}, self._load, None), HEARTBEAT_S, clock)
         self._is_stopping = False
 
     def run(self) -> None:
@@ -81,8 +83,9 @@ class WorkerLoop:
         Raises:
             ShardGroupError: another rank of the worker is gone; the process must end.
         """
-        while not self._is_stopping:
-            self.tick(HEARTBEAT_S)
+        with self._pacemaker.running():
+            while not self._is_stopping:
+                self.tick(HEARTBEAT_S)
 
     def stop(self) -> None:
         """Ends `run` after the current step. From any thread."""
@@ -110,22 +113,9 @@ class WorkerLoop:
         self._publish(is_news=bool(calls) and not did_compute)
         return self._did_work
 
-    @contextmanager
-    def keep_alive(self) -> Iterator[None]:
+    def keep_alive(self) -> AbstractContextManager[None]:
         """For what holds up a round for long: until it ends, another thread says that the worker lives."""
-        load, ended = self.load(), threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(HEARTBEAT_S):
-                self._publish_reports({}, load, None)
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        return self._pacemaker.working()
 
     def load(self) -> WorkerLoad:
         """The worker's load now."""
@@ -183,7 +173,8 @@ class WorkerLoop:
     def _execute(self, prompt_slices: list[SequenceSlice], decode_slices: list[SequenceSlice]) -> None:
         started_s = self._clock.now_s()
         try:
-            result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
+            with self.keep_alive():
+                result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
         except ShardGroupError:
             raise  # the ranks are out of step: no further one can succeed
         except Exception as error:
@@ -212,7 +203,8 @@ class WorkerLoop:
         now_s = self._clock.now_s()
         if reports or is_news or kv_events.num_events or now_s - self._heartbeat_s >= HEARTBEAT_S:
             self._heartbeat_s = now_s
-            self._publish_reports(reports, self.load(), kv_events if kv_events.num_events else None)
+            self._load = self.load()
+            self._publish_reports(reports, self._load, kv_events if kv_events.num_events else None)
 
 
 def step_shape(prompt_slices: Sequence[SequenceSlice], decode_slices: Sequence[SequenceSlice]) -> StepShape:

@@ -7,6 +7,8 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import grpc
 from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
@@ -15,7 +17,7 @@ from core.clock import SystemClock
 from core.crash import die
 from core.errors import ShardGroupError
 from core.events import WorkerLoad
-from core.ids import WorkerEndpoint
+from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
@@ -74,6 +76,7 @@ class WorkerProcess:
         self.engine = rank.engine
         self._mailbox = Mailbox()
         self._events = EventThread("control")
+        self._processes = rank.processes
         self._mover = self._lead(rank)
         self.endpoint = self._events.run(self._bind())
         self._assemble()
@@ -158,7 +161,9 @@ class WorkerProcess:
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
-        self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts, names)
+        self._attach = AttachService(
+            identity, self._mailbox, self.prefill, self.decode, experts, names, on_gone=self._on_gone()
+        )
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
         self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._peers.ban)
@@ -193,7 +198,16 @@ class WorkerProcess:
             max_num_seqs=self.config.max_num_seqs,
             max_model_len=self.engine.max_model_len,
             cost_model=self._cost_model,
+            processes=self._processes,
         )
+
+    def _on_gone(self) -> list[Callable[[WorkerId], None]]:
+        """Who hears that a process of another worker is dead; each on its own thread, by way of the event loop."""
+        return [
+            self._links.worker_gone,
+            lambda worker: self._mailbox.post(partial(self.prefill.worker_gone, worker)),
+            lambda worker: self._mailbox.post(partial(self.decode.worker_gone, worker)),
+        ]
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None) -> None:
         """Called from the loop after each step."""

@@ -10,6 +10,7 @@ from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, join_names
 from core.logprobs import TokenLogprobs
+from core.processes import RankProcess
 from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
@@ -45,6 +46,11 @@ def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
 def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
     """Inverse of `endpoint_to_proto`."""
     return WorkerEndpoint(worker_id_from_proto(message.worker), message.address)
+
+
+def process_to_proto(rank: RankProcess) -> worker_pb2.RankProcess:
+    """The process of a rank."""
+    return worker_pb2.RankProcess(node=rank.node, pid=rank.process.pid, started_s=rank.process.started_s)
 
 
 def layout_to_proto(layout: KvLayout) -> common_pb2.KvLayout:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from core.cost import CostModel
 from core.errors import ConfigError
 from core.ids import WorkerEndpoint
+from core.processes import RankProcess
 from core.request import Role
 
 MAY_DIFFER = {
@@ -37,6 +38,7 @@ class WorkerHello:
         tensor_parallel_size: ranks that each hold a part of its attention and dense layers.
         expert_parallel_size: ranks that each hold some of its experts.
         num_redundant_experts: places for further copies of experts.
+        processes: of its ranks; none when it does not say.
 
     Raises:
         ConfigError: on construction, when a worker that says so can serve nothing.
@@ -56,6 +58,7 @@ class WorkerHello:
     tensor_parallel_size: int = 1
     expert_parallel_size: int = 1
     num_redundant_experts: int = 0
+    processes: tuple[RankProcess, ...] = ()
 
     def __post_init__(self) -> None:
         for name in POSITIVE:

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -224,13 +225,26 @@ class Orders:
         return self._requests.pop(0)
 
 
-def lone_service() -> tuple[AttachService, Mailbox]:
+def lone_service(*on_gone: Callable[[WorkerId], None]) -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
     prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1)
     halves = prefill, DecodeHalf(pool, outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
     desks = ExpertDesk(no_engine, mailbox, nullcontext), NameDesk(pool.name_log, mailbox)
-    return AttachService(IDENTITY, mailbox, *halves, *desks), mailbox
+    return AttachService(IDENTITY, mailbox, *halves, *desks, on_gone=on_gone), mailbox
+
+
+async def test_everybody_hears_that_a_worker_is_gone() -> None:
+    heard: list[tuple[str, WorkerId]] = []
+    service, _ = lone_service(lambda w: heard.append(("peers", w)), lambda w: heard.append(("halves", w)))
+    context: Any = NoContext()
+    gone = WorkerId("decode-7", 3)
+    orders = Orders(wire.router_hello_to_proto("r"), wire.worker_gone_to_proto(gone))
+    stream = service.Attach(orders, context)
+    await anext(stream)
+    await asyncio.sleep(0)  # lets the reader go through them
+    assert heard == [("peers", gone), ("halves", gone)]
+    await stream.aclose()
 
 
 async def test_router_that_reads_too_slowly_is_detached_and_costs_bounded_memory(

@@ -184,4 +184,4 @@ class HandoffProtocol(RuleBasedStateMachine):
 
 
 TestHandoffProtocol = HandoffProtocol.TestCase
-TestHandoffProtocol.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestHandoffProtocol.settings = settings(max_examples=150, stateful_step_count=40)

@@ -99,6 +99,12 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         report = worker_pb2.ExpertReport(query_id=query_id, layers=layers, **fields)
         self._says.put_nowait(worker_pb2.AttachResponse(expert_report=report))
 
+    async def hears_gone(self) -> WorkerId:
+        """The next order, which says that a worker is dead."""
+        order = await asyncio.wait_for(self.orders.get(), WAIT_S)
+        assert order.HasField("worker_gone"), order
+        return wire.worker_id_from_proto(order.worker_gone.worker)
+
     def say_transfers(self, *pairs: worker_pb2.PairTransfers) -> None:
         """What it has sent to its peers."""
         self._says.put_nowait(worker_pb2.AttachResponse(transfers=worker_pb2.TransferReport(sent=pairs)))

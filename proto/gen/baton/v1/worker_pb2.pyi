@@ -8,18 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv")
+    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_EXPERTS_FIELD_NUMBER: _ClassVar[int]
     QUERY_KV_FIELD_NUMBER: _ClassVar[int]
+    WORKER_GONE_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
     query_experts: QueryExperts
     query_kv: QueryKv
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ...) -> None: ...
+    worker_gone: WorkerGone
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
@@ -81,6 +83,12 @@ class QueryKv(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class WorkerGone(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: _common_pb2.WorkerId
+    def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
+
 class AttachResponse(_message.Message):
     __slots__ = ("hello", "report", "expert_report", "transfers")
     HELLO_FIELD_NUMBER: _ClassVar[int]
@@ -141,7 +149,7 @@ class PairTransfers(_message.Message):
     def __init__(self, peer: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., transport: _Optional[str] = ..., path: _Optional[str] = ..., direction: _Optional[str] = ..., num_handoffs: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_bytes_saved: _Optional[int] = ..., num_descriptors: _Optional[int] = ..., busy_s: _Optional[float] = ..., exposed_s: _Optional[float] = ..., acknowledge_s: _Optional[float] = ..., num_expired_leases: _Optional[int] = ..., num_retried: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model", "block_bytes")
+    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model", "block_bytes", "processes")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +161,7 @@ class WorkerHello(_message.Message):
     TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     COST_MODEL_FIELD_NUMBER: _ClassVar[int]
     BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
     endpoint: _common_pb2.WorkerEndpoint
     role: _common_pb2.Role
     role_epoch: int
@@ -164,7 +173,18 @@ class WorkerHello(_message.Message):
     topology: _common_pb2.ShardTopology
     cost_model: CostModel
     block_bytes: int
-    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ..., block_bytes: _Optional[int] = ...) -> None: ...
+    processes: _containers.RepeatedCompositeFieldContainer[RankProcess]
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ..., block_bytes: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[RankProcess, _Mapping]]] = ...) -> None: ...
+
+class RankProcess(_message.Message):
+    __slots__ = ("node", "pid", "started_s")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STARTED_S_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    pid: int
+    started_s: float
+    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., started_s: _Optional[float] = ...) -> None: ...
 
 class ExpertReport(_message.Message):
     __slots__ = ("query_id", "layers", "refusal", "num_moved")
