@@ -11,6 +11,7 @@ from core.errors import ConfigError
 from core.request import Role
 from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
+from kvtransfer.ucx import check_ucx_tls
 from router.config import MAX_PORT
 from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
@@ -107,6 +108,8 @@ class ServeConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value!r}; it must be one of {', '.join(choices)}")
+        if self.ucx_tls is not None:
+            check_ucx_tls(self.ucx_tls)
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"

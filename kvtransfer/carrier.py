@@ -53,7 +53,7 @@ class Carrier:
         self._staging = Staging(memory, geometry, self._reader)
         self._links: dict[WorkerId, Link] = {}
         self._open: list[OpenMove] = []
-        self._known: set[Known] = set()
+        self._known: set[Known] = set()  # which transport has which peers
         self._expected: set[Known] = set()  # of the known ones, those that start transfers
         self._leaving: set[Known] = set()  # of the known ones, those to forget when their last move has ended
 

@@ -53,7 +53,8 @@ class GroupMover:
         self.geometry = geometry
         self._movers = movers
         self._offers = _common_offers([mover.offers() for mover in movers])
-        self._peers: dict[WorkerId, WorkerGeometry] = {}
+        self._peers: dict[WorkerId, WorkerGeometry] = {}  # until they are dead: moves with them may be open so long
+        self._connected: set[WorkerId] = set()
         self._lock = threading.Lock()  # a move is addressed and queued before, or after, its peer comes or goes
 
     def offers(self) -> Mapping[str, Sequence[bytes]]:
@@ -76,6 +77,7 @@ class GroupMover:
             return refused
         with self._lock:
             self._peers[peer] = link.geometry
+            self._connected.add(peer)
             added = [
                 self._movers[mine].add_peer(
                     RankPeer(
@@ -96,7 +98,8 @@ class GroupMover:
         Open moves go on to their end, unless its processes are known to be dead: then they fail with PeerLostError.
         """
         with self._lock:
-            geometry = self._peers.pop(peer, None)
+            self._connected.discard(peer)
+            geometry = self._peers.pop(peer, None) if is_dead else self._peers.get(peer)
             if geometry is not None:
                 for mine, theirs in meeting_ranks(self.geometry, geometry):
                     self._movers[mine].remove_peer(rank_id(peer, theirs), is_dead=is_dead)
@@ -155,10 +158,9 @@ class GroupMover:
             raise HandoffError(f"worker {peer} says how to reach {offered} ranks, but has {expected}; restart it")
 
     def _plan(self, move: Move) -> MovePlan:
-        theirs = self._peers.get(move.peer)
-        if theirs is None:
+        if move.peer not in self._connected:
             raise HandoffError(f"worker {move.peer} is not connected any more; the request is placed again")
-        return MovePlan(move, self.geometry, theirs)
+        return MovePlan(move, self.geometry, self._peers[move.peer])
 
     def _begin(self, plan: MovePlan, on_moved: OnMoved) -> None:
         moves = list(plan.rank_moves())

@@ -14,7 +14,6 @@ from kvtransfer.transport import Transfer, TransferState, Transport
 
 MAX_PIECES = 2  # one is copied while the next one waits its turn; more would only delay other moves
 
-
 Known = tuple[str, WorkerId]
 """A transport's name and a peer that it knows."""
 

@@ -68,6 +68,16 @@ class UcxEnd:
         )
 
 
+def check_ucx_tls(tls: str) -> None:
+    """Makes sure that every peer can be reached with a value of UCX_TLS.
+
+    Raises:
+        ConfigError: it leaves no way to a peer that cannot be reached by anything faster.
+    """
+    if not is_allowed(tls, TCP):
+        raise ConfigError(f"UCX_TLS is {tls!r}; it must contain 'tcp', which connects all others, or 'all'")
+
+
 def configure_ucx(tls: str | None) -> None:
     """Sets the environment that UCX reads when the process's first NIXL agent is made; call it before that.
 
@@ -75,12 +85,11 @@ def configure_ucx(tls: str | None) -> None:
         tls: UCX_TLS, the transports that UCX may use; None leaves it as it is.
 
     Raises:
-        ConfigError: it leaves no way to a peer that cannot be reached by anything faster.
+        ConfigError: see `check_ucx_tls`.
     """
     tls = os.environ.get("UCX_TLS") if tls is None else tls
     if tls is not None:
-        if not is_allowed(tls, TCP):
-            raise ConfigError(f"UCX_TLS is {tls!r}; it must contain 'tcp', which connects all others, or 'all'")
+        check_ucx_tls(tls)
         os.environ["UCX_TLS"] = tls
     if not any(name.startswith("UCX_TCP_") for name in os.environ):
         os.environ.update(TCP_SETTINGS)

@@ -7,6 +7,7 @@ from pathlib import Path
 from core.errors import ConfigError
 from core.request import Role
 from engine.parallel.topology import ONE_RANK, ShardTopology
+from kvtransfer.ucx import check_ucx_tls
 
 MIN_MODEL_LEN = 2  # one prompt token and one of the answer
 KV_TRANSPORTS = {"auto": ("nixl", "collective"), "nixl": ("nixl",), "collective": ("collective",)}  # preferred first
@@ -76,7 +77,7 @@ class WorkerConfig:
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be positive")
         self._check_host_tier()
-        self._check_choices()
+        self._check_transfers()
         if self.max_model_len is not None and self.max_model_len < MIN_MODEL_LEN:
             raise ConfigError(f"max_model_len is {self.max_model_len}; it must be at least {MIN_MODEL_LEN}")
         if self.max_num_batched_tokens < self.max_num_seqs:
@@ -106,7 +107,9 @@ class WorkerConfig:
         """This rank, for people."""
         return self.name if self.topology.world_size == 1 else f"rank {self.rank} of {self.name}"
 
-    def _check_choices(self) -> None:
+    def _check_transfers(self) -> None:
+        if self.ucx_tls is not None:
+            check_ucx_tls(self.ucx_tls)
         for name, choices in (
             ("kv_transport", KV_TRANSPORTS),
             ("kv_direction", KV_DIRECTIONS),

@@ -13,7 +13,7 @@ from core.crash import die
 from worker.config import WorkerConfig
 from worker.event_thread import EventThread
 from worker.ports import bind_any_port
-from worker.rank import TransportFactory, open_rank
+from worker.rank import open_rank
 from worker.rank_channel import SERVER_OPTIONS
 from worker.rank_service import RankService
 
@@ -31,7 +31,6 @@ class FollowerProcess:
     Args:
         config: of this rank.
         store_address: where the ranks meet.
-        make_transports: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
@@ -41,11 +40,9 @@ class FollowerProcess:
 
     endpoint = None
 
-    def __init__(
-        self, config: WorkerConfig, store_address: str, make_transports: TransportFactory | None = None
-    ) -> None:
+    def __init__(self, config: WorkerConfig, store_address: str) -> None:
         assert config.rank > 0, "rank 0 leads; it is a WorkerProcess"
-        self._rank = open_rank(config, store_address, make_transports, on_crash=die)
+        self._rank = open_rank(config, store_address, on_crash=die)
         self._events = EventThread("control")
         address = self._events.run(self._start_server(config.host))
         self._rank.communicator.gather_object(address)

@@ -1,7 +1,8 @@
 """The receiving end of handoffs: peers ask for blocks, commit and abort here."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.rpc_errors import Context, abort
 
-Verify = Callable[[Sequence[Digest]], Awaitable[bool]]
+Verify = Callable[[Sequence[Digest]], "Future[bool]"]
 """Says whether what this worker's blocks hold has these checksums. Called on the event loop; does not hold it up."""
 
 
@@ -70,7 +71,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         handoff_id, source = request.handoff_id, wire.worker_id_from_proto(request.source)
         commit: Callable[[CommitReply], None]
-        if not request.digests or await self._verify([wire.digest_from_proto(digest) for digest in request.digests]):
+        if await self._is_intact(request.digests):
             commit = partial(self._decode.commit, handoff_id, source, request.first_token, request.num_blocks)
         else:
             commit = partial(self._decode.reject, handoff_id, source)
@@ -87,6 +88,11 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
             source = wire.worker_id_from_proto(request.source)
             self._mailbox.post(partial(self._decode.source_ended, request.handoff_id, source))
         return handoff_pb2.AbortHandoffResponse()
+
+    async def _is_intact(self, digests: Iterable[handoff_pb2.KvDigest]) -> bool:
+        """Whether the blocks hold what their source says it sent; true when it says nothing."""
+        expected = [wire.digest_from_proto(digest) for digest in digests]
+        return not expected or await asyncio.wrap_future(self._verify(expected))
 
     async def _check_target(self, target: Any, context: Context) -> None:  # noqa: ANN401 - a protobuf message
         try:

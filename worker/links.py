@@ -30,7 +30,8 @@ class LinkStats:
         path: what carries its bytes.
         direction: who moves them.
         num_retried: moves that were tried again over another transport.
-        is_pushed_only: whether the peer cannot read this worker's KV because its blocks have another shape.
+        is_pushed_only: whether the peer cannot read this worker's KV, as where its blocks have another shape, or got
+            other bytes when it did.
     """
 
     transport: str = ""
@@ -72,7 +73,7 @@ class Links:
         if self._pulling is not None and move.direction is Direction.WRITE:
             self._spawn(self._pull(self._pulling, move, on_moved))
         else:
-            self._push(move, on_moved)
+            self._try(move, on_moved)
 
     async def read(self, source: WorkerEndpoint, move: Move) -> ReadAnswer:
         """Carries out a READ that its source has asked for. On the event loop."""
@@ -88,8 +89,11 @@ class Links:
         return ReadAnswer(outcome, last.transport, last.path, was_retried=second is not None)
 
     def exclude(self, worker: WorkerId) -> None:
-        """A peer got other bytes than it was sent: the transport in use is never used with it again."""
-        self._peers.ban(worker)
+        """A peer got other bytes than it was sent: the way they went is never used with it again."""
+        if self._pulls_from(worker):
+            self._stats_of(worker).is_pushed_only = True
+        else:
+            self._peers.ban(worker)
 
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all earlier ones are dead: what is under way with them ends as lost."""
@@ -111,7 +115,7 @@ class Links:
 
     # --- inside
 
-    def _push(self, move: Move, on_moved: OnMoved) -> None:
+    def _try(self, move: Move, on_moved: OnMoved) -> None:
         """The first attempt goes to the mover at once, on the caller's thread."""
         peer = self._peers.connected(move.peer)
 
@@ -119,24 +123,25 @@ class Links:
             if first.error is None:
                 on_moved(first)
             else:
-                self._spawn(self._push_again(move, peer, first, on_moved))
+                self._spawn(self._retry(move, peer, first, on_moved))
 
         self._mover.move(move, on_ended)
 
-    async def _push_again(self, move: Move, peer: Peer | None, first: MoveOutcome, on_moved: OnMoved) -> None:
+    async def _retry(self, move: Move, peer: Peer | None, first: MoveOutcome, on_moved: OnMoved) -> None:
         outcome, _ = await self._try_again(move, peer, first)
         on_moved(outcome)
 
     async def _pull(self, pulling: PullClient, move: Move, on_moved: OnMoved) -> None:
         stats = self._stats_of(move.peer)
         if stats.is_pushed_only:
-            self._push(move, on_moved)
+            self._try(move, on_moved)
             return
         answer = await pulling.read(move)
         if isinstance(answer.outcome.error, IncompatibleLayoutError):
+            if not stats.is_pushed_only:
+                logger.warning("worker %s cannot read, so its KV is pushed: %s", move.peer, answer.outcome.error)
             stats.is_pushed_only = True
-            logger.warning("worker %s cannot read, so its KV is pushed: %s", move.peer, answer.outcome.error)
-            self._push(move, on_moved)
+            self._try(move, on_moved)
             return
         stats.num_retried += answer.was_retried
         if answer.outcome.error is None:
@@ -166,8 +171,9 @@ class Links:
             first: how that ended.
         """
         assert first.error is not None, "a move that went well is not tried again"
-        if isinstance(first.error, PeerLostError | IncompatibleLayoutError):
+        if isinstance(first.error, PeerLostError):
             self._peers.forget(move.peer)
+        if isinstance(first.error, PeerLostError | IncompatibleLayoutError):
             return first, None
         try:
             if failed is not None:
@@ -198,12 +204,16 @@ class Links:
         self._mover.move(move, on_ended)
         return await future
 
+    def _pulls_from(self, worker: WorkerId) -> bool:
+        """Whether this worker's KV is read by a peer, not written to it."""
+        return self._pulling is not None and not self._stats_of(worker).is_pushed_only
+
     def _stats_of(self, worker: WorkerId) -> LinkStats:
         return self._stats.setdefault(worker, LinkStats())
 
     def _report_of(self, worker: WorkerId, counts: PairStats) -> PairReport:
         stats, peer = self._stats_of(worker), self._peers.connected(worker)
-        is_pulled = self._pulling is not None and not stats.is_pushed_only
+        is_pulled = self._pulls_from(worker)
         if peer is not None and not is_pulled:
             stats.transport, stats.path = peer.transport, peer.path
         if peer is not None:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import grpc
@@ -20,7 +20,6 @@ from core.events import WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
-from kvtransfer.move import Digest
 from prefill_worker.half import PrefillHalf
 from worker.announcer import announce
 from worker.attach_service import AttachService
@@ -39,7 +38,7 @@ from worker.mailbox import Mailbox
 from worker.peers import Peers
 from worker.ports import bind_any_port
 from worker.pulling import PullClient
-from worker.rank import Rank, TransportFactory, open_rank
+from worker.rank import Rank, open_rank
 from worker.reads import ReadDesk
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
@@ -57,7 +56,6 @@ class WorkerProcess:
     Args:
         config: everything that can be set; of rank 0.
         store_address: where the ranks of the worker meet; None for a worker of one rank.
-        make_transports: how KV moves; None takes NIXL.
 
     Raises:
         CheckpointError: the model cannot be served.
@@ -65,14 +63,9 @@ class WorkerProcess:
         UnavailableError: the other ranks did not come.
     """
 
-    def __init__(
-        self,
-        config: WorkerConfig,
-        store_address: str | None = None,
-        make_transports: TransportFactory | None = None,
-    ) -> None:
+    def __init__(self, config: WorkerConfig, store_address: str | None = None) -> None:
         assert config.rank == 0, f"rank {config.rank} follows; it is a FollowerProcess"
-        rank = open_rank(config, store_address, make_transports, on_crash=die)
+        rank = open_rank(config, store_address, on_crash=die)
         self.config = config
         self.worker = rank.worker
         self.engine = rank.engine
@@ -160,7 +153,7 @@ class WorkerProcess:
         self._attach = AttachService(
             identity, self._mailbox, self.prefill, self.decode, experts, on_gone=self._on_gone()
         )
-        handoffs = HandoffService(identity, self._mailbox, self.decode, self._verify)
+        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
@@ -210,10 +203,6 @@ class WorkerProcess:
 
     def _publish_transfers(self, counts: TransferCounts) -> None:
         self._attach.publish_transfers(self._links.report(counts))
-
-    async def _verify(self, digests: Sequence[Digest]) -> bool:
-        """Whether this worker's blocks hold what their source says it has sent; the event loop goes on meanwhile."""
-        return await asyncio.wrap_future(self._mover.verify(digests))
 
     def _run_loop(self) -> None:
         try:

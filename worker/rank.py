@@ -5,7 +5,7 @@ Not what it does afterwards: rank 0 is `worker.process`, the others are `worker.
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,15 +19,11 @@ from engine.parallel.communicator import SOLO, Communicator
 from engine.parallel.process_group import connect
 from kvtransfer.carrier import Carrier
 from kvtransfer.geometry import WorkerGeometry
-from kvtransfer.memory import RankMemory, memory_of
+from kvtransfer.memory import memory_of
 from kvtransfer.mover import BlockMover
-from kvtransfer.transport import Transport
 from kvtransfer.transports import TransportSettings, open_transports
 from worker.config import WorkerConfig
 from worker.engine_factory import load_engine
-
-TransportFactory = Callable[[WorkerId, RankMemory], Mapping[str, Transport]]
-"""Opens a rank's transports, by name, the preferred one first; every rank of a worker opens the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +47,12 @@ class Rank:
     processes: tuple[RankProcess, ...]
 
 
-def open_rank(
-    config: WorkerConfig,
-    store_address: str | None,
-    make_transports: TransportFactory | None,
-    on_crash: Callable[[], None],
-) -> Rank:
+def open_rank(config: WorkerConfig, store_address: str | None, on_crash: Callable[[], None]) -> Rank:
     """Joins the group and loads; every rank of the group does so at the same time.
 
     Args:
         config: of this rank.
         store_address: where the ranks meet; None for a worker of one rank.
-        make_transports: how KV moves; None takes NIXL.
         on_crash: called when the transfer plane's thread ends by a defect.
 
     Raises:
@@ -78,7 +68,7 @@ def open_rank(
     engine = load_engine(config, communicator)
     geometry = geometry_of(engine)
     memory = memory_of(engine.pool)
-    transports = (make_transports or nixl_transport)(rank_id(worker, config.rank), memory)
+    transports = open_transports(config.kv_transports, rank_id(worker, config.rank), memory, settings_of(config))
     carrier = Carrier(transports, memory, geometry.rank(config.rank), engine.progress, SystemClock())
     processes = communicator.gather_object(RankProcess(config.node, this_process()))
     return Rank(worker, communicator, engine, geometry, BlockMover(carrier, on_crash), tuple(processes or ()))
@@ -103,9 +93,9 @@ def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
     return connect(config.rank, size, store_address, config.device, host=config.host)
 
 
-def nixl_transport(rank: WorkerId, memory: RankMemory) -> Mapping[str, Transport]:
-    """The default transport."""
-    return open_transports(("nixl",), rank, memory, TransportSettings())
+def settings_of(config: WorkerConfig) -> TransportSettings:
+    """What a worker's settings say about its transports."""
+    return TransportSettings(config.host, nixl_backends=(config.nixl_backend,), ucx_tls=config.ucx_tls)
 
 
 def pin_to_cores(cpu_ids: tuple[int, ...]) -> None:

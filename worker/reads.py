@@ -35,7 +35,7 @@ class ReadDesk:
         key = (order.source.worker, order.read_id)
         task = self._reads.get(key)
         if task is None:
-            self._forget_ended()
+            self._forget_oldest()
             task = self._reads[key] = asyncio.create_task(self._carry_out(order))
         return await asyncio.shield(task)
 
@@ -58,7 +58,6 @@ class ReadDesk:
         )
         return await self._links.read(order.source, move)
 
-    def _forget_ended(self) -> None:
-        ended = [key for key, task in self._reads.items() if task.done()]
-        for key in ended[: max(0, len(self._reads) - MAX_REMEMBERED)]:
-            del self._reads[key]
+    def _forget_oldest(self) -> None:
+        while len(self._reads) >= MAX_REMEMBERED and next(iter(self._reads.values())).done():
+            self._reads.popitem(last=False)

@@ -62,8 +62,9 @@ def even_text_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shard_cluster(even_text_model_dir: Path) -> Iterator[ServedCluster]:
-    """One prefill and one decode worker of two ranks each."""
+    """One prefill and one decode worker of two ranks each, whose blocks differ in size."""
     flags = ("--model", str(even_text_model_dir), "--served-model-name", "tiny", "--dtype", "float32", "--ask", "")
-    cluster = serve(free_ports(), *flags, "--tensor-parallel-size", "2", "--kv-cache-gb", "0.02")
+    sizes = ("--tensor-parallel-size", "2", "--kv-cache-gb", "0.02", "--decode-block-size", "64")
+    cluster = serve(free_ports(), *flags, *sizes)
     yield cluster
     cluster.close()

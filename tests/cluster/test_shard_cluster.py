@@ -1,4 +1,4 @@
-"""Workers of two ranks with a tiny model: answers, commands, the death of a rank. The last test stops them."""
+"""Workers of two ranks and unequal blocks, with a tiny model: answers, commands, deaths. The last test stops them."""
 
 import asyncio
 import json
@@ -24,6 +24,13 @@ REQUEST: dict[str, Any] = {
 }
 
 
+def sent_by(cluster: ServedCluster, name: str) -> list[dict[str, Any]]:
+    """What a worker has sent to each peer."""
+    (worker,) = [w for w in cluster.status()["workers"] if w["hello"]["endpoint"]["worker"]["name"] == name]
+    sent: list[dict[str, Any]] = worker["transfers"]["sent"]
+    return sent
+
+
 def greedy_answer(model_dir: Path, max_tokens: int) -> str:
     """What transformers answers."""
     codec = TextCodec.load(model_dir)
@@ -42,6 +49,22 @@ def test_status_says_how_many_ranks_share_what(shard_cluster: ServedCluster) -> 
     assert {worker["hello"]["topology"]["tensor_parallel_size"] for worker in workers} == {2}
     finished = baton("status", "--port", str(shard_cluster.port))
     assert finished.stdout.count(" 2 T ") == 2
+
+
+def test_status_says_what_has_moved_between_whom(shard_cluster: ServedCluster) -> None:
+    with shard_cluster.sdk() as client:
+        client.chat.completions.create(**REQUEST, max_tokens=2)
+    num_sent = shard_cluster.load_of("prefill-0")["handoffs_sent"]
+
+    def has_told(_loads: object) -> bool:
+        return sum(pair["num_handoffs"] for pair in sent_by(shard_cluster, "prefill-0")) == num_sent
+
+    shard_cluster.wait_until(has_told)
+    (pair,) = sent_by(shard_cluster, "prefill-0")
+    assert (pair["transport"], pair["direction"], pair["failures"]) == ("nixl", "push", {})
+    assert pair["num_bytes"] > 0
+    shown = baton("status", "--port", str(shard_cluster.port)).stdout.splitlines()[-1].split()
+    assert shown[:5] == ["prefill-0", "decode-0", f"nixl/{pair['path']}", "push", str(num_sent)]
 
 
 def test_experts_are_counted_and_a_rebalancing_that_cannot_be_is_explained(shard_cluster: ServedCluster) -> None:

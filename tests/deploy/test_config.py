@@ -141,3 +141,9 @@ def test_block_sizes_of_which_neither_is_a_multiple_are_refused_with_both() -> N
 def test_unknown_way_of_moving_kv_is_named_with_those_there_are(name: str) -> None:
     with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')} is 'sneakernet'; it must be one of "):
         ServeConfig(**{name: "sneakernet"})
+
+
+def test_ucx_that_may_not_use_tcp_is_refused_before_anything_starts() -> None:
+    assert ServeConfig(ucx_tls="tcp,sm").ucx_tls == "tcp,sm"
+    with pytest.raises(ConfigError, match="UCX_TLS is 'sm'; it must contain 'tcp'"):
+        ServeConfig(ucx_tls="sm")

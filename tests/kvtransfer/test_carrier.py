@@ -235,6 +235,16 @@ def test_peer_that_is_removed_leaves_after_its_last_move(rig: Rig) -> None:
     assert rig.a.calls[-1] == "remove decode-0@1"
 
 
+def test_peer_that_is_leaving_dies_and_its_moves_fail_at_once(rig: Rig) -> None:
+    rig.move("stuck", writing(16))
+    rig.advance()
+    rig.carrier.remove_peer(PEER, is_dead=False)
+    assert rig.heard == []
+    rig.carrier.remove_peer(PEER, is_dead=True)
+    assert [type(outcome.error) for _, outcome in rig.heard] == [PeerLostError]
+    assert rig.a.peers == set()
+
+
 def test_peer_that_comes_back_before_it_has_left_stays(rig: Rig) -> None:
     rig.move("m", writing(1))
     rig.advance()

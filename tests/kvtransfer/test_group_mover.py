@@ -146,6 +146,13 @@ def test_move_with_a_peer_that_is_gone_fails_at_once(held: Held) -> None:
     assert [rank.removed for rank in held.ranks] == [[(rank_id(D, 0), True)], [(rank_id(D, 1), True)]]
 
 
+def test_peer_that_was_removed_alive_may_still_die(held: Held) -> None:
+    """Its moves may be open: they end when its processes are known to be dead."""
+    held.mover.remove_peer(D)
+    held.mover.remove_peer(D, is_dead=True)
+    assert [is_dead for _, is_dead in held.ranks[0].removed] == [False, True]
+
+
 def test_peer_is_connected_when_all_ranks_are(held: Held) -> None:
     held.ranks[0].added[0][1].set_result("tcp")
     assert not held.connected.done()

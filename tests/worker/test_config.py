@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_step_too_small_for_all_sequences_is_refused_with_both_values(config: Wo
 def test_unknown_way_of_moving_kv_is_refused_with_those_there_are(config: WorkerConfig, name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} is 'sneakernet'; it must be one of "):
         replace(config, **{name: "sneakernet"})
+
+
+@pytest.mark.parametrize("value", ["sm", "", "^tcp"])
+def test_ucx_that_may_not_use_tcp_is_refused(config: WorkerConfig, value: str) -> None:
+    assert replace(config, ucx_tls="sm,tcp").ucx_tls == "sm,tcp"
+    with pytest.raises(ConfigError, match=f"UCX_TLS is '{re.escape(value)}'; it must contain 'tcp'"):
+        replace(config, ucx_tls=value)
 
 
 def test_ways_of_moving_kv_are_what_their_names_say(config: WorkerConfig) -> None:

@@ -26,6 +26,7 @@ from tests.worker.handoff_world import Fate, World
 ROUTER = "router-1"
 SALTS = ("", "tenant")
 POOL_TOKENS = 8  # the least that pools grow by: a block of the largest size
+ACTS = st.sampled_from(["arrive"] * 6 + ["source", "target", "tick"])
 FATES = st.sampled_from([Fate.FINE] * 7 + [Fate.LOST, Fate.TWICE, Fate.CORRUPT])
 
 
@@ -71,67 +72,70 @@ class HandoffProtocol(RuleBasedStateMachine):
         for worker in self.world.workers:
             worker.half.cancel(handoff_id)
 
-    @precondition(lambda self: self.world.network.in_flight)
-    @rule(data=st.data(), fate=FATES)
-    def deliver(self, data: st.DataObject, fate: Fate) -> None:
-        index = data.draw(st.integers(0, len(self.world.network.in_flight) - 1))
-        self.world.network.deliver(index, fate)
+    @rule(acts=st.lists(st.tuples(ACTS, st.integers(0, 20), FATES), min_size=1, max_size=12))
+    def act(self, acts: list[tuple[str, int, Fate]]) -> None:
+        """Arrivals in any order, and steps in between."""
+        for name, number, fate in acts:
+            if name == "source":
+                error = InternalError("out of memory") if fate is Fate.CORRUPT else None
+                self.world.source.step(self.works, 1 + number % 12, number % (STOP_TOKEN + 1), error)
+            elif name == "target":
+                self.world.target.step(self.works, number % (STOP_TOKEN + 1))
+            elif name == "tick":
+                self.tick()
+            elif self.world.network.in_flight:
+                self.world.network.deliver(number % len(self.world.network.in_flight), fate)
+            self.check_pools()
 
-    @rule()
-    def tick(self) -> None:
-        for worker in self.world.workers:
-            worker.tick()
-
-    @rule(
-        budget=st.integers(1, 16), token=st.integers(0, STOP_TOKEN), is_failing=st.integers(0, 9).map(lambda n: not n)
-    )
-    def step_source(self, budget: int, token: int, is_failing: bool) -> None:
-        error = InternalError("out of memory") if is_failing else None
-        self.world.source.step(self.works, budget, token, error)
-
-    @rule(token=st.integers(0, STOP_TOKEN))
-    def step_target(self, token: int) -> None:
-        self.world.target.step(self.works, token)
-
-    @rule(rounds=st.integers(1, 20), tokens=st.tuples(st.integers(0, STOP_TOKEN), st.integers(0, STOP_TOKEN)))
-    def run_undisturbed(self, rounds: int, tokens: tuple[int, int]) -> None:
-        """What mostly happens: messages in order, steps in between."""
+    @rule(rounds=st.integers(1, 12), budget=st.integers(2, 8), token=st.integers(0, STOP_TOKEN))
+    def run_undisturbed(self, rounds: int, budget: int, token: int) -> None:
+        """What mostly happens: messages in order, and faster than steps."""
         for _ in range(rounds):
-            for _ in range(min(4, len(self.world.network.in_flight))):
-                self.world.network.deliver(0)
-            self.step_source(8, tokens[0], is_failing=False)
-            self.step_target(tokens[1])
+            for _ in range(6):
+                if self.world.network.in_flight:
+                    self.world.network.deliver(0)
+                self.tick()
+            self.world.source.step(self.works, budget, 0, None)
+            self.world.target.step(self.works, token)
+            self.check_pools()
 
-    @rule(num_left=st.integers(0, 4))
-    def evict_cached(self, num_left: int) -> None:
-        """What other tenants' prompts do in between: all but a few blocks that nobody uses are evicted."""
-        for worker in self.world.workers:
-            worker.pool.begin_step()
-            taken = worker.pool.blocks.try_allocate(max(0, worker.pool.blocks.num_free - num_left))
-            assert taken is not None
-            worker.pool.blocks.release(taken)
-
-    @rule(seconds=st.sampled_from([1.0, RENEWAL_S, WRITE_TIMEOUT_S + 1, LEASE_S + 1, ANNOUNCED_S + 1]))
+    @rule(seconds=st.sampled_from([1.0, RENEWAL_S, RENEWAL_S, WRITE_TIMEOUT_S + 1, LEASE_S + 1, ANNOUNCED_S + 1]))
     def pass_time(self, seconds: float) -> None:
         self.world.clock.advance(seconds)
         self.world.source.half.expire()
         self.world.source.half.renew_leases()
         self.world.target.half.expire()
 
-    @rule()
+    @rule(name=st.sampled_from(["evict_cached", "lose_router", "restart_source", "restart_target", "hear_of_others"]))
+    def disturb(self, name: str) -> None:
+        getattr(self, name)()
+
+    def tick(self) -> None:
+        for worker in self.world.workers:
+            worker.tick()
+
+    def check_pools(self) -> None:
+        for worker in self.world.workers:
+            worker.pool.check()
+
+    def evict_cached(self) -> None:
+        """What other tenants' prompts do in between: all but two blocks that nobody uses are evicted."""
+        for worker in self.world.workers:
+            worker.pool.begin_step()
+            taken = worker.pool.blocks.try_allocate(max(0, worker.pool.blocks.num_free - 2))
+            assert taken is not None
+            worker.pool.blocks.release(taken)
+
     def lose_router(self) -> None:
         for worker in self.world.workers:
             worker.half.drop_router(ROUTER)
 
-    @rule()
     def restart_source(self) -> None:
         self.world.restart_source()
 
-    @rule()
     def restart_target(self) -> None:
         self.world.restart_target()
 
-    @rule()
     def hear_of_others(self) -> None:
         """Another worker's restart concerns nobody here."""
         self.world.target.half.worker_superseded(WorkerId("prefill-1", 99))
@@ -139,8 +143,7 @@ class HandoffProtocol(RuleBasedStateMachine):
 
     @invariant()
     def pools_balance(self) -> None:
-        for worker in self.world.workers:
-            worker.pool.check()
+        self.check_pools()
 
     @invariant()
     def cached_chains_have_no_gaps(self) -> None:
@@ -167,11 +170,12 @@ class HandoffProtocol(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         for _ in range(4):
+            self.lose_router()
+            self.world.target.half.admit()
+            self.tick()
             while self.world.network.in_flight:
                 self.world.network.deliver(0)
                 self.tick()
-            self.lose_router()
-            self.world.target.half.admit()
         for worker in self.world.workers:
             worker.pool.check()
             assert worker.pool.blocks.num_free == worker.pool.num_blocks
@@ -180,4 +184,4 @@ class HandoffProtocol(RuleBasedStateMachine):
 
 
 TestHandoffProtocol = HandoffProtocol.TestCase
-TestHandoffProtocol.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestHandoffProtocol.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

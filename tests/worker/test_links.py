@@ -288,6 +288,16 @@ async def test_kv_that_the_target_cannot_read_is_pushed_with_one_line_in_the_log
     assert report.direction == "push"
 
 
+async def test_way_that_brought_wrong_kv_is_left_for_a_push(world: LinkWorld) -> None:
+    source, target = await pair(world, is_pulled=True)
+    block_ids = await reserve(world, source, target)
+    source.links.exclude(target.worker)
+    assert (await world.moved(source, write(target, remote_ids=block_ids))).error is None
+    assert set(source.transports[FAST].posted) == {Direction.WRITE}
+    source.links.exclude(target.worker)
+    assert (await source.peers.get(target.endpoint)).transport == SLOW
+
+
 async def test_pull_waits_for_the_step_that_writes_the_blocks(world: LinkWorld) -> None:
     source, target = await pair(world, is_pulled=True)
     block_ids = await reserve(world, source, target)

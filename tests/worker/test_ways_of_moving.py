@@ -96,3 +96,18 @@ def test_router_hears_which_way_it_went(workers: tuple[WorkerProcess, WorkerProc
     assert pair.stats.path
     assert pair.stats.num_bytes > 0
     assert pair.stats.failures == {}
+
+
+def test_link_that_was_forgotten_is_made_anew(workers: tuple[WorkerProcess, WorkerProcess]) -> None:
+    """Over the very same transport, at whichever end transfers are started."""
+    prefill, decode = workers
+    for attempt in range(2):
+        for here, there in ((prefill, decode), (decode, prefill)):
+            here._events.loop.call_soon_threadsafe(here._peers.forget, there.worker)
+        work = replace(
+            greedy(f"anew-{attempt}", prompt_of(70, 60 + attempt), 4),
+            prefill=prefill.endpoint,
+            decode=decode.endpoint,
+        )
+        answers = serve(prefill, decode, [work])
+        assert answers[work.handoff_id] == greedy_tokens(prefill.config.model_dir, work.prompt, work.max_new_tokens)
