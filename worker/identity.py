@@ -49,6 +49,11 @@ class WorkerIdentity:
     topology: ShardTopology = ONE_RANK
     processes: tuple[RankProcess, ...] = ()
 
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a KV block, on all ranks together."""
+        return self.layout.block_bytes * self.topology.block_parts
+
     def refusal(self, assignment: Assignment, role_epoch: int) -> BatonError | None:
         """Why this worker cannot take an assignment, or None. A stale order may succeed elsewhere."""
         if self.endpoint.worker not in (assignment.prefill.worker, assignment.decode.worker):

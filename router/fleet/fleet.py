@@ -11,6 +11,7 @@ from core.request import Role
 from router import wire
 from router.fleet.graves import Graves
 from router.fleet.link import FleetObserver, WorkerLink
+from router.fleet.prefixes import FleetPrefixes
 from router.fleet.pulse import Pulse, SilentWorker
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ class Fleet:
         clock: for the age of what workers said.
         heartbeat_timeout_s: silence after which a worker is treated as dead.
         observer: hears what workers say.
+
+    Attributes:
+        prefixes: who has which KV blocks.
     """
 
     def __init__(self, router_id: str, clock: Clock, heartbeat_timeout_s: float, observer: FleetObserver) -> None:
@@ -51,6 +55,7 @@ class Fleet:
         self._refusals: dict[str, Refusal] = {}
         self._pulse = Pulse(clock)
         self._graves = Graves()
+        self.prefixes = FleetPrefixes()
 
     def links(self) -> list[WorkerLink]:
         """Attached workers, ordered by name."""
@@ -149,14 +154,17 @@ class Fleet:
         self._observer.on_attached(link)
 
     def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
-        """Passes a report on."""
+        """Passes a report on, but for what it says of KV blocks."""
         self._pulse.heard(link.worker)
+        if self.prefixes.hear(link.worker, report):
+            link.ask_kv_snapshot()
         self._observer.on_report(link, report)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Forgets a worker; it comes back by registering again."""
         if self._links.get(link.worker.name) is link:
             del self._links[link.worker.name]
+        self.prefixes.forget(link.worker)
         self._observer.on_lost(link)
 
     def _detach(self, gone: WorkerId) -> None:

@@ -12,8 +12,10 @@ MAY_DIFFER = {
     "kv_heads",
     "block_tokens",
 }  # heads of a rank follow from its division; sizes of blocks are compared apart
+SHAPE_OF_BLOCKS = ("fingerprint", "layout", "block_bytes", "tensor_parallel_size", "expert_parallel_size")
 POSITIVE = (
-    "block_tokens", "num_blocks", "max_num_seqs", "max_model_len", "tensor_parallel_size", "expert_parallel_size",
+    "block_tokens", "block_bytes", "num_blocks", "max_num_seqs", "max_model_len",
+    "tensor_parallel_size", "expert_parallel_size",
 )  # fmt: skip
 
 
@@ -28,6 +30,7 @@ class WorkerHello:
         fingerprint: of model and serving type.
         layout: of its KV blocks, as (field, value) pairs; the router only compares them.
         block_tokens: tokens per KV block.
+        block_bytes: of a KV block, on all ranks together.
         num_blocks: blocks in its pool.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
@@ -47,6 +50,7 @@ class WorkerHello:
     fingerprint: str
     layout: tuple[tuple[str, int | str], ...]
     block_tokens: int
+    block_bytes: int
     num_blocks: int
     max_num_seqs: int
     max_model_len: int
@@ -61,6 +65,10 @@ class WorkerHello:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"worker {self.endpoint.worker} says {name} is {value}; it must be positive")
+
+    def has_blocks_like(self, other: "WorkerHello") -> bool:
+        """Whether a block of one can be a block of the other, byte for byte and rank for rank."""
+        return all(getattr(self, name) == getattr(other, name) for name in SHAPE_OF_BLOCKS)
 
     def difference(self, other: "WorkerHello") -> str | None:
         """Why two workers cannot serve the same requests, with both values, or None if they can.
