@@ -9,7 +9,7 @@ class Deadlines:
     """One deadline per key. Setting and dropping take O(log n); finding that nothing is due takes O(1)."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, str]] = []  # may hold outdated entries, at most as many again as there are keys
+        self._heap: list[tuple[float, str]] = []  # with outdated entries: few, or fewer than keys
         self._by_key: dict[str, float] = {}
 
     def set(self, key: str, deadline_s: float) -> None:

@@ -22,9 +22,9 @@ from router.process import RouterAddresses, run_router
 from worker.config import WorkerConfig
 
 if TYPE_CHECKING:
-    from kvtransfer.rendezvous import RendezvousStore
     from worker.follower import FollowerProcess
     from worker.process import WorkerProcess
+    from worker.rendezvous import RendezvousStore
 
 STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
@@ -98,9 +98,9 @@ class RankActor:
 
     def _start_process(self) -> "WorkerProcess | FollowerProcess":
         # torch is imported in the ranks' processes only
-        from kvtransfer.rendezvous import RendezvousStore  # noqa: PLC0415
         from worker.follower import FollowerProcess  # noqa: PLC0415
         from worker.process import WorkerProcess  # noqa: PLC0415
+        from worker.rendezvous import RendezvousStore  # noqa: PLC0415
 
         if self._config.rank > 0:
             return FollowerProcess(self._config, self._host.leader_store_address())

@@ -11,7 +11,6 @@ import threading
 from dataclasses import asdict, dataclass
 
 import torch
-from torch.distributed import Store  # type: ignore[attr-defined] # missing in its stubs
 
 from core.errors import HandoffError
 from core.ids import WorkerId
@@ -21,6 +20,7 @@ from kvtransfer.pair_calls import CallListener, call
 from kvtransfer.pair_group import PairGroup, make_gloo_device
 from kvtransfer.pair_sender import PairSender, PairTransfer
 from kvtransfer.pair_service import PairService
+from kvtransfer.pair_store import PairStore
 from kvtransfer.run_bytes import check_route, check_table
 from kvtransfer.run_stream import RunStream
 from kvtransfer.runs import Region, RunIds, RunTable
@@ -49,6 +49,10 @@ class CollectiveMetadata:
     device: str
     region_bytes: list[int]
     protocol: str = PROTOCOL
+
+    def __post_init__(self) -> None:
+        if [type(value) for value in (self.address, *self.region_bytes)] != [str, *(int for _ in Region)]:
+            raise TypeError(f"the address is {self.address!r}, regions have {self.region_bytes} bytes")
 
     @classmethod
     def parse(cls, peer: WorkerId, metadata: bytes) -> "CollectiveMetadata":
@@ -147,22 +151,23 @@ class CollectiveTransport:
         for peer in [*self._senders, *self._services]:
             self.remove_peer(peer)
 
-    def _answer(self, caller: str, place: Store) -> None:
-        """Somebody calls. Who is not expected gets no answer, and gives up after a while."""
+    def _answer(self, caller: str, store: PairStore) -> None:
+        """Somebody calls. Who is not expected is turned away."""
         with self._lock:
             peer = self._expected.get(caller)
             if peer is None:
                 logger.warning("worker %s calls, but its handshake is not known here", caller)
+                store.close()
                 return
-            before = self._services.pop(peer, None)
-            self._services[peer] = PairService(peer, self._memory, lambda: self._join(peer, CALLEE, place))
-        if before is not None:
-            before.close()
+            before = self._services.get(peer)
+            if before is not None:
+                before.close()
+            self._services[peer] = PairService(peer, self._memory, lambda: self._join(peer, CALLEE, store))
 
-    def _join(self, peer: WorkerId, rank: int, place: Store) -> PairGroup:
+    def _join(self, peer: WorkerId, rank: int, store: PairStore) -> PairGroup:
         if self._device.type == "cuda":
             torch.cuda.set_device(self._device)  # of this thread
-        return PairGroup(peer, rank, place, self._gloo_device, self._device)
+        return PairGroup(peer, rank, store, self._gloo_device, self._device)
 
     def _close_sender(self, peer: WorkerId) -> None:
         sender = self._senders.pop(peer, None)

@@ -127,8 +127,8 @@ class NixlTransport:
     def __init__(self, worker: WorkerId, memory: RankMemory, backends: Sequence[str] = ("UCX",)) -> None:
         self._agent = _make_agent(worker, backends)
         self._backends = tuple(backends)
-        device = memory.pool.device
-        self._scratch = torch.zeros(SCRATCH_BYTES, dtype=torch.uint8, device=device)
+        self._memory = memory  # peers know its addresses: it must not be freed before
+        self._scratch = torch.zeros(SCRATCH_BYTES, dtype=torch.uint8, device=memory.pool.device)
         self._probe = torch.zeros(1, dtype=torch.uint8)
         self._endpoint = _endpoint(memory, self._scratch, UcxEnd.of_this_process(self._probe.data_ptr()))
         tensors = (memory.pool, memory.staging, self._scratch)

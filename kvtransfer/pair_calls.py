@@ -1,49 +1,44 @@
-"""How two processes agree to form a `PairGroup`: one calls at the other's store and names a fresh place to meet."""
+"""How two processes come to form a `PairGroup`: one calls, the other answers. Knows nothing of who may call."""
 
+import logging
 import socket
 import threading
-import uuid
 from collections.abc import Callable
-from datetime import timedelta
 
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined] # missing in its stubs
-
-from core.errors import HandoffError
+from core.errors import ConfigError, HandoffError
 from core.ids import WorkerId
-from kvtransfer.pair_group import FOREVER, JOIN_S
-from kvtransfer.rendezvous import RendezvousStore
+from kvtransfer.pair_store import JOIN_S, PairStore
 
-CALLS = "calls"  # a queue of b"PLACE CALLER"; empty when the host closes it
+CALLER = "caller"  # the key under which a caller says who it is
 
-OnCall = Callable[[str, Store], None]
-"""Hears who calls, as `str(WorkerId)`, and where to meet. Must not raise."""
+OnCall = Callable[[str, PairStore], None]
+"""Hears who calls, as `str(WorkerId)`, and gets the connection. Must not raise."""
+
+logger = logging.getLogger(__name__)
 
 
-def call(caller: WorkerId, callee: WorkerId, address: str) -> Store:
-    """Asks the host of a store to form a group; returns where to meet it.
+def call(caller: WorkerId, callee: WorkerId, address: str) -> PairStore:
+    """Connects to a peer's `CallListener`.
 
     Raises:
         HandoffError: nobody is there.
     """
-    host, port = address.rsplit(":", 1)
+    host, _, port = address.rpartition(":")
     try:
-        # torch prints a stack trace where nobody listens
-        socket.create_connection((host, int(port)), timeout=JOIN_S).close()
-        store = _connect(address, timedelta(seconds=JOIN_S))
-        place = uuid.uuid4().hex
-        store.queue_push(CALLS, f"{place} {caller}")
-    except (OSError, RuntimeError, ValueError) as error:
+        store = PairStore(socket.create_connection((host, int(port)), timeout=JOIN_S))
+        store.set(CALLER, str(caller))
+    except (OSError, ValueError) as error:
         raise HandoffError(
             f"worker {callee} cannot be reached at {address!r}: {error}; is it still running?"
         ) from error
-    return PrefixStore(place, store)
+    return store
 
 
 class CallListener:
-    """Answers calls at this process's store, on a thread that sleeps until there is one.
+    """Answers calls, on a thread that sleeps until there is one.
 
     Args:
-        host: address to bind the store to.
+        host: address to listen at.
         on_call: called from that thread.
 
     Raises:
@@ -54,25 +49,34 @@ class CallListener:
     """
 
     def __init__(self, host: str, on_call: OnCall) -> None:
-        self._rendezvous = RendezvousStore(host)
-        self.address = self._rendezvous.address
+        try:
+            self._listener = socket.create_server((host, 0))
+        except OSError as error:
+            raise ConfigError(f"host is {host!r}; no port can be bound there: {error}") from error
+        self.address = f"{host}:{self._listener.getsockname()[1]}"
         self._on_call = on_call
         self._thread = threading.Thread(target=self._listen, name="kv-calls", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread and the store."""
-        self._rendezvous.store.queue_push(CALLS, "")
+        """Ends the thread."""
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
-        del self._rendezvous
 
     def _listen(self) -> None:
-        queue = _connect(self.address, FOREVER)  # its own connection: a store's is locked while it waits
-        while words := queue.queue_pop(CALLS).decode():
-            place, caller = words.split(" ", 1)
-            self._on_call(caller, PrefixStore(place, _connect(self.address, timedelta(seconds=JOIN_S))))
+        with self._listener:
+            while True:
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    return  # closed
+                self._answer(PairStore(connection))
 
-
-def _connect(address: str, timeout: timedelta) -> TCPStore:
-    host, port = address.rsplit(":", 1)
-    return TCPStore(host, int(port), is_master=False, timeout=timeout)
+    def _answer(self, store: PairStore) -> None:
+        try:
+            caller = store.get(CALLER).decode(errors="replace")
+        except OSError as error:
+            logger.warning("somebody connects to the KV port and does not say who it is: %s", error)
+            store.close()
+        else:
+            self._on_call(caller, store)

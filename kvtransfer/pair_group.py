@@ -14,10 +14,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined] # missing in its stubs
 
-from core.errors import HandoffError, PeerLostError
+from core.errors import ConfigError, HandoffError, PeerLostError
 from core.ids import WorkerId
+from kvtransfer.pair_store import JOIN_S, PairStore
 
-JOIN_S = 3.0  # both ends are alive and know of each other, so this is a matter of milliseconds
 FOREVER = timedelta(days=20)  # a peer may have nothing to say for long; torch counts milliseconds in 31 bits
 CLOSE_TAG = 1
 CLOSE_WAIT = timedelta(milliseconds=1)
@@ -29,7 +29,7 @@ class PairGroup:
     Args:
         peer: the other end.
         rank: 0 or 1, the peer is the other.
-        store: a prefix of a store that nobody else uses, for as long as the group lives.
+        store: to the peer; closed by this object.
         gloo_device: what `make_gloo_device` gave.
         device: where payload lies.
 
@@ -37,13 +37,15 @@ class PairGroup:
         HandoffError: the peer did not join in time.
     """
 
-    def __init__(self, peer: WorkerId, rank: int, store: Store, gloo_device: Any, device: torch.device) -> None:  # noqa: ANN401 - torch has no type for it
+    def __init__(self, peer: WorkerId, rank: int, store: PairStore, gloo_device: Any, device: torch.device) -> None:  # noqa: ANN401 - torch has no type for it
         self._peer = peer
         self._other = 1 - rank
+        self._store = store  # NCCL connects with the first message
         try:
             self._gloo = _gloo(PrefixStore("gloo", store), rank, gloo_device)
             self._nccl = _nccl(PrefixStore("nccl", store), rank) if device.type == "cuda" else None
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
+            store.close()
             raise HandoffError(f"worker {peer} did not join within {JOIN_S:g} s ({error}); is it stopped?") from error
 
     def send(self, tensor: Tensor) -> None:
@@ -69,6 +71,7 @@ class PairGroup:
             self._gloo.recv([torch.empty(1, dtype=torch.uint8)], self._other, CLOSE_TAG).wait(CLOSE_WAIT)
         if self._nccl is not None:
             self._nccl.abort()
+        self._store.close()
 
     def _carry_out(self, tensor: Tensor, start: Callable[[Any], Any]) -> None:
         try:
@@ -78,9 +81,16 @@ class PairGroup:
 
 
 def make_gloo_device(host: str) -> Any:  # noqa: ANN401 - torch has no type for it
-    """What connects this process's Gloo groups, bound to one address; has a thread, which sleeps while idle."""
+    """What connects this process's Gloo groups, bound to one address; has a thread, which sleeps while idle.
+
+    Raises:
+        ConfigError: the host is not one of this machine.
+    """
     make: Any = dist.ProcessGroupGloo
-    return make.create_device(hostname=host)
+    try:
+        return make.create_device(hostname=host)
+    except RuntimeError as error:
+        raise ConfigError(f"host is {host!r}; Gloo cannot be bound there: {error}") from error
 
 
 def _gloo(store: Store, rank: int, device: Any) -> Any:  # noqa: ANN401 - torch's stubs leave out single backends

@@ -11,7 +11,7 @@ from core.ids import WorkerId
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
 from kvtransfer.pair_group import PairGroup
-from kvtransfer.run_bytes import check_ids
+from kvtransfer.run_bytes import check_ids, check_table
 from kvtransfer.run_stream import RunStream
 from kvtransfer.transfer_header import HEADER_BYTES, TransferHeader
 
@@ -72,7 +72,7 @@ class PairService:
         packed = torch.empty(HEADER_BYTES, dtype=torch.uint8)
         stream.group.receive(packed)
         header = TransferHeader.unpack(packed)
-        header.check(self._memory.region(header.table.region).numel())
+        check_table(header.table, self._memory.region(header.table.region).numel())
         ids = torch.empty(header.num_runs, dtype=torch.int32)
         stream.group.receive(ids)
         run_ids = ids.numpy()

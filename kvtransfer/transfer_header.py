@@ -8,7 +8,6 @@ from torch import Tensor
 
 from core.errors import HandoffError
 from kvtransfer.move import Direction
-from kvtransfer.run_bytes import check_table
 from kvtransfer.runs import Region, RunTable
 
 HEADER = struct.Struct("!4sBBI6q")
@@ -48,11 +47,3 @@ class TransferHeader:
         if magic != MAGIC or is_read > 1 or region > 1 or not 1 <= num_runs <= MAX_RUNS:
             raise HandoffError(f"a transfer begins with {packed.tolist()}; start both workers with the same version")
         return cls(Direction.READ if is_read else Direction.WRITE, RunTable(Region(region), *numbers), num_runs)
-
-    def check(self, region_bytes: int) -> None:
-        """The table lies inside its region.
-
-        Raises:
-            HandoffError: it does not.
-        """
-        check_table(self.table, region_bytes)

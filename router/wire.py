@@ -248,15 +248,15 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
     )
 
 
-def worker_gone_to_proto(worker: WorkerId) -> worker_pb2.AttachRequest:
-    """Says that a process of a worker, and every earlier one of its name, is dead."""
-    return worker_pb2.AttachRequest(worker_gone=worker_pb2.WorkerGone(worker=worker_id_to_proto(worker)))
-
-
 def _prefix_source_to_proto(source: PrefixSource) -> worker_pb2.PrefixSource:
     return worker_pb2.PrefixSource(
         source=endpoint_to_proto(source.endpoint), num_tokens=source.num_tokens, expected_s=source.expected_s
     )
+
+
+def worker_gone_to_proto(worker: WorkerId) -> worker_pb2.AttachRequest:
+    """Says that a process of a worker, and every earlier one of its name, is dead."""
+    return worker_pb2.AttachRequest(worker_gone=worker_pb2.WorkerGone(worker=worker_id_to_proto(worker)))
 
 
 def cancel_to_proto(handoff_id: str) -> worker_pb2.AttachRequest:

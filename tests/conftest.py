@@ -1,10 +1,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from core.errors import BatonError
 from deploy.demo_model import ensure_demo_model
 from router.text.tokenizer import TextCodec
+
+settings.register_profile("any-machine", deadline=None)  # how long an example takes says nothing about our code
+settings.load_profile("any-machine")
 
 
 @pytest.fixture(scope="session")

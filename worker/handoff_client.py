@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import grpc
 
 from core.clock import Clock
-from core.errors import BatonError, CorruptKvError, HandoffError
+from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.move import BlockMoves, Digest, Move, MoveOutcome
 from kvtransfer.port import HandoffSource, Reservation
 from worker import wire
 from worker.mailbox import Mailbox
 from worker.open_moves import OpenMoves
-from worker.peers import Peer, Peers
+from worker.peers import Peers
 from worker.rpc_errors import error_of
 
 BEGIN_TIMEOUT_S = 60.0  # how long a computed prompt waits for room at its target before it is placed again
@@ -123,7 +123,8 @@ class GrpcHandoffPort:
     async def _begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
         request = wire.begin_to_proto(handoff_id, self._worker, target.worker)
 
-        async def call(peer: Peer) -> Reservation:
+        async def call() -> Reservation:
+            peer = await self._peers.get(target)
             return wire.reservation_from_proto(await peer.stub.BeginHandoff(request, timeout=BEGIN_TIMEOUT_S))
 
         answer = await self._call(target, call)
@@ -138,8 +139,8 @@ class GrpcHandoffPort:
         ids = handoff_id, self._worker, target.worker
         request = wire.commit_to_proto(*ids, first_token=first_token, num_blocks=num_blocks, digests=digests)
 
-        async def call(peer: Peer) -> None:
-            await peer.stub.CommitHandoff(request, timeout=COMMIT_TIMEOUT_S)
+        async def call() -> None:
+            await self._peers.handoffs(target).CommitHandoff(request, timeout=COMMIT_TIMEOUT_S)
 
         error = await self._call(target, call)
         if isinstance(error, CorruptKvError):
@@ -152,8 +153,9 @@ class GrpcHandoffPort:
     async def _renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
         request = wire.renewal_to_proto(self._worker, target.worker, handoff_ids)
 
-        async def call(peer: Peer) -> tuple[str, ...]:
-            return tuple((await peer.stub.RenewLeases(request, timeout=RENEW_TIMEOUT_S)).lost_handoff_ids)
+        async def call() -> tuple[str, ...]:
+            answer = await self._peers.handoffs(target).RenewLeases(request, timeout=RENEW_TIMEOUT_S)
+            return tuple(answer.lost_handoff_ids)
 
         lost = await self._call(target, call)
         if isinstance(lost, BatonError):
@@ -164,24 +166,24 @@ class GrpcHandoffPort:
     async def _abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         request = wire.abort_to_proto(handoff_id, self._worker, target.worker)
 
-        async def call(peer: Peer) -> None:
-            await peer.stub.AbortHandoff(request, timeout=ABORT_TIMEOUT_S)
+        async def call() -> None:
+            await self._peers.handoffs(target).AbortHandoff(request, timeout=ABORT_TIMEOUT_S)
 
         for pause_s in ABORT_PAUSES_S:
             await asyncio.sleep(pause_s)
             error = await self._call(target, call)
-            if error is None:
+            if error is None or isinstance(error, PeerLostError):
                 return
         logger.warning("worker %s did not hear that handoff %s ended: %s", target.worker, handoff_id, error)
 
-    async def _call(self, target: WorkerEndpoint, call: Callable[[Peer], Awaitable[T]]) -> T | BatonError:
+    async def _call(self, target: WorkerEndpoint, call: Callable[[], Awaitable[T]]) -> T | BatonError:
         """Makes one call to a peer; what goes wrong comes back as a value, for it must reach the half.
 
         A cancellation that is not this task's own is a channel closed under the call, because a newer incarnation
         of the peer has come.
         """
         try:
-            return await call(await self._peers.get(target))
+            return await call()
         except grpc.aio.AioRpcError as error:
             return error_of(target.worker, error)
         except HandoffError as error:

@@ -93,7 +93,7 @@ class Links:
 
     def exclude(self, worker: WorkerId) -> None:
         """A peer got other bytes than it was sent: the way they went is never used with it again."""
-        if self._pulls_from(worker):
+        if self._is_pulled_by(worker):
             self._stats_of(worker).is_pushed_only = True
         else:
             self._peers.ban(worker)
@@ -207,8 +207,8 @@ class Links:
         self._mover.move(move, on_ended)
         return await future
 
-    def _pulls_from(self, worker: WorkerId) -> bool:
-        """Whether this worker's KV is read by a peer, not written to it."""
+    def _is_pulled_by(self, worker: WorkerId) -> bool:
+        """Whether a peer reads this worker's KV, instead of being written to."""
         return self._pulling is not None and not self._stats_of(worker).is_pushed_only
 
     def _stats_of(self, worker: WorkerId) -> LinkStats:
@@ -216,7 +216,7 @@ class Links:
 
     def _report_of(self, worker: WorkerId, counts: PairStats) -> PairReport:
         stats, peer = self._stats_of(worker), self._peers.connected(worker)
-        is_pulled = self._pulls_from(worker)
+        is_pulled = self._is_pulled_by(worker)
         if peer is not None and not is_pulled:
             stats.transport, stats.path = peer.transport, peer.path
         if peer is not None:

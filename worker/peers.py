@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from baton.v1 import handoff_pb2_grpc
@@ -19,7 +17,8 @@ from worker.negotiation import Agreement, Introduction, names_of
 from worker.rpc_errors import error_of
 
 CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
-CLOSE_GRACE_S = 90.0  # longer than any call of a handoff may take
+# A link that was down is tried again soon after it is up; gRPC's own pauses grow to two minutes.
+CHANNEL_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000))
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class Peer:
 
     Attributes:
         endpoint: who and where.
-        channel: closed by `Peers`.
+        channel: closed by `Peers` when the peer is dead; outlives the connection.
         stub: its handoff service.
         links: its link service.
         transport: what this worker moves KV to and from it with.
@@ -50,6 +49,9 @@ class Peer:
 class Peers:
     """Connects to each peer incarnation on first use, and again when a link has failed. From the event loop only.
 
+    What is said of handoffs goes over one channel per incarnation, whether or not there is a transport to it now:
+    what was begun over a link that has failed must still be ended.
+
     Args:
         worker: this worker.
         fingerprint: of the model it serves; peers must have the same.
@@ -64,6 +66,7 @@ class Peers:
         self._clock = clock
         self._offers = mover.offers()
         self._exclusions = Exclusions()
+        self._channels: dict[WorkerId, grpc.aio.Channel] = {}
         self._tasks: dict[WorkerId, asyncio.Task[Peer]] = {}
         self._connected: dict[WorkerId, Peer] = {}  # those of the tasks that have ended well
         self._endpoints: dict[WorkerId, WorkerEndpoint] = {}
@@ -86,6 +89,7 @@ class Peers:
         if task is None:
             self._bury_before(worker.name, worker.incarnation)
             self._endpoints[worker] = endpoint
+            self._channel(endpoint)
             task = self._tasks[worker] = asyncio.create_task(self._connect(endpoint))
         try:
             return await asyncio.shield(task)
@@ -93,6 +97,11 @@ class Peers:
             if self._tasks.get(worker) is task:
                 del self._tasks[worker]
             raise
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is None or caller.cancelling() or not task.cancelled():
+                raise
+            raise PeerLostError(f"worker {worker} died while it was connected; the request is placed again") from None
 
     async def again(self, worker: WorkerId) -> Peer:
         """The connection to a peer that there has been one to before.
@@ -104,6 +113,15 @@ class Peers:
         if worker not in self._endpoints:
             raise HandoffError(f"worker {worker} has never been connected; the request is placed again")
         return await self.get(self._endpoints[worker])
+
+    def handoffs(self, endpoint: WorkerEndpoint) -> handoff_pb2_grpc.HandoffServiceStub:
+        """The handoff service of a peer, for words that need no transport.
+
+        Raises:
+            PeerLostError: the peer is dead.
+        """
+        self._check_alive(endpoint.worker)
+        return handoff_pb2_grpc.HandoffServiceStub(self._channel(endpoint))
 
     def connected(self, worker: WorkerId) -> Peer | None:
         """The connection to a peer if there is one now. From any thread."""
@@ -125,14 +143,11 @@ class Peers:
     def forget(self, worker: WorkerId) -> None:
         """Has the next handoff to a peer connect anew: the link has failed, though the peer may be well.
 
-        Calls and moves under way on the old connection may still end.
+        Moves under way on the old connection may still end.
         """
-        peer = self._connected.pop(worker, None)
-        if peer is None:
-            return  # forgotten already, or being made anew
-        del self._tasks[worker]
-        self._mover.remove_peer(worker)
-        self._close_later(peer.channel.close(grace=CLOSE_GRACE_S))
+        if self._connected.pop(worker, None) is not None:  # else forgotten already, or being made anew
+            del self._tasks[worker]
+            self._mover.remove_peer(worker)
 
     async def expect(self, source: WorkerId, link: PeerLink) -> None:
         """Lets a source that has introduced itself reach this worker's KV. Its earlier incarnations are dead.
@@ -154,24 +169,19 @@ class Peers:
 
     async def close(self) -> None:
         """Closes all channels."""
-        for closing in self._closing:
-            closing.cancel()
-        tasks = list(self._tasks.values())
-        self._tasks.clear()
-        self._connected.clear()
-        await asyncio.gather(*(_end(task) for task in tasks))
+        for worker in list(self._channels):
+            self._disconnect(worker)
+        await asyncio.gather(*self._closing)
 
     # --- connecting
 
     async def _connect(self, endpoint: WorkerEndpoint) -> Peer:
-        worker = endpoint.worker
-        channel = grpc.aio.insecure_channel(endpoint.address)
+        worker, channel = endpoint.worker, self._channel(endpoint)
         links = handoff_pb2_grpc.LinkServiceStub(channel)
         try:
             transport, path = await self._agree(worker, links)
         except BaseException:  # when cancelled, too: nothing stays of a connection that was made in part
             self._mover.remove_peer(worker)
-            await channel.close()
             raise
         logger.info("connected to worker %s at %s over %s (%s)", worker, endpoint.address, transport, path)
         stub = handoff_pb2_grpc.HandoffServiceStub(channel)
@@ -219,6 +229,13 @@ class Peers:
             message = f"{link.transport} did not connect to worker {worker} within {CONNECT_TIMEOUT_S:g} s"
             raise HandoffError(message) from error
 
+    def _channel(self, endpoint: WorkerEndpoint) -> grpc.aio.Channel:
+        channel = self._channels.get(endpoint.worker)
+        if channel is None:
+            channel = grpc.aio.insecure_channel(endpoint.address, options=CHANNEL_OPTIONS)
+            self._channels[endpoint.worker] = channel
+        return channel
+
     def _allowed(self, worker: WorkerId) -> list[str]:
         return self._exclusions.allowed(worker, self._offers, self._clock.now_s())
 
@@ -237,7 +254,7 @@ class Peers:
     def _bury_before(self, name: str, incarnation: int) -> None:
         """Incarnations of a worker below this one are dead: forgets them."""
         self._first_alive[name] = max(incarnation, self._first_alive.get(name, 0))
-        known = {*self._tasks, *self._endpoints, *self._sources}
+        known = {*self._channels, *self._endpoints, *self._sources}
         for worker in [w for w in known if w.name == name and w.incarnation < incarnation]:
             self._bury(worker)
 
@@ -246,19 +263,14 @@ class Peers:
         self._exclusions.forget(worker)
         self._sources.discard(worker)
         self._endpoints.pop(worker, None)
+        self._disconnect(worker)
+
+    def _disconnect(self, worker: WorkerId) -> None:
+        """Ends a connection, made or in the making, and closes its channel: calls on it end as cancelled."""
         self._connected.pop(worker, None)
         if (task := self._tasks.pop(worker, None)) is not None:
-            self._close_later(_end(task))
-
-    def _close_later(self, closing: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(closing)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-
-async def _end(task: "asyncio.Task[Peer]") -> None:
-    """Ends a connection, made or in the making; calls on it end as cancelled."""
-    task.cancel()
-    (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(outcome, Peer):
-        await outcome.channel.close()
+            task.cancel()
+        if (channel := self._channels.pop(worker, None)) is not None:
+            closing = asyncio.create_task(channel.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)

@@ -13,6 +13,8 @@ from core.errors import ConfigError
 from deploy.bench.checks import print_checks
 from deploy.bench.engine_bench import EngineBench
 from deploy.bench.growth import write_report
+from deploy.bench.kv.kv_bench import FULL, QUICK
+from deploy.bench.kv.tables import print_kv_result
 from deploy.bench.serve_bench import ServeBench
 from deploy.bench.tiny_model import write_tiny_model
 from deploy.commands.serve import progress_lines
@@ -95,6 +97,21 @@ def bench_engine(
     if report is not None:
         write_report(result["growth"], f"Decode steps of {model_dir.name}, {result['cores']} cores", report)
     print_engine_result(result, Console())
+
+
+@bench_app.command("kv")
+def bench_kv(
+    *,
+    model: Annotated[Path | None, typer.Option(help="Checkpoint folder. Default: the demo model.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Less of everything, to see that it works.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+) -> None:
+    """Time what moves KV, beside other ways to move bytes; then what handoffs cost two workers."""
+    model_dir = model or ensure_demo_model()
+    result = (QUICK if quick else FULL).run(model_dir, progress_lines(Console(stderr=True, highlight=False)))
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    print_kv_result(result, Console())
 
 
 def parse_batches(text: str) -> tuple[int, ...]:

@@ -53,9 +53,9 @@ class Fleet:
         self._links: dict[str, WorkerLink] = {}
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
+        self.prefixes = FleetPrefixes()
         self._pulse = Pulse(clock)
         self._graves = Graves()
-        self.prefixes = FleetPrefixes()
 
     def links(self) -> list[WorkerLink]:
         """Attached workers, ordered by name."""

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from deploy.bench.cluster_load import measure_peer
+from deploy.bench.kv.contestants import CONTESTANTS
 from tests.cluster.served import ServedCluster, baton
 
 pytestmark = pytest.mark.cluster
@@ -45,6 +46,34 @@ def test_bench_engine_compares_and_checks(tiny_text_model_dir: Path, tmp_path: P
     assert result["cluster"]["together"]["num_requests"] == 32
     assert result["cluster"]["alone"]["num_clients"] == 1
     assert "MISSED" in finished.stdout or "holds" in finished.stdout
+
+
+def test_bench_kv_measures_from_bytes_to_requests(tiny_text_model_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    finished = baton("bench", "kv", "--quick", "--model", str(tiny_text_model_dir), "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(file.read_text(encoding="utf-8"))
+    rates = result["bytes"]["gb_per_s"]
+    assert set(rates) | set(result["bytes"]["skipped"]) == {contestant.name for contestant in CONTESTANTS}
+    assert all(rate > 0 for by_size in rates.values() for rate in by_size.values())
+    for path in ("shm", "tcp"):
+        handoff = result["handoffs"][path]
+        assert handoff["megabytes"] > 0
+        assert 0 <= handoff["hidden_fraction"] <= 1
+        assert handoff["ttft_ms"] <= handoff["second_token_ms"]
+    assert result["overhead"]["count"] == 100
+    assert 0 < result["overhead"]["ms_p50"] <= result["overhead"]["ms_p95"]
+    assert [check["name"] for check in result["checks"]] == [
+        "shm_vs_memcpy",
+        "tcp_vs_socket",
+        "shm_vs_best_other",
+        "tcp_vs_best_other",
+        "hidden_fraction",
+        "ttft_vs_colocated",
+        "handoff_overhead_ms_p50",
+        "idle_cpu_fraction",
+    ]
+    assert all(check["name"] in finished.stdout for check in result["checks"])
 
 
 def test_a_running_server_can_be_measured_as_a_peer(wide_cluster: ServedCluster, tiny_text_model_dir: Path) -> None:

@@ -38,7 +38,7 @@ def plans(draw: st.DrawFn) -> StepPlan:
     return StepPlan(tuple(slices))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plans())
 def test_batch_places_every_token_of_the_plan(plan: StepPlan) -> None:
     batch = build_batch(plan, PagedKv(torch.zeros(64, 1, 2, 1, BLOCK_TOKENS, 2)))
@@ -63,7 +63,7 @@ def test_plan_without_slices_is_a_batch_without_tokens() -> None:
     assert batch.spans == ()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(plans())
 def test_logit_rows_follow_the_plan(plan: StepPlan) -> None:
     batch = build_batch(plan, PagedKv(torch.zeros(64, 1, 2, 1, BLOCK_TOKENS, 2)))

@@ -72,7 +72,7 @@ def test_mixed_batch_gives_reference_logits(served: Served, model_driver: Driver
     assert_same_logits(actual, torch.stack(expected))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["0", "1", "2", "3"]), st.integers(1, 40), min_size=1), min_size=1, max_size=6

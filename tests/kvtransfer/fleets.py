@@ -126,6 +126,10 @@ class Fleet:
     def staging(self, worker: WorkerId) -> Tensor:
         return self._memories[worker].staging.clone()
 
+    def overwrite(self, worker: WorkerId) -> None:
+        """Fills the pool with other bytes."""
+        self._memories[worker].pool.random_(0, 256)
+
     def remove(self, worker: WorkerId, peer: WorkerId) -> None:
         self._transports[worker].remove_peer(peer)
 
@@ -200,7 +204,7 @@ class _ServedFleet(Fleet):
     is_frozen = False
 
     def freeze(self) -> None:
-        """From now on no progress, until the next call but one."""
+        """From now on no progress between calls."""
         self.is_frozen = True
 
     def resume(self) -> None:

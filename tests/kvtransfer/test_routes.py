@@ -101,7 +101,7 @@ def small_pieces(piece_bytes: int) -> Iterator[None]:
 
 
 @given(data=st.data(), source=divisions(), target=divisions(), total_heads=st.sampled_from([1, 2, 4]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_write_gives_the_target_every_token_whatever_the_divisions(
     data: st.DataObject, source: Division, target: Division, total_heads: int
 ) -> None:
@@ -121,7 +121,7 @@ def test_write_gives_the_target_every_token_whatever_the_divisions(
 
 
 @given(data=st.data(), source=divisions((16,)), target=divisions((16,)), total_heads=st.sampled_from([1, 2, 4]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_read_gives_the_target_every_token_whatever_the_divisions_of_equal_blocks(
     data: st.DataObject, source: Division, target: Division, total_heads: int
 ) -> None:
@@ -143,7 +143,7 @@ def test_read_gives_the_target_every_token_whatever_the_divisions_of_equal_block
 
 
 @given(data=st.data(), source=divisions(), target=divisions(), total_heads=st.sampled_from([1, 2, 4]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_write_under_a_step_sends_only_what_the_step_has_ended(
     data: st.DataObject, source: Division, target: Division, total_heads: int
 ) -> None:

@@ -10,7 +10,6 @@ from core.errors import HandoffError, PeerLostError
 from core.ids import WorkerId
 from kvtransfer.move import Direction
 from kvtransfer.runs import Region, RunTable
-from kvtransfer.transport import TransferState
 from tests.kvtransfer.fleets import BLOCK_BYTES, NUM_BLOCKS, STAGING_BYTES, Fleet, fleet_process, whole_blocks
 
 P, D, OTHER = WorkerId("prefill-0", 7), WorkerId("decode-0", 3), WorkerId("decode-1", 3)
@@ -317,17 +316,3 @@ def test_between_two_processes_then_one_dies(kind: str, ucx_tls: str) -> None:
         with pytest.raises(PeerLostError, match="decode-0@3"):
             source.copy(P, D, Direction.READ, [1], [1])
         source.remove(P, D)
-
-
-def test_transfer_is_in_flight_until_the_target_has_it() -> None:
-    """Over TCP, where a target that does nothing takes nothing in."""
-    with fleet_process("nixl", UCX_TLS="tcp") as source, fleet_process("nixl", UCX_TLS="tcp") as target:
-        source.start(P, 4 * len(BIG_BLOCKS), BIG_BLOCK_BYTES)
-        target.start(D, 4 * len(BIG_BLOCKS), BIG_BLOCK_BYTES)
-        source.add(P, D, target.metadata(D))
-        target.freeze()
-        source.post(P, D, Direction.WRITE, *[range(4 * len(BIG_BLOCKS))] * 2)
-        assert source.states(1000) == {TransferState.IN_FLIGHT}
-        target.resume()
-        source.finish()
-        assert torch.equal(target.pool(D), source.pool(P))

@@ -317,5 +317,5 @@ class Imports(RuleBasedStateMachine):
             assert self.rig.pool.blocks.num_free == self.rig.pool.num_blocks
 
 
-Imports.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+Imports.TestCase.settings = settings(max_examples=120, stateful_step_count=30)
 TestImports = Imports.TestCase

@@ -5,7 +5,7 @@ from collections import Counter
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from core.clock import ManualClock
 from kvtransfer.move import MoveOutcome
@@ -89,7 +89,6 @@ def test_sizes_that_do_not_divide_give_the_work_back(block_tokens: int) -> None:
     assert rig.half.pairs[DECODE.worker].failures == {"handoff_failed": 1}
 
 
-@settings(deadline=None)
 @given(data=st.data(), mine=st.sampled_from(BLOCK_TOKENS), theirs=st.sampled_from(BLOCK_TOKENS))
 def test_every_missing_token_arrives_once_and_no_source_block_is_in_two_writes(
     data: st.DataObject, mine: int, theirs: int

@@ -11,7 +11,6 @@ import pytest
 from core.experts import ExpertReport
 from core.request import Role
 from engine.parallel.topology import ShardTopology
-from kvtransfer.rendezvous import RendezvousStore
 from router import wire
 from tests.oracles import greedy_tokens
 from tests.worker.conftest import BLOCK_BYTES
@@ -21,6 +20,7 @@ from tests.worker.test_handoff_service import prompt_of, serve
 from worker.config import WorkerConfig
 from worker.follower import FollowerProcess
 from worker.process import WorkerProcess
+from worker.rendezvous import RendezvousStore
 
 TOPOLOGIES = {"tensors": ShardTopology(2, 1), "experts": ShardTopology(1, 2, num_redundant_experts=2)}
 

@@ -1,6 +1,7 @@
 """A source's orders over real gRPC to targets whose loop the test drives; bytes stay in the process."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
@@ -319,12 +320,37 @@ async def test_abort_frees_what_the_target_has_reserved(world: World) -> None:
     assert world.source.heard == []
 
 
+async def test_abort_and_renewal_need_no_transport(world: World) -> None:
+    """A link that has failed for good must not keep the target's blocks from being freed."""
+    target = await world.target(D1)
+    await begun(world, target)
+    for _ in range(2):
+        world.peers.ban(D1)
+        with contextlib.suppress(HandoffError):
+            await world.peers.get(target.endpoint)
+    with pytest.raises(HandoffError, match="no transport to worker decode-0@1 is left"):
+        await world.peers.get(target.endpoint)
+    world.port.renew(target.endpoint, ["h", "gone"])
+    assert await world.hear() == [("lost", "gone", None)]
+    world.port.abort("h", target.endpoint)
+    await world.until(lambda: target.pool.blocks.num_free == 16)
+
+
 async def test_abort_that_never_arrives_is_said_aloud(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handoff_client, "ABORT_PAUSES_S", (0.0, 0.0))
     world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
     await world.until(lambda: "did not hear that handoff h ended" in caplog.text)
+
+
+async def test_abort_to_a_dead_worker_is_not_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.peers.worker_gone(D1)
+    world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
+    await asyncio.sleep(0)
+    await world.until(lambda: not world.port._calls)
+    assert caplog.text == ""
+    assert not world.peers._channels
 
 
 async def test_close_gives_up_calls_under_way(world: World) -> None:

@@ -1,6 +1,7 @@
 """Links between two workers over real gRPC: what they agree on, what happens when a transport fails, reads."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -206,6 +207,20 @@ async def test_newer_incarnation_says_that_the_earlier_is_dead(world: LinkWorld)
     await source.peers.get((await world.end("decode-0", incarnation=2)).endpoint)
     with pytest.raises(PeerLostError, match="worker decode-0@1 is dead"):
         await source.peers.get(old.endpoint)
+
+
+async def test_move_that_waits_for_a_connection_ends_when_the_peer_is_dead(world: LinkWorld) -> None:
+    """Its address takes connections and says nothing."""
+    source, target = await pair(world)
+    source.transports[FAST].post_errors.append(HandoffError("the link is down"))
+    await target.server.stop(None)
+    with socket.create_server(("127.0.0.1", int(target.endpoint.address.rpartition(":")[2]))):
+        outcomes: list[MoveOutcome] = []
+        source.links.move(write(target), outcomes.append)
+        await world.until(lambda: source.peers.connected(target.worker) is None and bool(source.peers._tasks))
+        source.links.worker_gone(target.worker)
+        await world.until(lambda: bool(outcomes))
+    assert isinstance(outcomes[0].error, PeerLostError)
 
 
 async def test_late_introduction_of_a_dead_source_is_refused(world: LinkWorld) -> None:

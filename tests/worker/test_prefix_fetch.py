@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,11 +210,11 @@ def test_blocks_are_checked_before_they_are_used(
     monkeypatch.setattr(d._prefixes, "_on_corrupt", corrupt.append)
     checked: list[Digest] = []
 
-    def verify(digests: Sequence[Digest]) -> "Future[bool]":
+    async def verify(digests: Sequence[Digest]) -> bool:
         checked.extend(digests)
         if not is_sound:
             p.engine.pool.tensor[digests[-1].block_id].view(-1)[0] += 1
-        return p._mover.verify(digests)
+        return await p._verify(digests)
 
     monkeypatch.setattr(p._prefix_port, "_verify", verify)
     tokens, num_cached = serve(pair, work)

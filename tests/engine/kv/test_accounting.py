@@ -141,7 +141,7 @@ class Books(RuleBasedStateMachine):
         return BlockState.CACHED if block_id in self.named.values() else BlockState.FREE
 
 
-Books.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+Books.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
 TestBooks = Books.TestCase
 
 

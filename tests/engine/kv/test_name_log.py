@@ -80,7 +80,7 @@ def present(pool: BlockPool) -> set[BlockName]:
     return set().union(*partitions, pool.host._slots if pool.host else ())
 
 
-Listener.TestCase.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+Listener.TestCase.settings = settings(max_examples=120, stateful_step_count=30)
 TestListener = Listener.TestCase
 
 

@@ -18,7 +18,7 @@ LAYOUT = KvLayout(num_layers=3, kv_heads=2, block_tokens=4, head_dim=8, dtype="b
 orders = st.lists(st.tuples(st.integers(0, 5), st.integers(0, PER_PARTITION + 1)), max_size=60)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(orders)
 def test_sequences_never_cross_partitions(orders: list[tuple[int, int]]) -> None:
     blocks = BlockAccounting(NUM_BLOCKS, num_partitions=PARTITIONS)

@@ -34,7 +34,7 @@ def evenly(num: int) -> list[float]:
     return [i / num for i in range(num)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(logits_rows, sampling_params, st.floats(0, 1, exclude_max=True))
 def test_draw_is_the_quantile_of_the_filtered_distribution(
     logits: Floats, params: SamplingParams, number: float

@@ -45,7 +45,7 @@ def row(number: int) -> torch.Tensor:
     return values
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(draws(), min_size=1, max_size=7), st.data())
 def test_row_is_drawn_the_same_in_any_batch_and_order(asked: list[Draw], data: st.DataObject) -> None:
     """Bitwise: the same row of logits, the same parameters and the same position give the same token and scores."""

@@ -304,4 +304,4 @@ class DispatchWorld(RuleBasedStateMachine):
 
 
 TestDispatchWorld = DispatchWorld.TestCase
-TestDispatchWorld.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestDispatchWorld.settings = settings(max_examples=60, stateful_step_count=60)

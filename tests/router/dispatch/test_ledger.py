@@ -54,7 +54,7 @@ class Ledger(RuleBasedStateMachine):
 
 
 TestLedger = Ledger.TestCase
-TestLedger.settings = settings(max_examples=30, deadline=None)
+TestLedger.settings = settings(max_examples=30)
 
 
 @given(reported=st.integers(0, 1000), assigned=st.integers(0, 1000))

@@ -370,6 +370,37 @@ async def test_observer_that_fails_at_a_loss_leaves_no_link(
     assert "the loss of worker p0@1 was not handled" in caplog.text
 
 
+# --- KV blocks
+
+NAMES = [bytes([number]) * 16 for number in range(4)]
+
+
+async def test_names_of_a_worker_are_known_until_it_is_lost(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    worker.say_all_kv(7, *NAMES[:2])
+    worker.say_kv(7, NAMES[2])
+    await observer.expect(("attached", worker), ("report", worker), ("report", worker))
+    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 3}
+    worker.end_stream()
+    await observer.expect(("lost", worker))
+    assert fleet.prefixes.depths(NAMES) == {}
+
+
+async def test_gap_in_the_names_of_a_worker_asks_it_for_all_of_them(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    worker.say_all_kv(7, *NAMES[:2])
+    worker.say_kv(8, NAMES[3])
+    order = await asyncio.wait_for(worker.orders.get(), WAIT_S)
+    assert order.HasField("query_kv")
+    worker.say_all_kv(9, *NAMES)
+    await observer.expect(("attached", worker), *[("report", worker)] * 3)
+    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 4}
+
+
 # --- dying
 
 
@@ -462,34 +493,3 @@ async def test_silence_of_a_refused_worker_means_nothing(
         await observer.expect(("lost", refused))
         clock.advance(20.0)
         assert fleet.silent_workers(15.0) == []
-
-
-# --- KV blocks
-
-NAMES = [bytes([number]) * 16 for number in range(4)]
-
-
-async def test_names_of_a_worker_are_known_until_it_is_lost(
-    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
-) -> None:
-    fleet.register(worker.endpoint)
-    worker.say_all_kv(7, *NAMES[:2])
-    worker.say_kv(7, NAMES[2])
-    await observer.expect(("attached", worker), ("report", worker), ("report", worker))
-    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 3}
-    worker.end_stream()
-    await observer.expect(("lost", worker))
-    assert fleet.prefixes.depths(NAMES) == {}
-
-
-async def test_gap_in_the_names_of_a_worker_asks_it_for_all_of_them(
-    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
-) -> None:
-    fleet.register(worker.endpoint)
-    worker.say_all_kv(7, *NAMES[:2])
-    worker.say_kv(8, NAMES[3])
-    order = await asyncio.wait_for(worker.orders.get(), WAIT_S)
-    assert order.HasField("query_kv")
-    worker.say_all_kv(9, *NAMES)
-    await observer.expect(("attached", worker), *[("report", worker)] * 3)
-    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 4}

@@ -74,7 +74,7 @@ def depth_of(names: Sequence[BlockName], held: set[BlockName]) -> int:
     return next((depth for depth, name in enumerate(names) if name not in held), len(names))
 
 
-Index.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Index.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestIndex = Index.TestCase
 
 

@@ -1,7 +1,7 @@
 """A router that follows workers' names: snapshots, events, gaps and workers that go."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.blocks import BlockName
@@ -80,7 +80,6 @@ def test_worker_that_said_nothing_can_be_forgotten(prefixes: FleetPrefixes) -> N
     assert prefixes.depths(NAMES) == {}
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_whatever_gets_lost_names_are_right_again_after_the_snapshot(data: st.DataObject) -> None:
     """A worker's changes, some of which never arrive; the router asks, and the worker answers sooner or later."""

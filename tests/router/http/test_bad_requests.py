@@ -258,7 +258,7 @@ any_request = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=any_request | any_json)
 def test_any_json_is_answered_without_a_server_error(http: httpx.Client, body: object) -> None:
     response = post(http, json.dumps(body).encode())
@@ -267,7 +267,7 @@ def test_any_json_is_answered_without_a_server_error(http: httpx.Client, body: o
         error_of(response)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200))
 def test_any_bytes_are_answered_without_a_server_error(http: httpx.Client, body: bytes) -> None:
     response = post(http, body)

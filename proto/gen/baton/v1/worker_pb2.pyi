@@ -79,15 +79,15 @@ class QueryExperts(_message.Message):
     rebalance: bool
     def __init__(self, query_id: _Optional[str] = ..., rebalance: _Optional[bool] = ...) -> None: ...
 
+class QueryKv(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class WorkerGone(_message.Message):
     __slots__ = ("worker",)
     WORKER_FIELD_NUMBER: _ClassVar[int]
     worker: _common_pb2.WorkerId
     def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
-
-class QueryKv(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
 
 class AttachResponse(_message.Message):
     __slots__ = ("hello", "report", "expert_report", "transfers")

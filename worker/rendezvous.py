@@ -1,4 +1,4 @@
-"""Where processes that form a group find each other: a small store that one of them hosts for as long as it lives."""
+"""Where the ranks of one worker find each other: a small store that rank 0 hosts for as long as it lives."""
 
 import socket
 
@@ -18,7 +18,6 @@ class RendezvousStore:
 
     Attributes:
         address: `host:port` for `engine.parallel.communicator.connect`.
-        store: the host's own way in.
     """
 
     def __init__(self, host: str) -> None:
@@ -29,4 +28,4 @@ class RendezvousStore:
         port = listener.getsockname()[1]
         self.address = f"{host}:{port}"
         # The store takes the socket over; left to itself it would listen on all interfaces.
-        self.store = TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+        self._store = TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
