@@ -487,8 +487,9 @@ async def test_silence_of_a_refused_worker_means_nothing(
     fleet: Fleet, clock: ManualClock, observer: RecordingObserver, worker: ScriptedWorker
 ) -> None:
     async with ScriptedWorker("d0", Role.DECODE, fingerprint="other", processes=PROCESSES) as refused:
-        for each in (worker, refused):
-            fleet.register(each.endpoint)
-        await observer.expect(("attached", worker), ("lost", refused))
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        fleet.register(refused.endpoint)
+        await observer.expect(("lost", refused))
         clock.advance(20.0)
         assert fleet.silent_workers(15.0) == []
