@@ -4,7 +4,6 @@ import time
 from collections import deque
 
 import torch
-from kvtransfer.transports import TransportSettings, open_transports
 
 from core.ids import WorkerId
 from deploy.bench.kv.ends import HOST
@@ -16,6 +15,7 @@ from kvtransfer.mover import INBOUND_POLL_S, POLL_S
 from kvtransfer.open_move import MAX_PIECES
 from kvtransfer.runs import Region, RunTable
 from kvtransfer.transport import Transfer, TransferState, Transport
+from kvtransfer.transports import TransportSettings, open_transports
 
 STAGING_BYTES = 4096  # not used: blocks have one shape
 
@@ -53,18 +53,18 @@ class TransportTarget:
     Args:
         name: of the transport.
         pool: registered until `close`.
+        source: the source's metadata.
         is_called: tells when to stop.
     """
 
-    def __init__(self, name: str, pool: Pool, is_called: IsCalled) -> None:
-        self._pool = pool
+    def __init__(self, name: str, pool: Pool, source: bytes, is_called: IsCalled) -> None:
         self._is_called = is_called
         self._transport = _open(name, target_id(pool), pool)
+        self._transport.expect_peer(source_id(pool), source)
         self.address = self._transport.metadata()
 
-    def open(self, source: bytes) -> None:
+    def open(self) -> None:
         """Helps the source to connect, until it has."""
-        self._transport.expect_peer(source_id(self._pool), source)
         self._progress()
 
     def take(self, _exchange: Exchange) -> None:
