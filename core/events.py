@@ -86,6 +86,11 @@ class WorkerLoad:
     decode_attention_cost_change: float = 0.0
     prefill_cost_error: float = 0.0
     decode_cost_error: float = 0.0
+    prefix_fetches: int = 0
+    prefix_fetches_failed: int = 0
+    prefix_tokens_fetched: int = 0
+    prefix_bytes_fetched: int = 0
+    prefix_fetch_s: float = 0.0
 
     def __post_init__(self) -> None:
         _ = self.cost_change

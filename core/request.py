@@ -46,6 +46,21 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixSource:
+    """A worker that has the KV of a prompt's beginning, in blocks just like those of the one that computes it.
+
+    Attributes:
+        endpoint: who and where it is.
+        num_tokens: leading tokens of the prompt, in whole blocks.
+        expected_s: predicted seconds until they have come from there.
+    """
+
+    endpoint: WorkerEndpoint
+    num_tokens: int
+    expected_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """One attempt to serve a request on one prefill and one decode worker; both get the same.
 
@@ -62,6 +77,7 @@ class Assignment:
         prefill: who computes the prompt.
         decode: who generates after the first token.
         cache_salt: KV is shared with requests of the same salt only; the empty one is everybody's.
+        prefix_source: from whom `prefill` fetches the beginning of the prompt, when that is faster than computing.
     """
 
     handoff_id: str
@@ -73,6 +89,7 @@ class Assignment:
     prefill: WorkerEndpoint
     decode: WorkerEndpoint
     cache_salt: str = ""
+    prefix_source: PrefixSource | None = None
 
     def finish_reason(self, token_id: int, num_generated: int) -> FinishReason | None:
         """Whether the answer ends with `token_id`, the `num_generated`-th token of this attempt (1-based)."""

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import uvloop
@@ -44,6 +45,10 @@ class ActorHost(Protocol):
         """Whether this is not the first start of the actor, so that nobody waits to hear how it went."""
         ...
 
+    def node(self) -> str:
+        """The machine of the calling process, as `deploy.ray_cluster.RayCluster.kill` knows it."""
+        ...
+
     def leader_store_address(self) -> str:
         """What `RankActor.store_address` of rank 0 says.
 
@@ -62,7 +67,7 @@ class RankActor:
 
     def __init__(self, config: WorkerConfig, host: ActorHost) -> None:
         configure_logging()
-        self._config = config
+        self._config = replace(config, node=host.node())
         self._host = host
         self._store: Future[RendezvousStore] = Future()
         self._outcome: Future[WorkerProcess | FollowerProcess | BatonError] = Future()

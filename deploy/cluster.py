@@ -12,9 +12,11 @@ from core.errors import ConfigError, UnavailableError
 from core.request import Role
 from deploy.config import ServeConfig
 from deploy.cores import cores_of_rank
+from deploy.fence_client import FenceClient
 from deploy.machine import check_machine
 from deploy.ray_cluster import start_ray
 from deploy.status_client import get_status
+from deploy.supervisor import Kill, Supervisor
 from engine.config import ModelConfig
 from router.config import RouterConfig
 from router.process import bind_http
@@ -71,7 +73,15 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
             endpoint = ray_cluster.wait_worker(worker)
             say(f"worker {worker.name} serves at {endpoint.address}")
         wait_until_attached(grpc_address, len(workers))
-        yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+        with supervising(grpc_address, ray_cluster.kill, config.hang_timeout_s):
+            yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+
+
+def supervising(grpc_address: str, kill: Kill, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
+    """While the context lasts, workers that hang are killed, to be started again; none with a timeout of 0."""
+    if not hang_timeout_s:
+        return contextlib.nullcontext()
+    return Supervisor(FenceClient(grpc_address), kill, hang_timeout_s).running()
 
 
 def worker_slots(config: ServeConfig) -> list[tuple[Role, int]]:

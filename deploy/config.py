@@ -83,6 +83,9 @@ class ServeConfig:
     max_num_seqs: int = flag(64, "Sequences that a decode worker runs at once at most.")
     max_num_batched_tokens: int = flag(512, "Most tokens of one engine step; longer prompts are computed in chunks.")
     request_timeout_s: float = flag(600.0, "Seconds after which a request that has not ended fails with status 504.")
+    hang_timeout_s: float = flag(
+        15.0, "Seconds of silence after which a worker is killed, to be started anew; 0 never kills."
+    )
     max_body_mb: float = flag(8.0, "Largest HTTP body, MiB; larger ones are refused with status 413.")
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
@@ -94,6 +97,10 @@ class ServeConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
+        if not 0 <= self.hang_timeout_s < math.inf:
+            raise ConfigError(
+                f"--hang-timeout-s is {self.hang_timeout_s}; it must be 0 (never kill) or a number of seconds"
+            )
         self._check_ports()
         self._check_block_sizes()
         self._check_host_tier(max(self.topology_of(role).world_size for role in Role))

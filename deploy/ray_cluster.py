@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 import psutil
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from core.errors import BatonError, ConfigError, UnavailableError
 from core.ids import WorkerEndpoint
+from core.processes import ProcessId, RankProcess
 from deploy.actors import RankActor, RouterActor
-from deploy.processes import wait_ended
+from deploy.processes import kill_processes, wait_ended
 from router.config import RouterConfig
 from router.process import RouterAddresses
 from worker.config import WorkerConfig
@@ -30,6 +31,7 @@ LEADER_TIMEOUT_S = 60.0  # for rank 0 of a worker to come up, again when its who
 LEADER_RETRY_S = 0.2
 START_TIMEOUT_S = 600.0  # a large checkpoint from a slow disk
 STOP_TIMEOUT_S = 15.0
+KILL_TASK_TIMEOUT_S = 30.0  # Ray may have to start a process for the task first
 LEFTOVER_TIMEOUT_S = 10.0  # for processes that Ray has told to end
 HALF_STARTED_TIMEOUT_S = 1.0  # for those of a Ray that was interrupted while it started: nobody tells all of them
 RANK_CALLS = 3  # of one rank at once: ready, store_address, stop
@@ -87,6 +89,10 @@ class RayActorHost:
     def is_restarted(self) -> bool:
         """See `ActorHost.is_restarted`."""
         return bool(ray.get_runtime_context().was_current_actor_reconstructed)
+
+    def node(self) -> str:
+        """See `ActorHost.node`."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def leader_store_address(self) -> str:
         """See `ActorHost.leader_store_address`."""
@@ -162,6 +168,26 @@ class RayCluster:
         (endpoint,) = [answer for answer in answers if answer is not None]
         assert isinstance(endpoint, WorkerEndpoint), f"rank 0 of {worker.name} answered {endpoint!r}"
         return endpoint
+
+    def kill(self, ranks: Sequence[RankProcess]) -> bool:
+        """Kills processes of ranks, each from a task on its own node; whether all of them are known to have ended.
+
+        Ray's own way to kill an actor asks its process, which is of no use when that is stopped.
+        """
+        by_node: dict[str, list[ProcessId]] = {}
+        for rank in ranks:
+            by_node.setdefault(rank.node, []).append(rank.process)
+        killing = [
+            ray.remote(kill_processes)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+            .remote(processes)
+            for node, processes in by_node.items()
+        ]
+        try:
+            return all(ray.get(killing, timeout=KILL_TASK_TIMEOUT_S))
+        except RayError as error:  # the node is gone or does not answer: nobody knows what its processes do
+            logger.warning("processes %s may still run: %s", ranks, error)
+            return False
 
     def stop(self) -> None:
         """Stops all actors, the router first; bounded in time."""

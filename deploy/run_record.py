@@ -8,8 +8,7 @@ import psutil
 
 from core.cache_dir import cache_dir
 from core.errors import ConfigError, UnavailableError
-
-START_TOLERANCE_S = 2.0  # boot time is known in whole seconds; no pid comes round again so soon
+from core.processes import ProcessId, this_process
 
 
 def runs_dir() -> Path:
@@ -44,13 +43,7 @@ class RunRecord:
 
     def process(self) -> psutil.Process | None:
         """The process, if it is still that one and runs."""
-        try:
-            process = psutil.Process(self.pid)
-            drift_s = abs(started_after_boot_s(process) - self.started_s)
-            is_same = drift_s < START_TOLERANCE_S and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return None
-        return process if is_same else None
+        return ProcessId(self.pid, self.started_s).find()
 
     def write(self) -> None:
         """Makes the cluster known."""
@@ -66,18 +59,8 @@ class RunRecord:
 
 def record_of_this_process(*, url: str, grpc_address: str, model: str, log_dir: str) -> RunRecord:
     """A record of the calling process."""
-    process = psutil.Process()
-    return RunRecord(process.pid, started_after_boot_s(process), url, grpc_address, model, log_dir)
-
-
-def started_after_boot_s(process: psutil.Process) -> float:
-    """When a process started. Unlike its time of day this does not move when the system's clock is set.
-
-    Raises:
-        psutil.NoSuchProcess: it has ended.
-    """
-    started_s: float = process.create_time() - psutil.boot_time()
-    return started_s
+    me = this_process()
+    return RunRecord(me.pid, me.started_s, url, grpc_address, model, log_dir)
 
 
 def running_clusters() -> list[RunRecord]:

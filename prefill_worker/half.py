@@ -20,6 +20,7 @@ from engine.sampling.rules import LogitRules
 from kvtransfer.move import MoveOutcome
 from kvtransfer.port import HandoffPort, Outbox, Reservation
 from kvtransfer.states import SourceEvent, SourceState
+from prefill_worker.prefix_importer import PrefixImporter
 from prefill_worker.prompt import Prompt
 from prefill_worker.sender import WRITE_TIMEOUT_S, HandoffSender
 from prefill_worker.stats import HandoffStats, PrefixStats
@@ -44,6 +45,9 @@ class PrefillHalf:
         clock: for the deadline of writes and the renewal of leases.
         next_step: the number that the engine's next step will have.
         digest_every: checksums travel with every so manyth block, the first of each write first; 0 for none.
+
+    Attributes:
+        imports: beginnings of prompts that come from peers; a prompt that waits for one lets others go first.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class PrefillHalf:
         self._computing: dict[str, Prompt] = {}
         self._prompts: dict[str, Prompt] = {}
         self.prefix_stats = PrefixStats()
+        self.imports = PrefixImporter(pool, clock)
 
     @property
     def stats(self) -> HandoffStats:
@@ -110,6 +115,7 @@ class PrefillHalf:
         prompt = Prompt(assignment, router_id, table)
         self._prompts[prompt.handoff_id] = prompt
         self._queued.append(prompt)
+        self.imports.want(assignment)
 
     def cancel(self, handoff_id: str) -> None:
         """Stops work on a prompt and frees its blocks as soon as no write reads them. Unknown ids are ignored."""
@@ -124,8 +130,10 @@ class PrefillHalf:
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all earlier ones are dead: what they were to decode goes back.
 
-        Writes to them that are in flight end by themselves; until then their blocks are quarantined.
+        Writes to them that are in flight end by themselves; until then their blocks are quarantined. Beginnings that
+        were to come from them are computed.
         """
+        self.imports.worker_gone(worker)
         for prompt in list(self._prompts.values()):
             target = prompt.target.worker
             if prompt.needs_handoff and worker.outlasts(target):
@@ -168,6 +176,7 @@ class PrefillHalf:
 
     def expire(self) -> None:
         """Gives back prompts of whose writes and commit nothing has ended for too long."""
+        self.imports.expire()
         for handoff_id in self._sender.take_overdue():
             prompt = self._prompts[handoff_id]
             message = f"writing KV to {prompt.target.worker} took over {WRITE_TIMEOUT_S:g} s; it may be stopped"
@@ -234,8 +243,13 @@ class PrefillHalf:
     def _in_turn(self) -> Iterator[Prompt]:
         """The prompts that get the next chunks: started ones in order, then new ones, started on demand."""
         yield from list(self._computing.values())
-        while self._queued and self._try_start(self._queued[0]):
-            yield self._queued.popleft()
+        while (prompt := self._next_queued()) is not None and self._try_start(prompt):
+            self._queued.remove(prompt)
+            yield prompt
+
+    def _next_queued(self) -> Prompt | None:
+        """The oldest prompt that does not wait for its beginning to come from a peer."""
+        return next((p for p in self._queued if not self.imports.is_awaited(p.handoff_id)), None)
 
     def _try_start(self, prompt: Prompt) -> bool:
         """Reserves a prompt's blocks and tells its target; False when they do not fit."""
@@ -323,6 +337,7 @@ class PrefillHalf:
             return
         if prompt in self._queued:
             self._queued.remove(prompt)
+            self.imports.leave(prompt.handoff_id)
         self._computing.pop(prompt.handoff_id, None)
         self._sender.let_go(prompt)
         if prompt.is_in_flight:

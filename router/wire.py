@@ -9,8 +9,10 @@ from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
+from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
-from core.request import Assignment, FinishReason, Role
+from core.processes import ProcessId, RankProcess
+from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from router.fleet.hello import WorkerHello
@@ -34,22 +36,35 @@ class StepReport:
         tokens: in the order of generation.
         returned: work given back, after the tokens.
         load: the worker's load after the step.
+        kv_events: block names that the worker got or lost in it; None when there are none.
+        kv_snapshot: a part of all its block names.
     """
 
     tokens: list[TokenEvent] = field(default_factory=list)
     returned: list[ReturnedWork] = field(default_factory=list)
     load: WorkerLoad = field(default_factory=WorkerLoad)
+    kv_events: KvEvents | None = None
+    kv_snapshot: KvSnapshot | None = None
+
+
+def worker_id_to_proto(worker: WorkerId) -> common_pb2.WorkerId:
+    """A worker's id."""
+    return common_pb2.WorkerId(name=worker.name, incarnation=worker.incarnation)
+
+
+def worker_id_from_proto(message: common_pb2.WorkerId) -> WorkerId:
+    """Inverse of `worker_id_to_proto`."""
+    return WorkerId(message.name, message.incarnation)
 
 
 def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
     """A worker's id and address."""
-    worker = common_pb2.WorkerId(name=endpoint.worker.name, incarnation=endpoint.worker.incarnation)
-    return common_pb2.WorkerEndpoint(worker=worker, address=endpoint.address)
+    return common_pb2.WorkerEndpoint(worker=worker_id_to_proto(endpoint.worker), address=endpoint.address)
 
 
 def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
     """Inverse of `endpoint_to_proto`."""
-    return WorkerEndpoint(WorkerId(message.worker.name, message.worker.incarnation), message.address)
+    return WorkerEndpoint(worker_id_from_proto(message.worker), message.address)
 
 
 def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
@@ -69,6 +84,7 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         fingerprint=message.model_fingerprint,
         layout=tuple((descriptor.name, value) for descriptor, value in message.layout.ListFields()),
         block_tokens=message.layout.block_tokens,
+        block_bytes=message.block_bytes,
         num_blocks=message.num_blocks,
         max_num_seqs=message.max_num_seqs,
         max_model_len=message.max_model_len,
@@ -76,6 +92,7 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         tensor_parallel_size=message.topology.tensor_parallel_size,
         expert_parallel_size=message.topology.expert_parallel_size,
         num_redundant_experts=message.topology.num_redundant_experts,
+        processes=tuple(process_from_proto(each) for each in message.processes),
     )
 
 
@@ -100,6 +117,7 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
         role_epoch=hello.role_epoch,
         model_fingerprint=hello.fingerprint,
         layout=_layout_to_proto(hello.layout),
+        block_bytes=hello.block_bytes,
         num_blocks=hello.num_blocks,
         max_num_seqs=hello.max_num_seqs,
         max_model_len=hello.max_model_len,
@@ -109,7 +127,18 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
             num_redundant_experts=hello.num_redundant_experts,
         ),
         cost_model=_cost_to_proto(hello.cost_model),
+        processes=[process_to_proto(each) for each in hello.processes],
     )
+
+
+def process_to_proto(rank: RankProcess) -> worker_pb2.RankProcess:
+    """The process of a rank."""
+    return worker_pb2.RankProcess(node=rank.node, pid=rank.process.pid, started_s=rank.process.started_s)
+
+
+def process_from_proto(message: worker_pb2.RankProcess) -> RankProcess:
+    """Inverse of `process_to_proto`."""
+    return RankProcess(message.node, ProcessId(message.pid, message.started_s))
 
 
 def _cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
@@ -147,7 +176,21 @@ def report_from_proto(message: worker_pb2.StepReport) -> StepReport:
     """
     tokens = [_token_from_proto(token) for token in message.tokens]
     returned = [ReturnedWork(w.handoff_id, w.code, w.message, w.retryable) for w in message.returned]
-    return StepReport(tokens, returned, load_from_proto(message.load))
+    return StepReport(
+        tokens,
+        returned,
+        load_from_proto(message.load),
+        _kv_events_from_proto(message.kv_events) if message.HasField("kv_events") else None,
+        _kv_snapshot_from_proto(message.kv_snapshot) if message.HasField("kv_snapshot") else None,
+    )
+
+
+def _kv_events_from_proto(message: worker_pb2.KvEvents) -> KvEvents:
+    return KvEvents(message.first, split_names(message.stored), split_names(message.dropped))
+
+
+def _kv_snapshot_from_proto(message: worker_pb2.KvSnapshot) -> KvSnapshot:
+    return KvSnapshot(message.next, split_names(message.names), message.is_last)
 
 
 def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
@@ -200,13 +243,30 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
             decode=endpoint_to_proto(assignment.decode),
             role_epoch=role_epoch,
             cache_salt=assignment.cache_salt,
+            prefix_source=_prefix_source_to_proto(assignment.prefix_source) if assignment.prefix_source else None,
         )
     )
+
+
+def _prefix_source_to_proto(source: PrefixSource) -> worker_pb2.PrefixSource:
+    return worker_pb2.PrefixSource(
+        source=endpoint_to_proto(source.endpoint), num_tokens=source.num_tokens, expected_s=source.expected_s
+    )
+
+
+def worker_gone_to_proto(worker: WorkerId) -> worker_pb2.AttachRequest:
+    """Says that a process of a worker, and every earlier one of its name, is dead."""
+    return worker_pb2.AttachRequest(worker_gone=worker_pb2.WorkerGone(worker=worker_id_to_proto(worker)))
 
 
 def cancel_to_proto(handoff_id: str) -> worker_pb2.AttachRequest:
     """An order to drop an attempt."""
     return worker_pb2.AttachRequest(cancel=worker_pb2.CancelWork(handoff_id=handoff_id))
+
+
+def kv_query_to_proto() -> worker_pb2.AttachRequest:
+    """A wish for a snapshot of the worker's block names."""
+    return worker_pb2.AttachRequest(query_kv=worker_pb2.QueryKv())
 
 
 def expert_query_to_proto(query_id: str, *, rebalance: bool) -> worker_pb2.AttachRequest:

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from baton.v1 import common_pb2, control_pb2, generate_pb2, handoff_pb2, rank_pb2, worker_pb2
+from baton.v1 import common_pb2, control_pb2, generate_pb2, handoff_pb2, prefix_pb2, rank_pb2, worker_pb2
 from google.protobuf.descriptor import FileDescriptor
 
 REPOSITORY = Path(__file__).parent.parent
 SOURCES = sorted((REPOSITORY / "proto/baton/v1").glob("*.proto"))
 GENERATED = REPOSITORY / "proto/gen"
-MODULES = [common_pb2, control_pb2, generate_pb2, handoff_pb2, rank_pb2, worker_pb2]
+MODULES = [common_pb2, control_pb2, generate_pb2, handoff_pb2, prefix_pb2, rank_pb2, worker_pb2]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 import grpc
@@ -11,6 +11,8 @@ from baton.v1 import worker_pb2, worker_pb2_grpc
 from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
+from core.ids import WorkerId
+from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment
 from core.transfers import TransferReport
 from decode_worker.half import DecodeHalf
@@ -19,10 +21,12 @@ from worker import wire
 from worker.experts import ExpertDesk
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
+from worker.name_desk import NameDesk
 from worker.report import StepReport
 
 MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only grow its memory
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
+MAX_QUEUED_EVENTS = 64  # one this many behind is not sent block names: it asks for a snapshot when it has caught up
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +43,28 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         prefill: gets assignments that name this worker for the prompt.
         decode: gets assignments that name this worker for the tokens.
         experts: answers questions about experts.
+        names: answers questions about block names.
+        on_gone: hear, on the event loop, that a worker's process and all before it are dead; again and again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - collaborators, given once
         self,
         identity: WorkerIdentity,
         mailbox: Mailbox,
         prefill: PrefillHalf,
         decode: DecodeHalf,
         experts: ExpertDesk,
+        names: NameDesk,
+        *,
+        on_gone: Sequence[Callable[[WorkerId], None]],
     ) -> None:
         self._identity = identity
         self._mailbox = mailbox
         self._prefill = prefill
         self._decode = decode
         self._experts = experts
+        self._names = names
+        self._on_gone = tuple(on_gone)
         self._routers: dict[str, Reports] = {}
         self._transfers = TransferReport()
         self.last_load = WorkerLoad()
@@ -62,12 +73,15 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         """Whether any router is attached."""
         return bool(self._routers)
 
-    def publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:
-        """Queues a step's reports for the routers; those that have none get the load."""
+    def publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None = None) -> None:
+        """Queues a step's reports for the routers; those that have none get the rest, which is for all."""
         self.last_load = load
         for router_id, queue in self._routers.items():
             report = reports.get(router_id, StepReport())
             report.load = load
+            report.kv_events = kv_events
+            if kv_events is not None and queue.qsize() >= MAX_QUEUED_EVENTS:
+                report.kv_events = KvEvents(first=kv_events.next)
             _put(queue, report, router_id)
 
     def publish_transfers(self, transfers: TransferReport) -> None:
@@ -95,6 +109,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, message)
         queue: Reports = asyncio.Queue(MAX_QUEUED_REPORTS)
         self._routers[router_id] = queue
+        self._query_names(router_id, queue)
         if self._transfers != TransferReport():
             queue.put_nowait(self._transfers)
         logger.info("router %s attached", router_id)
@@ -120,6 +135,10 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                     self._cancel(request.cancel.handoff_id)
                 elif request.HasField("query_experts"):
                     self._query_experts(router_id, request.query_experts, queue)
+                elif request.HasField("query_kv"):
+                    self._query_names(router_id, queue)
+                elif request.HasField("worker_gone"):
+                    self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
         finally:
             _end(queue)
 
@@ -138,6 +157,11 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         if assignment.prefill.worker == me:
             self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
 
+    def _tell_gone(self, worker: WorkerId) -> None:
+        logger.info("worker %s is dead, says a router", worker)
+        for hear in self._on_gone:
+            hear(worker)
+
     def _query_experts(self, router_id: str, query: worker_pb2.QueryExperts, queue: Reports) -> None:
         """Has the worker's loop answer between two steps."""
         event_loop = asyncio.get_running_loop()
@@ -146,6 +170,19 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             event_loop.call_soon_threadsafe(_put, queue, report, router_id)
 
         self._experts.ask(query.query_id, reply, rebalance=query.rebalance)
+
+    def _query_names(self, router_id: str, queue: Reports) -> None:
+        """Has the worker's loop make a snapshot of its block names between two steps."""
+        event_loop = asyncio.get_running_loop()
+
+        def put(parts: list[KvSnapshot]) -> None:
+            for part in parts:
+                _put(queue, StepReport(load=self.last_load, kv_snapshot=part), router_id)
+
+        def reply(parts: list[KvSnapshot]) -> None:
+            event_loop.call_soon_threadsafe(put, parts)
+
+        self._names.ask(reply)
 
     def _check(self, assignment: Assignment, role_epoch: int) -> None:
         """Raises why this worker cannot take an assignment."""
@@ -170,9 +207,11 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 layout=wire.layout_to_proto(identity.layout),
                 topology=wire.topology_to_proto(identity.topology),
                 num_blocks=identity.num_blocks,
+                block_bytes=identity.block_bytes,
                 max_num_seqs=identity.max_num_seqs,
                 max_model_len=identity.max_model_len,
                 cost_model=wire.cost_to_proto(identity.cost_model),
+                processes=[wire.process_to_proto(rank) for rank in identity.processes],
             )
         )
 

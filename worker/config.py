@@ -42,6 +42,7 @@ class WorkerConfig:
         ucx_tls: transports that UCX may use, as in its `UCX_TLS`; None leaves it to the environment.
         topology: how the model is divided among ranks.
         rank: which of them this process is; 0 leads.
+        node: the machine it runs on, as named by whoever starts and kills its process; empty where there is only one.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
     """
 
@@ -67,6 +68,7 @@ class WorkerConfig:
     ucx_tls: str | None = None
     topology: ShardTopology = ONE_RANK
     rank: int = 0
+    node: str = ""
     cpu_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from core.errors import (
     StaleEpochError,
 )
 from core.ids import WorkerEndpoint, WorkerId
+from core.processes import RankProcess
 from core.request import Assignment, Role
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ONE_RANK, ShardTopology
@@ -32,6 +33,7 @@ class WorkerIdentity:
         max_model_len: tokens of prompt plus answer at most.
         cost_model: how long steps take, as measured before it served.
         topology: how it is divided among ranks.
+        processes: of its ranks, rank 0 first.
     """
 
     endpoint: WorkerEndpoint
@@ -45,6 +47,12 @@ class WorkerIdentity:
     max_model_len: int
     cost_model: CostModel
     topology: ShardTopology = ONE_RANK
+    processes: tuple[RankProcess, ...] = ()
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a KV block, on all ranks together."""
+        return self.layout.block_bytes * self.topology.block_parts
 
     def refusal(self, assignment: Assignment, role_epoch: int) -> BatonError | None:
         """Why this worker cannot take an assignment, or None. A stale order may succeed elsewhere."""

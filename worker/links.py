@@ -69,8 +69,11 @@ class Links:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def move(self, move: Move, on_moved: OnMoved) -> None:
-        """See `BlockMoves.move`. `Peers.get` has connected the peer before."""
-        if self._pulling is not None and move.direction is Direction.WRITE:
+        """See `BlockMoves.move`. `Peers.get` has connected the peer before.
+
+        Peers read for handoffs only, whose blocks they know; everything else is pushed.
+        """
+        if self._pulling is not None and move.direction is Direction.WRITE and move.handoff_id:
             self._spawn(self._pull(self._pulling, move, on_moved))
         else:
             self._try(move, on_moved)

@@ -4,14 +4,14 @@ Everything else in the process only posts to its mailbox. It runs on a thread of
 """
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
 from core.errors import InternalError, ShardGroupError
 from core.events import WorkerLoad
+from core.kv_events import KvEvents
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
 from engine.kv.accounting import BlockState
@@ -19,14 +19,15 @@ from engine.plan import SequenceSlice, StepPlan
 from prefill_worker.half import PrefillHalf
 from worker.cost.tracker import CostTracker
 from worker.mailbox import Mailbox
+from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
 logger = logging.getLogger(__name__)
 
-Publish = Callable[[dict[str, StepReport], WorkerLoad], None]
-"""Sends the reports by router id; routers without one get the load alone. From any thread, one at a time."""
+Publish = Callable[[dict[str, StepReport], WorkerLoad, KvEvents | None], None]
+"""Sends the reports by router id, and the rest to all routers. From any thread, one at a time."""
 
 
 class WorkerLoop:
@@ -39,7 +40,7 @@ class WorkerLoop:
         outbox: where both halves put what routers must hear.
         mailbox: how others reach the halves.
         publish: sends reports.
-        on_inbound: told how many handoffs may be written into the pool now, whenever that changes.
+        on_inbound: told how many handoffs and prefixes may be written into the pool now, whenever that changes.
         clock: for heartbeats and the time of steps.
         cost: told of every step.
         max_num_batched_tokens: most tokens of one step; decode tokens first, prompt chunks in the rest.
@@ -72,6 +73,8 @@ class WorkerLoop:
         self._cost = cost
         self._did_work = False
         self._heartbeat_s = clock.now_s()
+        self._load = WorkerLoad()
+        self._pacemaker = Pacemaker(lambda: self._publish_reports({}, self._load, None), HEARTBEAT_S, clock)
         self._is_stopping = False
 
     def run(self) -> None:
@@ -80,8 +83,9 @@ class WorkerLoop:
         Raises:
             ShardGroupError: another rank of the worker is gone; the process must end.
         """
-        while not self._is_stopping:
-            self.tick(HEARTBEAT_S)
+        with self._pacemaker.running():
+            while not self._is_stopping:
+                self.tick(HEARTBEAT_S)
 
     def stop(self) -> None:
         """Ends `run` after the current step. From any thread."""
@@ -109,28 +113,16 @@ class WorkerLoop:
         self._publish(is_news=bool(calls) and not did_compute)
         return self._did_work
 
-    @contextmanager
-    def keep_alive(self) -> Iterator[None]:
+    def keep_alive(self) -> AbstractContextManager[None]:
         """For what holds up a round for long: until it ends, another thread says that the worker lives."""
-        load, ended = self.load(), threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(HEARTBEAT_S):
-                self._publish_reports({}, load)
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        return self._pacemaker.working()
 
     def load(self) -> WorkerLoad:
         """The worker's load now."""
         pool = self.engine.pool
         blocks = pool.blocks.counts()
         handoffs, prefixes, change = self.prefill.stats, self.prefill.prefix_stats, self._cost.change
+        imports = self.prefill.imports.stats
         return WorkerLoad(
             queued_prompts=self.prefill.num_queued,
             pending_prompt_tokens=self.prefill.num_pending_tokens,
@@ -165,6 +157,11 @@ class WorkerLoop:
             host_blocks_restored=pool.host.num_restored if pool.host else 0,
             host_blocks_dropped=pool.host.num_dropped if pool.host else 0,
             blocks_free_together=pool.blocks.num_free_together,
+            prefix_fetches=imports.num_fetches,
+            prefix_fetches_failed=imports.num_failed,
+            prefix_tokens_fetched=imports.num_tokens,
+            prefix_bytes_fetched=imports.num_bytes,
+            prefix_fetch_s=imports.write_s,
         )
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:
@@ -176,7 +173,8 @@ class WorkerLoop:
     def _execute(self, prompt_slices: list[SequenceSlice], decode_slices: list[SequenceSlice]) -> None:
         started_s = self._clock.now_s()
         try:
-            result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
+            with self.keep_alive():
+                result = self.engine.step(StepPlan((*decode_slices, *prompt_slices)))
         except ShardGroupError:
             raise  # the ranks are out of step: no further one can succeed
         except Exception as error:
@@ -193,17 +191,20 @@ class WorkerLoop:
 
     def _tell_inbound(self) -> None:
         """Before the step, not after it: a source that has just got its blocks writes while the engine computes."""
-        if (num_inbound := self.decode.num_receiving) != self._num_inbound:
+        num_inbound = self.decode.num_receiving + self.prefill.imports.num_inbound
+        if num_inbound != self._num_inbound:
             self._num_inbound = num_inbound
             self._on_inbound(num_inbound)
 
     def _publish(self, *, is_news: bool) -> None:
         """Says what a step brought, or that something has ended: freed blocks are worth as much as tokens."""
         reports = self._outbox.take()
+        kv_events = self.engine.pool.name_log.take()
         now_s = self._clock.now_s()
-        if reports or is_news or now_s - self._heartbeat_s >= HEARTBEAT_S:
+        if reports or is_news or kv_events.num_events or now_s - self._heartbeat_s >= HEARTBEAT_S:
             self._heartbeat_s = now_s
-            self._publish_reports(reports, self.load())
+            self._load = self.load()
+            self._publish_reports(reports, self._load, kv_events if kv_events.num_events else None)
 
 
 def step_shape(prompt_slices: Sequence[SequenceSlice], decode_slices: Sequence[SequenceSlice]) -> StepShape:

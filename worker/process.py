@@ -7,15 +7,18 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import grpc
-from baton.v1 import handoff_pb2_grpc, worker_pb2_grpc
+from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
 
 from core.clock import SystemClock
 from core.crash import die
 from core.errors import ShardGroupError
 from core.events import WorkerLoad
-from core.ids import WorkerEndpoint
+from core.ids import WorkerEndpoint, WorkerId
+from core.kv_events import KvEvents
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
 from prefill_worker.half import PrefillHalf
@@ -33,8 +36,12 @@ from worker.link_service import LinkService
 from worker.links import PULL, Links
 from worker.loop import WorkerLoop
 from worker.mailbox import Mailbox
+from worker.name_desk import NameDesk
 from worker.peers import Peers
 from worker.ports import bind_any_port
+from worker.prefix_client import GrpcPrefixPort
+from worker.prefix_exporter import PrefixExporter
+from worker.prefix_service import PrefixService
 from worker.pulling import PullClient
 from worker.rank import Rank, open_rank
 from worker.reads import ReadDesk
@@ -69,6 +76,7 @@ class WorkerProcess:
         self.engine = rank.engine
         self._mailbox = Mailbox()
         self._events = EventThread("control")
+        self._processes = rank.processes
         self._mover = self._lead(rank)
         self.endpoint = self._events.run(self._bind())
         self._assemble()
@@ -121,6 +129,11 @@ class WorkerProcess:
         )
         self.decode = DecodeHalf(engine.pool, outbox, clock, config.max_num_seqs)
         self._port.bind(self.prefill)
+        self._prefix_port = GrpcPrefixPort(
+            self.endpoint, self.prefill.imports, self._peers, self._mailbox, events, self._mover.verify
+        )
+        self.prefill.imports.bind(self._prefix_port)
+        self._exporter = PrefixExporter(engine.pool, self._links, self._mailbox, config.digest_every)
         self._reads = ReadDesk(self._links, self._mailbox, self.decode)
         self._transfers = TransferLog(self.prefill.pairs, self.decode.pairs, clock)
         self.loop = WorkerLoop(
@@ -147,12 +160,17 @@ class WorkerProcess:
         """Starts the services, and announces them."""
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
-        self._attach = AttachService(identity, self._mailbox, self.prefill, self.decode, experts)
+        names = NameDesk(self.engine.pool.name_log, self._mailbox)
+        self._attach = AttachService(
+            identity, self._mailbox, self.prefill, self.decode, experts, names, on_gone=self._on_gone()
+        )
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
+        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._peers.ban)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(links, self._server)
+        prefix_pb2_grpc.add_PrefixServiceServicer_to_server(self._prefixes, self._server)
         await self._server.start()
         self._announcing = asyncio.create_task(announce(self.endpoint, self.config.routers, self._attach))
 
@@ -162,6 +180,7 @@ class WorkerProcess:
         self._attach.close()
         await self._server.stop(grace=1.0)
         await self._port.close()
+        await self._prefix_port.close()
         await self._reads.close()
         await self._links.close()
         await self._peers.close()
@@ -179,11 +198,20 @@ class WorkerProcess:
             max_num_seqs=self.config.max_num_seqs,
             max_model_len=self.engine.max_model_len,
             cost_model=self._cost_model,
+            processes=self._processes,
         )
 
-    def _publish(self, reports: dict[str, StepReport], load: WorkerLoad) -> None:
+    def _on_gone(self) -> list[Callable[[WorkerId], None]]:
+        """Who hears that a process of another worker is dead; each on its own thread, by way of the event loop."""
+        return [
+            self._links.worker_gone,
+            lambda worker: self._mailbox.post(partial(self.prefill.worker_gone, worker)),
+            lambda worker: self._mailbox.post(partial(self.decode.worker_gone, worker)),
+        ]
+
+    def _publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None) -> None:
         """Called from the loop after each step."""
-        self._events.loop.call_soon_threadsafe(self._attach.publish, reports, load)
+        self._events.loop.call_soon_threadsafe(self._attach.publish, reports, load, kv_events)
         if (counts := self._transfers.take()) is not None:
             self._events.loop.call_soon_threadsafe(self._publish_transfers, counts)
 

@@ -13,6 +13,7 @@ import torch
 from core.clock import SystemClock
 from core.errors import ConfigError
 from core.ids import WorkerId, rank_id
+from core.processes import RankProcess, this_process
 from engine.engine import Engine
 from engine.parallel.communicator import SOLO, Communicator
 from engine.parallel.process_group import connect
@@ -35,6 +36,7 @@ class Rank:
         engine: this rank's part.
         geometry: how the worker's KV lies on its ranks.
         mover: this rank's end of the transfer plane.
+        processes: of all ranks, rank 0 first; rank 0 knows them, the others have none.
     """
 
     worker: WorkerId
@@ -42,6 +44,7 @@ class Rank:
     engine: Engine
     geometry: WorkerGeometry
     mover: BlockMover
+    processes: tuple[RankProcess, ...]
 
 
 def open_rank(config: WorkerConfig, store_address: str | None, on_crash: Callable[[], None]) -> Rank:
@@ -67,7 +70,8 @@ def open_rank(config: WorkerConfig, store_address: str | None, on_crash: Callabl
     memory = memory_of(engine.pool)
     transports = open_transports(config.kv_transports, rank_id(worker, config.rank), memory, settings_of(config))
     carrier = Carrier(transports, memory, geometry.rank(config.rank), engine.progress, SystemClock())
-    return Rank(worker, communicator, engine, geometry, BlockMover(carrier, on_crash))
+    processes = communicator.gather_object(RankProcess(config.node, this_process()))
+    return Rank(worker, communicator, engine, geometry, BlockMover(carrier, on_crash), tuple(processes or ()))
 
 
 def geometry_of(engine: Engine) -> WorkerGeometry:

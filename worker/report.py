@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.kv_events import KvEvents, KvSnapshot
 
 
 @dataclass(slots=True)
@@ -14,11 +15,15 @@ class StepReport:
         tokens: in the order of generation.
         returned: work given back, after the tokens.
         load: the worker's load after the step; set when the report is sent.
+        kv_events: names that came or went in the step; None when there are none.
+        kv_snapshot: a part of all names; alone in its report.
     """
 
     tokens: list[TokenEvent] = field(default_factory=list)
     returned: list[ReturnedWork] = field(default_factory=list)
     load: WorkerLoad = field(default_factory=WorkerLoad)
+    kv_events: KvEvents | None = None
+    kv_snapshot: KvSnapshot | None = None
 
 
 class StepOutbox:

@@ -8,8 +8,10 @@ from core.cost import CostModel
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
+from core.kv_events import KvEvents, KvSnapshot, join_names
 from core.logprobs import TokenLogprobs
-from core.request import Assignment, FinishReason, Role
+from core.processes import RankProcess
+from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import KvLayout
@@ -44,6 +46,11 @@ def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
 def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
     """Inverse of `endpoint_to_proto`."""
     return WorkerEndpoint(worker_id_from_proto(message.worker), message.address)
+
+
+def process_to_proto(rank: RankProcess) -> worker_pb2.RankProcess:
+    """The process of a rank."""
+    return worker_pb2.RankProcess(node=rank.node, pid=rank.process.pid, started_s=rank.process.started_s)
 
 
 def layout_to_proto(layout: KvLayout) -> common_pb2.KvLayout:
@@ -98,7 +105,12 @@ def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
         prefill=endpoint_from_proto(message.prefill),
         decode=endpoint_from_proto(message.decode),
         cache_salt=message.cache_salt,
+        prefix_source=_prefix_source_from_proto(message.prefix_source) if message.HasField("prefix_source") else None,
     )
+
+
+def _prefix_source_from_proto(message: worker_pb2.PrefixSource) -> PrefixSource:
+    return PrefixSource(endpoint_from_proto(message.source), message.num_tokens, message.expected_s)
 
 
 def sampling_from_proto(message: common_pb2.SamplingParams) -> SamplingParams:
@@ -159,8 +171,20 @@ def report_to_proto(report: StepReport) -> worker_pb2.AttachResponse:
             tokens=[token_to_proto(event) for event in report.tokens],
             returned=[returned_to_proto(work) for work in report.returned],
             load=load_to_proto(report.load),
+            kv_events=_kv_events_to_proto(report.kv_events) if report.kv_events else None,
+            kv_snapshot=_kv_snapshot_to_proto(report.kv_snapshot) if report.kv_snapshot else None,
         )
     )
+
+
+def _kv_events_to_proto(events: KvEvents) -> worker_pb2.KvEvents:
+    return worker_pb2.KvEvents(
+        first=events.first, stored=join_names(events.stored), dropped=join_names(events.dropped)
+    )
+
+
+def _kv_snapshot_to_proto(part: KvSnapshot) -> worker_pb2.KvSnapshot:
+    return worker_pb2.KvSnapshot(next=part.next, names=join_names(part.names), is_last=part.is_last)
 
 
 def expert_report_to_proto(report: ExpertReport) -> worker_pb2.AttachResponse:

@@ -14,8 +14,8 @@ from deploy.status_client import get_status
 
 COLUMNS = (
     "worker", "role", "ranks", "queued", "tokens", "running", "incoming",
-    "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "decode tok", "sent", "received",
-    "cost error",
+    "free", "cached", "held", "leased", "quarant.", "prompt tok", "hit rate", "fetched", "fetches", "decode tok",
+    "sent", "received", "cost error",
 )  # fmt: skip
 PAIR_COLUMNS = (
     "from",
@@ -68,6 +68,7 @@ def with_numbers(fields: dict[str, Any]) -> dict[str, Any]:
 def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
     """One line per worker, and one per pair of workers that have exchanged KV.
 
+    `fetched` are prompt tokens that came from peers, `fetches` how often any came of how often they were asked for;
     `cost error` is how far predicted steps are from real ones, prompt and decode.
     """
     state = answer.unready_reason or "ready"
@@ -90,6 +91,8 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.blocks_quarantined}",
             f"{load.prompt_tokens_computed}",
             hit_rate(load),
+            f"{load.prefix_tokens_fetched}",
+            f"{load.prefix_fetches - load.prefix_fetches_failed}/{load.prefix_fetches}",
             f"{load.decode_tokens_computed}",
             f"{load.handoffs_sent}",
             f"{load.handoffs_received}",

@@ -15,9 +15,9 @@ hold something else. A block without a name has one holder, and is *free* withou
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 
 from core.blocks import BlockName
 
@@ -51,6 +51,9 @@ ALLOWED_MOVES: frozenset[tuple[Hold, Hold]] = frozenset(
 OnEvict = Callable[[Sequence[tuple[int, BlockName]]], None]
 """Hears which blocks are about to lose their name, least recently used first; their contents are still there."""
 
+OnPublish = Callable[[BlockName], None]
+"""Hears which name a partition is about to get."""
+
 
 class BlockAccounting:
     """Allocates, shares and finds blocks; all operations are O(blocks touched).
@@ -63,6 +66,7 @@ class BlockAccounting:
     Args:
         num_blocks: blocks in the pool, at least one.
         on_evict: called once per allocation that evicts.
+        on_publish: called before a block gets a name that its partition does not have.
         num_partitions: equal parts that the blocks fall into, ids in order. No allocation crosses them, and each
             has a cache of its own.
 
@@ -70,13 +74,21 @@ class BlockAccounting:
         num_evicted: cached blocks that had to make room, since the start.
     """
 
-    def __init__(self, num_blocks: int, on_evict: OnEvict | None = None, *, num_partitions: int = 1) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        on_evict: OnEvict | None = None,
+        *,
+        on_publish: OnPublish | None = None,
+        num_partitions: int = 1,
+    ) -> None:
         assert num_blocks > 0, f"a pool of {num_blocks} blocks cannot hold anything"
         assert num_blocks % num_partitions == 0, f"{num_blocks} blocks in {num_partitions} partitions"
         self.num_blocks = num_blocks
         self.num_partitions = num_partitions
         self.num_evicted = 0
         self._on_evict = on_evict
+        self._on_publish = on_publish
         self._state = [BlockState.FREE] * num_blocks
         self._counts = dict.fromkeys(BlockState, 0)
         self._counts[BlockState.FREE] = num_blocks
@@ -177,6 +189,23 @@ class BlockAccounting:
         """A partition's block of that name, cached or in use. To be kept, it must be shared before any allocation."""
         return self._partitions[partition].named.get(name)
 
+    def find_prefix(self, names: Iterable[BlockName], partition: int = 0) -> list[int]:
+        """A partition's blocks of the leading names of a chain, as many as it has; to be shared as after `find`."""
+        block_ids: list[int] = []
+        for name in names:
+            if (block_id := self.find(name, partition)) is None:
+                break
+            block_ids.append(block_id)
+        return block_ids
+
+    def has(self, name: BlockName) -> bool:
+        """Whether any partition has a block of that name."""
+        return any(name in partition.named for partition in self._partitions)
+
+    def names(self) -> Iterator[BlockName]:
+        """The names that partitions have; one that several have comes several times."""
+        return chain.from_iterable(partition.named for partition in self._partitions)
+
     def publish(self, block_id: int, name: BlockName) -> int:
         """Names a block whose contents are final, unless another of its partition has that name; returns that one.
 
@@ -184,10 +213,13 @@ class BlockAccounting:
         """
         assert self._state[block_id] is not BlockState.FREE, f"nobody holds block {block_id}"
         assert block_id not in self._name_of, f"block {block_id} has a name already"
-        owner = self._partitions[self.partition_of(block_id)].named.setdefault(name, block_id)
-        if owner == block_id:
-            self._name_of[block_id] = name
-        return owner
+        named = self._partitions[self.partition_of(block_id)].named
+        if (owner := named.get(name)) is not None:
+            return owner
+        if self._on_publish is not None:
+            self._on_publish(name)
+        named[name], self._name_of[block_id] = block_id, name
+        return block_id
 
     def check(self) -> None:
         """Asserts the pool's invariant: every block is in the state its holds and name say, and the counts agree."""

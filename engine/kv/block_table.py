@@ -1,9 +1,10 @@
 """One sequence's KV blocks: how it holds each of them, and which of them have names. Both halves keep such tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from core.blocks import BlockName
 from engine.kv.accounting import BlockState, Hold
 from engine.kv.pool import BlockPool
 
@@ -35,8 +36,13 @@ class BlockTable:
         self._partition: int | None = None  # of all blocks, once there are any
         self._holds: list[Hold] = []
         self._chain = pool.chain(salt)
-        self._names = [] if self._chain is None else self._chain.names
+        self._names: list[BlockName] = [] if self._chain is None else self._chain.names
         self.append(token_ids)
+
+    @property
+    def names(self) -> Sequence[BlockName]:
+        """Of the full blocks of the sequence, in order; none when blocks get no names."""
+        return self._names
 
     def append(self, token_ids: Iterable[int]) -> None:
         """Says how the sequence goes on, which names its further blocks."""
@@ -152,12 +158,7 @@ class BlockTable:
 
     def _cached_prefix(self, max_shared: int, partition: int) -> list[int]:
         """The blocks of a partition that hold the beginning of the sequence."""
-        block_ids: list[int] = []
-        for name in self._names[:max_shared]:
-            if (block_id := self._blocks.find(name, partition)) is None:
-                break
-            block_ids.append(block_id)
-        return block_ids
+        return self._blocks.find_prefix(self._names[:max_shared], partition)
 
     def _share(self, prefix: list[int], partition: int, max_shared: int) -> None:
         self._partition = partition

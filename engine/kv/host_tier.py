@@ -5,7 +5,7 @@ although it is here is noticed when it is evicted again.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
@@ -22,19 +22,21 @@ class HostTier:
         memory: `[num_host_blocks, ...]` with the shape and type of a pool's blocks, at least one; owned by this
             object.
         max_copies: blocks that may be copied each way per step, at least one.
+        on_leave: called with a name before it leaves.
 
     Attributes:
         num_restored: blocks that came back, since the start.
         num_dropped: evicted blocks lost for want of room or budget, since the start.
     """
 
-    def __init__(self, memory: Tensor, max_copies: int) -> None:
+    def __init__(self, memory: Tensor, max_copies: int, on_leave: Callable[[BlockName], None]) -> None:
         assert len(memory) > 0, "a host tier without blocks"
         assert max_copies > 0, "a host tier that copies nothing"
         self.num_restored = 0
         self.num_dropped = 0
         self._memory = memory
         self._max_copies = max_copies
+        self._on_leave = on_leave
         self._free = list(reversed(range(len(memory))))  # taken from the end
         self._slots: OrderedDict[BlockName, int] = OrderedDict()  # dropped from the beginning
         self.begin_step()
@@ -46,6 +48,10 @@ class HostTier:
 
     def __contains__(self, name: BlockName) -> bool:
         return name in self._slots
+
+    def names(self) -> Iterable[BlockName]:
+        """Of the blocks that are here."""
+        return self._slots.keys()
 
     def begin_step(self) -> None:
         """Renews the budget of copies; once per engine step."""
@@ -76,6 +82,7 @@ class HostTier:
             return False
         self._restores_left -= 1
         self.num_restored += 1
+        self._on_leave(name)
         slot = self._slots.pop(name)
         block.copy_(self._memory[slot])
         self._free.append(slot)
@@ -94,4 +101,5 @@ class HostTier:
 
     def _drop_oldest(self) -> int:
         self.num_dropped += 1
+        self._on_leave(next(iter(self._slots)))
         return self._slots.popitem(last=False)[1]

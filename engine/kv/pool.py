@@ -3,7 +3,8 @@
 import contextlib
 import math
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from core.blocks import BlockChain, BlockName, root_name
 from engine.kv.accounting import BlockAccounting
 from engine.kv.host_tier import COPY_BYTES_PER_STEP, HostTier
 from engine.kv.layout import KvLayout
+from engine.kv.name_log import NameLog
 
 TORCH_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,6 +45,7 @@ class BlockPool:
         tensor: `[num_blocks / num_partitions, num_layers, 2, kv_heads, block_tokens, head_dim]`; allocated here,
             zeroed, freed with the pool. Registered with the transfer plane as one region.
         blocks: who holds which block, and which holds what.
+        name_log: which names have come and gone.
         host: where evicted blocks go; None when they go nowhere.
     """
 
@@ -60,12 +63,16 @@ class BlockPool:
     ) -> None:
         self.layout = layout
         self.block_bytes = layout.block_bytes * block_parts
-        self.blocks = BlockAccounting(num_blocks, self._on_evict, num_partitions=num_partitions)
+        self.name_log = NameLog(self._has, self._names)
+        self.blocks = BlockAccounting(
+            num_blocks, self._on_evict, on_publish=self.name_log.touch, num_partitions=num_partitions
+        )
         self.tensor = self._zeros(num_blocks // num_partitions, device)
         self.host: HostTier | None = None
         if num_host_blocks:
             memory = self._zeros(num_host_blocks, "cpu", is_pinned=device != "cpu")
-            self.host = HostTier(memory, max_copies=max(1, COPY_BYTES_PER_STEP // layout.block_bytes))
+            max_copies = max(1, COPY_BYTES_PER_STEP // layout.block_bytes)
+            self.host = HostTier(memory, max_copies, on_leave=self.name_log.touch)
         self._fingerprint = fingerprint
         self._is_caching = enable_prefix_caching
 
@@ -95,7 +102,15 @@ class BlockPool:
         if self.host is not None:
             self.host.check()
 
+    def _has(self, name: BlockName) -> bool:
+        return self.blocks.has(name) or (self.host is not None and name in self.host)
+
+    def _names(self) -> Iterable[BlockName]:
+        return self.blocks.names() if self.host is None else chain(self.blocks.names(), self.host.names())
+
     def _on_evict(self, evicted: Sequence[tuple[int, BlockName]]) -> None:
+        for _, name in evicted:
+            self.name_log.touch(name)
         if self.host is not None:
             self.host.save([(self.tensor[block_id], name) for block_id, name in evicted])
 

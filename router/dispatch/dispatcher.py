@@ -1,6 +1,7 @@
 """Assigns requests to workers, collects their tokens, and places again what comes back. Runs on the event loop."""
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 
 from core.errors import (
@@ -16,11 +17,13 @@ from core.errors import (
     WorkerLostError,
 )
 from core.events import ReturnedWork
+from core.ids import WorkerId
 from core.request import GenerationRequest, Role
 from router import wire
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
 from router.dispatch.placement import place
+from router.dispatch.prefix_lookup import prefix_source, present_tokens
 from router.dispatch.timers import Purpose
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
@@ -127,9 +130,10 @@ class FleetDispatcher:
             return
         prefill = {link.worker: link for link in self.fleet.with_role(Role.PREFILL)}
         decode = {link.worker: link for link in self.fleet.with_role(Role.DECODE)}
+        present = present_tokens(self.fleet, generation)
         chosen = place(
-            [prefill_candidate(link) for link in prefill.values()],
-            [decode_candidate(link) for link in decode.values()],
+            [prefill_candidate(link, present.get(worker, 0)) for worker, link in prefill.items()],
+            [decode_candidate(link, present.get(worker, 0)) for worker, link in decode.items()],
             generation.num_prompt_tokens,
             generation.avoid,
         )
@@ -137,12 +141,21 @@ class FleetDispatcher:
             give_up = partial(self._give_up_waiting, generation)
             generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return
-        self._assign(generation, prefill[chosen[0]], decode[chosen[1]])
+        self._assign(generation, prefill[chosen[0]], decode[chosen[1]], present)
 
-    def _assign(self, generation: ActiveGeneration, prefill: WorkerLink, decode: WorkerLink) -> None:
-        assignment = generation.next_assignment(prefill, decode)
-        num_blocks = -(-len(assignment.prompt) // decode.attached.block_tokens)
-        generation.attempt = Attempt(assignment, prefill, decode, num_blocks, len(assignment.prompt))
+    def _assign(
+        self,
+        generation: ActiveGeneration,
+        prefill: WorkerLink,
+        decode: WorkerLink,
+        present: Mapping[WorkerId, int],
+    ) -> None:
+        num_tokens = generation.num_prompt_tokens
+        source = prefix_source(self.fleet, prefill, present, num_tokens, generation.avoid)
+        assignment = generation.next_assignment(prefill, decode, source)
+        num_found = present.get(prefill.worker, 0) if source is None else source.num_tokens
+        num_blocks = -(-num_tokens // decode.attached.block_tokens)
+        generation.attempt = Attempt(assignment, prefill, decode, num_blocks, max(1, num_tokens - num_found))
         generation.move(RequestEvent.PLACE)
         generation.timers.stop(Purpose.MISSING_ROLE, Purpose.RETRY)
         self._by_handoff[assignment.handoff_id] = generation

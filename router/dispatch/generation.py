@@ -7,8 +7,9 @@ from enum import Enum, auto
 
 from core.errors import BatonError
 from core.ids import WorkerId, handoff_id
-from core.request import Assignment, GenerationRequest
+from core.request import Assignment, GenerationRequest, PrefixSource
 from router.dispatch.assembler import TokenAssembler
+from router.dispatch.prompt_names import PromptNames
 from router.dispatch.timers import RequestTimers
 from router.fleet.link import WorkerLink
 from router.generation import TokenDelta
@@ -47,7 +48,8 @@ class Attempt:
         prefill: who computes the prompt.
         decode: who generates.
         open_blocks: KV blocks promised to it on the decode worker; 0 once its prompt is computed.
-        open_prompt_tokens: prompt tokens charged to the prefill worker and not yet computed.
+        open_prompt_tokens: prompt tokens charged to the prefill worker and not yet computed; those that it has cached
+            or is to fetch are not.
         is_handed_over: whether the decode worker has generated, so that the prefill worker is not needed any more.
     """
 
@@ -79,6 +81,7 @@ class ActiveGeneration:
         failures: placements in a row that brought no token.
         avoid: workers that failed this request.
         timers: what is to happen to it later.
+        names: of the blocks of its prompt.
     """
 
     def __init__(self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None]) -> None:
@@ -90,6 +93,7 @@ class ActiveGeneration:
         self.failures = 0
         self.avoid: set[WorkerId] = set()
         self.timers = RequestTimers()
+        self.names = PromptNames(request.cache_salt)
         self._on_cancel = on_cancel
         self._num_read = 0
         self._error: BatonError | None = None
@@ -135,22 +139,30 @@ class ActiveGeneration:
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens whose KV the next attempt must compute: the prompt and the answer so far."""
+        """Tokens of `next_prompt`."""
         return len(self.request.prompt) + len(self.answer.tokens)
 
-    def next_assignment(self, prefill: WorkerLink, decode: WorkerLink) -> Assignment:
+    @property
+    def next_prompt(self) -> tuple[int, ...]:
+        """Tokens whose KV the next attempt must have: the prompt and the answer so far."""
+        return (*self.request.prompt, *self.answer.tokens)
+
+    def next_assignment(
+        self, prefill: WorkerLink, decode: WorkerLink, prefix_source: PrefixSource | None = None
+    ) -> Assignment:
         """The next attempt: goes on exactly where the answer stands."""
-        emitted = self.answer.tokens
+        num_emitted = len(self.answer.tokens)
         assignment = Assignment(
             handoff_id=handoff_id(self.request_id, self.num_attempts),
-            prompt=(*self.request.prompt, *emitted),
-            first_position=len(emitted),
-            max_new_tokens=self.request.max_tokens - len(emitted),
+            prompt=self.next_prompt,
+            first_position=num_emitted,
+            max_new_tokens=self.request.max_tokens - num_emitted,
             sampling=self.request.sampling,
             stop_token_ids=self.request.stop_token_ids,
             prefill=prefill.endpoint,
             decode=decode.endpoint,
             cache_salt=self.request.cache_salt,
+            prefix_source=prefix_source,
         )
         self.num_attempts += 1
         return assignment

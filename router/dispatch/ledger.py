@@ -1,17 +1,36 @@
 """What this router has assigned to each worker, so that a burst spreads before the first report comes back."""
 
+from core.cost import StepShape
 from router.dispatch.generation import Attempt
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
+from router.dispatch.prefix_fetch import BlockTraffic, PrefixHolder, measured_bytes_per_s
 from router.fleet.link import WorkerLink
 
 
-def prefill_candidate(link: WorkerLink) -> PrefillCandidate:
+def prefill_candidate(link: WorkerLink, cached_tokens: int = 0) -> PrefillCandidate:
     """A worker as prefill candidate: what it reports, or what this router knows is on its way, if that is more."""
     pending = max(link.load.pending_prompt_tokens, link.assigned_prompt_tokens)
-    return PrefillCandidate(link.worker, pending, link.cost)
+    return PrefillCandidate(link.worker, pending, link.cost, cached_tokens)
 
 
-def decode_candidate(link: WorkerLink) -> DecodeCandidate:
+def prefix_holder(link: WorkerLink, num_tokens: int) -> PrefixHolder:
+    """A worker as source of a prompt's beginning."""
+    load, cost = link.load, link.cost
+    step = StepShape(
+        num_prompt_tokens=min(load.pending_prompt_tokens, cost.chunk_tokens),
+        num_sequences=load.running_sequences,
+        num_context_tokens=load.running_context_tokens,
+    )
+    return PrefixHolder(link.worker, num_tokens, delay_s=cost.step_s(step))
+
+
+def block_traffic(link: WorkerLink) -> BlockTraffic:
+    """What fetching blocks takes a worker, by what it has fetched before."""
+    bytes_per_s = measured_bytes_per_s(link.load.prefix_bytes_fetched, link.load.prefix_fetch_s)
+    return BlockTraffic(link.attached.block_tokens, link.attached.block_bytes, bytes_per_s)
+
+
+def decode_candidate(link: WorkerLink, present_tokens: int = 0) -> DecodeCandidate:
     """A worker as decode candidate; blocks promised to prompts whose handoff has not begun count as taken."""
     hello, load = link.attached, link.load
     available = load.blocks_free_together if load.blocks_total else hello.num_blocks
@@ -24,6 +43,7 @@ def decode_candidate(link: WorkerLink) -> DecodeCandidate:
         free_blocks=available - promised,
         block_tokens=hello.block_tokens,
         cost=link.cost,
+        present_tokens=present_tokens,
     )
 
 

@@ -19,15 +19,22 @@ class PrefillCandidate:
         worker: its id.
         pending_tokens: prompt tokens it still has to compute.
         cost: how long its steps take.
+        cached_tokens: leading tokens of the prompt whose KV it has.
     """
 
     worker: WorkerId
     pending_tokens: int
     cost: CostModel
+    cached_tokens: int = 0
 
     def completion_s(self, num_prompt_tokens: int) -> float:
-        """Predicted seconds until a prompt placed now is computed."""
-        return self.cost.completion_s(self.pending_tokens, num_prompt_tokens)
+        """Predicted seconds until a prompt placed now is computed, but for what is in its cache."""
+        return self.prompt_s(num_prompt_tokens, self.cached_tokens)
+
+    def prompt_s(self, num_prompt_tokens: int, num_cached: int) -> float:
+        """The same if it had the KV of `num_cached` leading tokens; the last token is computed all the same."""
+        num_cached = min(num_cached, num_prompt_tokens - 1)
+        return self.cost.completion_s(self.pending_tokens, num_prompt_tokens - num_cached, num_cached)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ class DecodeCandidate:
         free_blocks: KV blocks not taken and not promised.
         block_tokens: tokens per block.
         cost: how long its steps take.
+        present_tokens: leading tokens of the prompt whose KV it has, and need not be sent.
     """
 
     worker: WorkerId
@@ -51,15 +59,23 @@ class DecodeCandidate:
     free_blocks: int
     block_tokens: int
     cost: CostModel
+    present_tokens: int = 0
 
     def must_wait(self, num_prompt_tokens: int) -> bool:
-        """Whether a prompt would have to wait for room."""
+        """Whether a prompt would have to wait for room.
+
+        Blocks that it has already need room, too, unless somebody uses them: cached ones count as free.
+        """
         needed = -(-num_prompt_tokens // self.block_tokens) + 1
         return self.num_sequences >= self.max_num_seqs or needed > self.free_blocks
 
     def step_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds of a step with the prompt's sequence in the batch: everybody's time per token."""
         return self.cost.decode_s(self.num_sequences + 1, self.num_context_tokens + num_prompt_tokens)
+
+    def has_most_of(self, num_prompt_tokens: int) -> bool:
+        """Whether most of a prompt need not be sent."""
+        return 2 * self.present_tokens >= num_prompt_tokens
 
     @property
     def fullness(self) -> tuple[float, int]:
@@ -89,9 +105,13 @@ def place(
 def _best_decode(
     decode: Sequence[DecodeCandidate], num_prompt_tokens: int, avoid: Collection[WorkerId]
 ) -> DecodeCandidate:
-    """Of those with room, one with the shortest step; of several such, the emptiest."""
+    """Of those with room, one with the shortest step; of several such, one that has most of the prompt.
+
+    Then the emptiest, then the one that has more of the prompt. A short beginning that many prompts share is no
+    reason to send all of them to one worker, but an earlier turn of the same chat is.
+    """
     ranks = [(c.worker in avoid, c.must_wait(num_prompt_tokens)) for c in decode]
     able = [candidate for candidate, rank in zip(decode, ranks, strict=True) if rank == min(ranks)]
     limit_s = SAME_STEP_TIME * min(candidate.step_s(num_prompt_tokens) for candidate in able)
     fast = [candidate for candidate in able if candidate.step_s(num_prompt_tokens) <= limit_s]
-    return min(fast, key=lambda c: (c.fullness, c.worker))
+    return min(fast, key=lambda c: (not c.has_most_of(num_prompt_tokens), c.fullness, -c.present_tokens, c.worker))

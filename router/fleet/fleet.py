@@ -9,7 +9,10 @@ from core.errors import BatonError, ConfigError, InvalidRequestError, StaleEpoch
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from router import wire
+from router.fleet.graves import Graves
 from router.fleet.link import FleetObserver, WorkerLink
+from router.fleet.prefixes import FleetPrefixes
+from router.fleet.pulse import Pulse, SilentWorker
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,9 @@ class Fleet:
         clock: for the age of what workers said.
         heartbeat_timeout_s: silence after which a worker is treated as dead.
         observer: hears what workers say.
+
+    Attributes:
+        prefixes: who has which KV blocks.
     """
 
     def __init__(self, router_id: str, clock: Clock, heartbeat_timeout_s: float, observer: FleetObserver) -> None:
@@ -47,6 +53,9 @@ class Fleet:
         self._links: dict[str, WorkerLink] = {}
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
+        self.prefixes = FleetPrefixes()
+        self._pulse = Pulse(clock)
+        self._graves = Graves()
 
     def links(self) -> list[WorkerLink]:
         """Attached workers, ordered by name."""
@@ -60,12 +69,16 @@ class Fleet:
         """Seconds since a worker was last heard."""
         return self._clock.now_s() - link.heard_s
 
+    def silent_workers(self, for_s: float) -> list[SilentWorker]:
+        """Workers, attached or lost, whose loop has not been heard for so long and who are not known to be dead."""
+        return self._pulse.silent(for_s)
+
     def register(self, endpoint: WorkerEndpoint) -> None:
         """Attaches to a worker unless that is done already. A newer incarnation replaces an older one.
 
         Raises:
             InvalidRequestError: the worker has no name or no address.
-            StaleEpochError: a newer incarnation is known.
+            StaleEpochError: a newer incarnation is known, or it was found dead.
             ConfigError: the worker cannot serve here, or not together with those already here.
         """
         worker = endpoint.worker
@@ -76,15 +89,39 @@ class Fleet:
         known = self._links.get(worker.name)
         if known is not None and known.worker == worker:
             return
-        if known is not None and known.worker.supersedes(worker):
-            raise StaleEpochError(f"worker {worker} was replaced by {known.worker}")
-        if known is not None:
-            self._tasks[known].cancel()
+        latest = self._pulse.latest(worker.name)
+        if latest is not None and latest.supersedes(worker):
+            raise StaleEpochError(f"worker {worker} was replaced by {latest}")
+        if worker in self._graves:
+            raise StaleEpochError(f"worker {worker} was found dead; it comes back as a new incarnation only")
+        if latest is not None and worker.supersedes(latest):
+            self.worker_gone(latest)  # whoever starts workers starts one again only when it has ended
+        self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
         link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s)
         self._links[worker.name] = link
         task = self._tasks[link] = asyncio.create_task(self._run(link))
         task.add_done_callback(lambda _: self._tasks.pop(link))
+
+    def worker_gone(self, worker: WorkerId) -> None:
+        """A process of a worker is known to be dead, and with it every earlier one: all other workers hear it.
+
+        Idempotent; of no effect on later incarnations.
+
+        Raises:
+            InvalidRequestError: no such incarnation has come yet, so nobody can know that it is dead.
+        """
+        if worker in self._graves:
+            return
+        latest = self._pulse.latest(worker.name)
+        if latest is None or worker.supersedes(latest):
+            raise InvalidRequestError(f"worker {worker} is not known; the latest of that name is {latest}")
+        self._graves.add(worker)
+        self._pulse.forget(worker)
+        self._detach(worker)
+        logger.info("worker %s is dead", worker)
+        for link in self.links():
+            link.tell_gone(worker)
 
     async def close(self) -> None:
         """Detaches from all workers, which then drop this router's work."""
@@ -111,17 +148,31 @@ class Fleet:
                 self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
                 raise ConfigError(reason)
         logger.info("worker %s attached as %s", link.worker, link.attached.role)
+        self._pulse.introduce(link.worker, link.attached.processes)
+        for dead in self._graves:
+            link.tell_gone(dead)
         self._observer.on_attached(link)
 
     def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
-        """Passes a report on."""
+        """Passes a report on, but for what it says of KV blocks."""
+        self._pulse.heard(link.worker)
+        if self.prefixes.hear(link.worker, report):
+            link.ask_kv_snapshot()
         self._observer.on_report(link, report)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Forgets a worker; it comes back by registering again."""
         if self._links.get(link.worker.name) is link:
             del self._links[link.worker.name]
+        self.prefixes.forget(link.worker)
         self._observer.on_lost(link)
+
+    def _detach(self, gone: WorkerId) -> None:
+        """Nothing more is placed on a dead worker, at once; the observer hears of it when its stream has ended."""
+        known = self._links.get(gone.name)
+        if known is not None and gone.outlasts(known.worker):
+            del self._links[gone.name]
+            self._tasks[known].cancel()
 
     def _holds(self, refusal: Refusal) -> bool:
         return refusal.because_of is None or any(link.worker == refusal.because_of for link in self.links())
@@ -132,6 +183,7 @@ class Fleet:
             await link.run(self)
         except ConfigError as error:
             logger.error("%s", error)  # noqa: TRY400 - no trace: not our bug
+            self._pulse.ignore(link.worker)
             self._refusals.setdefault(link.worker.name, Refusal(link.worker, error.message))
         except BatonError as error:
             logger.warning("%s", error)

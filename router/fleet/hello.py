@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from core.cost import CostModel
 from core.errors import ConfigError
 from core.ids import WorkerEndpoint
+from core.processes import RankProcess
 from core.request import Role
 
 MAY_DIFFER = {
     "kv_heads",
     "block_tokens",
 }  # heads of a rank follow from its division; sizes of blocks are compared apart
+SHAPE_OF_BLOCKS = ("fingerprint", "layout", "block_bytes", "tensor_parallel_size", "expert_parallel_size")
 POSITIVE = (
-    "block_tokens", "num_blocks", "max_num_seqs", "max_model_len", "tensor_parallel_size", "expert_parallel_size",
+    "block_tokens", "block_bytes", "num_blocks", "max_num_seqs", "max_model_len",
+    "tensor_parallel_size", "expert_parallel_size",
 )  # fmt: skip
 
 
@@ -27,6 +30,7 @@ class WorkerHello:
         fingerprint: of model and serving type.
         layout: of its KV blocks, as (field, value) pairs; the router only compares them.
         block_tokens: tokens per KV block.
+        block_bytes: of a KV block, on all ranks together.
         num_blocks: blocks in its pool.
         max_num_seqs: sequences that decode at once at most.
         max_model_len: tokens of prompt plus answer at most.
@@ -34,6 +38,7 @@ class WorkerHello:
         tensor_parallel_size: ranks that each hold a part of its attention and dense layers.
         expert_parallel_size: ranks that each hold some of its experts.
         num_redundant_experts: places for further copies of experts.
+        processes: of its ranks; none when it does not say.
 
     Raises:
         ConfigError: on construction, when a worker that says so can serve nothing.
@@ -45,6 +50,7 @@ class WorkerHello:
     fingerprint: str
     layout: tuple[tuple[str, int | str], ...]
     block_tokens: int
+    block_bytes: int
     num_blocks: int
     max_num_seqs: int
     max_model_len: int
@@ -52,12 +58,17 @@ class WorkerHello:
     tensor_parallel_size: int = 1
     expert_parallel_size: int = 1
     num_redundant_experts: int = 0
+    processes: tuple[RankProcess, ...] = ()
 
     def __post_init__(self) -> None:
         for name in POSITIVE:
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"worker {self.endpoint.worker} says {name} is {value}; it must be positive")
+
+    def has_blocks_like(self, other: "WorkerHello") -> bool:
+        """Whether a block of one can be a block of the other, byte for byte and rank for rank."""
+        return all(getattr(self, name) == getattr(other, name) for name in SHAPE_OF_BLOCKS)
 
     def difference(self, other: "WorkerHello") -> str | None:
         """Why two workers cannot serve the same requests, with both values, or None if they can.

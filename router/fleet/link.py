@@ -100,6 +100,14 @@ class WorkerLink:
         """Sends a cancel; unknown ids are ignored by the worker."""
         self._orders.put_nowait(wire.cancel_to_proto(handoff_id))
 
+    def ask_kv_snapshot(self) -> None:
+        """Asks for all block names of the worker; they come with its reports."""
+        self._orders.put_nowait(wire.kv_query_to_proto())
+
+    def tell_gone(self, worker: WorkerId) -> None:
+        """Says that a process of a worker, and every earlier one of its name, is dead."""
+        self._orders.put_nowait(wire.worker_gone_to_proto(worker))
+
     async def experts(self, *, rebalance: bool = False) -> ExpertReport:
         """How much each expert of an attached worker is used, after a rebalancing if that is asked for.
 

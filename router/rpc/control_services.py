@@ -1,4 +1,4 @@
-"""The gRPC services for workers (registration) and for the command line (status, experts)."""
+"""The gRPC services for workers (registration), for the command line (status, experts) and for the supervisor."""
 
 import asyncio
 
@@ -81,6 +81,31 @@ class ControlService(control_pb2_grpc.ControlServiceServicer):
         except BatonError as error:
             await abort(context, error)
         return control_pb2.RebalanceExpertsResponse(report=wire.expert_report_to_proto(report))
+
+    async def ListSilentWorkers(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ListSilentWorkersRequest, _context: Context
+    ) -> control_pb2.ListSilentWorkersResponse:
+        """Whom the supervisor of the workers' processes may have to kill."""
+        return control_pb2.ListSilentWorkersResponse(
+            workers=[
+                control_pb2.SilentWorker(
+                    worker=wire.worker_id_to_proto(silent.worker),
+                    silent_s=silent.silent_s,
+                    processes=[wire.process_to_proto(process) for process in silent.processes],
+                )
+                for silent in self._fleet.silent_workers(request.silent_s)
+            ]
+        )
+
+    async def ReportWorkerGone(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ReportWorkerGoneRequest, context: Context
+    ) -> control_pb2.ReportWorkerGoneResponse:
+        """Whom the supervisor has killed, or found dead."""
+        try:
+            self._fleet.worker_gone(wire.worker_id_from_proto(request.worker))
+        except BatonError as error:
+            await abort(context, error)
+        return control_pb2.ReportWorkerGoneResponse()
 
     def _link(self, name: str) -> WorkerLink:
         """The attached worker of a name.

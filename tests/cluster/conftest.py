@@ -45,7 +45,8 @@ def wide_cluster(tiny_text_model_dir: Path) -> Iterator[ServedCluster]:
     """Two prefill and two decode workers with a tiny model and little room for KV."""
     flags = ("--model", str(tiny_text_model_dir), "--served-model-name", "tiny", "--dtype", "float32")
     sizes = ("--prefill", "2", "--decode", "2", "--kv-cache-gb", "0.02", "--max-num-seqs", "8", "--ask", "")
-    cluster = serve(free_ports(), *flags, *sizes)
+    hang = ("--hang-timeout-s", "8")  # above any pause of a loaded machine
+    cluster = serve(free_ports(), *flags, *sizes, *hang)
     yield cluster
     cluster.close()
 

@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 
+from core.processes import has_ended
 from tests.cluster.served import ServedCluster, baton
 
 pytestmark = pytest.mark.cluster
@@ -131,6 +132,21 @@ def test_ray_replaces_the_killed_worker(wide_cluster: ServedCluster) -> None:
         for number in range(4):
             answer = client.chat.completions.create(**body(number, 8))  # type: ignore[call-overload]
             assert answer.choices[0].finish_reason in {"stop", "length"}
+    wide_cluster.wait_until_all_free()
+
+
+def test_worker_that_hangs_is_killed_and_replaced(wide_cluster: ServedCluster) -> None:
+    def incarnation() -> int:
+        ids = [worker["hello"]["endpoint"]["worker"] for worker in wide_cluster.status()["workers"]]
+        return next((int(each["incarnation"]) for each in ids if each["name"] == "prefill-1"), 0)
+
+    victim, before = wide_cluster.worker_process("prefill-1"), incarnation()
+    victim.suspend()
+    wide_cluster.wait_until(lambda _loads: incarnation() > before)
+    assert has_ended(victim)
+    with wide_cluster.sdk() as client:
+        answer = client.chat.completions.create(**body(1, 8))  # type: ignore[call-overload]
+    assert answer.choices[0].finish_reason in {"stop", "length"}
     wide_cluster.wait_until_all_free()
 
 

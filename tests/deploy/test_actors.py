@@ -23,6 +23,9 @@ class Host:
     is_again: bool = False
     asked: threading.Event = field(default_factory=threading.Event)
 
+    def node(self) -> str:
+        return "node-1"
+
     def is_restarted(self) -> bool:
         return self.is_again
 
@@ -48,6 +51,7 @@ def died(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 def test_first_start_that_fails_says_why_and_stays(config: WorkerConfig, died: threading.Event) -> None:
     actor = RankActor(config, Host())
     assert isinstance(actor.ready(), CheckpointError)
+    assert actor._config.node == "node-1"
     actor.stop()
     assert not died.is_set()
 

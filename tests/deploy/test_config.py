@@ -30,6 +30,12 @@ def test_host_memory_that_is_no_size_is_named_by_its_flag(value: float) -> None:
         ServeConfig(kv_host_gb=value)
 
 
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_hang_timeout_that_is_no_time_is_named_by_its_flag(value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^--hang-timeout-s is {value}; it must be 0 \(never kill\)"):
+        ServeConfig(hang_timeout_s=value)
+
+
 def test_host_memory_without_prefix_caching_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^--kv-host-gb is 2\.0, but with --no-enable-prefix-caching nothing"):
         ServeConfig(kv_host_gb=2.0, enable_prefix_caching=False)

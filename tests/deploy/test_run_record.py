@@ -10,13 +10,13 @@ import psutil
 import pytest
 
 from core.errors import ConfigError, UnavailableError
+from core.processes import started_after_boot_s
 from deploy.run_record import (
     RunRecord,
     find_cluster,
     record_of_this_process,
     running_clusters,
     runs_dir,
-    started_after_boot_s,
 )
 
 

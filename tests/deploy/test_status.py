@@ -14,14 +14,18 @@ def status_of(load: worker_pb2.WorkerLoad) -> control_pb2.GetStatusResponse:
     return control_pb2.GetStatusResponse(model="demo", workers=[status])
 
 
-def test_table_has_cached_blocks_and_hit_rate_under_their_names() -> None:
-    load = worker_pb2.WorkerLoad(blocks_free=7, blocks_cached=11, prefix_query_tokens=200, prefix_hit_tokens=50)
+def test_table_has_cached_blocks_and_what_came_from_caches_under_their_names() -> None:
+    load = worker_pb2.WorkerLoad(
+        blocks_free=7, blocks_cached=11, prefix_query_tokens=200, prefix_hit_tokens=50,
+        prefix_tokens_fetched=48, prefix_fetches=5, prefix_fetches_failed=2,
+    )  # fmt: skip
     console = Console(file=io.StringIO(), width=200)
     print_status(status_of(load), console)
     *_, header, row = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     shown = dict(zip([column.split()[0] for column in COLUMNS], row.split(), strict=True))
     assert header.split()[0] == "worker"
     assert (shown["worker"], shown["free"], shown["cached"], shown["hit"]) == ("prefill-0", "7", "11", "25%")
+    assert (shown["fetched"], shown["fetches"]) == ("48", "3/5")
 
 
 @pytest.mark.parametrize(("query", "hit", "shown"), [(0, 0, "-"), (10, 0, "0%"), (3, 2, "67%"), (5, 5, "100%")])

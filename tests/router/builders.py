@@ -8,6 +8,7 @@ from core.request import Assignment, GenerationRequest, Role
 from core.sampling import SamplingParams
 from router.fleet.hello import WorkerHello
 from router.fleet.link import WorkerLink
+from router.fleet.prefixes import FleetPrefixes
 from tests.builders import cost_model
 
 LAYOUT = (("num_layers", 2), ("kv_heads", 1), ("block_tokens", 4), ("head_dim", 8), ("dtype", "float32"))
@@ -22,6 +23,7 @@ def worker_hello(endpoint: WorkerEndpoint, role: Role, **changes: Any) -> Worker
         "fingerprint": "abc",
         "layout": LAYOUT,
         "block_tokens": 4,
+        "block_bytes": 1024,
         "num_blocks": 100,
         "max_num_seqs": 8,
         "max_model_len": 64,
@@ -64,6 +66,10 @@ class MemoryFleet:
 
     def __init__(self, *links: RecordingLink) -> None:
         self.members = list(links)
+        self.prefixes = FleetPrefixes()
+
+    def links(self) -> list[RecordingLink]:
+        return sorted((link for link in self.members if link.hello), key=lambda link: link.worker)
 
     def with_role(self, role: Role) -> list[RecordingLink]:
-        return sorted((link for link in self.members if link.has_role(role)), key=lambda link: link.worker)
+        return [link for link in self.links() if link.has_role(role)]

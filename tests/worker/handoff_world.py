@@ -33,7 +33,9 @@ class Fate(Enum):
 
     FINE = auto()
     LOST = auto()
-    """A request: given up by its sender, and still on its way. A write: fails, and leaves anything behind."""
+    """A request never arrives. A write fails, and leaves anything behind."""
+    LATE = auto()
+    """A request: given up by its sender, and still on its way."""
     TWICE = auto()
     """A request comes once more, at another time; nobody hears the answer to that."""
     CORRUPT = auto()
@@ -145,9 +147,9 @@ class Request:
         self._reject = reject
 
     def arrive(self, fate: Fate) -> None:
-        if fate in (Fate.LOST, Fate.TWICE):
+        if fate in (Fate.LATE, Fate.TWICE):
             self._network.send(Request(self._network, self._target, self._call, None, self._reject).arrive)
-        if fate is Fate.LOST or not self._target.is_alive:
+        if fate in (Fate.LOST, Fate.LATE) or not self._target.is_alive:
             self.answer(HandoffError("no answer came"))
             return
         self._target.unanswered.append(self)

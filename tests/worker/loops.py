@@ -133,7 +133,7 @@ class LoopWorker:
             decode=self.decode,
             outbox=outbox,
             mailbox=self.mailbox,
-            publish=lambda reports, load: self.published.append((reports, load)),
+            publish=lambda reports, load, _kv_events: self.published.append((reports, load)),
             on_inbound=self.inbound.append,
             clock=fleet.clock,
             cost=CostTracker(cost_model(chunk_tokens=budget)),

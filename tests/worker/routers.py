@@ -10,6 +10,7 @@ from typing import TypeVar
 import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
+from core.blocks import BlockName
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertReport
 from core.request import Assignment
@@ -30,6 +31,7 @@ class AttachedRouter:
         self.tokens: dict[str, list[TokenEvent]] = {}
         self.returned: dict[str, ReturnedWork] = {}
         self.load: WorkerLoad | None = None
+        self.names: set[BlockName] = set()
         self.transfers = TransferReport()
         self._orders: queue.SimpleQueue[worker_pb2.AttachRequest | None] = queue.SimpleQueue()
         self._orders.put(first)
@@ -63,6 +65,10 @@ class AttachedRouter:
             assert work.handoff_id not in self.returned
             self.returned[work.handoff_id] = work
         self.load = report.load
+        if report.kv_snapshot is not None:
+            self.names |= set(report.kv_snapshot.names)
+        if report.kv_events is not None:
+            self.names = (self.names | set(report.kv_events.stored)) - set(report.kv_events.dropped)
 
     def wait_returned(self, handoff_id: str) -> ReturnedWork:
         while handoff_id not in self.returned:

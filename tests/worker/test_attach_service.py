@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,12 @@ from baton.v1 import worker_pb2
 from core.clock import ManualClock
 from core.events import TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
+from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment, FinishReason, Role
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from decode_worker.half import DecodeHalf
+from engine.kv.name_log import NameLog
 from prefill_worker.half import PrefillHalf
 from router import wire
 from tests.builders import ListPort, assignment, small_pool
@@ -21,10 +24,11 @@ from tests.oracles import greedy_tokens
 from tests.worker.loops import greedy
 from tests.worker.routers import AttachedRouter, attached, is_free, look, wait_until
 from tests.worker.test_identity import IDENTITY
-from worker import attach_service
+from worker import attach_service, name_desk
 from worker.attach_service import AttachService
 from worker.experts import ExpertDesk
 from worker.mailbox import Mailbox
+from worker.name_desk import NameDesk
 from worker.process import WorkerProcess
 from worker.report import StepOutbox, StepReport
 
@@ -221,12 +225,26 @@ class Orders:
         return self._requests.pop(0)
 
 
-def lone_service() -> tuple[AttachService, Mailbox]:
+def lone_service(*on_gone: Callable[[WorkerId], None]) -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
     prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1)
     halves = prefill, DecodeHalf(pool, outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
-    return AttachService(IDENTITY, mailbox, *halves, ExpertDesk(no_engine, mailbox, nullcontext)), mailbox
+    desks = ExpertDesk(no_engine, mailbox, nullcontext), NameDesk(pool.name_log, mailbox)
+    return AttachService(IDENTITY, mailbox, *halves, *desks, on_gone=on_gone), mailbox
+
+
+async def test_everybody_hears_that_a_worker_is_gone() -> None:
+    heard: list[tuple[str, WorkerId]] = []
+    service, _ = lone_service(lambda w: heard.append(("peers", w)), lambda w: heard.append(("halves", w)))
+    context: Any = NoContext()
+    gone = WorkerId("decode-7", 3)
+    orders = Orders(wire.router_hello_to_proto("r"), wire.worker_gone_to_proto(gone))
+    stream = service.Attach(orders, context)
+    await anext(stream)
+    await asyncio.sleep(0)  # lets the reader go through them
+    assert heard == [("peers", gone), ("halves", gone)]
+    await stream.aclose()
 
 
 async def test_router_that_reads_too_slowly_is_detached_and_costs_bounded_memory(
@@ -247,7 +265,7 @@ async def test_router_that_reads_too_slowly_is_detached_and_costs_bounded_memory
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
     assert not service.is_attached()
-    assert len(mailbox.receive(0.0)) == 2  # both halves drop its work
+    assert len(mailbox.receive(0.0)) == 3  # a snapshot of names when it came; both halves drop its work
 
 
 async def test_refusals_that_nobody_reads_cost_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,6 +296,65 @@ async def test_reports_are_sent_in_order_and_load_goes_to_everybody() -> None:
         assert [report.tokens for report in reports] == [[event] if name == "a" else [] for event in tokens]
         await stream.aclose()
     assert not service.is_attached()
+
+
+NAMES = tuple(bytes([number]) * 16 for number in range(70))
+
+
+async def next_report(stream: Any) -> wire.StepReport:  # noqa: ANN401 - an async generator of protobuf messages
+    return wire.report_from_proto((await anext(stream)).report)
+
+
+async def test_router_hears_a_snapshot_then_events_and_asks_again_when_it_likes() -> None:
+    service, mailbox = lone_service()
+    context: Any = NoContext()
+    stream = service.Attach(Orders(wire.router_hello_to_proto("a"), wire.kv_query_to_proto()), context)
+    assert (await anext(stream)).HasField("hello")
+    await asyncio.sleep(0)  # lets the reader take the question
+    for call in mailbox.receive(0.0):
+        call()
+    events = KvEvents(0, NAMES[:2], NAMES[2:3])
+    service.publish({}, WorkerLoad(), events)
+    service.publish({}, WorkerLoad())
+    await asyncio.sleep(0)  # lets the answers come
+    reports = [await next_report(stream) for _ in range(4)]
+    assert [report.kv_events for report in reports if report.kv_snapshot is None] == [events, None]
+    assert [report.kv_snapshot for report in reports if report.kv_snapshot] == [KvSnapshot(0, (), is_last=True)] * 2
+    await stream.aclose()
+
+
+async def test_router_that_reads_slowly_is_sent_no_names_and_told_that_some_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attach_service, "MAX_QUEUED_EVENTS", 3)
+    service, _ = lone_service()
+    context: Any = NoContext()
+    stream = service.Attach(Orders(wire.router_hello_to_proto("slow")), context)
+    assert (await anext(stream)).HasField("hello")
+    for i in range(5):
+        service.publish({}, WorkerLoad(), KvEvents(i, (NAMES[i],)))
+    heard = [(await next_report(stream)).kv_events for _ in range(5)]
+    assert heard == [
+        KvEvents(0, NAMES[:1]),
+        KvEvents(1, NAMES[1:2]),
+        KvEvents(2, NAMES[2:3]),
+        KvEvents(4),
+        KvEvents(5),
+    ]
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("num_names", [0, 1, 2, 3, 4, 5])
+def test_snapshot_comes_in_parts_of_which_the_last_says_so(num_names: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_desk, "NAMES_PER_PART", 2)
+    mailbox, parts = Mailbox(), list[KvSnapshot]()
+    log = NameLog(lambda _: True, lambda: NAMES[:num_names])
+    NameDesk(log, mailbox).ask(parts.extend)
+    for call in mailbox.receive(0.0):
+        call()
+    assert [name for part in parts for name in part.names] == list(NAMES[:num_names])
+    assert [part.is_last for part in parts] == [False] * (len(parts) - 1) + [True]
+    assert all(len(part.names) <= 2 for part in parts)
 
 
 def sent(num_handoffs: int) -> TransferReport:

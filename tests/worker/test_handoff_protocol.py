@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import hypothesis.strategies as st
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from core.errors import InternalError
 from core.ids import WorkerId
@@ -26,8 +26,8 @@ from tests.worker.handoff_world import Fate, World
 ROUTER = "router-1"
 SALTS = ("", "tenant")
 POOL_TOKENS = 8  # the least that pools grow by: a block of the largest size
-ACTS = st.sampled_from(["arrive"] * 6 + ["source", "target", "tick"])
-FATES = st.sampled_from([Fate.FINE] * 7 + [Fate.LOST, Fate.TWICE, Fate.CORRUPT])
+ACTS = st.sampled_from(["arrive"] * 6 + ["source", "target", "tick", "cancel"])
+FATES = st.sampled_from([Fate.FINE] * 8 + [Fate.LOST, Fate.LATE, Fate.TWICE, Fate.CORRUPT])
 
 
 class HandoffProtocol(RuleBasedStateMachine):
@@ -65,16 +65,9 @@ class HandoffProtocol(RuleBasedStateMachine):
         for worker in self.world.workers:
             self.world.network.send(lambda _, half=worker.half: half.assign(ROUTER, work))  # type: ignore[misc]
 
-    @precondition(lambda self: self.works)
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        handoff_id = data.draw(st.sampled_from(sorted(self.works)))
-        for worker in self.world.workers:
-            worker.half.cancel(handoff_id)
-
     @rule(acts=st.lists(st.tuples(ACTS, st.integers(0, 20), FATES), min_size=1, max_size=12))
     def act(self, acts: list[tuple[str, int, Fate]]) -> None:
-        """Arrivals in any order, and steps in between."""
+        """Arrivals in any order, steps and cancels in between."""
         for name, number, fate in acts:
             if name == "source":
                 error = InternalError("out of memory") if fate is Fate.CORRUPT else None
@@ -83,6 +76,8 @@ class HandoffProtocol(RuleBasedStateMachine):
                 self.world.target.step(self.works, number % (STOP_TOKEN + 1))
             elif name == "tick":
                 self.tick()
+            elif name == "cancel":
+                self.cancel(number)
             elif self.world.network.in_flight:
                 self.world.network.deliver(number % len(self.world.network.in_flight), fate)
             self.check_pools()
@@ -109,6 +104,11 @@ class HandoffProtocol(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["evict_cached", "lose_router", "restart_source", "restart_target", "hear_of_others"]))
     def disturb(self, name: str) -> None:
         getattr(self, name)()
+
+    def cancel(self, age: int) -> None:
+        """A client gives up one of the latest requests."""
+        for worker in self.world.workers:
+            worker.half.cancel(f"h{len(self.works) - 1 - age % 4}")
 
     def tick(self) -> None:
         for worker in self.world.workers:

@@ -258,6 +258,13 @@ async def test_pulled_blocks_are_read_by_the_target(world: LinkWorld) -> None:
     assert (report.direction, report.stats.transport, report.stats.path) == ("pull", FAST, "memory")
 
 
+async def test_blocks_of_no_handoff_are_pushed(world: LinkWorld) -> None:
+    source, target = await pair(world, is_pulled=True)
+    assert (await world.moved(source, write(target, handoff_id=""))).error is None
+    assert has_moved(source, target)
+    assert not target.transports[FAST].posted
+
+
 async def test_blocks_that_are_not_reserved_for_the_handoff_are_not_read_into(world: LinkWorld) -> None:
     source, target = await pair(world, is_pulled=True)
     block_ids = await reserve(world, source, target)

@@ -1,6 +1,6 @@
 """Both ends of the attach stream agree: what one side writes, the other reads as the same."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import hypothesis.strategies as st
 import pytest
@@ -11,7 +11,8 @@ from hypothesis import given
 from core.errors import InvalidRequestError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
-from core.request import Assignment, FinishReason, Role
+from core.kv_events import KvEvents, KvSnapshot
+from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.sampling import MAX_SEED, SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import DTYPE_BYTES, KvLayout
@@ -40,6 +41,7 @@ assignments = st.builds(
     prefill=endpoints,
     decode=endpoints,
     cache_salt=TEXT,
+    prefix_source=st.none() | st.builds(PrefixSource, endpoints, UINT32, SECONDS),
 )
 layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
 tokens = st.builds(
@@ -68,7 +70,15 @@ totals = st.builds(
 )
 pairs = st.lists(st.builds(PairReport, workers, TEXT, totals), max_size=3).map(tuple)
 transfers = st.builds(TransferReport, pairs, pairs)
-reports = st.builds(StepReport, st.lists(tokens, max_size=4), st.lists(returned, max_size=4), loads)
+names = st.lists(st.binary(min_size=16, max_size=16), max_size=3).map(tuple)
+reports = st.builds(
+    StepReport,
+    st.lists(tokens, max_size=4),
+    st.lists(returned, max_size=4),
+    loads,
+    st.none() | st.builds(KvEvents, UINT64, names, names),
+    st.none() | st.builds(KvSnapshot, UINT64, names, st.booleans()),
+)
 
 
 def parsed(message: Message) -> Message:
@@ -96,7 +106,8 @@ def test_assignment_arrives_as_it_was_sent(work: Assignment, role_epoch: int) ->
 @given(reports)
 def test_report_arrives_as_it_was_sent(report: StepReport) -> None:
     arrived = router_wire.report_from_proto(parsed(wire.report_to_proto(report)).report)
-    assert (arrived.tokens, arrived.returned, arrived.load) == (report.tokens, report.returned, report.load)
+    for field in fields(StepReport):
+        assert getattr(arrived, field.name) == getattr(report, field.name)
 
 
 def test_load_has_the_same_fields_on_both_sides_and_on_the_wire() -> None:
@@ -130,7 +141,8 @@ def test_layout_arrives_as_it_was_sent(layout: KvLayout) -> None:
 
 def test_every_field_of_an_assignment_is_carried() -> None:
     params = SamplingParams(0.5, 0.5, 1, 1, 0.5, 1.5, 0.5, 0.5, ((3, 1.0),), ((4, 5),), 1, 0)
-    work = replace(assignment("h", first_position=2), sampling=params, cache_salt="tenant")
+    source = PrefixSource(WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2"), 16, 0.5)
+    work = replace(assignment("h", first_position=2), sampling=params, cache_salt="tenant", prefix_source=source)
     message = router_wire.assignment_to_proto(work, 1).assign
     assert unset_fields(message) == set()
     assert {field.name for field in message.sampling.DESCRIPTOR.fields} == set(SamplingParams.__slots__)

@@ -5,7 +5,7 @@ from engine.kv.host_tier import HostTier
 
 
 def tier(num_blocks: int = 3, max_copies: int = 10) -> HostTier:
-    return HostTier(torch.zeros(num_blocks, 2), max_copies)
+    return HostTier(torch.zeros(num_blocks, 2), max_copies, on_leave=lambda _name: None)
 
 
 def block(value: float) -> Tensor:

@@ -29,6 +29,7 @@ prefill_sets = st.lists(
         worker=st.integers(0, 9).map(lambda i: WorkerId(f"p{i}", 1)),
         pending_tokens=st.integers(0, 10_000),
         cost=costs,
+        cached_tokens=st.integers(0, 400),
     ),
     min_size=1,
     max_size=5,
@@ -44,6 +45,7 @@ decode_sets = st.lists(
         free_blocks=st.integers(0, 20),
         block_tokens=st.just(16),
         cost=costs,
+        present_tokens=st.integers(0, 400),
     ),
     min_size=1,
     max_size=5,
@@ -156,3 +158,31 @@ def test_step_times_closer_than_measurements_are_go_to_the_emptier_one() -> None
 
 def test_equal_workers_are_taken_in_the_order_of_their_names() -> None:
     assert place(PREFILL[::-1], DECODE[::-1], 100) == (PREFILL[0].worker, DECODE[0].worker)
+
+
+def test_prompt_goes_where_its_beginning_is_unless_the_queue_there_is_longer() -> None:
+    plain, cached = PREFILL[0], replace(PREFILL[1], cached_tokens=300)
+    assert place([plain, cached], DECODE, 400) == (cached.worker, DECODE[0].worker)
+    busy = replace(cached, pending_tokens=400)
+    assert place([plain, busy], DECODE, 400) == (plain.worker, DECODE[0].worker)
+
+
+def test_prompt_that_is_cached_whole_still_computes_a_token() -> None:
+    candidate = replace(PREFILL[0], cached_tokens=500)
+    assert candidate.completion_s(400) == pytest.approx(cost_model().completion_s(0, 1, 399))
+
+
+def test_sequence_goes_back_to_the_fuller_worker_that_has_its_earlier_turns() -> None:
+    has_it = replace(IDLE, worker=WorkerId("d1", 1), num_sequences=1, present_tokens=200)
+    assert place(PREFILL, [IDLE, has_it], 400) == (PREFILL[0].worker, has_it.worker)
+    slow = replace(has_it, cost=cost_model(slowness=2.0))
+    assert place(PREFILL, [IDLE, slow], 400) == (PREFILL[0].worker, IDLE.worker)
+    full = replace(has_it, num_sequences=has_it.max_num_seqs)
+    assert place(PREFILL, [IDLE, full], 400) == (PREFILL[0].worker, IDLE.worker)
+
+
+def test_short_common_beginning_decides_among_equals_only() -> None:
+    has_little = replace(IDLE, worker=WorkerId("d1", 1), present_tokens=100)
+    assert place(PREFILL, [IDLE, has_little], 400) == (PREFILL[0].worker, has_little.worker)
+    fuller = replace(has_little, num_sequences=1)
+    assert place(PREFILL, [IDLE, fuller], 400) == (PREFILL[0].worker, IDLE.worker)

@@ -84,10 +84,26 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         load = worker_pb2.WorkerLoad(running_sequences=running)
         self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(tokens=tokens, load=load)))
 
+    def say_kv(self, first: int, *stored: bytes) -> None:
+        """A report with block names that the worker has got."""
+        events = worker_pb2.KvEvents(first=first, stored=b"".join(stored))
+        self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(kv_events=events)))
+
+    def say_all_kv(self, following: int, *names: bytes) -> None:
+        """A report with a snapshot of its block names."""
+        snapshot = worker_pb2.KvSnapshot(next=following, names=b"".join(names), is_last=True)
+        self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(kv_snapshot=snapshot)))
+
     def say_experts(self, query_id: str, *layers: worker_pb2.ExpertLayer, **fields: Any) -> None:  # noqa: ANN401
         """An answer to a question about experts."""
         report = worker_pb2.ExpertReport(query_id=query_id, layers=layers, **fields)
         self._says.put_nowait(worker_pb2.AttachResponse(expert_report=report))
+
+    async def hears_gone(self) -> WorkerId:
+        """The next order, which says that a worker is dead."""
+        order = await asyncio.wait_for(self.orders.get(), WAIT_S)
+        assert order.HasField("worker_gone"), order
+        return wire.worker_id_from_proto(order.worker_gone.worker)
 
     def say_transfers(self, *pairs: worker_pb2.PairTransfers) -> None:
         """What it has sent to its peers."""

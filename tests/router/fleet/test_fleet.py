@@ -8,6 +8,7 @@ from baton.v1 import common_pb2
 from core.clock import ManualClock
 from core.errors import ConfigError, InvalidRequestError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
+from core.processes import ProcessId, RankProcess
 from core.request import Role
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
@@ -367,3 +368,127 @@ async def test_observer_that_fails_at_a_loss_leaves_no_link(
     fleet.register(worker.endpoint)
     await observer.expect(("attached", worker))
     assert "the loss of worker p0@1 was not handled" in caplog.text
+
+
+# --- KV blocks
+
+NAMES = [bytes([number]) * 16 for number in range(4)]
+
+
+async def test_names_of_a_worker_are_known_until_it_is_lost(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    worker.say_all_kv(7, *NAMES[:2])
+    worker.say_kv(7, NAMES[2])
+    await observer.expect(("attached", worker), ("report", worker), ("report", worker))
+    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 3}
+    worker.end_stream()
+    await observer.expect(("lost", worker))
+    assert fleet.prefixes.depths(NAMES) == {}
+
+
+async def test_gap_in_the_names_of_a_worker_asks_it_for_all_of_them(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    worker.say_all_kv(7, *NAMES[:2])
+    worker.say_kv(8, NAMES[3])
+    order = await asyncio.wait_for(worker.orders.get(), WAIT_S)
+    assert order.HasField("query_kv")
+    worker.say_all_kv(9, *NAMES)
+    await observer.expect(("attached", worker), *[("report", worker)] * 3)
+    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 4}
+
+
+# --- dying
+
+
+PROCESSES = (RankProcess("node-1", ProcessId(7, 1.0)),)
+
+
+async def test_death_of_an_incarnation_is_told_when_a_newer_one_comes(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    async with ScriptedWorker("p0", incarnation=2) as newer, ScriptedWorker("d0", Role.DECODE) as peer:
+        for each in (worker, peer):
+            fleet.register(each.endpoint)
+            await observer.expect(("attached", each))
+        worker.end_stream()
+        await observer.expect(("lost", worker))
+        assert peer.orders.empty()  # it may come back: nobody knows yet whether it is dead
+        fleet.register(newer.endpoint)
+        assert await peer.hears_gone() == WorkerId("p0", 1)
+        await observer.expect(("attached", newer))
+
+
+async def test_worker_that_attaches_later_hears_who_is_dead(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    fleet.worker_gone(WorkerId("p0", 1))
+    await observer.expect(("lost", worker))
+    async with ScriptedWorker("d0", Role.DECODE) as peer:
+        fleet.register(peer.endpoint)
+        assert await peer.hears_gone() == WorkerId("p0", 1)
+
+
+async def test_worker_said_to_be_dead_is_detached_and_does_not_come_back(
+    fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    fleet.register(worker.endpoint)
+    await observer.expect(("attached", worker))
+    fleet.worker_gone(WorkerId("p0", 1))
+    assert fleet.links() == []
+    await observer.expect(("lost", worker))
+    with pytest.raises(StaleEpochError, match="worker p0@1 was found dead"):
+        fleet.register(worker.endpoint)
+
+
+async def test_late_word_of_a_death_leaves_the_newer_incarnation_alone(
+    fleet: Fleet, observer: RecordingObserver
+) -> None:
+    async with ScriptedWorker("p0", incarnation=2) as newer, ScriptedWorker("d0", Role.DECODE) as peer:
+        for each in (newer, peer):
+            fleet.register(each.endpoint)
+            await observer.expect(("attached", each))
+        for _ in range(2):
+            fleet.worker_gone(WorkerId("p0", 1))
+        assert names(fleet.with_role(Role.PREFILL)) == ["p0@2"]
+        assert await peer.hears_gone() == WorkerId("p0", 1)
+        with pytest.raises(InvalidRequestError, match=r"worker p0@3 is not known; the latest of that name is p0@2"):
+            fleet.worker_gone(WorkerId("p0", 3))
+        assert peer.orders.empty()
+
+
+async def test_lost_worker_stays_silent_until_it_reports_or_is_dead(
+    fleet: Fleet, clock: ManualClock, observer: RecordingObserver
+) -> None:
+    async with ScriptedWorker("p0", processes=PROCESSES) as worker:
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        clock.advance(20.0)
+        worker.end_stream()
+        await observer.expect(("lost", worker))
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        (silent,) = fleet.silent_workers(15.0)
+        assert (silent.worker, silent.silent_s, silent.processes) == (WorkerId("p0", 1), 20.0, PROCESSES)
+        worker.report()
+        await observer.expect(("report", worker))
+        assert fleet.silent_workers(15.0) == []
+        clock.advance(20.0)
+        fleet.worker_gone(WorkerId("p0", 1))
+        assert fleet.silent_workers(15.0) == []
+
+
+async def test_silence_of_a_refused_worker_means_nothing(
+    fleet: Fleet, clock: ManualClock, observer: RecordingObserver, worker: ScriptedWorker
+) -> None:
+    async with ScriptedWorker("d0", Role.DECODE, fingerprint="other", processes=PROCESSES) as refused:
+        for each in (worker, refused):
+            fleet.register(each.endpoint)
+        await observer.expect(("attached", worker), ("lost", refused))
+        clock.advance(20.0)
+        assert fleet.silent_workers(15.0) == []

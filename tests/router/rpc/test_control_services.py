@@ -10,6 +10,7 @@ from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, worker_pb2
 
 from core.clock import ManualClock
 from core.ids import WorkerEndpoint, WorkerId
+from core.processes import ProcessId, RankProcess
 from core.request import Role
 from router import wire
 from router.dispatch.dispatcher import FleetDispatcher
@@ -212,3 +213,28 @@ async def test_experts_of_a_worker_that_is_lost_meanwhile_is_unavailable(router:
         with pytest.raises(grpc.aio.AioRpcError, match="worker p0@1 was lost") as caught:
             await asyncio.wait_for(asked, WAIT_S)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_silent_worker_is_listed_with_its_processes_until_it_is_reported_dead(router: Router) -> None:
+    processes = (RankProcess("node-1", ProcessId(7, 1.5)), RankProcess("node-2", ProcessId(8, 2.5)))
+    async with ScriptedWorker("p0", processes=processes) as worker, ScriptedWorker("d0", Role.DECODE) as peer:
+        for each in (worker, peer):
+            await router.register(each.endpoint)
+            await router.heard.expect(("attached", each))
+        router.clock.advance(15.0)
+        request = control_pb2.ListSilentWorkersRequest(silent_s=15.0)
+        (silent,) = (await router.control.ListSilentWorkers(request, timeout=WAIT_S)).workers
+        assert (silent.worker.name, silent.worker.incarnation, silent.silent_s) == ("p0", 1, 15.0)
+        assert tuple(wire.process_from_proto(each) for each in silent.processes) == processes
+        report = control_pb2.ReportWorkerGoneRequest(worker=silent.worker)
+        for _ in range(2):
+            await router.control.ReportWorkerGone(report, timeout=WAIT_S)
+        assert await peer.hears_gone() == WorkerId("p0", 1)
+        assert not (await router.control.ListSilentWorkers(request, timeout=WAIT_S)).workers
+
+
+async def test_death_of_a_worker_that_never_came_is_an_invalid_argument(router: Router) -> None:
+    report = control_pb2.ReportWorkerGoneRequest(worker=common_pb2.WorkerId(name="p0", incarnation=1))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await router.control.ReportWorkerGone(report, timeout=WAIT_S)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

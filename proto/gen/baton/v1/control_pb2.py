@@ -26,7 +26,7 @@ from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 from baton.v1 import worker_pb2 as baton_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/control.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\x1a\x15\x62\x61ton/v1/worker.proto\"C\n\x15RegisterWorkerRequest\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\"\x18\n\x16RegisterWorkerResponse\"\x12\n\x10GetStatusRequest\"|\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eunready_reason\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\r\x12\'\n\x07workers\x18\x04 \x03(\x0b\x32\x16.baton.v1.WorkerStatus\"\x97\x01\n\x0cWorkerStatus\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHello\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\x12+\n\ttransfers\x18\x46 \x01(\x0b\x32\x18.baton.v1.TransferReport\"#\n\x11GetExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\">\n\x12GetExpertsResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.baton.v1.WorkerExperts\"G\n\rWorkerExperts\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.baton.v1.ExpertReport\")\n\x17RebalanceExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\"B\n\x18RebalanceExpertsResponse\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.baton.v1.ExpertReport2h\n\x11MembershipService\x12S\n\x0eRegisterWorker\x12\x1f.baton.v1.RegisterWorkerRequest\x1a .baton.v1.RegisterWorkerResponse2\xfa\x01\n\x0e\x43ontrolService\x12\x44\n\tGetStatus\x12\x1a.baton.v1.GetStatusRequest\x1a\x1b.baton.v1.GetStatusResponse\x12G\n\nGetExperts\x12\x1b.baton.v1.GetExpertsRequest\x1a\x1c.baton.v1.GetExpertsResponse\x12Y\n\x10RebalanceExperts\x12!.baton.v1.RebalanceExpertsRequest\x1a\".baton.v1.RebalanceExpertsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/control.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\x1a\x15\x62\x61ton/v1/worker.proto\"C\n\x15RegisterWorkerRequest\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\"\x18\n\x16RegisterWorkerResponse\"\x12\n\x10GetStatusRequest\"|\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eunready_reason\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\r\x12\'\n\x07workers\x18\x04 \x03(\x0b\x32\x16.baton.v1.WorkerStatus\"\x97\x01\n\x0cWorkerStatus\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHello\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\x12+\n\ttransfers\x18\x46 \x01(\x0b\x32\x18.baton.v1.TransferReport\"#\n\x11GetExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\">\n\x12GetExpertsResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.baton.v1.WorkerExperts\"G\n\rWorkerExperts\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.baton.v1.ExpertReport\")\n\x17RebalanceExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\"B\n\x18RebalanceExpertsResponse\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.baton.v1.ExpertReport\",\n\x18ListSilentWorkersRequest\x12\x10\n\x08silent_s\x18\x01 \x01(\x01\"D\n\x19ListSilentWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.baton.v1.SilentWorker\"n\n\x0cSilentWorker\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x10\n\x08silent_s\x18\x02 \x01(\x01\x12(\n\tprocesses\x18\x03 \x03(\x0b\x32\x15.baton.v1.RankProcess\"=\n\x17ReportWorkerGoneRequest\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x1a\n\x18ReportWorkerGoneResponse2h\n\x11MembershipService\x12S\n\x0eRegisterWorker\x12\x1f.baton.v1.RegisterWorkerRequest\x1a .baton.v1.RegisterWorkerResponse2\xb3\x03\n\x0e\x43ontrolService\x12\x44\n\tGetStatus\x12\x1a.baton.v1.GetStatusRequest\x1a\x1b.baton.v1.GetStatusResponse\x12G\n\nGetExperts\x12\x1b.baton.v1.GetExpertsRequest\x1a\x1c.baton.v1.GetExpertsResponse\x12Y\n\x10RebalanceExperts\x12!.baton.v1.RebalanceExpertsRequest\x1a\".baton.v1.RebalanceExpertsResponse\x12\\\n\x11ListSilentWorkers\x12\".baton.v1.ListSilentWorkersRequest\x1a#.baton.v1.ListSilentWorkersResponse\x12Y\n\x10ReportWorkerGone\x12!.baton.v1.ReportWorkerGoneRequest\x1a\".baton.v1.ReportWorkerGoneResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,8 +53,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REBALANCEEXPERTSREQUEST']._serialized_end=692
   _globals['_REBALANCEEXPERTSRESPONSE']._serialized_start=694
   _globals['_REBALANCEEXPERTSRESPONSE']._serialized_end=760
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=762
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=866
-  _globals['_CONTROLSERVICE']._serialized_start=869
-  _globals['_CONTROLSERVICE']._serialized_end=1119
+  _globals['_LISTSILENTWORKERSREQUEST']._serialized_start=762
+  _globals['_LISTSILENTWORKERSREQUEST']._serialized_end=806
+  _globals['_LISTSILENTWORKERSRESPONSE']._serialized_start=808
+  _globals['_LISTSILENTWORKERSRESPONSE']._serialized_end=876
+  _globals['_SILENTWORKER']._serialized_start=878
+  _globals['_SILENTWORKER']._serialized_end=988
+  _globals['_REPORTWORKERGONEREQUEST']._serialized_start=990
+  _globals['_REPORTWORKERGONEREQUEST']._serialized_end=1051
+  _globals['_REPORTWORKERGONERESPONSE']._serialized_start=1053
+  _globals['_REPORTWORKERGONERESPONSE']._serialized_end=1079
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=1081
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=1185
+  _globals['_CONTROLSERVICE']._serialized_start=1188
+  _globals['_CONTROLSERVICE']._serialized_end=1623
 # @@protoc_insertion_point(module_scope)

@@ -77,3 +77,35 @@ class RebalanceExpertsResponse(_message.Message):
     REPORT_FIELD_NUMBER: _ClassVar[int]
     report: _worker_pb2.ExpertReport
     def __init__(self, report: _Optional[_Union[_worker_pb2.ExpertReport, _Mapping]] = ...) -> None: ...
+
+class ListSilentWorkersRequest(_message.Message):
+    __slots__ = ("silent_s",)
+    SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    silent_s: float
+    def __init__(self, silent_s: _Optional[float] = ...) -> None: ...
+
+class ListSilentWorkersResponse(_message.Message):
+    __slots__ = ("workers",)
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedCompositeFieldContainer[SilentWorker]
+    def __init__(self, workers: _Optional[_Iterable[_Union[SilentWorker, _Mapping]]] = ...) -> None: ...
+
+class SilentWorker(_message.Message):
+    __slots__ = ("worker", "silent_s", "processes")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    SILENT_S_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    worker: _common_pb2.WorkerId
+    silent_s: float
+    processes: _containers.RepeatedCompositeFieldContainer[_worker_pb2.RankProcess]
+    def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., silent_s: _Optional[float] = ..., processes: _Optional[_Iterable[_Union[_worker_pb2.RankProcess, _Mapping]]] = ...) -> None: ...
+
+class ReportWorkerGoneRequest(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: _common_pb2.WorkerId
+    def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
+
+class ReportWorkerGoneResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -127,6 +127,16 @@ class ControlServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
                 _registered_method=True)
+        self.ListSilentWorkers = channel.unary_unary(
+                '/baton.v1.ControlService/ListSilentWorkers',
+                request_serializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.FromString,
+                _registered_method=True)
+        self.ReportWorkerGone = channel.unary_unary(
+                '/baton.v1.ControlService/ReportWorkerGone',
+                request_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -153,6 +163,21 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSilentWorkers(self, request, context):
+        """Workers that have not said for long that they work. Whether they are dead, stopped or out of reach is not known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportWorkerGone(self, request, context):
+        """Says that all processes of one incarnation of a worker have ended. Whoever calls this has seen it, or has killed
+        them: blocks are given to others because of it. Idempotent; of no effect on later incarnations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -170,6 +195,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RebalanceExperts,
                     request_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.SerializeToString,
+            ),
+            'ListSilentWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSilentWorkers,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.SerializeToString,
+            ),
+            'ReportWorkerGone': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportWorkerGone,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -254,6 +289,60 @@ class ControlService:
             '/baton.v1.ControlService/RebalanceExperts',
             baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSilentWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/ListSilentWorkers',
+            baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportWorkerGone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/ReportWorkerGone',
+            baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
             options,
             channel_credentials,
             insecure,

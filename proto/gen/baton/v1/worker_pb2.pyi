@@ -8,16 +8,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel", "query_experts")
+    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    QUERY_KV_FIELD_NUMBER: _ClassVar[int]
+    WORKER_GONE_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
     query_experts: QueryExperts
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ...) -> None: ...
+    query_kv: QueryKv
+    worker_gone: WorkerGone
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
@@ -26,7 +30,7 @@ class RouterHello(_message.Message):
     def __init__(self, router_id: _Optional[str] = ...) -> None: ...
 
 class AssignWork(_message.Message):
-    __slots__ = ("handoff_id", "prompt", "first_position", "max_new_tokens", "sampling", "stop_token_ids", "prefill", "decode", "role_epoch", "cache_salt")
+    __slots__ = ("handoff_id", "prompt", "first_position", "max_new_tokens", "sampling", "stop_token_ids", "prefill", "decode", "role_epoch", "cache_salt", "prefix_source")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +41,7 @@ class AssignWork(_message.Message):
     DECODE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     CACHE_SALT_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_SOURCE_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     prompt: _containers.RepeatedScalarFieldContainer[int]
     first_position: int
@@ -47,7 +52,18 @@ class AssignWork(_message.Message):
     decode: _common_pb2.WorkerEndpoint
     role_epoch: int
     cache_salt: str
-    def __init__(self, handoff_id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., first_position: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., prefill: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., decode: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role_epoch: _Optional[int] = ..., cache_salt: _Optional[str] = ...) -> None: ...
+    prefix_source: PrefixSource
+    def __init__(self, handoff_id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., first_position: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., prefill: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., decode: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role_epoch: _Optional[int] = ..., cache_salt: _Optional[str] = ..., prefix_source: _Optional[_Union[PrefixSource, _Mapping]] = ...) -> None: ...
+
+class PrefixSource(_message.Message):
+    __slots__ = ("source", "num_tokens", "expected_s")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_S_FIELD_NUMBER: _ClassVar[int]
+    source: _common_pb2.WorkerEndpoint
+    num_tokens: int
+    expected_s: float
+    def __init__(self, source: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., num_tokens: _Optional[int] = ..., expected_s: _Optional[float] = ...) -> None: ...
 
 class CancelWork(_message.Message):
     __slots__ = ("handoff_id",)
@@ -62,6 +78,16 @@ class QueryExperts(_message.Message):
     query_id: str
     rebalance: bool
     def __init__(self, query_id: _Optional[str] = ..., rebalance: _Optional[bool] = ...) -> None: ...
+
+class QueryKv(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WorkerGone(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: _common_pb2.WorkerId
+    def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
     __slots__ = ("hello", "report", "expert_report", "transfers")
@@ -123,7 +149,7 @@ class PairTransfers(_message.Message):
     def __init__(self, peer: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., transport: _Optional[str] = ..., path: _Optional[str] = ..., direction: _Optional[str] = ..., num_handoffs: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_bytes_saved: _Optional[int] = ..., num_descriptors: _Optional[int] = ..., busy_s: _Optional[float] = ..., exposed_s: _Optional[float] = ..., acknowledge_s: _Optional[float] = ..., num_expired_leases: _Optional[int] = ..., num_retried: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model")
+    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model", "block_bytes", "processes")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +160,8 @@ class WorkerHello(_message.Message):
     MAX_MODEL_LEN_FIELD_NUMBER: _ClassVar[int]
     TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     COST_MODEL_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
     endpoint: _common_pb2.WorkerEndpoint
     role: _common_pb2.Role
     role_epoch: int
@@ -144,7 +172,19 @@ class WorkerHello(_message.Message):
     max_model_len: int
     topology: _common_pb2.ShardTopology
     cost_model: CostModel
-    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ...) -> None: ...
+    block_bytes: int
+    processes: _containers.RepeatedCompositeFieldContainer[RankProcess]
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ..., block_bytes: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[RankProcess, _Mapping]]] = ...) -> None: ...
+
+class RankProcess(_message.Message):
+    __slots__ = ("node", "pid", "started_s")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    STARTED_S_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    pid: int
+    started_s: float
+    def __init__(self, node: _Optional[str] = ..., pid: _Optional[int] = ..., started_s: _Optional[float] = ...) -> None: ...
 
 class ExpertReport(_message.Message):
     __slots__ = ("query_id", "layers", "refusal", "num_moved")
@@ -193,14 +233,38 @@ class CostPoint(_message.Message):
     def __init__(self, number: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class StepReport(_message.Message):
-    __slots__ = ("tokens", "returned", "load")
+    __slots__ = ("tokens", "returned", "load", "kv_events", "kv_snapshot")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
+    KV_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    KV_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     tokens: _containers.RepeatedCompositeFieldContainer[TokenEvent]
     returned: _containers.RepeatedCompositeFieldContainer[ReturnedWork]
     load: WorkerLoad
-    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ...) -> None: ...
+    kv_events: KvEvents
+    kv_snapshot: KvSnapshot
+    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ..., kv_events: _Optional[_Union[KvEvents, _Mapping]] = ..., kv_snapshot: _Optional[_Union[KvSnapshot, _Mapping]] = ...) -> None: ...
+
+class KvEvents(_message.Message):
+    __slots__ = ("first", "stored", "dropped")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    stored: bytes
+    dropped: bytes
+    def __init__(self, first: _Optional[int] = ..., stored: _Optional[bytes] = ..., dropped: _Optional[bytes] = ...) -> None: ...
+
+class KvSnapshot(_message.Message):
+    __slots__ = ("next", "names", "is_last")
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    IS_LAST_FIELD_NUMBER: _ClassVar[int]
+    next: int
+    names: bytes
+    is_last: bool
+    def __init__(self, next: _Optional[int] = ..., names: _Optional[bytes] = ..., is_last: _Optional[bool] = ...) -> None: ...
 
 class TokenEvent(_message.Message):
     __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs", "cached_tokens")
@@ -231,7 +295,7 @@ class ReturnedWork(_message.Message):
     def __init__(self, handoff_id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ...) -> None: ...
 
 class WorkerLoad(_message.Message):
-    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped", "blocks_free_together")
+    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped", "blocks_free_together", "prefix_fetches", "prefix_fetches_failed", "prefix_tokens_fetched", "prefix_bytes_fetched", "prefix_fetch_s")
     QUEUED_PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PENDING_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -265,6 +329,11 @@ class WorkerLoad(_message.Message):
     HOST_BLOCKS_RESTORED_FIELD_NUMBER: _ClassVar[int]
     HOST_BLOCKS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FREE_TOGETHER_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FETCHES_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FETCHES_FAILED_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_TOKENS_FETCHED_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_BYTES_FETCHED_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FETCH_S_FIELD_NUMBER: _ClassVar[int]
     queued_prompts: int
     pending_prompt_tokens: int
     running_sequences: int
@@ -298,4 +367,9 @@ class WorkerLoad(_message.Message):
     host_blocks_restored: int
     host_blocks_dropped: int
     blocks_free_together: int
-    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ..., blocks_free_together: _Optional[int] = ...) -> None: ...
+    prefix_fetches: int
+    prefix_fetches_failed: int
+    prefix_tokens_fetched: int
+    prefix_bytes_fetched: int
+    prefix_fetch_s: float
+    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ..., blocks_free_together: _Optional[int] = ..., prefix_fetches: _Optional[int] = ..., prefix_fetches_failed: _Optional[int] = ..., prefix_tokens_fetched: _Optional[int] = ..., prefix_bytes_fetched: _Optional[int] = ..., prefix_fetch_s: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,105 @@
+"""Makes sure that a worker nobody hears is dead, so that the KV blocks it could still write are free again.
+
+It kills processes and says so. Starting them again is Ray's.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from core.errors import BatonError
+from core.ids import WorkerId
+from core.processes import RankProcess
+
+LOOK_S = 1.0  # between two looks, both of which must find a worker silent
+
+logger = logging.getLogger(__name__)
+
+Kill = Callable[[Sequence[RankProcess]], bool]
+"""Kills processes, stopped ones too, and waits; whether all are known to have ended, by this or before."""
+
+
+class Fence(Protocol):
+    """Whoever hears the workers, and can tell them that one of them is dead."""
+
+    def silent_workers(self, for_s: float) -> dict[WorkerId, tuple[RankProcess, ...]]:
+        """Workers that have not said for so long that they work, and the processes of their ranks.
+
+        Raises:
+            BatonError: it does not answer.
+        """
+        ...
+
+    def worker_gone(self, worker: WorkerId) -> None:
+        """All processes of an incarnation have ended. Idempotent.
+
+        Raises:
+            BatonError: it does not answer, or knows better.
+        """
+        ...
+
+
+class Supervisor:
+    """Kills workers that are silent: stopped, stuck, or dead already, which costs nothing to kill again.
+
+    Silence is looked at twice, `LOOK_S` apart. A router that was itself held up for long hears at once what has
+    piled up meanwhile, so that its second answer is right. Only the incarnation that was silent is killed, by the
+    processes that it named: one that has been started since is not touched.
+
+    Args:
+        fence: asked at every look, and told.
+        kill: ends processes.
+        hang_timeout_s: silence after which a worker is killed.
+    """
+
+    def __init__(self, fence: Fence, kill: Kill, hang_timeout_s: float) -> None:
+        self._fence = fence
+        self._kill = kill
+        self._hang_timeout_s = hang_timeout_s
+        self._suspects: frozenset[WorkerId] = frozenset()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """While the context lasts, a thread looks again and again."""
+        stopping = threading.Event()
+        thread = threading.Thread(target=self._run, args=(stopping,), name="supervisor", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
+    def look(self) -> None:
+        """Kills whoever is silent now and was so the last time.
+
+        Raises:
+            BatonError: the router does not answer.
+        """
+        silent = self._fence.silent_workers(self._hang_timeout_s)
+        for worker, processes in silent.items():
+            if worker in self._suspects:
+                self._end(worker, processes)
+        self._suspects = frozenset(silent)
+
+    def _end(self, worker: WorkerId, processes: Sequence[RankProcess]) -> None:
+        pids = ", ".join(str(rank.process.pid) for rank in processes)
+        logger.warning("worker %s was silent for %g s; killing process %s", worker, self._hang_timeout_s, pids)
+        if not self._kill(processes):
+            logger.error("worker %s could not be killed; its peers keep the blocks that it may write", worker)
+            return
+        try:
+            self._fence.worker_gone(worker)
+        except BatonError as error:
+            logger.warning("worker %s is dead, but the router was not told: %s", worker, error)
+
+    def _run(self, stopping: threading.Event) -> None:
+        while not stopping.wait(LOOK_S):
+            try:
+                self.look()
+            except BatonError as error:
+                logger.debug("the next look may do better: %s", error)
+            except Exception:
+                logger.exception("a defect of the supervisor; it goes on")

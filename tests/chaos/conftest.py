@@ -1,0 +1,38 @@
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.cluster import ChaosCluster
+from tests.chaos.model import ChaosModel
+from tests.chaos.pair import PAIR
+
+
+@pytest.fixture(scope="session")
+def chaos_model(tmp_path_factory: pytest.TempPathFactory) -> ChaosModel:
+    return ChaosModel.write(tmp_path_factory.mktemp("chaos-model"))
+
+
+@pytest.fixture(scope="session")
+def chaos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For logs, and for a cache that all processes share: only the first of each kind measures its steps."""
+    return tmp_path_factory.mktemp("chaos")
+
+
+@pytest.fixture(scope="session")
+def tcp_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[ChaosCluster]:
+    """One worker of each role. A write over TCP needs the target's help: to a stopped one it stays under way."""
+    with ExitStack() as stack:
+        yield stack.enter_context(
+            ChaosCluster(chaos_folder, chaos_model.folder, chaos_model.block_bytes, PAIR, ucx_tls="tcp")
+        )
+
+
+@pytest.fixture(scope="session")
+def shm_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[ChaosCluster]:
+    """The same over whatever UCX chooses on one host."""
+    with ExitStack() as stack:
+        yield stack.enter_context(
+            ChaosCluster(chaos_folder, chaos_model.folder, chaos_model.block_bytes, PAIR, ucx_tls="all")
+        )

@@ -1,0 +1,102 @@
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from core.blocks import BlockName
+from router.fleet.prefix_index import PrefixIndex
+
+ALL = [bytes([number]) * 16 for number in range(12)]
+some_names = st.lists(st.sampled_from(ALL), max_size=6, unique=True)
+
+
+class Index(RuleBasedStateMachine):
+    """Random events against one set of names per holder."""
+
+    holders = Bundle("holders")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.index = PrefixIndex()
+        self.names_of: dict[int, set[BlockName]] = {}
+
+    @rule(target=holders)
+    def open(self) -> int:
+        holder = self.index.open()
+        assert holder not in self.names_of
+        self.names_of[holder] = set()
+        return holder
+
+    @rule(holder=holders, names=some_names)
+    def store(self, holder: int, names: Sequence[BlockName]) -> None:
+        if holder in self.names_of:
+            self.index.store(holder, names)
+            self.names_of[holder] |= set(names)
+
+    @rule(holder=holders, names=some_names)
+    def drop(self, holder: int, names: Sequence[BlockName]) -> None:
+        if holder in self.names_of:
+            self.index.drop(holder, names)
+            self.names_of[holder] -= set(names)
+
+    @rule(holder=holders)
+    def forget(self, holder: int) -> None:
+        if self.names_of.pop(holder, None) is not None:
+            self.index.forget(holder)
+
+    @rule(max_names=st.integers(1, 5))
+    def sweep(self, max_names: int) -> None:
+        self.index.sweep(max_names)
+
+    @rule()
+    def sweep_all(self) -> None:
+        """The sweep under way, and the one of what was forgotten since."""
+        for _ in range(2):
+            self.index.sweep(len(ALL))
+        assert len(self.index) == len(set().union(*self.names_of.values()))
+
+    @rule(names=st.lists(st.sampled_from(ALL), max_size=8, unique=True))
+    def depths(self, names: Sequence[BlockName]) -> None:
+        expected = {holder: depth_of(names, held) for holder, held in self.names_of.items()}
+        assert self.index.depths(names) == {holder: depth for holder, depth in expected.items() if depth}
+
+    @invariant()
+    def equal_sets_are_one_object_and_none_is_kept_unused(self) -> None:
+        used = list(self.index._holders.values())
+        assert all(any(kept is one for kept in self.index._sets.values()) for one in used)
+        assert self.index._num_uses == {one: used.count(one) for one in used}
+        assert self.index._sets.keys() == set(used)
+        assert 0 not in used
+
+
+def depth_of(names: Sequence[BlockName], held: set[BlockName]) -> int:
+    return next((depth for depth, name in enumerate(names) if name not in held), len(names))
+
+
+Index.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestIndex = Index.TestCase
+
+
+def test_forgotten_holder_has_nothing_before_any_sweep() -> None:
+    index = PrefixIndex()
+    gone, other = index.open(), index.open()
+    index.store(gone, ALL)
+    index.store(other, ALL[:3])
+    index.forget(gone)
+    assert index.depths(ALL) == {other: 3}
+    assert len(index) == len(ALL)
+
+
+def test_new_holder_never_gets_the_names_of_one_that_is_not_swept_yet() -> None:
+    index = PrefixIndex()
+    gone = index.open()
+    index.store(gone, ALL)
+    index.forget(gone)
+    index.sweep(5)
+    new = index.open()
+    assert new != gone
+    index.sweep(len(ALL))
+    assert index.open() == gone
+    assert index.depths(ALL) == {}
+    assert len(index) == 0

@@ -1,0 +1,147 @@
+"""Writing prefixes into the blocks of peers that ask for them. Pure state on the worker's loop; knows no gRPC.
+
+    asked ──> WRITING ──the write ends──> answered, and the id is remembered as ended
+
+The blocks are leased while the write is under way, and quarantined when nobody waits for it any more: a write cannot
+be called back, so they are let go when it has ended, and not before.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from core.blocks import BlockName
+from core.ids import WorkerId
+from engine.kv.accounting import Hold
+from engine.kv.pool import BlockPool
+from kvtransfer.move import BlockMoves, Direction, Move, MoveOutcome
+from kvtransfer.prefix_port import FetchEnd
+from worker.mailbox import Mailbox
+
+MAX_TOMBSTONES = 4096  # ended pushes remembered, so that a late order is refused; far more than can be in flight
+
+PushReply = Callable[[FetchEnd], None]
+"""Tells a target how its push ended. Called exactly once, on the worker's loop."""
+
+EndReply = Callable[[None], None]
+"""Tells a target that nothing of its push is under way. Called exactly once, on the worker's loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushOrder:
+    """What a target asks for.
+
+    Attributes:
+        fetch_id: unique on the target.
+        target: who wants the blocks; connected to.
+        names: of the wanted blocks, in the order of the prompt.
+        block_ids: the target's blocks for them, in the same order.
+    """
+
+    fetch_id: str
+    target: WorkerId
+    names: Sequence[BlockName]
+    block_ids: Sequence[int]
+
+
+@dataclass(slots=True)
+class _Push:
+    """A write under way, and who wants to hear of its end."""
+
+    block_ids: Sequence[int]
+    reply: PushReply
+    hold: Hold = Hold.LEASED
+    end_replies: list[EndReply] = field(default_factory=list)
+
+
+class PrefixExporter:
+    """All pushes of a worker. From the worker's loop only.
+
+    Args:
+        pool: where the blocks are.
+        moves: writes them.
+        mailbox: of the loop; ends of writes come by it.
+        digest_every: checksums go with every so manyth block, the first one first; 0 for none.
+    """
+
+    def __init__(self, pool: BlockPool, moves: BlockMoves, mailbox: Mailbox, digest_every: int = 0) -> None:
+        self._pool = pool
+        self._moves = moves
+        self._mailbox = mailbox
+        self._digest_every = digest_every
+        self._pushes: dict[tuple[WorkerId, str], _Push] = {}
+        self._ended: OrderedDict[tuple[WorkerId, str], None] = OrderedDict()
+
+    def push(self, order: PushOrder, reply: PushReply) -> None:
+        """Writes the leading blocks that are here; `reply` hears when nothing of it is under way any more."""
+        key = order.target, order.fetch_id
+        if key in self._ended or key in self._pushes:
+            reply(FetchEnd(0, f"fetch {order.fetch_id} was given up or asked for before"))
+            return
+        block_ids = self._hold(order.names)
+        if not block_ids:
+            self._bury(key)
+            reply(FetchEnd(0, "none of the blocks is here any more"))
+            return
+        self._pushes[key] = _Push(block_ids, reply)
+        remote_ids = order.block_ids[: len(block_ids)]
+        move = Move(order.target, Direction.WRITE, block_ids, remote_ids, digest_every=self._digest_every)
+        self._moves.move(move, lambda outcome: self._mailbox.post(partial(self._on_moved, key, outcome)))
+
+    def abandon(self, target: WorkerId, fetch_id: str) -> None:
+        """The target does not wait for the answer any more; what is being written is, until it has ended."""
+        push = self._pushes.get((target, fetch_id))
+        if push is not None and push.hold is Hold.LEASED:
+            self._pool.blocks.move(push.block_ids, Hold.LEASED, Hold.QUARANTINED)
+            push.hold = Hold.QUARANTINED
+
+    def end(self, target: WorkerId, fetch_id: str, reply: EndReply) -> None:
+        """`reply` hears when nothing of a push is under way; a push of that id that comes later is refused."""
+        push = self._pushes.get((target, fetch_id))
+        if push is None:
+            self._bury((target, fetch_id))
+            reply(None)
+        else:
+            push.end_replies.append(reply)
+
+    def _on_moved(self, key: tuple[WorkerId, str], outcome: MoveOutcome) -> None:
+        push = self._pushes.pop(key)
+        self._pool.blocks.release(reversed(push.block_ids), push.hold)
+        self._bury(key)
+        if outcome.error is not None:
+            push.reply(FetchEnd(0, outcome.error.message))
+        else:
+            push.reply(FetchEnd(len(push.block_ids), write_s=outcome.busy_s, digests=outcome.digests))
+        for reply in push.end_replies:
+            reply(None)
+
+    def _hold(self, names: Sequence[BlockName]) -> list[int]:
+        """Leases the blocks of the leading names: of the partition that has most, and then from host memory."""
+        blocks = self._pool.blocks
+        prefixes = [blocks.find_prefix(names, partition) for partition in range(blocks.num_partitions)]
+        block_ids = max(prefixes, key=len)
+        for block_id in block_ids:
+            blocks.share(block_id, Hold.LEASED)
+        return [*block_ids, *self._restored(names[len(block_ids) :])]
+
+    def _restored(self, names: Sequence[BlockName]) -> Iterator[int]:
+        """Brings back what follows from host memory, as far as there is room, within the step's budget."""
+        blocks, host = self._pool.blocks, self._pool.host
+        if host is None:
+            return
+        host.touch(names)  # lest room is made by dropping them
+        for name in names:
+            own = blocks.try_allocate(1, Hold.LEASED) if name in host else None
+            if own is None:
+                return
+            if not self._pool.try_restore(name, own[0]):
+                blocks.release(own, Hold.LEASED)
+                return
+            blocks.publish(own[0], name)
+            yield own[0]
+
+    def _bury(self, key: tuple[WorkerId, str]) -> None:
+        self._ended[key] = None
+        if len(self._ended) > MAX_TOMBSTONES:
+            self._ended.popitem(last=False)
