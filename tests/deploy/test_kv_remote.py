@@ -44,7 +44,6 @@ CORE = min(os.sched_getaffinity(0))
 @pytest.fixture
 def remote() -> Iterator[Remote]:
     with Remote(partial(Adder, 5), CORE, {"UCX_TLS": "tcp"}) as remote:
-        remote.result()
         yield remote
 
 
@@ -74,4 +73,4 @@ def test_death_is_an_error_not_a_hang(remote: Remote) -> None:
 
 def test_object_that_cannot_be_made_says_why() -> None:
     with Remote(partial(Adder, -1), CORE, {}) as remote, pytest.raises(InternalError, match="-1 is negative"):
-        remote.result()
+        remote.call("add", 1)

@@ -13,7 +13,7 @@ from deploy.bench.kv.pairs import LocalPair, Pair, ProcessPair
 from deploy.bench.kv.socket_ends import SocketSource, SocketTarget
 from deploy.bench.kv.transport_ends import TransportCopier, TransportSource, TransportTarget
 
-SHARED_MEMORY: dict[str, str] = {}  # what UCX chooses between processes of one host
+SHARED_MEMORY = {"UCX_TLS": "all"}  # then UCX takes it between processes of one host, whatever the user has set
 TCP = {"UCX_TLS": "tcp"}
 
 

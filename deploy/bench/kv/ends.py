@@ -20,10 +20,6 @@ class End(Protocol):
 
     address: Any
 
-    def open(self, other: Any) -> None:  # noqa: ANN401 - what the other end's `address` is
-        """Connects; the other end opens at the same time."""
-        ...
-
     def close(self) -> None:
         """Gives back connections and registrations."""
         ...
@@ -32,13 +28,21 @@ class End(Protocol):
 class Source(End, Protocol):
     """Gives blocks of its pool."""
 
+    def open(self, target: Any) -> None:  # noqa: ANN401 - what the target's `address` is
+        """Connects; the target opens at the same time."""
+        ...
+
     def give(self, exchange: Exchange) -> None:
         """Returns when the target has every block, in its place."""
         ...
 
 
 class Target(End, Protocol):
-    """Gets blocks into its pool."""
+    """Gets blocks into its pool. Made after its source, which has not heard of it yet."""
+
+    def open(self) -> None:
+        """Connects; the source opens at the same time."""
+        ...
 
     def take(self, exchange: Exchange) -> None:
         """Does the target's part of `Source.give`."""
@@ -46,8 +50,8 @@ class Target(End, Protocol):
 
 
 MakeSource = Callable[[Pool], Source]
-MakeTarget = Callable[[Pool, IsCalled], Target]
-"""Told how to see that the source is done, for what has no other way to know."""
+MakeTarget = Callable[[Pool, Any, IsCalled], Target]
+"""Told the source's address, and how to see that the source is done, for what has no other way to know."""
 
 
 class SourceHost:
@@ -64,7 +68,7 @@ class SourceHost:
         return self._end.address
 
     def open(self, target: Any) -> None:  # noqa: ANN401 - an address
-        """See `End.open`."""
+        """See `Source.open`."""
         self._end.open(target)
 
     def give(self, exchange: Exchange) -> float:
@@ -87,15 +91,15 @@ class TargetHost:
         self._is_called = is_called
         self._memory = new_memory(pool_bytes)
 
-    def prepare(self, block_bytes: int) -> Any:  # noqa: ANN401 - an address
-        """Makes the target for a size; returns its address."""
+    def prepare(self, block_bytes: int, source: Any) -> Any:  # noqa: ANN401 - addresses
+        """Makes the target for a size and a source; returns its address."""
         self._pool = Pool(self._memory, block_bytes)
-        self._end = self._make(self._pool, self._is_called)
+        self._end = self._make(self._pool, source, self._is_called)
         return self._end.address
 
-    def open(self, source: Any) -> None:  # noqa: ANN401 - an address
-        """See `End.open`."""
-        self._end.open(source)
+    def open(self) -> None:
+        """See `Target.open`."""
+        self._end.open()
 
     def take(self, exchange: Exchange) -> None:
         """See `Target.take`."""

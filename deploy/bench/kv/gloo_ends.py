@@ -46,13 +46,13 @@ class GlooSource:
 class GlooTarget:
     """Implements `Target`; rank 1, and host of the store where both meet."""
 
-    def __init__(self, pool: Pool, _is_called: IsCalled) -> None:
+    def __init__(self, pool: Pool, _source: None, _is_called: IsCalled) -> None:
         self._pool = pool
         self._store = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
         self.address = self._store.port
         self._done = torch.zeros(1, dtype=torch.uint8)
 
-    def open(self, _source: None) -> None:
+    def open(self) -> None:
         """Meets the source."""
         self._backend = _join(self._store, rank=1)
 

@@ -49,7 +49,7 @@ class GrpcSource:
 class GrpcTarget:
     """Implements `Target` by a server of its own."""
 
-    def __init__(self, pool: Pool, _is_called: IsCalled) -> None:
+    def __init__(self, pool: Pool, _source: None, _is_called: IsCalled) -> None:
         self._blocks = pool.blocks.numpy()
         self._exchanges: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
         self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -58,7 +58,7 @@ class GrpcTarget:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         self.address = self._server.add_insecure_port(f"{HOST}:0")
 
-    def open(self, _source: None) -> None:
+    def open(self) -> None:
         """Starts to serve."""
         self._server.start()
 

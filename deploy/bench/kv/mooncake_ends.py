@@ -52,13 +52,13 @@ class MooncakeSource:
 class MooncakeTarget:
     """Implements `Target`; the engine's own threads do its part."""
 
-    def __init__(self, pool: Pool, is_called: IsCalled) -> None:
+    def __init__(self, pool: Pool, _source: None, is_called: IsCalled) -> None:
         self._pool = pool
         self._is_called = is_called
         self._engine = _engine(pool)
         self.address: Address = (f"{HOST}:{self._engine.get_rpc_port()}", pool.memory.data_ptr())
 
-    def open(self, _source: None) -> None:
+    def open(self) -> None:
         """The engine has been listening since it was made."""
 
     def take(self, _exchange: Exchange) -> None:

@@ -55,14 +55,12 @@ class ProcessPair:
         make_source, make_target = make
         self._source = Remote(partial(SourceHost, make_source, pool_bytes), cores[0], environment)
         self._target = Remote(partial(TargetHost, make_target, pool_bytes), cores[1], environment)
-        self._ends = (self._source, self._target)
-        for end in self._ends:
-            end.result()
 
     def open(self, block_bytes: int) -> None:
         """See `Pair.open`."""
-        source, target = (end.call("prepare", block_bytes) for end in self._ends)
-        self._together(("open", target), ("open", source))
+        source = self._source.call("prepare", block_bytes)
+        target = self._target.call("prepare", block_bytes, source)
+        self._together(("open", target), ("open",))
 
     def copy(self, exchange: Exchange) -> float:
         """See `Pair.copy`."""
@@ -72,16 +70,16 @@ class ProcessPair:
 
     def finish(self) -> None:
         """See `Pair.finish`."""
-        for end in self._ends:
+        for end in (self._source, self._target):
             end.call("finish")
 
     def close(self) -> None:
         """See `Pair.close`."""
-        for end in self._ends:
+        for end in (self._source, self._target):
             end.close()
 
-    def _together(self, of_source: tuple[str, Any], of_target: tuple[str, Any]) -> Any:  # noqa: ANN401 - as `Remote.call`
-        """Calls a method of each at the same time, with one argument; returns the source's result."""
+    def _together(self, of_source: tuple[str, Any], of_target: tuple[Any, ...]) -> Any:  # noqa: ANN401 - as `Remote.call`
+        """Calls a method of each at the same time, given with its arguments; returns the source's result."""
         self._target.start(*of_target)
         result = self._source.call(*of_source)
         self._target.start("stop_waiting")
@@ -102,7 +100,6 @@ class LocalPair:
 
     def __init__(self, make: MakeCopier, pool_bytes: int, core: int, environment: Mapping[str, str]) -> None:
         self._host = Remote(partial(CopierHost, make, pool_bytes), core, environment)
-        self._host.result()
 
     def open(self, block_bytes: int) -> None:
         """See `Pair.open`."""

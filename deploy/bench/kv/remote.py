@@ -40,7 +40,7 @@ Make = Callable[[IsCalled], Closable]
 
 
 class Remote:
-    """Runs from construction until `close`; `result` waits until the object is made.
+    """Runs from construction until `close`. An object that cannot be made fails the first call.
 
     Args:
         make: makes the object. Can be pickled, as all arguments and results of calls.
@@ -83,12 +83,12 @@ class Remote:
         return self.result()
 
     def start(self, method: str, *arguments: object) -> None:
-        """Has a method run; its `result` is to be fetched before the next call."""
+        """Has a method run after those started before; each has a `result`."""
         with suppress(BrokenPipeError):  # `result` says why
             self._pipe.send((method, arguments))
 
     def result(self) -> Any:  # noqa: ANN401 - whatever the method returns
-        """Waits for what was started last; at first, for the object to be made.
+        """Waits for what was started and not waited for yet, the oldest first.
 
         Raises:
             InternalError: as `call`.
@@ -126,13 +126,9 @@ def _serve(pipe: Connection, make: Make, core: int, environment: dict[str, str],
         traceback.print_exc()
         pipe.send((False, repr(error)))
         return
-    answer: tuple[bool, Any] = (True, None)
     with suppress(EOFError, BrokenPipeError):
-        while True:
-            pipe.send(answer)
-            if (call := pipe.recv()) is None:
-                break
-            answer = _answer(served, *call)
+        while (call := pipe.recv()) is not None:
+            pipe.send(_answer(served, *call))
     served.close()
 
 

@@ -37,12 +37,12 @@ class SocketSource:
 class SocketTarget:
     """Implements `Target`."""
 
-    def __init__(self, pool: Pool, _is_called: IsCalled) -> None:
+    def __init__(self, pool: Pool, _source: None, _is_called: IsCalled) -> None:
         self._blocks = pool.blocks.numpy()
         self._listener = socket.create_server((HOST, 0))
         self.address = self._listener.getsockname()[1]
 
-    def open(self, _source: None) -> None:
+    def open(self) -> None:
         """Waits for the source."""
         self._listener.settimeout(WAIT_S)
         self._socket, _ = self._listener.accept()

@@ -53,18 +53,18 @@ class TransportTarget:
     Args:
         name: of the transport.
         pool: registered until `close`.
+        source: the source's metadata.
         is_called: tells when to stop.
     """
 
-    def __init__(self, name: str, pool: Pool, is_called: IsCalled) -> None:
-        self._pool = pool
+    def __init__(self, name: str, pool: Pool, source: bytes, is_called: IsCalled) -> None:
         self._is_called = is_called
         self._transport = _open(name, target_id(pool), pool)
+        self._transport.expect_peer(source_id(pool), source)
         self.address = self._transport.metadata()
 
-    def open(self, source: bytes) -> None:
+    def open(self) -> None:
         """Helps the source to connect, until it has."""
-        self._transport.expect_peer(source_id(self._pool), source)
         self._progress()
 
     def take(self, _exchange: Exchange) -> None:

@@ -114,12 +114,11 @@ class WorkerPair:
                 for core, config in configs
             ]
             for host in self._hosts:
-                host.result()
-            self._streams = [WorkerStream(host.call("endpoint")) for host in self._hosts]
-            for stream in self._streams:
+                host.start("endpoint")  # both load at the same time
+            self._prefill, self._decode = streams = [WorkerStream(host.result()) for host in self._hosts]
+            for stream in streams:
                 stack.callback(stream.close)
             self._stack = stack.pop_all()
-        self._prefill, self._decode = self._streams
 
     def __enter__(self) -> Self:
         return self
