@@ -7,6 +7,7 @@ the KV of that sequence's tokens and tenant. At the end no block is held on eith
 
 import itertools
 from dataclasses import replace
+from random import Random
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -26,8 +27,11 @@ from tests.worker.handoff_world import Fate, World
 ROUTER = "router-1"
 SALTS = ("", "tenant")
 POOL_TOKENS = 8  # the least that pools grow by: a block of the largest size
-ACTS = st.sampled_from(["arrive"] * 6 + ["source", "target", "tick", "cancel"])
-FATES = st.sampled_from([Fate.FINE] * 8 + [Fate.LOST, Fate.LATE, Fate.TWICE, Fate.CORRUPT])
+RARELY = ["evict_cached"] * 4 + ["lose_router", "restart_source", "restart_target", "hear_of_others"]
+ACTS = (["arrive", "tick", "step_source", "step_target", "assign", "cancel", "pass_time"], [12, 6, 3, 3, 2, 1, 1])
+SECONDS = [1.0, *[RENEWAL_S] * 6, WRITE_TIMEOUT_S + 1, LEASE_S + 1, ANNOUNCED_S + 1]
+FATES = (list(Fate), [20, 1, 1, 1, 1])
+ONE_IN_TWENTY = 0.05
 
 
 class HandoffProtocol(RuleBasedStateMachine):
@@ -49,38 +53,49 @@ class HandoffProtocol(RuleBasedStateMachine):
         )
         self.works: dict[str, Assignment] = {}
 
-    @rule(
-        num_prompt_tokens=st.integers(1, 20),
-        num_common=st.integers(0, 20),
-        max_new_tokens=st.integers(1, 12),
-        salt=st.sampled_from(SALTS),
-    )
-    def assign(self, num_prompt_tokens: int, num_common: int, max_new_tokens: int, salt: str) -> None:
+    @rule(chance=st.randoms(use_true_random=True), num_acts=st.integers(1, 60))
+    def act(self, chance: Random, num_acts: int) -> None:
+        """Requests, arrivals in any order, steps and cancels; hypothesis only picks the seed of these."""
+        for name in chance.choices(*ACTS, k=num_acts):
+            getattr(self, name)(chance)
+            self.check_pools()
+
+    def assign(self, chance: Random) -> None:
         index, source, target = len(self.works), self.world.source, self.world.target
-        work = assignment(f"h{index}", num_prompt_tokens, max_new_tokens)
-        work = replace(work, prefill=source.endpoint, decode=target.endpoint, cache_salt=salt)
-        own = tuple(100 * (index % 3) + token_id for token_id in work.prompt)
+        work = assignment(f"h{index}", chance.randint(1, 20), chance.randint(1, 12))
+        work = replace(work, prefill=source.endpoint, decode=target.endpoint, cache_salt=chance.choice(SALTS))
+        own, num_common = tuple(100 * (index % 3) + token_id for token_id in work.prompt), chance.randint(0, 20)
         work = replace(work, prompt=work.prompt[:num_common] + own[num_common:])
         self.works[work.handoff_id] = work
         for worker in self.world.workers:
             self.world.network.send(lambda _, half=worker.half: half.assign(ROUTER, work))  # type: ignore[misc]
 
-    @rule(acts=st.lists(st.tuples(ACTS, st.integers(0, 20), FATES), min_size=1, max_size=12))
-    def act(self, acts: list[tuple[str, int, Fate]]) -> None:
-        """Arrivals in any order, steps and cancels in between."""
-        for name, number, fate in acts:
-            if name == "source":
-                error = InternalError("out of memory") if fate is Fate.CORRUPT else None
-                self.world.source.step(self.works, 1 + number % 12, number % (STOP_TOKEN + 1), error)
-            elif name == "target":
-                self.world.target.step(self.works, number % (STOP_TOKEN + 1))
-            elif name == "tick":
-                self.tick()
-            elif name == "cancel":
-                self.cancel(number)
-            elif self.world.network.in_flight:
-                self.world.network.deliver(number % len(self.world.network.in_flight), fate)
-            self.check_pools()
+    def arrive(self, chance: Random) -> None:
+        if num_in_flight := len(self.world.network.in_flight):
+            (fate,) = chance.choices(*FATES)
+            self.world.network.deliver(chance.randrange(num_in_flight), fate)
+
+    def cancel(self, chance: Random) -> None:
+        """A client gives up one of the latest requests."""
+        for worker in self.world.workers:
+            worker.half.cancel(f"h{len(self.works) - chance.randint(1, 4)}")
+
+    def step_source(self, chance: Random) -> None:
+        error = InternalError("out of memory") if chance.random() < ONE_IN_TWENTY else None
+        self.world.source.step(self.works, chance.randint(1, 12), chance.randint(0, STOP_TOKEN), error)
+
+    def step_target(self, chance: Random) -> None:
+        self.world.target.step(self.works, chance.randint(0, STOP_TOKEN))
+
+    def pass_time(self, chance: Random) -> None:
+        self.world.clock.advance(chance.choice(SECONDS))
+        self.world.source.half.expire()
+        self.world.source.half.renew_leases()
+        self.world.target.half.expire()
+
+    def tick(self, _chance: Random | None = None) -> None:
+        for worker in self.world.workers:
+            worker.tick()
 
     @rule(rounds=st.integers(1, 12), budget=st.integers(2, 8), token=st.integers(0, STOP_TOKEN))
     def run_undisturbed(self, rounds: int, budget: int, token: int) -> None:
@@ -94,25 +109,9 @@ class HandoffProtocol(RuleBasedStateMachine):
             self.world.target.step(self.works, token)
             self.check_pools()
 
-    @rule(seconds=st.sampled_from([1.0, RENEWAL_S, RENEWAL_S, WRITE_TIMEOUT_S + 1, LEASE_S + 1, ANNOUNCED_S + 1]))
-    def pass_time(self, seconds: float) -> None:
-        self.world.clock.advance(seconds)
-        self.world.source.half.expire()
-        self.world.source.half.renew_leases()
-        self.world.target.half.expire()
-
-    @rule(name=st.sampled_from(["evict_cached", "lose_router", "restart_source", "restart_target", "hear_of_others"]))
+    @rule(name=st.sampled_from(RARELY))
     def disturb(self, name: str) -> None:
         getattr(self, name)()
-
-    def cancel(self, age: int) -> None:
-        """A client gives up one of the latest requests."""
-        for worker in self.world.workers:
-            worker.half.cancel(f"h{len(self.works) - 1 - age % 4}")
-
-    def tick(self) -> None:
-        for worker in self.world.workers:
-            worker.tick()
 
     def check_pools(self) -> None:
         for worker in self.world.workers:
@@ -184,4 +183,4 @@ class HandoffProtocol(RuleBasedStateMachine):
 
 
 TestHandoffProtocol = HandoffProtocol.TestCase
-TestHandoffProtocol.settings = settings(max_examples=150, stateful_step_count=40)
+TestHandoffProtocol.settings = settings(max_examples=150, stateful_step_count=25)
