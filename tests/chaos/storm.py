@@ -19,7 +19,7 @@ import grpc
 from core.request import Role
 from tests.chaos.cluster import ChaosCluster, Slot
 from tests.chaos.model import ChaosModel, prompt_of
-from tests.chaos.request import Outcome
+from tests.chaos.request import REQUEST_TIMEOUT_S, Outcome
 
 SLOTS = (
     Slot("prefill-0", Role.PREFILL, num_blocks=192),
@@ -123,6 +123,7 @@ class Storm:
         self._answers = {size: model.answer(prompt_of(size, seed=size), longest) for size in PROMPT_TOKENS}
         self._over = threading.Event()
         self._lock = threading.Lock()
+        self._progress = threading.Event()
         self._report = Report()
 
     def run(self, num_handoffs: int) -> Report:
@@ -157,11 +158,20 @@ class Storm:
         expected = self._answers[len(order.prompt)][: order.num_tokens]
         with self._lock:
             self._report.add(outcome, expected, was_cancelled=order.leaves_after_s is not None)
+        self._progress.set()
 
     def _blow(self, choice: random.Random) -> None:
-        """One fault after another: a worker is killed, stopped for a while, or hangs until it is killed for that."""
+        """One fault after another: a worker is killed, stopped for a while, or hangs until it is killed for that.
+
+        None comes before a request has ended since the last: faults outrun no machine, and what waits for ever after
+        the last of them does so among healthy workers.
+        """
         names = [slot.name for slot in SLOTS]
         while not self._over.wait(choice.uniform(*CALM_S)):
+            self._progress.wait(REQUEST_TIMEOUT_S)
+            if self._over.is_set():
+                return
+            self._progress.clear()
             name, kind = choice.choice(names), choice.choice(("kill", "kill", "stop", "stop", "hang"))
             self._report.add_fault(f"{kind} {name.partition('-')[0]}")
             if kind == "kill":
