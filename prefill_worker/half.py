@@ -183,7 +183,10 @@ class PrefillHalf:
             self._lose(prompt, StalledTransferError.code, message)
 
     def renew_leases(self) -> None:
-        """Tells targets every `RENEWAL_S` which handoffs are alive; a loop that is stuck or stopped does not."""
+        """Tells targets every `RENEWAL_S` which handoffs are alive; a loop that is stuck or stopped does not.
+
+        While a step computes, from another thread than the loop's, which then calls nothing here.
+        """
         if (now_s := self._clock.now_s()) - self._renewed_s >= RENEWAL_S:
             self._renewed_s = now_s
             self._sender.renew(self._prompts.values())

@@ -74,7 +74,7 @@ class WorkerLoop:
         self._did_work = False
         self._heartbeat_s = clock.now_s()
         self._load = WorkerLoad()
-        self._pacemaker = Pacemaker(lambda: self._publish_reports({}, self._load, None), HEARTBEAT_S, clock)
+        self._pacemaker = Pacemaker(self._beat, HEARTBEAT_S, clock)
         self._is_stopping = False
 
     def run(self) -> None:
@@ -114,7 +114,10 @@ class WorkerLoop:
         return self._did_work
 
     def keep_alive(self) -> AbstractContextManager[None]:
-        """For what holds up a round for long: until it ends, another thread says that the worker lives."""
+        """For what holds up a round for long: until it ends, another thread says that the worker lives.
+
+        It also keeps the leases of the handoffs, so neither half may be touched meanwhile.
+        """
         return self._pacemaker.working()
 
     def load(self) -> WorkerLoad:
@@ -163,6 +166,11 @@ class WorkerLoop:
             prefix_bytes_fetched=imports.num_bytes,
             prefix_fetch_s=imports.write_s,
         )
+
+    def _beat(self) -> None:
+        """What must not wait for a long piece of work to end; the halves stand still until it has."""
+        self._publish_reports({}, self._load, None)
+        self.prefill.renew_leases()
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:
         self.engine.pool.begin_step()

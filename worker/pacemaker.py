@@ -1,4 +1,4 @@
-"""Says that a worker lives while one piece of its loop's work takes long. Not when the loop hangs for good."""
+"""Stands in for a worker's loop while one piece of its work takes long. Not when the loop hangs for good."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,14 +6,15 @@ from contextlib import contextmanager
 
 from core.clock import Clock
 
-MAX_WORK_S = 300.0  # what takes longer than this is stuck: the worker falls silent, and is killed in the end
+MAX_WORK_S = 300.0  # what takes longer is stuck: the worker falls silent, loses its leases, and is killed in the end
 
 
 class Pacemaker:
     """A thread that beats for the loop, while it runs and the loop is at work on one thing.
 
     Args:
-        beat: tells routers; called from the thread, never when `working` has been left.
+        beat: tells routers and peers that the worker lives; called from the thread, never when `working` has been
+            left: what the loop leaves alone while it is at work, this may use.
         interval_s: between two beats, and from the beginning of a piece of work to the first.
         clock: for the length of the work.
     """

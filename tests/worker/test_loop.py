@@ -7,6 +7,7 @@ import torch
 
 from core.events import ReturnedWork, WorkerLoad
 from core.request import FinishReason
+from decode_worker.half import LEASE_S
 from engine.engine import Engine
 from engine.plan import StepPlan, StepResult
 from prefill_worker.half import RENEWAL_S
@@ -15,6 +16,7 @@ from tests.engine.driver import Driver
 from tests.oracles import greedy_tokens
 from tests.worker.loops import BLOCK_TOKENS, EOS, ROUTER, LoopFleet, greedy
 from worker.loop import HEARTBEAT_S, step_shape
+from worker.pacemaker import MAX_WORK_S
 from worker.report import StepReport
 
 VOCAB = 160
@@ -323,6 +325,42 @@ def test_slower_steps_change_the_cost_that_is_reported(fleet: LoopFleet, monkeyp
     assert cost.changed(load.cost_change).decode_s(1, 40) == pytest.approx(3 * cost.decode_s(1, 40), rel=0.05)
     assert load.decode_cost_error < 0.05
     assert (load.prefill_cost_change, load.prefill_cost_error) == (0.0, 0.0)
+
+
+def test_source_keeps_its_leases_while_a_step_takes_long(fleet: LoopFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target's loop goes on meanwhile, and looks at its deadlines."""
+    compute = fleet.p.engine.step
+
+    def step_slowly(plan: StepPlan) -> StepResult:
+        for _ in range(10):
+            fleet.clock.advance(RENEWAL_S)
+            fleet.p.loop._pacemaker.tick()
+            fleet.d.tick()
+        return compute(plan)
+
+    fleet.assign(greedy("h", prompt_of(100), NUM_NEW))
+    for _ in range(3):
+        fleet.tick()
+    assert fleet.d.decode.num_receiving == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet.p.engine, "step", step_slowly)
+        fleet.tick()
+    fleet.run()
+    assert fleet.returned() == []
+    assert len(fleet.answer("h")) > 0
+
+
+def test_loop_that_never_comes_back_loses_its_leases(fleet: LoopFleet) -> None:
+    fleet.assign(greedy("h", prompt_of(100), NUM_NEW))
+    for _ in range(3):
+        fleet.tick()
+    with fleet.p.loop.keep_alive():
+        while fleet.clock.now_s() < MAX_WORK_S + LEASE_S:
+            assert fleet.d.decode.num_receiving == 1
+            fleet.clock.advance(RENEWAL_S)
+            fleet.p.loop._pacemaker.tick()
+            fleet.d.tick()
+    assert [work.code for work in fleet.returned()] == ["lease_expired"]
 
 
 def test_worker_says_that_it_lives_while_a_step_takes_long(fleet: LoopFleet, monkeypatch: pytest.MonkeyPatch) -> None:
