@@ -260,6 +260,7 @@ class PrefillHalf:
         if not prompt.table.try_reserve(num_blocks, max_shared=self._max_shared(prompt)):
             return False
         self._computing[prompt.handoff_id] = prompt
+        self.imports.leave(prompt.handoff_id)
         if prompt.needs_handoff:
             self._sender.begin(prompt)
         return True

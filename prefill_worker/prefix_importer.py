@@ -19,11 +19,13 @@ from engine.kv.accounting import Hold
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from kvtransfer.prefix_port import FetchEnd, PrefixFetch, PrefixPort
+from prefill_worker.source_trust import SourceTrust
 
 PATIENCE = 4.0  # times what was predicted: steps of the source and other transfers delay a fetch
 MIN_TIMEOUT_S = 1.0  # the first contact of two workers takes a part of a second, whatever is moved
 MAX_TIMEOUT_S = 10.0
 ASK_AGAIN_S = 1.0  # how often to ask whether a lost fetch is over
+MAX_POOL_SHARE = 0.25  # of the blocks; the rest is for prompts that start, those before the waiting ones first
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class PrefixImport:
         source: who was asked.
         table: all blocks of the beginning.
         num_present: leading blocks that were here.
+        asked_s: since when.
         deadline_s: until when prompts wait for it.
         waiting: attempts that do.
         has_failed: whether nothing has come in time.
@@ -77,6 +80,7 @@ class PrefixImport:
     source: PrefixSource
     table: BlockTable
     num_present: int
+    asked_s: float
     deadline_s: float
     waiting: set[str] = field(default_factory=set)
     has_failed: bool = False
@@ -112,8 +116,26 @@ class ImportStats:
     write_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """A beginning that a prompt would profit from.
+
+    Attributes:
+        handoff_id: the attempt.
+        source: who has it.
+        table: for the tokens that the source has; without blocks.
+    """
+
+    handoff_id: str
+    source: PrefixSource
+    table: BlockTable
+
+
 class PrefixImporter:
     """All imports of a worker. An import that comes to nothing costs the prompt no more than its deadline.
+
+    Imports hold a bounded share of the pool: a long queue does not take the room of what is at its front. Wishes past
+    that are put off, in the order of the queue, until imports before them have ended or the prompt starts.
 
     Args:
         pool: where KV lives; blocks are allocated and freed here.
@@ -126,6 +148,8 @@ class PrefixImporter:
         self._port: PrefixPort | None = None
         self._imports: dict[str, PrefixImport] = {}
         self._awaited: dict[str, PrefixImport] = {}  # by attempt
+        self._put_off: dict[str, _Wish] = {}  # by attempt, oldest first
+        self._trust = SourceTrust(clock)
         self.stats = ImportStats()
 
     def bind(self, port: PrefixPort) -> None:
@@ -150,26 +174,28 @@ class PrefixImporter:
     # --- orders from the half
 
     def want(self, assignment: Assignment) -> None:
-        """Fetches the beginning of a prompt, if a source is named for it and it is not here.
+        """Fetches the beginning of a prompt, if a source is named for it and it is not here; maybe later.
 
         A prompt that begins as an import under way does waits for that one instead.
         """
-        source = assignment.prefix_source
-        if source is None or self._is_doubtful(source.endpoint.worker):
+        if (source := assignment.prefix_source) is None:
             return
-        table = self._table(assignment, source)
-        if (under_way := self._bringing(table)) is not None:
-            self._await(assignment.handoff_id, under_way)
-        elif self._try_reserve(table):
-            self._ask(assignment.handoff_id, source, table)
+        wish = _Wish(assignment.handoff_id, source, self._table(assignment, source))
+        if not self._settle(wish):
+            self._put_off[wish.handoff_id] = wish
 
     def leave(self, handoff_id: str) -> None:
-        """An attempt does not wait any more. Its import goes on: others may profit."""
+        """An attempt needs nothing any more: it starts or ends. Its import goes on: others may profit."""
+        self._put_off.pop(handoff_id, None)
         if (awaited := self._awaited.pop(handoff_id, None)) is not None:
             awaited.waiting.discard(handoff_id)
 
     def expire(self) -> None:
-        """Has prompts computed that have waited for too long; asks sources of lost imports whether they are over."""
+        """What time brings, once per round of the loop.
+
+        Has prompts computed that have waited for too long, asks sources of lost imports whether they are over, and
+        begins imports that were put off.
+        """
         now_s = self._clock.now_s()
         for imported in self._imports.values():
             if not imported.has_failed and now_s >= imported.deadline_s:
@@ -177,15 +203,19 @@ class PrefixImporter:
             if imported.ask_again_s is not None and now_s >= imported.ask_again_s:
                 imported.ask_again_s = None
                 self.port.end(imported.fetch_id, imported.source.endpoint)
+        self._begin_put_off()
 
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all before it are dead and write no more. Idempotent."""
+        for wish in [w for w in self._put_off.values() if worker.outlasts(w.source.endpoint.worker)]:
+            del self._put_off[wish.handoff_id]
         for imported in list(self._imports.values()):
             if worker.outlasts(imported.worker):
                 if imported.state is ImportState.ASKED:
                     self._fail(imported, f"worker {imported.worker} died")
                 imported.move(ImportEvent.SOURCE_GONE)
                 self._close(imported)
+        self._trust.worker_gone(worker)
 
     # --- answers of the port (PrefixTarget)
 
@@ -196,6 +226,8 @@ class PrefixImporter:
             return
         imported.move(ImportEvent.ANSWERED)
         if end.num_blocks:
+            if not imported.has_failed:
+                self._trust.succeeded(imported.worker)
             self._publish(imported, end)
         else:
             self._fail(imported, end.refusal)
@@ -224,9 +256,39 @@ class PrefixImporter:
 
     # --- inside
 
+    def _begin_put_off(self) -> None:
+        """Settles wishes that were put off, oldest first, as far as there is room."""
+        while self._put_off:
+            handoff_id, wish = next(iter(self._put_off.items()))
+            if not self._settle(wish):
+                return
+            del self._put_off[handoff_id]
+
+    def _settle(self, wish: _Wish) -> bool:
+        """Has a wish fetched, or decides that it never will be; False when it must be put off."""
+        if self._is_doubtful(wish.source.endpoint.worker):
+            return True
+        if (under_way := self._bringing(wish.table)) is not None:
+            self._await(wish.handoff_id, under_way)
+            return True
+        if not self._is_within_share(len(wish.table.names)):
+            return False
+        if self._try_reserve(wish.table):
+            self._ask(wish)
+        return True
+
     def _is_doubtful(self, worker: WorkerId) -> bool:
-        """Whether an earlier import from a worker is late or lost; it gets no more blocks before that one is over."""
-        return any(i.has_failed and i.worker == worker for i in self._imports.values())
+        """Whether an earlier import from a worker is late or lost, or one was not long ago.
+
+        It gets no more blocks before that one is over, and none while its pause lasts.
+        """
+        is_late = any(i.has_failed and i.worker == worker for i in self._imports.values())
+        return is_late or self._trust.is_paused(worker)
+
+    def _is_within_share(self, num_blocks: int) -> bool:
+        """Whether one more import of so many blocks is in order. The only one may have any size."""
+        num_held = sum(len(imported.table.block_ids) for imported in self._imports.values())
+        return not num_held or num_held + num_blocks <= MAX_POOL_SHARE * self._pool.num_blocks
 
     def _table(self, assignment: Assignment, source: PrefixSource) -> BlockTable:
         """For the tokens that the source has; at least one token of a prompt is left to compute."""
@@ -250,11 +312,12 @@ class PrefixImporter:
             return False
         return True
 
-    def _ask(self, handoff_id: str, source: PrefixSource, table: BlockTable) -> None:
+    def _ask(self, wish: _Wish) -> None:
+        source, table, now_s = wish.source, wish.table, self._clock.now_s()
         timeout_s = min(max(PATIENCE * source.expected_s, MIN_TIMEOUT_S), MAX_TIMEOUT_S)
-        imported = PrefixImport(handoff_id, source, table, table.num_named, self._clock.now_s() + timeout_s)
+        imported = PrefixImport(wish.handoff_id, source, table, table.num_named, now_s, now_s + timeout_s)
         self._imports[imported.fetch_id] = imported
-        self._await(handoff_id, imported)
+        self._await(wish.handoff_id, imported)
         self.stats.num_fetches += 1
         names, block_ids = tuple(table.names[table.num_named :]), tuple(table.block_ids[table.num_named :])
         self.port.fetch(PrefixFetch(imported.fetch_id, source.endpoint, names, block_ids, timeout_s))
@@ -274,7 +337,9 @@ class PrefixImporter:
 
     def _fail(self, imported: PrefixImport, reason: str) -> None:
         """Nothing has come in time: who waits is computed. Counted once."""
-        self.stats.num_failed += not imported.has_failed
+        if not imported.has_failed:
+            self.stats.num_failed += 1
+            self._trust.failed(imported.worker, self._clock.now_s() - imported.asked_s)
         imported.has_failed = True
         logger.info("prefix %s did not come from worker %s: %s", imported.fetch_id, imported.worker, reason)
         self._release_waiting(imported)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import settings
@@ -17,7 +18,8 @@ from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice
 from kvtransfer.prefix_port import FetchEnd, PrefixFetch
 from prefill_worker.half import PrefillHalf
-from prefill_worker.prefix_importer import ASK_AGAIN_S, MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from prefill_worker.prefix_importer import ASK_AGAIN_S, MAX_POOL_SHARE, MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from prefill_worker.source_trust import FIRST_PAUSE_S
 from tests.builders import DECODE, ListOutbox, ListPort, assignment, drawn, small_pool
 
 BLOCK_TOKENS = 4
@@ -60,8 +62,9 @@ class Rig:
         *,
         source: WorkerEndpoint = SOURCE,
         after_s: float = 0.1,
+        tenant: str = "",
     ) -> None:
-        work = assignment(handoff_id, num_tokens, max_new_tokens=1)
+        work = replace(assignment(handoff_id, num_tokens, max_new_tokens=1), cache_salt=tenant)
         self.half.assign("router-1", replace(work, prefix_source=PrefixSource(source, num_there, after_s)))
 
     def step(self) -> list[tuple[str, int, int]]:
@@ -218,7 +221,8 @@ def test_prompts_that_begin_alike_share_one_import(rig: Rig) -> None:
     assert rig.step() == [("b", 12, 22)]
 
 
-def test_source_that_owes_an_answer_is_not_given_more_blocks(rig: Rig) -> None:
+def test_source_that_owes_an_answer_is_not_given_more_blocks() -> None:
+    rig = Rig(pool=small_pool(32, BLOCK_TOKENS, enable_prefix_caching=True))
     rig.assign("a", 14, num_there=12)
     rig.imports.on_fetch_lost("a", "no answer")
     rig.assign("b", 18, num_there=16)
@@ -228,6 +232,68 @@ def test_source_that_owes_an_answer_is_not_given_more_blocks(rig: Rig) -> None:
     rig.imports.on_ended("a", is_over=True)
     rig.assign("d", 30, num_there=28)
     assert not rig.imports.is_awaited("b")
+
+
+def test_source_that_is_too_slow_is_asked_less_and_less(rig: Rig) -> None:
+    """Each question costs a prompt the time that it waits in vain."""
+    asked_s: list[float] = []
+    for number in range(200):
+        rig.assign(f"h{number}", 6, num_there=4, tenant=str(number))
+        for fetch in rig.port.fetches:
+            asked_s.append(rig.clock.now_s())
+            rig.clock.advance(fetch.timeout_s)
+            rig.half.expire()
+            rig.imports.on_fetch_lost(fetch.fetch_id, "no answer")
+            rig.imports.on_ended(fetch.fetch_id, is_over=True)
+        rig.port.fetches.clear()
+        rig.clock.advance(1.0)
+        while rig.step():
+            pass
+    pauses_s = [later_s - earlier_s for earlier_s, later_s in pairwise(asked_s)]
+    assert pauses_s == [FIRST_PAUSE_S * 2**n + MIN_TIMEOUT_S for n in range(len(pauses_s))]
+    assert len(asked_s) == 5
+    rig.assign("other", 6, num_there=4, source=OTHER)
+    assert rig.imports.is_awaited("other")
+
+
+def test_source_that_refuses_at_once_is_asked_again(rig: Rig) -> None:
+    for name in "ab":
+        rig.assign(name, 14, num_there=12, tenant=name)
+        rig.imports.on_fetched(name, FetchEnd(0, "gone"))
+    assert len(rig.port.fetches) == 2
+
+
+def test_long_queue_leases_a_bounded_share_and_gets_its_prefixes_in_turn() -> None:
+    rig = Rig(pool=small_pool(40, BLOCK_TOKENS, enable_prefix_caching=True))
+    for name in "abcdef":
+        rig.assign(name, 22, num_there=20, tenant=name)
+    assert [fetch.fetch_id for fetch in rig.port.fetches] == ["a", "b"]
+    assert rig.counts()[BlockState.LEASED] == MAX_POOL_SHARE * 40
+    rig.imports.on_fetched("a", FetchEnd(5))
+    rig.half.cancel("c")
+    assert rig.step() == [("a", 20, 22), ("d", 0, 22), ("e", 0, 22), ("f", 0, 18)], "nobody waits who is put off"
+    rig.half.expire()
+    assert len(rig.port.fetches) == 2, "what is put off and starts is not fetched any more"
+
+
+def test_import_that_was_put_off_begins_when_there_is_room_for_it() -> None:
+    rig = Rig(pool=small_pool(40, BLOCK_TOKENS, enable_prefix_caching=True))
+    for name in "abc":
+        rig.assign(name, 22, num_there=20, tenant=name)
+    rig.assign("like-c", 22, num_there=20, tenant="c")
+    rig.assign("gone", 22, num_there=20, tenant="d", source=OTHER)
+    rig.imports.worker_gone(OTHER.worker)
+    for name in "ab":
+        rig.imports.on_fetched(name, FetchEnd(5))
+    rig.half.expire()
+    assert [fetch.fetch_id for fetch in rig.port.fetches] == ["a", "b", "c"]
+    assert rig.imports.is_awaited("c")
+    assert rig.imports.is_awaited("like-c")
+
+
+def test_only_import_may_be_of_any_size(rig: Rig) -> None:
+    rig.assign("h", 42, num_there=40)
+    assert rig.counts()[BlockState.LEASED] == 10
 
 
 def test_without_room_nothing_is_fetched(rig: Rig) -> None:
@@ -250,7 +316,7 @@ class Imports(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.rig = Rig()
+        self.rig = Rig(pool=small_pool(32, BLOCK_TOKENS, enable_prefix_caching=True))
         self.num_works = 0
         self.unanswered: dict[str, PrefixFetch] = {}
         self.writable: dict[str, set[int]] = {}  # blocks that the source may still write, by fetch
@@ -264,6 +330,9 @@ class Imports(RuleBasedStateMachine):
             cache_salt=str(tenant),
         )
         self.rig.half.assign("router-1", work)
+        self.take_fetches()
+
+    def take_fetches(self) -> None:
         for fetch in self.rig.port.fetches:
             self.unanswered[fetch.fetch_id] = fetch
             self.writable[fetch.fetch_id] = set(fetch.block_ids)
@@ -305,6 +374,7 @@ class Imports(RuleBasedStateMachine):
     def step(self) -> None:
         self.rig.clock.advance(ASK_AGAIN_S)
         self.rig.half.expire()
+        self.take_fetches()
         self.rig.step()
 
     @invariant()
