@@ -16,8 +16,8 @@ class PrefixFetch:
     Attributes:
         fetch_id: unique on this worker.
         source: who has them.
-        names: of the blocks, at least one, in the order of the prompt.
-        block_ids: this worker's blocks for them, in the same order.
+        names: of the prompt's blocks from the first one on to the last one that is wanted, in order.
+        block_ids: this worker's blocks for the last of them, at least one; what comes before is here.
         timeout_s: how long to wait for the answer.
     """
 
@@ -33,7 +33,7 @@ class FetchEnd:
     """How a fetch ended; nothing of it is under way any more.
 
     Attributes:
-        num_blocks: leading blocks that were written.
+        num_blocks: leading blocks of the wanted ones that were written.
         refusal: why it is none.
         write_s: seconds in which the write was under way.
         digests: of some of the blocks, as they left.

@@ -134,8 +134,8 @@ class _Wish:
 class PrefixImporter:
     """All imports of a worker. An import that comes to nothing costs the prompt no more than its deadline.
 
-    Imports hold a bounded share of the pool: a long queue does not take the room of what is at its front. Wishes past
-    that are put off, in the order of the queue, until imports before them have ended or the prompt starts.
+    Several imports hold a bounded share of the pool: a long queue does not take the room of what is at its front.
+    Wishes past that are put off, in the order of the queue, until earlier imports have ended or the prompt starts.
 
     Args:
         pool: where KV lives; blocks are allocated and freed here.
@@ -319,8 +319,8 @@ class PrefixImporter:
         self._imports[imported.fetch_id] = imported
         self._await(wish.handoff_id, imported)
         self.stats.num_fetches += 1
-        names, block_ids = tuple(table.names[table.num_named :]), tuple(table.block_ids[table.num_named :])
-        self.port.fetch(PrefixFetch(imported.fetch_id, source.endpoint, names, block_ids, timeout_s))
+        names, missing = tuple(table.names), tuple(table.block_ids[table.num_named :])
+        self.port.fetch(PrefixFetch(imported.fetch_id, source.endpoint, names, missing, timeout_s))
 
     def _await(self, handoff_id: str, imported: PrefixImport) -> None:
         imported.waiting.add(handoff_id)

@@ -1,4 +1,4 @@
-"""Which sources of prefixes are left alone for a while, because waiting for them has cost time and brought nothing."""
+"""Which sources of prefixes are left alone for a while: waiting for them has cost time and brought nothing."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class _Pause:
 class SourceTrust:
     """Pauses after failures, by source: each twice as long as the one before, until a fetch succeeds.
 
-    The router predicts from the bandwidth of fetches that came; so it is here that a link too slow for any is noticed.
+    The router predicts from the bandwidth of fetches that came; a link too slow for any is noticed only here.
 
     Args:
         clock: for the pauses.

@@ -3,7 +3,8 @@
     asked ──> WRITING ──the write ends──> answered, and the id is remembered as ended
 
 The blocks are leased while the write is under way, and quarantined when nobody waits for it any more: a write cannot
-be called back, so they are let go when it has ended, and not before.
+be called back, so they are let go when it has ended, and not before. Until then those before them in the prompt are
+held as running: eviction relies on it that who holds a block holds all those before it, and lets go of them last.
 """
 
 from collections import OrderedDict
@@ -35,8 +36,8 @@ class PushOrder:
     Attributes:
         fetch_id: unique on the target.
         target: who wants the blocks; connected to.
-        names: of the wanted blocks, in the order of the prompt.
-        block_ids: the target's blocks for them, in the same order.
+        names: of the prompt's blocks from the first one on to the last one that is wanted, in order.
+        block_ids: the target's blocks for the last of them, in the same order; it has those before.
     """
 
     fetch_id: str
@@ -44,11 +45,25 @@ class PushOrder:
     names: Sequence[BlockName]
     block_ids: Sequence[int]
 
+    @property
+    def num_present(self) -> int:
+        """Leading blocks that the target has."""
+        return len(self.names) - len(self.block_ids)
+
 
 @dataclass(slots=True)
 class _Push:
-    """A write under way, and who wants to hear of its end."""
+    """A write under way, and who wants to hear of its end.
 
+    Attributes:
+        before: the prompt's blocks before those that are written.
+        block_ids: those that are written.
+        reply: hears of the end.
+        hold: of those that are written.
+        end_replies: others that hear of it.
+    """
+
+    before: Sequence[int]
     block_ids: Sequence[int]
     reply: PushReply
     hold: Hold = Hold.LEASED
@@ -74,19 +89,22 @@ class PrefixExporter:
         self._ended: OrderedDict[tuple[WorkerId, str], None] = OrderedDict()
 
     def push(self, order: PushOrder, reply: PushReply) -> None:
-        """Writes the leading blocks that are here; `reply` hears when nothing of it is under way any more."""
+        """Writes those wanted blocks that are here; `reply` hears when nothing of it is under way any more."""
         key = order.target, order.fetch_id
         if key in self._ended or key in self._pushes:
             reply(FetchEnd(0, f"fetch {order.fetch_id} was given up or asked for before"))
             return
-        block_ids = self._hold(order.names)
-        if not block_ids:
+        held = self._hold(order.names)
+        push = _Push(held[: order.num_present], held[order.num_present :], reply)
+        self._pool.blocks.move(push.before, Hold.LEASED, Hold.RUNNING)
+        if not push.block_ids:
+            self._release(push)
             self._bury(key)
             reply(FetchEnd(0, "none of the blocks is here any more"))
             return
-        self._pushes[key] = _Push(block_ids, reply)
-        remote_ids = order.block_ids[: len(block_ids)]
-        move = Move(order.target, Direction.WRITE, block_ids, remote_ids, digest_every=self._digest_every)
+        self._pushes[key] = push
+        remote_ids = order.block_ids[: len(push.block_ids)]
+        move = Move(order.target, Direction.WRITE, push.block_ids, remote_ids, digest_every=self._digest_every)
         self._moves.move(move, lambda outcome: self._mailbox.post(partial(self._on_moved, key, outcome)))
 
     def abandon(self, target: WorkerId, fetch_id: str) -> None:
@@ -107,7 +125,7 @@ class PrefixExporter:
 
     def _on_moved(self, key: tuple[WorkerId, str], outcome: MoveOutcome) -> None:
         push = self._pushes.pop(key)
-        self._pool.blocks.release(reversed(push.block_ids), push.hold)
+        self._release(push)
         self._bury(key)
         if outcome.error is not None:
             push.reply(FetchEnd(0, outcome.error.message))
@@ -124,6 +142,11 @@ class PrefixExporter:
         for block_id in block_ids:
             blocks.share(block_id, Hold.LEASED)
         return [*block_ids, *self._restored(names[len(block_ids) :])]
+
+    def _release(self, push: _Push) -> None:
+        """Lets go of all blocks, the last one first."""
+        self._pool.blocks.release(reversed(push.block_ids), push.hold)
+        self._pool.blocks.release(reversed(push.before))
 
     def _restored(self, names: Sequence[BlockName]) -> Iterator[int]:
         """Brings back what follows from host memory, as far as there is room, within the step's budget."""

@@ -25,12 +25,13 @@ def push_from_proto(message: prefix_pb2.PushPrefixRequest) -> tuple[PushOrder, W
     """What is to be written, and where the target is.
 
     Raises:
-        InvalidRequestError: names and blocks do not go together.
+        InvalidRequestError: nothing is wanted, or a block has no name.
     """
     target, names = wire.endpoint_from_proto(message.target), split_names(message.names)
-    if len(names) != len(message.block_ids):
+    if not 0 < len(message.block_ids) <= len(names):
         raise InvalidRequestError(
-            f"fetch {message.fetch_id} has {len(names)} names for {len(message.block_ids)} blocks; give one for each"
+            f"fetch {message.fetch_id} has {len(names)} names for {len(message.block_ids)} blocks; give at least one "
+            "block, its name, and those of all blocks before it"
         )
     return PushOrder(message.fetch_id, target.worker, names, tuple(message.block_ids)), target
 

@@ -120,7 +120,7 @@ def test_only_what_is_missing_is_asked_for_and_what_is_here_stays_meanwhile(rig:
     rig.step()
     rig.assign("h", 20, num_there=16)
     (fetch,) = rig.port.fetches
-    assert list(fetch.names) == names(rig, 16)[2:]
+    assert (list(fetch.names), len(fetch.block_ids)) == (names(rig, 16), 2)
     assert rig.counts() == {BlockState.RUNNING: 2, BlockState.LEASED: 2, BlockState.FREE: 12}
     rig.imports.on_fetched("h", FetchEnd(2))
     assert rig.step() == [("h", 16, 20)]
@@ -348,7 +348,7 @@ class Imports(RuleBasedStateMachine):
     def answer(self, data: st.DataObject) -> None:
         fetch = self.unanswered.pop(data.draw(st.sampled_from(sorted(self.unanswered))))
         self.writable.pop(fetch.fetch_id, None)
-        self.rig.imports.on_fetched(fetch.fetch_id, FetchEnd(data.draw(st.integers(0, len(fetch.names)))))
+        self.rig.imports.on_fetched(fetch.fetch_id, FetchEnd(data.draw(st.integers(0, len(fetch.block_ids)))))
 
     @precondition(lambda self: self.unanswered)
     @rule()

@@ -51,8 +51,9 @@ class Rig:
         table.release()
         return list(table.names)
 
-    def push(self, names: list[BlockName], fetch_id: str = "f") -> None:
-        self.exporter.push(PushOrder(fetch_id, TARGET, names, REMOTE[: len(names)]), self.ends.append)
+    def push(self, names: list[BlockName], fetch_id: str = "f", num_present: int = 0) -> None:
+        remote_ids = REMOTE[: len(names) - num_present]
+        self.exporter.push(PushOrder(fetch_id, TARGET, names, remote_ids), self.ends.append)
 
     def end_move(self, outcome: MoveOutcome | None = None) -> None:
         _, on_moved = self.moves.moves.pop()
@@ -82,6 +83,60 @@ def test_leading_blocks_that_are_here_are_written_and_held_until_then(rig: Rig) 
     rig.end_move(MoveOutcome(None, busy_s=0.25, digests=(digest,)))
     assert rig.ends == [FetchEnd(3, write_s=0.25, digests=(digest,))]
     assert rig.counts() == {BlockState.CACHED: 3, BlockState.FREE: 9}
+
+
+def test_only_what_the_target_has_not_is_written(rig: Rig) -> None:
+    names = rig.warm(4)
+    rig.push([*names, b"elsewhere-------"], num_present=3)
+    ((move, _),) = rig.moves.moves
+    assert (move.local_ids, move.remote_ids) == ([rig.pool.blocks.find(names[3])], REMOTE[:1])
+    assert rig.counts() == {BlockState.LEASED: 1, BlockState.RUNNING: 3, BlockState.FREE: 8}
+    rig.end_move()
+    assert rig.ends == [FetchEnd(1)]
+    assert rig.counts() == {BlockState.CACHED: 4, BlockState.FREE: 8}
+
+
+def test_refusal_when_only_what_the_target_has_is_here_holds_nothing(rig: Rig) -> None:
+    rig.push([*rig.warm(2), b"elsewhere-------"], num_present=2)
+    assert rig.moves.moves == []
+    assert [end.num_blocks for end in rig.ends] == [0]
+    assert rig.counts() == {BlockState.CACHED: 2, BlockState.FREE: 10}
+
+
+@pytest.mark.parametrize("is_abandoned", [False, True])
+@pytest.mark.parametrize("num_present", [2, 4])
+def test_what_was_pushed_is_evicted_from_its_end(rig: Rig, num_present: int, is_abandoned: bool) -> None:
+    """A block without those before it is of no use to anybody: no walk along a prompt finds it."""
+    names = rig.warm(4)
+    rig.push([*names, b"elsewhere-------"], num_present=num_present)
+    if num_present < 4:
+        if is_abandoned:
+            rig.exporter.abandon(TARGET, "f")
+        rig.end_move()
+    for num_left in (3, 2, 1):
+        assert rig.pool.blocks.try_allocate(rig.pool.blocks.counts()[BlockState.FREE] + 1) is not None
+        present = [rig.pool.blocks.find(name) is not None for name in names]
+        assert present == [True] * num_left + [False] * (4 - num_left)
+
+
+def test_ancestors_are_not_evicted_while_what_follows_them_is_written(rig: Rig) -> None:
+    names = rig.warm(4)
+    rig.push(names, num_present=2)
+    assert rig.pool.blocks.try_allocate(9) is None
+    assert rig.pool.blocks.find_prefix(names) == [rig.pool.blocks.find(name) for name in names]
+
+
+def test_what_comes_back_from_host_memory_keeps_what_is_before_it() -> None:
+    rig = Rig(pool=small_pool(4, BLOCK_TOKENS, enable_prefix_caching=True, num_host_blocks=8))
+    names = rig.warm(3)
+    rig.warm(3, first_token=100)  # leaves the first block of the first prompt, which was let go before its own
+    rig.pool.begin_step()
+    rig.push(names, num_present=1)
+    ((move, _),) = rig.moves.moves
+    assert len(move.local_ids) == 2
+    assert rig.pool.blocks.find_prefix(names)[1:] == move.local_ids
+    rig.end_move()
+    assert len(rig.pool.blocks.find_prefix(names)) == 3
 
 
 def test_prompt_whose_first_block_is_not_here_is_refused(rig: Rig) -> None:

@@ -116,13 +116,15 @@ class HeldMoves:
 
 @pytest.fixture
 def held(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldMoves]:
-    """The decode worker's pushes stay under way."""
+    """The decode worker's pushes stay under way; afterwards the prefill worker no longer holds it against it."""
     moves = HeldMoves()
     monkeypatch.setattr(pair[1]._exporter, "_moves", moves)
     yield moves
     for end in moves.ends:
         end(MoveOutcome(PeerLostError("the test is over")))
-    wait_until(pair[1], is_free)
+    p, d = pair
+    wait_until(d, is_free)
+    look(p, lambda process: process.prefill.imports.worker_gone(d.worker))
 
 
 def quarantined(process: WorkerProcess) -> int:
@@ -255,6 +257,13 @@ def test_push_with_too_few_blocks_is_refused(pair: Pair, source: prefix_pb2_grpc
         source.PushPrefix(push(pair, block_ids=()), timeout=TIMEOUT_S)
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "1 names for 0 blocks" in failure.value.details()
+
+
+def test_push_of_blocks_without_names_is_refused(pair: Pair, source: prefix_pb2_grpc.PrefixServiceStub) -> None:
+    with pytest.raises(grpc.RpcError) as failure:
+        source.PushPrefix(push(pair, block_ids=(3, 4)), timeout=TIMEOUT_S)
+    assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "1 names for 2 blocks" in failure.value.details()
 
 
 def test_push_to_a_target_that_is_not_there_is_an_end(pair: Pair, source: prefix_pb2_grpc.PrefixServiceStub) -> None:

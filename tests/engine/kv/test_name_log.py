@@ -17,7 +17,7 @@ BLOCK_TOKENS = 4
 
 
 class Listener(RuleBasedStateMachine):
-    """Sequences that begin alike come and go in a small pool; two keep up with its names, one of them now and then anew."""
+    """Sequences that begin alike come and go in a small pool; two know its names, one of them now and then anew."""
 
     @initialize(num_partitions=st.sampled_from([1, 2]), has_host=st.booleans())
     def open(self, num_partitions: int, has_host: bool) -> None:
