@@ -1,7 +1,9 @@
 """The workers this router is attached to. Membership comes from the workers themselves, which register."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from core.clock import Clock
@@ -9,10 +11,13 @@ from core.errors import BatonError, ConfigError, InvalidRequestError, StaleEpoch
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from router import wire
+from router.fleet.awake_clock import AwakeClock
 from router.fleet.graves import Graves
 from router.fleet.link import FleetObserver, WorkerLink
 from router.fleet.prefixes import FleetPrefixes
 from router.fleet.pulse import Pulse, SilentWorker
+
+TICK_S = 1.0  # silence is counted in steps no longer than about this, see `AwakeClock`
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +59,24 @@ class Fleet:
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
         self.prefixes = FleetPrefixes()
-        self._pulse = Pulse(clock)
+        self._awake = AwakeClock(clock)
+        self._pulse = Pulse(self._awake)
         self._graves = Graves()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While the context lasts, the silence of workers is counted; it ends with `close`."""
+        ticking = asyncio.create_task(self._tick())
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            await self.close()
+
+    async def _tick(self) -> None:
+        while True:
+            self._awake.now_s()
+            await asyncio.sleep(TICK_S)
 
     def links(self) -> list[WorkerLink]:
         """Attached workers, ordered by name."""
@@ -70,7 +91,10 @@ class Fleet:
         return self._clock.now_s() - link.heard_s
 
     def silent_workers(self, for_s: float) -> list[SilentWorker]:
-        """Workers, attached or lost, whose loop has not been heard for so long and who are not known to be dead."""
+        """Workers, attached or lost, whose loop has not been heard for so long and who are not known to be dead.
+
+        Time in which this router was itself held up does not count.
+        """
         return self._pulse.silent(for_s)
 
     def register(self, endpoint: WorkerEndpoint) -> None:
