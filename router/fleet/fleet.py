@@ -118,8 +118,7 @@ class Fleet:
             raise StaleEpochError(f"worker {worker} was replaced by {latest}")
         if worker in self._graves:
             raise StaleEpochError(f"worker {worker} was found dead; it comes back as a new incarnation only")
-        if latest is not None and worker.supersedes(latest):
-            self.worker_gone(latest)  # whoever starts workers starts one again only when it has ended
+        self._bury_before(worker)
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
         link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s)
@@ -140,12 +139,8 @@ class Fleet:
         latest = self._pulse.latest(worker.name)
         if latest is None or worker.supersedes(latest):
             raise InvalidRequestError(f"worker {worker} is not known; the latest of that name is {latest}")
-        self._graves.add(worker)
-        self._pulse.forget(worker)
-        self._detach(worker)
         logger.info("worker %s is dead", worker)
-        for link in self.links():
-            link.tell_gone(worker)
+        self._bury(worker)
 
     async def close(self) -> None:
         """Detaches from all workers, which then drop this router's work."""
@@ -190,6 +185,21 @@ class Fleet:
             del self._links[link.worker.name]
         self.prefixes.forget(link.worker)
         self._observer.on_lost(link)
+
+    def _bury_before(self, worker: WorkerId) -> None:
+        """Whoever starts workers starts one again only when it has ended: all incarnations before it are dead.
+
+        Also those of which this router knows nothing, for others may: it may be younger than their deaths.
+        """
+        if (before := worker.incarnation - 1) > 0:
+            self._bury(WorkerId(worker.name, before))
+
+    def _bury(self, worker: WorkerId) -> None:
+        if self._graves.add(worker):
+            self._pulse.forget(worker)
+            self._detach(worker)
+            for link in self.links():
+                link.tell_gone(worker)
 
     def _detach(self, gone: WorkerId) -> None:
         """Nothing more is placed on a dead worker, at once; the observer hears of it when its stream has ended."""

@@ -423,6 +423,23 @@ async def test_death_of_an_incarnation_is_told_when_a_newer_one_comes(
         await observer.expect(("attached", newer))
 
 
+async def test_new_router_tells_that_the_earlier_incarnations_of_whoever_comes_are_dead(
+    fleet: Fleet, observer: RecordingObserver
+) -> None:
+    async with (
+        ScriptedWorker("p0", incarnation=20) as newer,
+        ScriptedWorker("d0", Role.DECODE) as early,
+        ScriptedWorker("d1", Role.DECODE) as late,
+    ):
+        for each in (early, newer, late):
+            fleet.register(each.endpoint)
+            await observer.expect(("attached", each))
+        for peer in (early, late):
+            assert await peer.hears_gone() == WorkerId("p0", 19)
+            assert peer.orders.empty()
+        assert names(fleet.links()) == ["d0@1", "d1@1", "p0@20"]
+
+
 async def test_worker_that_attaches_later_hears_who_is_dead(
     fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
 ) -> None:
