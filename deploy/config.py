@@ -15,6 +15,7 @@ from kvtransfer.ucx import check_ucx_tls
 from router.config import MAX_PORT
 from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
+MIN_HANG_TIMEOUT_S = 5.0  # a worker that works says so every second, and comes back to a restarted router in two
 DEMO_NAME = "demo"
 FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
@@ -84,7 +85,7 @@ class ServeConfig:
     max_num_batched_tokens: int = flag(512, "Most tokens of one engine step; longer prompts are computed in chunks.")
     request_timeout_s: float = flag(600.0, "Seconds after which a request that has not ended fails with status 504.")
     hang_timeout_s: float = flag(
-        15.0, "Seconds of silence after which a worker is killed, to be started anew; 0 never kills."
+        15.0, "Seconds of silence after which a worker is killed, to be started anew: at least 5; 0 never kills."
     )
     max_body_mb: float = flag(8.0, "Largest HTTP body, MiB; larger ones are refused with status 413.")
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
@@ -97,9 +98,10 @@ class ServeConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
-        if not 0 <= self.hang_timeout_s < math.inf:
+        if self.hang_timeout_s and not MIN_HANG_TIMEOUT_S <= self.hang_timeout_s < math.inf:
             raise ConfigError(
-                f"--hang-timeout-s is {self.hang_timeout_s}; it must be 0 (never kill) or a number of seconds"
+                f"--hang-timeout-s is {self.hang_timeout_s}; it must be 0 (never kill) or at least "
+                f"{MIN_HANG_TIMEOUT_S:g} seconds"
             )
         self._check_ports()
         self._check_block_sizes()

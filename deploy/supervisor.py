@@ -44,9 +44,9 @@ class Fence(Protocol):
 class Supervisor:
     """Kills workers that are silent: stopped, stuck, or dead already, which costs nothing to kill again.
 
-    Silence is looked at twice, `LOOK_S` apart. A router that was itself held up for long hears at once what has
-    piled up meanwhile, so that its second answer is right. Only the incarnation that was silent is killed, by the
-    processes that it named: one that has been started since is not touched.
+    Silence is looked at twice, `LOOK_S` apart, and a look that the router does not answer breaks the row. Before each
+    kill it is asked once more, for the kill before may have taken its time. Only the incarnation that was silent is
+    killed, by the processes that it named: one that has been started since is not touched.
 
     Args:
         fence: asked at every look, and told.
@@ -59,17 +59,17 @@ class Supervisor:
         self._kill = kill
         self._hang_timeout_s = hang_timeout_s
         self._suspects: frozenset[WorkerId] = frozenset()
+        self._stopping = threading.Event()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """While the context lasts, a thread looks again and again."""
-        stopping = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stopping,), name="supervisor", daemon=True)
+        """While the context lasts, a thread looks again and again. Entered once."""
+        thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         thread.start()
         try:
             yield
         finally:
-            stopping.set()
+            self._stopping.set()
             thread.join()
 
     def look(self) -> None:
@@ -78,11 +78,19 @@ class Supervisor:
         Raises:
             BatonError: the router does not answer.
         """
+        suspects, self._suspects = self._suspects, frozenset()
         silent = self._fence.silent_workers(self._hang_timeout_s)
-        for worker, processes in silent.items():
-            if worker in self._suspects:
-                self._end(worker, processes)
+        for worker in silent:
+            if worker in suspects:
+                self._end_if_silent(worker)
         self._suspects = frozenset(silent)
+
+    def _end_if_silent(self, worker: WorkerId) -> None:
+        if self._stopping.is_set():
+            return
+        processes = self._fence.silent_workers(self._hang_timeout_s).get(worker)
+        if processes is not None:
+            self._end(worker, processes)
 
     def _end(self, worker: WorkerId, processes: Sequence[RankProcess]) -> None:
         pids = ", ".join(str(rank.process.pid) for rank in processes)
@@ -95,8 +103,8 @@ class Supervisor:
         except BatonError as error:
             logger.warning("worker %s is dead, but the router was not told: %s", worker, error)
 
-    def _run(self, stopping: threading.Event) -> None:
-        while not stopping.wait(LOOK_S):
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_S):
             try:
                 self.look()
             except BatonError as error:

@@ -65,7 +65,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(fleet.close)
+        await stack.enter_async_context(fleet.running())
         listener = stack.enter_context(bind_http(config.host, config.port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
         stack.push_async_callback(grpc_server.stop, STOP_GRACE_S)

@@ -6,9 +6,12 @@ import logging
 import grpc
 from baton.v1 import control_pb2, control_pb2_grpc
 
+from core.crash import die
+from core.errors import StaleEpochError
 from core.ids import WorkerEndpoint
 from worker import wire
 from worker.attach_service import AttachService
+from worker.rpc_errors import CODE_KEY
 
 REGISTER_TIMEOUT_S = 2.0
 RETRY_S = 0.5  # while no router is attached: start-up waits for this
@@ -19,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 async def announce(endpoint: WorkerEndpoint, routers: tuple[str, ...], attached: AttachService) -> None:
     """Registers with every router for ever; registering twice changes nothing.
+
+    Ends the process when a router says that it was replaced or found dead: others have given its blocks to somebody
+    else on that word, so it must not go on.
 
     Args:
         endpoint: this worker.
@@ -42,7 +48,16 @@ async def _register(stub: control_pb2_grpc.MembershipServiceStub, request: contr
     try:
         await stub.RegisterWorker(request, timeout=REGISTER_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
+        if _code_of(error) == StaleEpochError.code:
+            logger.critical("%s", error.details())
+            die()
         if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
             logger.error("the router refuses this worker: %s", error.details())  # noqa: TRY400 - no trace: not our bug
         else:
             logger.debug("the router cannot be reached yet: %s", error.details())
+
+
+def _code_of(error: grpc.aio.AioRpcError) -> str:
+    """The code of the router's error; empty when the call failed without one."""
+    metadata = error.trailing_metadata()
+    return "" if metadata is None else str(metadata.get(CODE_KEY, ""))

@@ -9,6 +9,9 @@ from core.ids import WorkerId
 # Step times this close are the same as far as anybody can tell: of equal workers that start together on one machine,
 # one measures as much more than the other. Were the smaller always believed, one of them would get all the work.
 SAME_STEP_TIME = 1.25
+# By how much of its places a worker that has most of a prompt may be fuller than the emptiest, and still get it.
+# Where steps take the same whatever the batch, nothing else would keep a beginning that all share from filling one.
+SAME_FULLNESS = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,14 @@ class DecodeCandidate:
         return 2 * self.present_tokens >= num_prompt_tokens
 
     @property
+    def occupancy(self) -> float:
+        """The part of its places that are taken."""
+        return self.num_sequences / self.max_num_seqs
+
+    @property
     def fullness(self) -> tuple[float, int]:
         """Smaller is emptier: by sequences, then by blocks."""
-        return self.num_sequences / self.max_num_seqs, -self.free_blocks
+        return self.occupancy, -self.free_blocks
 
 
 def place(
@@ -107,11 +115,17 @@ def _best_decode(
 ) -> DecodeCandidate:
     """Of those with room, one with the shortest step; of several such, one that has most of the prompt.
 
-    Then the emptiest, then the one that has more of the prompt. A short beginning that many prompts share is no
-    reason to send all of them to one worker, but an earlier turn of the same chat is.
+    That one must be about as empty as any. Then the emptiest, then the one that has more of the prompt. A beginning
+    that many prompts share is no reason to send all of them to one worker, but an earlier turn of the same chat is.
     """
     ranks = [(c.worker in avoid, c.must_wait(num_prompt_tokens)) for c in decode]
     able = [candidate for candidate, rank in zip(decode, ranks, strict=True) if rank == min(ranks)]
     limit_s = SAME_STEP_TIME * min(candidate.step_s(num_prompt_tokens) for candidate in able)
     fast = [candidate for candidate in able if candidate.step_s(num_prompt_tokens) <= limit_s]
-    return min(fast, key=lambda c: (not c.has_most_of(num_prompt_tokens), c.fullness, -c.present_tokens, c.worker))
+    full_at = SAME_FULLNESS + min(candidate.occupancy for candidate in fast)
+
+    def rank(candidate: DecodeCandidate) -> tuple[bool, tuple[float, int], int, WorkerId]:
+        goes_back = candidate.occupancy <= full_at and candidate.has_most_of(num_prompt_tokens)
+        return not goes_back, candidate.fullness, -candidate.present_tokens, candidate.worker
+
+    return min(fast, key=rank)

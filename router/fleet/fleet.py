@@ -1,7 +1,9 @@
 """The workers this router is attached to. Membership comes from the workers themselves, which register."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from core.clock import Clock
@@ -9,10 +11,13 @@ from core.errors import BatonError, ConfigError, InvalidRequestError, StaleEpoch
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from router import wire
+from router.fleet.awake_clock import AwakeClock
 from router.fleet.graves import Graves
 from router.fleet.link import FleetObserver, WorkerLink
 from router.fleet.prefixes import FleetPrefixes
 from router.fleet.pulse import Pulse, SilentWorker
+
+TICK_S = 1.0  # silence is counted in steps no longer than about this, see `AwakeClock`
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +59,24 @@ class Fleet:
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
         self.prefixes = FleetPrefixes()
-        self._pulse = Pulse(clock)
+        self._awake = AwakeClock(clock)
+        self._pulse = Pulse(self._awake)
         self._graves = Graves()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While the context lasts, the silence of workers is counted; it ends with `close`."""
+        ticking = asyncio.create_task(self._tick())
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            await self.close()
+
+    async def _tick(self) -> None:
+        while True:
+            self._awake.now_s()
+            await asyncio.sleep(TICK_S)
 
     def links(self) -> list[WorkerLink]:
         """Attached workers, ordered by name."""
@@ -70,7 +91,10 @@ class Fleet:
         return self._clock.now_s() - link.heard_s
 
     def silent_workers(self, for_s: float) -> list[SilentWorker]:
-        """Workers, attached or lost, whose loop has not been heard for so long and who are not known to be dead."""
+        """Workers, attached or lost, whose loop has not been heard for so long and who are not known to be dead.
+
+        Time in which this router was itself held up does not count.
+        """
         return self._pulse.silent(for_s)
 
     def register(self, endpoint: WorkerEndpoint) -> None:
@@ -94,8 +118,7 @@ class Fleet:
             raise StaleEpochError(f"worker {worker} was replaced by {latest}")
         if worker in self._graves:
             raise StaleEpochError(f"worker {worker} was found dead; it comes back as a new incarnation only")
-        if latest is not None and worker.supersedes(latest):
-            self.worker_gone(latest)  # whoever starts workers starts one again only when it has ended
+        self._bury_before(worker)
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
         link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s)
@@ -116,12 +139,8 @@ class Fleet:
         latest = self._pulse.latest(worker.name)
         if latest is None or worker.supersedes(latest):
             raise InvalidRequestError(f"worker {worker} is not known; the latest of that name is {latest}")
-        self._graves.add(worker)
-        self._pulse.forget(worker)
-        self._detach(worker)
         logger.info("worker %s is dead", worker)
-        for link in self.links():
-            link.tell_gone(worker)
+        self._bury(worker)
 
     async def close(self) -> None:
         """Detaches from all workers, which then drop this router's work."""
@@ -166,6 +185,21 @@ class Fleet:
             del self._links[link.worker.name]
         self.prefixes.forget(link.worker)
         self._observer.on_lost(link)
+
+    def _bury_before(self, worker: WorkerId) -> None:
+        """Whoever starts workers starts one again only when it has ended: all incarnations before it are dead.
+
+        Also those of which this router knows nothing, for others may: it may be younger than their deaths.
+        """
+        if (before := worker.incarnation - 1) > 0:
+            self._bury(WorkerId(worker.name, before))
+
+    def _bury(self, worker: WorkerId) -> None:
+        if self._graves.add(worker):
+            self._pulse.forget(worker)
+            self._detach(worker)
+            for link in self.links():
+                link.tell_gone(worker)
 
     def _detach(self, gone: WorkerId) -> None:
         """Nothing more is placed on a dead worker, at once; the observer hears of it when its stream has ended."""

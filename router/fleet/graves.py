@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from core.ids import WorkerId
 
-MAX_NAMES = 4096  # far more than workers that die while a block anywhere is still in quarantine for them
+MAX_NAMES = 4096  # far more than names of workers that come while a block anywhere is still in quarantine for them
 
 
 class Graves:

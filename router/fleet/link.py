@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
@@ -21,6 +21,9 @@ from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # as the worker's
+LAST_READ_S = 0.5  # what has come while the router was held up is read within this time of its going on
+
+AttachCall: TypeAlias = "grpc.aio.StreamStreamCall[worker_pb2.AttachRequest, worker_pb2.AttachResponse]"
 
 logger = logging.getLogger(__name__)
 
@@ -141,14 +144,9 @@ class WorkerLink:
                 self._expert_queries.fail()
                 call.cancel()
 
-    async def _receive(
-        self,
-        call: "grpc.aio.StreamStreamCall[worker_pb2.AttachRequest, worker_pb2.AttachResponse]",
-        observer: FleetObserver,
-    ) -> None:
+    async def _receive(self, call: AttachCall, observer: FleetObserver) -> None:
         while True:
-            async with asyncio.timeout(self._heartbeat_timeout_s):
-                message = await call.read()
+            message = await self._read(call)
             if not isinstance(message, worker_pb2.AttachResponse):
                 raise UnavailableError(f"worker {self.worker} ended the stream")
             self.heard_s = self._clock.now_s()
@@ -163,6 +161,22 @@ class WorkerLink:
             elif message.HasField("hello"):
                 self.hello = wire.hello_from_proto(message.hello)
                 observer.on_attached(self)
+
+    async def _read(self, call: AttachCall) -> object:
+        """The next message. A worker is silent only when this router, too, had time to hear it.
+
+        Raises:
+            TimeoutError: it is silent.
+        """
+        reading = asyncio.ensure_future(call.read())
+        try:
+            for patience_s in (self._heartbeat_timeout_s, LAST_READ_S):
+                await asyncio.wait((reading,), timeout=patience_s)
+                if reading.done():
+                    return reading.result()
+        finally:
+            reading.cancel()
+        raise TimeoutError
 
     async def _order_stream(self) -> AsyncIterator[worker_pb2.AttachRequest]:
         yield wire.router_hello_to_proto(self._router_id)

@@ -14,7 +14,7 @@ class SilentWorker:
 
     Attributes:
         worker: its latest incarnation.
-        silent_s: seconds since its last report.
+        silent_s: seconds since its last report in which the router ran.
         processes: of its ranks, as its hello named them.
     """
 

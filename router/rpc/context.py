@@ -6,10 +6,13 @@ import grpc
 
 from core.errors import BatonError
 
+CODE_KEY = "baton-error"  # of the trailing metadata: the error's code, for a program; as in `worker/rpc_errors.py`
+
 Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
 
 
 async def abort(context: Context, error: BatonError) -> NoReturn:
-    """Ends a call with the status that the error tree assigns."""
-    await context.abort(getattr(grpc.StatusCode, error.grpc_status), error.message)
+    """Ends a call with the status that the error tree assigns, and with the error's code."""
+    status = getattr(grpc.StatusCode, error.grpc_status)
+    await context.abort(status, error.message, trailing_metadata=((CODE_KEY, error.code),))
     raise AssertionError("abort raises")

@@ -30,10 +30,17 @@ def test_host_memory_that_is_no_size_is_named_by_its_flag(value: float) -> None:
         ServeConfig(kv_host_gb=value)
 
 
-@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
-def test_hang_timeout_that_is_no_time_is_named_by_its_flag(value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"^--hang-timeout-s is {value}; it must be 0 \(never kill\)"):
+@pytest.mark.parametrize("value", [-1.0, 0.01, 4.9, math.nan, math.inf])
+def test_hang_timeout_that_is_no_time_or_kills_healthy_workers_is_named_by_its_flag(value: float) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^--hang-timeout-s is {value}; it must be 0 \(never kill\) or at least 5 s"
+    ):
         ServeConfig(hang_timeout_s=value)
+
+
+@pytest.mark.parametrize("value", [0, 5.0, 600.0])
+def test_hang_timeout_that_leaves_workers_time_to_speak_is_taken(value: float) -> None:
+    assert ServeConfig(hang_timeout_s=value).hang_timeout_s == value
 
 
 def test_host_memory_without_prefix_caching_is_refused() -> None:

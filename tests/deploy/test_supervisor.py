@@ -53,7 +53,7 @@ class Machine:
 
 
 def test_worker_silent_at_two_looks_is_killed_with_all_its_ranks_and_reported() -> None:
-    machine = Machine({OLD: processes(7, 8)}, {OLD: processes(7, 8)}, {})
+    machine = Machine(*[{OLD: processes(7, 8)}] * 3, {})
     watching = machine.supervisor()
     watching.look()
     assert machine.killed == []
@@ -80,7 +80,7 @@ def test_worker_that_came_back_as_another_incarnation_is_not_killed_for_its_pred
 
 
 def test_worker_that_could_not_be_killed_is_not_reported_and_tried_again() -> None:
-    machine = Machine(*[{OLD: processes(7)}] * 3)
+    machine = Machine(*[{OLD: processes(7)}] * 5)
     watching = machine.supervisor()
     machine.can_kill = False
     watching.look()
@@ -94,13 +94,50 @@ def test_worker_that_could_not_be_killed_is_not_reported_and_tried_again() -> No
 
 def test_router_that_knows_better_about_one_worker_hears_of_the_others() -> None:
     both = {OTHER: processes(9), OLD: processes(7)}
-    machine = Machine(both, both)
+    machine = Machine(*[both] * 4)
     machine.unknown = OTHER
     watching = machine.supervisor()
     watching.look()
     watching.look()
     assert machine.killed == [processes(9), processes(7)]
     assert machine.gone == [OLD]
+
+
+def test_worker_that_is_heard_again_while_another_is_killed_lives() -> None:
+    both = {OTHER: processes(9), OLD: processes(7)}
+    machine = Machine(both, both, both, {OTHER: processes(9)})
+    watching = machine.supervisor()
+    watching.look()
+    watching.look()
+    assert machine.killed == [processes(9)]
+    assert machine.silent == []
+
+
+def test_silence_before_a_look_without_an_answer_is_forgotten() -> None:
+    machine = Machine({OLD: processes(7)})
+    watching = machine.supervisor()
+    watching.look()
+    with pytest.raises(UnavailableError):
+        watching.look()
+    machine.silent = [{OLD: processes(7)}] * 3
+    watching.look()
+    assert machine.killed == []
+    watching.look()
+    assert machine.killed == [processes(7)]
+
+
+def test_nobody_else_is_killed_once_the_cluster_stops() -> None:
+    both = {OTHER: processes(9), OLD: processes(7)}
+    machine = Machine(*[both] * 4)
+
+    def kill(ranks: Sequence[RankProcess]) -> bool:
+        with watching.running():
+            return machine.kill(ranks)
+
+    watching = Supervisor(machine, kill, HANG_TIMEOUT_S)
+    watching.look()
+    watching.look()
+    assert machine.killed == [processes(9)]
 
 
 def test_supervisor_outlives_a_router_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

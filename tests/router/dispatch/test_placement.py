@@ -6,8 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from core.cost import Curve
 from core.ids import WorkerId
-from router.dispatch.placement import SAME_STEP_TIME, DecodeCandidate, PrefillCandidate, place
+from router.dispatch.placement import SAME_FULLNESS, SAME_STEP_TIME, DecodeCandidate, PrefillCandidate, place
 from tests.builders import cost_model
 
 PREFILL = [PrefillCandidate(WorkerId(f"p{i}", 1), pending_tokens=0, cost=cost_model()) for i in range(4)]
@@ -179,6 +180,24 @@ def test_sequence_goes_back_to_the_fuller_worker_that_has_its_earlier_turns() ->
     assert place(PREFILL, [IDLE, slow], 400) == (PREFILL[0].worker, IDLE.worker)
     full = replace(has_it, num_sequences=has_it.max_num_seqs)
     assert place(PREFILL, [IDLE, full], 400) == (PREFILL[0].worker, IDLE.worker)
+
+
+@pytest.mark.parametrize("keeps_it", [True, False])
+def test_burst_with_a_common_prompt_spreads_where_larger_batches_cost_nothing(*, keeps_it: bool) -> None:
+    cost = replace(cost_model(), decode=Curve(((1.0, 0.01), (64.0, 0.01))), decode_context_token_s=0.0)
+    decode = [replace(c, max_num_seqs=64, free_blocks=10_000, cost=cost) for c in DECODE]
+    decode[2] = replace(decode[2], present_tokens=400)
+    for _ in range(64):
+        placed = place(PREFILL, decode, 400)
+        assert placed is not None
+        decode = [
+            replace(c, num_sequences=c.num_sequences + 1, present_tokens=400 if keeps_it else c.present_tokens)
+            if c.worker in placed
+            else c
+            for c in decode
+        ]
+    counts = [c.num_sequences for c in decode]
+    assert max(counts) - min(counts) <= 64 * SAME_FULLNESS + 1
 
 
 def test_short_common_beginning_decides_among_equals_only() -> None:

@@ -10,6 +10,7 @@ from core.errors import ConfigError, InvalidRequestError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
 from core.processes import ProcessId, RankProcess
 from core.request import Role
+from router.fleet import fleet as fleet_module
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from tests.router.builders import LAYOUT
@@ -422,6 +423,23 @@ async def test_death_of_an_incarnation_is_told_when_a_newer_one_comes(
         await observer.expect(("attached", newer))
 
 
+async def test_new_router_tells_that_the_earlier_incarnations_of_whoever_comes_are_dead(
+    fleet: Fleet, observer: RecordingObserver
+) -> None:
+    async with (
+        ScriptedWorker("p0", incarnation=20) as newer,
+        ScriptedWorker("d0", Role.DECODE) as early,
+        ScriptedWorker("d1", Role.DECODE) as late,
+    ):
+        for each in (early, newer, late):
+            fleet.register(each.endpoint)
+            await observer.expect(("attached", each))
+        for peer in (early, late):
+            assert await peer.hears_gone() == WorkerId("p0", 19)
+            assert peer.orders.empty()
+        assert names(fleet.links()) == ["d0@1", "d1@1", "p0@20"]
+
+
 async def test_worker_that_attaches_later_hears_who_is_dead(
     fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker
 ) -> None:
@@ -462,13 +480,44 @@ async def test_late_word_of_a_death_leaves_the_newer_incarnation_alone(
         assert peer.orders.empty()
 
 
+def wait_awake(fleet: Fleet, clock: ManualClock, seconds: int) -> None:
+    """Time passes, and the router runs meanwhile."""
+    for _ in range(seconds):
+        clock.advance(1.0)
+        fleet._awake.now_s()
+
+
+async def test_time_in_which_the_router_was_held_up_is_no_silence_of_its_workers(
+    fleet: Fleet, clock: ManualClock, observer: RecordingObserver
+) -> None:
+    async with ScriptedWorker("p0", processes=PROCESSES) as worker:
+        fleet.register(worker.endpoint)
+        await observer.expect(("attached", worker))
+        clock.advance(30.0)
+        assert fleet.silent_workers(15.0) == []
+        wait_awake(fleet, clock, 13)
+        (silent,) = fleet.silent_workers(15.0)
+        assert silent.worker == WorkerId("p0", 1)
+
+
+async def test_running_fleet_counts_silence_though_nobody_asks(
+    fleet: Fleet, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_module, "TICK_S", 0)
+    async with fleet.running():
+        for _ in range(5):
+            await asyncio.sleep(0)
+            clock.advance(1.0)
+        assert fleet._awake.now_s() == 5.0
+
+
 async def test_lost_worker_stays_silent_until_it_reports_or_is_dead(
     fleet: Fleet, clock: ManualClock, observer: RecordingObserver
 ) -> None:
     async with ScriptedWorker("p0", processes=PROCESSES) as worker:
         fleet.register(worker.endpoint)
         await observer.expect(("attached", worker))
-        clock.advance(20.0)
+        wait_awake(fleet, clock, 20)
         worker.end_stream()
         await observer.expect(("lost", worker))
         fleet.register(worker.endpoint)
@@ -478,7 +527,7 @@ async def test_lost_worker_stays_silent_until_it_reports_or_is_dead(
         worker.report()
         await observer.expect(("report", worker))
         assert fleet.silent_workers(15.0) == []
-        clock.advance(20.0)
+        wait_awake(fleet, clock, 20)
         fleet.worker_gone(WorkerId("p0", 1))
         assert fleet.silent_workers(15.0) == []
 
@@ -491,5 +540,5 @@ async def test_silence_of_a_refused_worker_means_nothing(
         await observer.expect(("attached", worker))
         fleet.register(refused.endpoint)
         await observer.expect(("lost", refused))
-        clock.advance(20.0)
+        wait_awake(fleet, clock, 20)
         assert fleet.silent_workers(15.0) == []

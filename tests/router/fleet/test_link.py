@@ -1,8 +1,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import grpc
 import pytest
 import pytest_asyncio
+from baton.v1 import worker_pb2
 
 from core.clock import ManualClock
 from core.errors import ConfigError, UnavailableError
@@ -83,6 +85,25 @@ async def test_silent_worker_is_treated_as_dead(worker: ScriptedWorker, observer
         await asyncio.wait_for(running, WAIT_S)
     await observer.expect(("report", worker))
     assert await asyncio.wait_for(worker.detached.get(), WAIT_S) == "router-1"
+
+
+async def test_message_that_came_while_the_router_was_held_up_is_heard(observer: RecordingObserver) -> None:
+    class Piled:
+        """A stream on which something is waiting that takes the event loop a few rounds to bring."""
+
+        def __init__(self) -> None:
+            self.messages = [worker_pb2.AttachResponse(report=worker_pb2.StepReport())]
+
+        async def read(self) -> object:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            return self.messages.pop() if self.messages else grpc.aio.EOF
+
+    endpoint = WorkerEndpoint(WorkerId("w", 1), "127.0.0.1:1")
+    overdue = WorkerLink(endpoint, "router-1", ManualClock(), heartbeat_timeout_s=0.0)
+    with pytest.raises(UnavailableError, match="ended the stream"):
+        await overdue._receive(Piled(), observer)  # type: ignore[arg-type] - all that is asked of a stream
+    assert len(observer.reports) == 1
 
 
 async def test_worker_that_never_says_hello_is_treated_as_dead(
