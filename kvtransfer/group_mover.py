@@ -93,9 +93,10 @@ class GroupMover:
         return _joined(added)
 
     def remove_peer(self, peer: WorkerId, *, is_dead: bool = False) -> None:
-        """Forgets all ranks of a peer; unknown ones are ignored. No move with it begins any more.
+        """Forgets all ranks of a peer as targets; unknown ones are ignored. No move with it begins any more.
 
-        Open moves go on to their end, unless its processes are known to be dead: then they fail with PeerLostError.
+        Open moves go on to their end, and the peer may still start transfers where it is expected; unless its
+        processes are known to be dead: then moves fail with PeerLostError, and nothing of it is left.
         """
         with self._lock:
             self._connected.discard(peer)

@@ -74,9 +74,10 @@ class RankMover(Protocol):
         ...
 
     def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
-        """Forgets a peer; no move with it begins any more.
+        """Forgets a peer as a target; no move with it begins any more.
 
-        Open moves go on to their end, unless its process is known to be dead: then they fail with PeerLostError.
+        Open moves go on to their end, and the peer may still start transfers where it is expected; unless its process
+        is known to be dead: then moves fail with PeerLostError, and nothing of it is left.
         """
         ...
 

@@ -289,8 +289,28 @@ def test_old_transport_keeps_a_peer_that_it_expects(rig: Rig) -> None:
     rig.carrier.add_peer(rank_peer(transport="b"))
     assert rig.a.calls == ["add decode-0@1", "expect decode-0@1 scripted"]
     rig.carrier.remove_peer(PEER, is_dead=False)
-    assert rig.a.calls[-1] == "remove decode-0@1"
+    assert rig.a.calls == ["add decode-0@1", "expect decode-0@1 scripted"]
     assert rig.b.calls[-1] == "remove decode-0@1"
+
+
+def test_peer_that_is_removed_alive_may_go_on_starting_transfers(rig: Rig) -> None:
+    """Its connection is its own; this rank only starts nothing with it any more."""
+    rig.carrier.add_peer(rank_peer(is_expected=True))
+    rig.carrier.remove_peer(PEER, is_dead=False)
+    assert "remove decode-0@1" not in rig.a.calls
+    rig.move("m", writing(1))
+    assert "not connected any more" in str(rig.heard[0][1].error)
+    rig.carrier.remove_peer(PEER, is_dead=True)
+    assert rig.a.calls[-1] == "remove decode-0@1"
+
+
+def test_dead_peer_is_forgotten_by_every_transport_even_after_it_was_removed(rig: Rig) -> None:
+    """Forgetting takes in what it has sent, whoever has forgotten it as a target before."""
+    rig.carrier.remove_peer(PEER, is_dead=False)
+    assert rig.a.calls.pop() == "remove decode-0@1"
+    rig.carrier.remove_peer(PEER, is_dead=True)
+    assert rig.a.calls[-1] == "remove decode-0@1"
+    assert rig.b.calls == ["remove decode-0@1"]
 
 
 def test_expected_peer_cannot_be_moved_to(rig: Rig) -> None:
