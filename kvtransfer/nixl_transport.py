@@ -21,7 +21,7 @@ import torch
 import xxhash
 from nixl import _api as nixl_api
 
-from core.errors import ConfigError, HandoffError, PeerLostError
+from core.errors import ConfigError, HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
@@ -87,6 +87,7 @@ class NixlTransfer:
     agent: Any
     handle: Any
     peer: WorkerId
+    broken: set[WorkerId]  # of the transport: peers to be connected anew
 
     def poll(self) -> TransferState:
         """See `Transfer.poll`."""
@@ -94,7 +95,7 @@ class NixlTransfer:
             state = self.agent.check_xfer_state(self.handle)
         except Exception as error:  # NIXL raises a family of C++ errors, one per backend status
             self.release()
-            raise _failure(f"the NIXL transfer with worker {self.peer} failed", error) from error
+            raise _lost(self.peer, f"the NIXL transfer with worker {self.peer} failed", error, self.broken) from error
         if state == "PROC":
             return TransferState.IN_FLIGHT
         self.release()
@@ -134,6 +135,7 @@ class NixlTransport:
         tensors = (memory.pool, memory.staging, self._scratch)
         self._registrations = [self._agent.register_memory(tensor) for tensor in tensors if tensor.numel()]
         self._peers: dict[WorkerId, NixlPeer] = {}
+        self._broken: set[WorkerId] = set()  # of these, those whose connection broke
 
     def metadata(self) -> bytes:
         """Where the regions lie, then the agent's own metadata."""
@@ -147,7 +149,7 @@ class NixlTransport:
         for table, endpoint in ((local, self._endpoint), (remote, theirs)):
             check_table(table, endpoint.extent(table.region)[1])
         known = self._peers.get(peer)
-        if known is not None and known.metadata == metadata:
+        if known is not None and known.metadata == metadata and peer not in self._broken:
             path = known.path
             self._release(known)
         else:
@@ -174,6 +176,7 @@ class NixlTransport:
     def remove_peer(self, peer: WorkerId) -> None:
         """Takes in what has arrived; then releases the peer's descriptors and forgets its agent."""
         self.progress()
+        self._broken.discard(peer)
         known = self._peers.pop(peer, None)
         if known is not None:
             self._release(known)
@@ -190,7 +193,8 @@ class NixlTransport:
             handle = self._agent.make_prepped_xfer(operation, known.local, local, known.remote, remote)
             return self._start(peer, handle)
         except Exception as error:
-            raise _failure(f"NIXL could not {operation} runs of worker {peer}", error) from error
+            what = f"NIXL could not {operation} runs of worker {peer}"
+            raise _lost(peer, what, error, self._broken) from error
 
     def progress(self) -> None:
         """Collecting notifications makes UCX progress until nothing more is there."""
@@ -256,7 +260,7 @@ class NixlTransport:
 
     def _start(self, peer: WorkerId, handle: Any) -> NixlTransfer:  # noqa: ANN401 - an opaque NIXL handle
         """Starts a transfer request; releases it when it cannot be started."""
-        transfer = NixlTransfer(self._agent, handle, peer)
+        transfer = NixlTransfer(self._agent, handle, peer, self._broken)
         try:
             self._agent.transfer(handle)
         except BaseException:
@@ -314,7 +318,8 @@ def _unpack(peer: WorkerId, metadata: bytes) -> tuple[Endpoint, bytes]:
     """The endpoint, and the metadata of NIXL's agent."""
     begin = len(MAGIC) + DIGEST_BYTES
     digest, content = metadata[len(MAGIC) : begin], metadata[begin:]
-    if not metadata.startswith(MAGIC) or digest != xxhash.xxh3_64_digest(content):
+    is_whole = len(content) >= ENDPOINT.size and digest == xxhash.xxh3_64_digest(content)
+    if not metadata.startswith(MAGIC) or not is_whole:
         raise HandoffError(
             f"worker {peer} sent NIXL metadata that begins with {metadata[:4]!r}, {len(metadata)} bytes, instead of "
             f"{MAGIC!r} and its digest; run the same version on both"
@@ -327,5 +332,13 @@ def _failure(what: str, error: Exception) -> HandoffError:
     if isinstance(error, HandoffError):
         return error
     if isinstance(error, nixl.nixlRemoteDisconnectError):
-        return PeerLostError(f"{what}: the worker is gone ({error}); the request is placed again")
+        return LostConnectionError(f"{what}: the connection broke ({error}); the request is placed again")
     return HandoffError(f"{what}: {error}; the request is placed again")
+
+
+def _lost(peer: WorkerId, what: str, error: Exception, broken: set[WorkerId]) -> HandoffError:
+    """As `_failure`, of a transfer; notes a peer whose connection broke, so that it is connected anew."""
+    failure = _failure(what, error)
+    if isinstance(failure, LostConnectionError):
+        broken.add(peer)
+    return failure

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from core.errors import HandoffError, PeerLostError
+from core.errors import HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
@@ -63,7 +63,7 @@ class PairService:
         try:
             while True:
                 self._serve_transfer(stream)
-        except PeerLostError as error:
+        except LostConnectionError as error:
             logger.info("%s", error)
         except HandoffError as error:
             logger.warning("worker %s asked for something wrong, its connection is closed: %s", self._peer, error)

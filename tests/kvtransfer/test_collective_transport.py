@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from core.errors import HandoffError, PeerLostError
+from core.errors import HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.collective_transport import CALLER
 from kvtransfer.move import Direction
@@ -131,7 +131,7 @@ def test_wrong_header_ends_the_connection_and_hurts_nobody(
         group.send(TransferHeader(direction, table, num_runs).pack())
         if ids is not None:
             group.send(torch.tensor(ids, dtype=torch.int32))
-        with pytest.raises(PeerLostError):
+        with pytest.raises(LostConnectionError):
             group.receive(torch.empty(1, dtype=torch.uint8))
     assert torch.equal(fleet.pool(D), before)
     fleet.connect(P, D)
@@ -148,14 +148,14 @@ def test_header_of_nonsense_ends_the_connection(fleet: Fleet, position: int) -> 
     assert len(packed) == HEADER_BYTES
     with closing(rogue_group(fleet, calls_itself=P)) as group:
         group.send(packed)
-        with pytest.raises(PeerLostError):
+        with pytest.raises(LostConnectionError):
             group.receive(torch.empty(1, dtype=torch.uint8))
 
 
 def test_second_call_of_a_peer_ends_its_first(fleet: Fleet) -> None:
     fleet.connect(P, D)
     fleet.copy(P, D, Direction.WRITE, [1], [2])
-    with closing(rogue_group(fleet, calls_itself=P)), pytest.raises(PeerLostError):
+    with closing(rogue_group(fleet, calls_itself=P)), pytest.raises(LostConnectionError):
         fleet.copy(P, D, Direction.WRITE, [1], [2])
 
 
@@ -189,7 +189,7 @@ def test_nothing_lands_after_a_source_was_removed() -> None:
         fleet.remove(D, P)
         fleet.overwrite(D)
         expected = fleet.pool(D)
-        with pytest.raises(PeerLostError, match="decode-0@3"):
+        with pytest.raises(LostConnectionError, match="decode-0@3"):
             answer()
         assert torch.equal(fleet.pool(D), expected)
         fleet.close()
