@@ -115,6 +115,11 @@ class BlockMover:
         except HandoffError as error:
             future.set_exception(error)
             return
+        except Exception as error:
+            logger.exception("worker %s could not be added", peer.peer)
+            message = f"worker {peer.peer} could not be added, by a defect: {error!r}; the request is placed again"
+            future.set_exception(HandoffError(message))
+            return
         if peer.is_expected:
             self._connecting_until_s = time.monotonic() + CONNECTING_S
         future.set_result(path)

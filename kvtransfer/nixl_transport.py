@@ -122,7 +122,7 @@ class NixlTransport:
         backends: NIXL's plugins to use.
 
     Raises:
-        ConfigError: a backend is not there, or does not start.
+        ConfigError: NIXL or a backend does not start, or the memory cannot be registered.
     """
 
     def __init__(self, worker: WorkerId, memory: RankMemory, backends: Sequence[str] = ("UCX",)) -> None:
@@ -133,7 +133,7 @@ class NixlTransport:
         self._probe = torch.zeros(1, dtype=torch.uint8)
         self._endpoint = _endpoint(memory, self._scratch, UcxEnd.of_this_process(self._probe.data_ptr()))
         tensors = (memory.pool, memory.staging, self._scratch)
-        self._registrations = [self._agent.register_memory(tensor) for tensor in tensors if tensor.numel()]
+        self._registrations = [self._register(tensor) for tensor in tensors if tensor.numel()]
         self._peers: dict[WorkerId, NixlPeer] = {}
         self._broken: set[WorkerId] = set()  # of these, those whose connection broke
 
@@ -206,6 +206,14 @@ class NixlTransport:
             self.remove_peer(peer)
         for registration in self._registrations:
             self._agent.deregister_memory(registration)
+
+    def _register(self, tensor: torch.Tensor) -> Any:  # noqa: ANN401 - an opaque handle
+        try:
+            return self._agent.register_memory(tensor)
+        except Exception as error:
+            raise ConfigError(
+                f"NIXL cannot register {tensor.numel()} bytes of memory: {error}; is `ulimit -l` too low for RDMA?"
+            ) from error
 
     def _connect(self, peer: WorkerId, theirs: Endpoint, agent_metadata: bytes) -> str:
         """Loads the peer's agent and warms the pair up; returns the path."""
@@ -286,7 +294,10 @@ class NixlTransport:
 
 
 def _make_agent(worker: WorkerId, backends: Sequence[str]) -> Any:  # noqa: ANN401 - untyped
-    agent = nixl_api.nixl_agent(str(worker), nixl_api.nixl_agent_config(enable_prog_thread=False, backends=[]))
+    try:
+        agent = nixl_api.nixl_agent(str(worker), nixl_api.nixl_agent_config(enable_prog_thread=False, backends=[]))
+    except Exception as error:
+        raise ConfigError(f"NIXL does not start: {error}; is the package nixl installed whole?") from error
     for backend in backends:
         if backend not in (plugins := sorted(agent.get_plugin_list())):
             raise ConfigError(f"the NIXL backend is {backend!r}; this machine has {', '.join(plugins)}")

@@ -27,7 +27,7 @@ def call(caller: WorkerId, callee: WorkerId, address: str) -> PairStore:
     try:
         store = PairStore(socket.create_connection((host, int(port)), timeout=JOIN_S))
         store.set(CALLER, str(caller))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise HandoffError(
             f"worker {callee} cannot be reached at {address!r}: {error}; is it still running?"
         ) from error

@@ -95,12 +95,24 @@ def test_peer_with_memory_of_another_kind_is_refused_with_both(fleet: Fleet) -> 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"address": 7}, {"region_bytes": [64]}, {"region_bytes": 64}, {"address": "nowhere"}]
+    "wrong",
+    [
+        {"address": 7},
+        {"region_bytes": [64]},
+        {"region_bytes": 64},
+        {"address": "nowhere"},
+        {"address": "127.0.0.1:99999"},
+    ],
 )
 def test_metadata_with_nonsense_in_it_is_refused_by_name(fleet: Fleet, wrong: dict[str, object]) -> None:
     theirs = {**json.loads(fleet.metadata(D)), **wrong}
     with pytest.raises(HandoffError, match="worker decode-0@3"):
         fleet.add(P, D, json.dumps(theirs).encode())
+
+
+def test_metadata_that_is_nested_without_end_is_refused_by_name(fleet: Fleet) -> None:
+    with pytest.raises(HandoffError, match="worker decode-0@3"):
+        fleet.add(P, D, b"[" * 1_000_000)
 
 
 WHOLE = whole_blocks()

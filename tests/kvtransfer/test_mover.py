@@ -1,6 +1,7 @@
 """The thread around a carrier: who runs what, when it sleeps, and what happens when it dies."""
 
 import queue
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -173,6 +174,22 @@ def test_expected_peer_is_helped_along_for_a_while(rig: Rig, monkeypatch: pytest
 def test_add_peer_fails_future_has_the_error(rig: Rig) -> None:
     with pytest.raises(HandoffError, match="metadata of decode-1@1"):
         rig.mover.add_peer(rank_peer(OTHER, metadata=b"nonsense")).result(TIMEOUT_S)
+
+
+def test_add_peer_that_fails_by_a_defect_is_refused_and_others_are_served(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a peer says of itself must not end this worker."""
+
+    def defect(*_arguments: object) -> str:
+        raise struct.error("unpack_from requires a buffer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.transport, "add_peer", defect)
+        with pytest.raises(HandoffError, match="worker decode-1@1 could not be added, by a defect: error"):
+            rig.mover.add_peer(rank_peer(OTHER)).result(TIMEOUT_S)
+    assert rig.mover.add_peer(rank_peer(OTHER)).result(TIMEOUT_S) == "thin air"
+    assert not rig.crashed.is_set()
 
 
 def test_add_peer_whose_waiter_is_gone_is_not_done_and_hurts_nobody(rig: Rig) -> None:

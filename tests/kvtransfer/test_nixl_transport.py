@@ -8,12 +8,13 @@ import nixl
 import numpy as np
 import pytest
 import torch
+import xxhash
 
 from core.errors import ConfigError, HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer import nixl_transport, ucx
 from kvtransfer.move import Direction
-from kvtransfer.nixl_transport import NixlTransport
+from kvtransfer.nixl_transport import MAGIC, NixlTransport
 from kvtransfer.runs import RunTable
 from kvtransfer.transport import TransferState
 from tests.kvtransfer.fleets import Fleet, fleet_process, random_memory, whole_blocks
@@ -91,6 +92,13 @@ def test_what_a_dead_source_sent_lands_before_it_is_forgotten() -> None:
         for _ in range(100):
             target.progress()
         assert torch.equal(target.pool(D), after)
+
+
+def test_metadata_that_is_too_short_is_refused_although_its_digest_is_right() -> None:
+    transport = NixlTransport(P, random_memory(1, 64))
+    with pytest.raises(HandoffError, match="worker decode-0@3 sent NIXL metadata"):
+        transport.add_peer(D, MAGIC + xxhash.xxh3_64_digest(b"short") + b"short", whole_blocks(1), whole_blocks(1))
+    transport.close()
 
 
 @pytest.fixture
