@@ -168,7 +168,7 @@ class Carrier:
         return link
 
     def _bury(self, peer: WorkerId) -> None:
-        """Has every transport take in what a dead peer has sent, whether it knows the peer or not; fails its moves."""
+        """Has every transport, whether it knows a dead peer or not, take in what it has sent; fails its moves."""
         for known in {known for known in self._known if known[1] == peer}:
             for book in (self._known, self._expected, self._leaving):
                 book.discard(known)

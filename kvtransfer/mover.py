@@ -56,9 +56,12 @@ class BlockMover:
         self._jobs.put(lambda: self._add_peer(peer, future))
         return future
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> "Future[None]":
         """See `RankMover.remove_peer`."""
-        self._jobs.put(lambda: self._carrier.remove_peer(peer, is_dead=is_dead))
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # whoever gives up waiting must not hurt the thread that answers
+        self._jobs.put(lambda: self._remove_peer(peer, future, is_dead=is_dead))
+        return future
 
     def move(self, move: RankMove, on_moved: OnMoved) -> None:
         """See `RankMover.move`."""
@@ -123,3 +126,7 @@ class BlockMover:
         if peer.is_expected:
             self._connecting_until_s = time.monotonic() + CONNECTING_S
         future.set_result(path)
+
+    def _remove_peer(self, peer: WorkerId, future: "Future[None]", *, is_dead: bool) -> None:
+        self._carrier.remove_peer(peer, is_dead=is_dead)
+        future.set_result(None)

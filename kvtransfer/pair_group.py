@@ -65,7 +65,7 @@ class PairGroup:
         self._carry_out(tensor, lambda backend: backend.recv([tensor], self._other, 0))
 
     def close(self) -> None:
-        """Ends the connection; a thread that waits for the peer, at either end, gets a LostConnectionError at once."""
+        """Ends the connection; a thread that waits for the peer, at either end, gets an error at once."""
         # torch has no way to interrupt Gloo, but a receive that times out makes it close the connection.
         with contextlib.suppress(RuntimeError):
             self._gloo.recv([torch.empty(1, dtype=torch.uint8)], self._other, CLOSE_TAG).wait(CLOSE_WAIT)

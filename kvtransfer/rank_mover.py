@@ -73,11 +73,16 @@ class RankMover(Protocol):
         """
         ...
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> "Future[None]":
         """Forgets a peer as a target; no move with it begins any more.
 
         Open moves go on to their end, and the peer may still start transfers where it is expected; unless its process
         is known to be dead: then moves fail with PeerLostError, and nothing of it is left.
+
+        Returns:
+            A future that is done when that has happened. Of a dead peer nothing lands any more after it, so only then
+            may blocks that it could write be given to others. It never fails, is never cancelled, and is not done at
+            all where this rank does not answer any more.
         """
         ...
 

@@ -204,11 +204,22 @@ def test_add_peer_whose_waiter_is_gone_is_not_done_and_hurts_nobody(rig: Rig) ->
     assert not rig.crashed.is_set()
 
 
+def test_dead_peer_is_forgotten_no_earlier_than_the_transport_has_taken_in_its_bytes(rig: Rig) -> None:
+    gate = threading.Event()
+    rig.transport.first_outcomes = [TransferState.DONE]
+    rig.mover.move(writing(0), lambda _: gate.wait(TIMEOUT_S) and None)
+    removed = rig.mover.remove_peer(PEER, is_dead=True)
+    assert not removed.done()
+    assert not removed.cancel()
+    gate.set()
+    removed.result(TIMEOUT_S)
+    assert rig.transport.calls[-1] == "remove decode-0@1"
+
+
 @pytest.mark.parametrize("is_dead", [False, True])
 def test_remove_peer_is_done_in_its_turn(rig: Rig, *, is_dead: bool) -> None:
     rig.mover.move(writing(0), rig.answers.of("m"))
-    rig.mover.remove_peer(PEER, is_dead=is_dead)
-    rig.settle()
+    assert rig.mover.remove_peer(PEER, is_dead=is_dead).result(TIMEOUT_S) is None
     assert rig.transport.peers == (set() if is_dead else {PEER})
     assert rig.answers.ended.empty() == (not is_dead)
 
