@@ -55,9 +55,11 @@ class PairService:
         with self._lock:
             self._group = group
             is_closed = self._is_closed
-        if not is_closed:
-            self._serve(RunStream(group, self._memory))
-        group.close()
+        try:
+            if not is_closed:
+                self._serve(RunStream(group, self._memory))
+        finally:
+            group.close()  # whatever happened, the peer must not wait for an answer
 
     def _serve(self, stream: RunStream) -> None:
         try:

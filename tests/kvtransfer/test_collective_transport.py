@@ -18,6 +18,7 @@ from kvtransfer.collective_transport import CALLER
 from kvtransfer.move import Direction
 from kvtransfer.pair_calls import call
 from kvtransfer.pair_group import PairGroup, make_gloo_device
+from kvtransfer.run_stream import RunStream
 from kvtransfer.runs import Region, RunTable
 from kvtransfer.transfer_header import HEADER_BYTES, TransferHeader
 from tests.kvtransfer.fleets import NUM_BLOCKS, STAGING_BYTES, Fleet, fleet_process, whole_blocks
@@ -162,6 +163,27 @@ def test_header_of_nonsense_ends_the_connection(fleet: Fleet, position: int) -> 
         group.send(packed)
         with pytest.raises(LostConnectionError):
             group.receive(torch.empty(1, dtype=torch.uint8))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("end", ["source", "target"])
+def test_defect_at_one_end_ends_the_connection_at_both(
+    fleet: Fleet, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread is gone; who waits for it would wait for ever."""
+
+    def defect(*_arguments: object) -> None:
+        raise KeyError("defect")
+
+    fleet.connect(P, D)
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStream, "send" if end == "source" else "receive", defect)
+        with pytest.raises(HandoffError, match="decode-0@3"):
+            fleet.copy(P, D, Direction.WRITE, [1], [2])
+        for thread in threading.enumerate():
+            if thread.name in (f"kv-send-{D}", f"kv-serve-{P}"):
+                thread.join(TIMEOUT_S)
+        assert our_threads() == ["kv-calls", "kv-calls"]
 
 
 def test_second_call_of_a_peer_ends_its_first(fleet: Fleet) -> None:
