@@ -135,6 +135,7 @@ class NixlTransport:
         tensors = (memory.pool, memory.staging, self._scratch)
         self._registrations = [self._register(tensor) for tensor in tensors if tensor.numel()]
         self._peers: dict[WorkerId, NixlPeer] = {}
+        self._local: dict[RunTable, Any] = {}  # own descriptors, of which peers with KV alike have the same
         self._broken: set[WorkerId] = set()  # of these, those whose connection broke
 
     def metadata(self) -> bytes:
@@ -151,7 +152,9 @@ class NixlTransport:
         known = self._peers.get(peer)
         if known is not None and known.metadata == metadata and peer not in self._broken:
             path = known.path
-            self._release(known)
+            if (known.local_table, known.remote_table) == (local, remote):
+                return path
+            self._agent.release_dlist_handle(known.remote)
         else:
             self.remove_peer(peer)
             path = self._connect(peer, theirs, agent_metadata)
@@ -161,7 +164,7 @@ class NixlTransport:
                 path,
                 local,
                 remote,
-                self._prepare(LOCAL_SIDE, self._endpoint, local),
+                self._prepare_local(local),
                 self._prepare(str(peer), theirs, remote),
             )
         except Exception as error:
@@ -174,12 +177,12 @@ class NixlTransport:
         """Nothing is needed of this end but `progress`."""
 
     def remove_peer(self, peer: WorkerId) -> None:
-        """Takes in what has arrived; then releases the peer's descriptors and forgets its agent."""
+        """Takes in what has arrived; then releases the descriptors of the peer's runs and forgets its agent."""
         self.progress()
         self._broken.discard(peer)
         known = self._peers.pop(peer, None)
         if known is not None:
-            self._release(known)
+            self._agent.release_dlist_handle(known.remote)
             self._forget_agent(str(peer))
 
     def post(self, peer: WorkerId, direction: Direction, local: RunIds, remote: RunIds) -> NixlTransfer:
@@ -204,6 +207,8 @@ class NixlTransport:
         """Forgets all peers and deregisters the regions."""
         for peer in list(self._peers):
             self.remove_peer(peer)
+        for descriptors in self._local.values():
+            self._agent.release_dlist_handle(descriptors)
         for registration in self._registrations:
             self._agent.deregister_memory(registration)
 
@@ -244,6 +249,12 @@ class NixlTransport:
             )
         return path
 
+    def _prepare_local(self, table: RunTable) -> Any:  # noqa: ANN401 - an opaque handle
+        """Descriptors of this rank's runs, prepared once: there are as many tables as kinds of peers, so few."""
+        if table not in self._local:
+            self._local[table] = self._prepare(LOCAL_SIDE, self._endpoint, table)
+        return self._local[table]
+
     def _prepare(self, agent_name: str, endpoint: Endpoint, table: RunTable) -> Any:  # noqa: ANN401 - an opaque handle
         """Prepares one descriptor per run of a table: `[num_runs, (address, bytes, device)]`."""
         descriptors = np.empty((table.num_runs, 3), dtype=np.uint64)
@@ -281,10 +292,6 @@ class NixlTransport:
             return str(self._agent.add_remote_agent(agent_metadata), "utf-8")
         except Exception as error:
             raise _failure(f"NIXL could not connect to worker {peer}", error) from error
-
-    def _release(self, known: NixlPeer) -> None:
-        for descriptors in (known.local, known.remote):
-            self._agent.release_dlist_handle(descriptors)
 
     def _forget_agent(self, name: str) -> None:
         try:

@@ -14,7 +14,7 @@ from core.errors import ConfigError, HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer import nixl_transport, ucx
 from kvtransfer.move import Direction
-from kvtransfer.nixl_transport import MAGIC, NixlTransport
+from kvtransfer.nixl_transport import LOCAL_SIDE, MAGIC, NixlTransport
 from kvtransfer.runs import RunTable
 from kvtransfer.transport import TransferState
 from tests.kvtransfer.fleets import Fleet, fleet_process, random_memory, whole_blocks
@@ -144,3 +144,31 @@ def test_broken_connection_is_no_death_and_is_made_anew(
     while again.poll() is TransferState.IN_FLIGHT:
         target.progress()
     assert torch.equal(target._memory.pool[1], source._memory.pool[1])
+
+
+def test_descriptors_are_prepared_once_per_kind_of_runs(
+    pair: tuple[NixlTransport, NixlTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are tens of thousands of them, and preparing holds up all other transfers."""
+    source, target = pair
+    prepared: list[str] = []
+    prepare = source._agent.prep_xfer_dlist
+
+    def noted(agent: str, *arguments: object) -> object:
+        prepared.append(agent)
+        return prepare(agent, *arguments)
+
+    monkeypatch.setattr(source._agent, "prep_xfer_dlist", noted)
+    for _ in range(2):
+        connect(source, target, whole_blocks())
+    assert prepared == [LOCAL_SIDE, str(D)]
+    source.remove_peer(D)
+    connect(source, target, whole_blocks())
+    assert prepared[2:] == [str(D)]
+    connect(source, target, whole_blocks(8))
+    assert prepared[3:] == [LOCAL_SIDE, str(D)]
+    run = np.array([7], dtype=np.int32)
+    transfer = source.post(D, Direction.WRITE, run, run)
+    while transfer.poll() is TransferState.IN_FLIGHT:
+        target.progress()
+    assert torch.equal(target._memory.pool[7], source._memory.pool[7])
