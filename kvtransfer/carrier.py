@@ -109,6 +109,10 @@ class Carrier:
         """See `RankMover.checksums`."""
         return [self._reader.checksum(part) for part in parts]
 
+    def part_bytes(self, part: BlockPart) -> int:
+        """How much there is to sum up in a part."""
+        return self._reader.part_bytes(part)
+
     def advance(self) -> bool:
         """Polls what is under way and posts what may follow, a piece per move.
 

@@ -94,7 +94,10 @@ class RankMover(Protocol):
         ...
 
     def checksums(self, parts: Sequence[BlockPart], on_summed: OnSummed) -> None:
-        """Sums parts of this rank's blocks up; see `kvtransfer.packing.PoolReader.checksum`."""
+        """Sums parts of this rank's blocks up; see `kvtransfer.packing.PoolReader.checksum`.
+
+        Open moves go on meanwhile. What has not been summed up at `close` is never answered.
+        """
         ...
 
     def set_inbound(self, num_inbound: int) -> None:

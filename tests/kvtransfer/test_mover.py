@@ -1,5 +1,6 @@
 """The thread around a carrier: who runs what, when it sleeps, and what happens when it dies."""
 
+import itertools
 import queue
 import struct
 import threading
@@ -16,7 +17,7 @@ from kvtransfer import mover as mover_module
 from kvtransfer.carrier import Carrier
 from kvtransfer.move import Direction, MoveOutcome
 from kvtransfer.mover import INBOUND_POLL_S, POLL_S, BlockMover
-from kvtransfer.packing import BlockPart
+from kvtransfer.packing import BlockPart, PoolReader
 from kvtransfer.rank_mover import RankMove
 from kvtransfer.transport import TransferState
 from tests.kvtransfer.scripted import OTHER, PEER, RANK, TIMEOUT_S, ScriptedTransport, memory_of_rank, rank_peer
@@ -116,6 +117,29 @@ def test_checksums_come_from_that_thread_too(rig: Rig) -> None:
     thread, (one, other) = heard.result(TIMEOUT_S)
     assert thread == "block-mover"
     assert one == other
+
+
+def test_moves_go_on_while_much_is_summed_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is 1 MiB, so sixteen are four batches, with a look at the open move after each."""
+    rig.mover.move(writing(1), rig.answers.of("m"))
+    rig.settle()
+    transfer, heard = rig.transport.transfers[0], Future[int]()
+    gate = threading.Event()
+    rig.mover.checksums([], lambda _: gate.wait(TIMEOUT_S) and None)
+    polls_before: list[int] = []
+    checksum = PoolReader.checksum
+
+    def noted(reader: PoolReader, part: BlockPart) -> int:
+        polls_before.append(transfer.num_polls)
+        return checksum(reader, part)
+
+    monkeypatch.setattr(PoolReader, "checksum", noted)
+    rig.mover.checksums(
+        [BlockPart([block], 0, 16, 0, 2) for block in range(16)], lambda sums: heard.set_result(len(sums))
+    )
+    gate.set()
+    assert heard.result(TIMEOUT_S) == 16
+    assert [len(list(batch)) for _, batch in itertools.groupby(polls_before)] == [4, 4, 4, 4]
 
 
 def test_idle_mover_sleeps_until_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,11 @@ def test_silent_caller_holds_up_nobody(answered: Answered) -> None:
     there.close()
 
 
+def send_for_ever(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"x")
+
+
 def test_caller_that_never_comes_to_an_end_is_hung_up_on(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte in time is not enough."""
     monkeypatch.setattr(pair_store, "JOIN_S", 0.05)
@@ -80,8 +85,7 @@ def test_caller_that_never_comes_to_an_end_is_hung_up_on(answered: Answered, mon
         slow.sendall(FRAME.pack(0, MAX_FRAME_BYTES))
         slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with pytest.raises(ConnectionError):
-            while True:
-                slow.sendall(b"x")
+            send_for_ever(slow)
     assert answered.calls.empty()
 
 
