@@ -21,9 +21,7 @@ from kvtransfer.rank_mover import OnSummed, RankMove, RankPeer
 POLL_S = 0.0005  # between two polls of open moves: well under a chunk's compute time, and 2 % of a core
 INBOUND_POLL_S = 0.0005  # between two progress calls when only peers write: at 2 ms their TCP is 15-30 % slower
 
-CHECKSUM_BATCH_BYTES = (
-    4 << 20
-)  # between two looks at moves: as much as a piece of theirs, and less than a millisecond
+CHECKSUM_BATCH_BYTES = 4 << 20  # between two looks at moves: as much as a piece of theirs, under a millisecond
 
 CONNECTING_S = 3.0  # longer than a peer's warm-up may take
 

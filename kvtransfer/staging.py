@@ -1,8 +1,8 @@
 """Where a rank puts blocks of a peer's size together before they are sent.
 
 A piece of a move takes adjacent slots as large as the peer's blocks and gives them back when it has ended. What finds
-no room waits for that, so the region bounds memory and not the size of a move. Several pieces of one peer have no more
-than a quarter: those of a peer that hangs stay where they are.
+no room waits for that, so the region bounds memory and not the size of a move. Pieces of one peer have no more than a
+quarter together, unless one alone is larger: those of a peer that hangs stay where they are.
 """
 
 from bisect import insort
@@ -17,7 +17,7 @@ from kvtransfer.packing import PoolReader, as_blocks, part_of
 from kvtransfer.pieces import Piece
 from kvtransfer.rank_mover import RankMove
 
-PEER_SHARE = 1 / 4  # of the region; a piece has no more either, so peers that hang leave room to the others
+PEER_SHARE = 1 / 4  # of the region: as much as the largest piece, so that peers that hang leave room to the others
 
 
 @dataclass(frozen=True, slots=True, order=True)
