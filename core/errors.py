@@ -13,6 +13,7 @@
     ├── StaleEpochError              409  FAILED_PRECONDITION an order for an incarnation or epoch that is gone
     ├── HandoffError                 500  ABORTED             a KV handoff failed; the router places it again
     │   ├── IncompatibleLayoutError  500  ABORTED             two workers' KV layouts cannot be reconciled
+    │   ├── LostConnectionError      500  ABORTED             a connection broke; the worker may live
     │   ├── PeerLostError            500  ABORTED             the other worker's process is dead
     │   ├── StalledTransferError     500  ABORTED             a transfer took longer than any live peer needs
     │   └── CorruptKvError           500  ABORTED             KV arrived with other bytes than it left with
@@ -131,6 +132,12 @@ class IncompatibleLayoutError(HandoffError):
     """Two workers' KV layouts differ in a way the transfer cannot reconcile."""
 
     code = "incompatible_layout"
+
+
+class LostConnectionError(HandoffError):
+    """The connection to the other end of a transfer broke; whether its process lives, only a new one can tell."""
+
+    code = "connection_lost"
 
 
 class PeerLostError(HandoffError):

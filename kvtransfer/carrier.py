@@ -92,16 +92,11 @@ class Carrier:
     def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
         """See `RankMover.remove_peer`."""
         self._links.pop(peer, None)
-        leaving = {known for known in self._known if known[1] == peer}
-        self._leaving |= leaving
-        self._expected -= leaving
-        lost = [move for move in self._open if is_dead and move.move.peer == peer]
-        self._open = [move for move in self._open if move not in lost]
-        self._forget_leaving()  # before anybody hears that nothing is under way
-        for move in lost:
-            error = PeerLostError(f"worker {peer} died during a transfer; the request is placed again")
-            self._give_back(move.abandon(error, self._clock.now_s()))
-            move.answer()
+        if is_dead:
+            self._bury(peer)
+        else:
+            self._leaving |= {known for known in self._known if known[1] == peer} - self._expected
+            self._forget_leaving()
 
     def move(self, move: RankMove, on_moved: OnMoved) -> None:
         """Begins a move; `on_moved` hears of its end from here or from `advance`."""
@@ -113,6 +108,10 @@ class Carrier:
     def checksums(self, parts: Sequence[BlockPart]) -> list[int]:
         """See `RankMover.checksums`."""
         return [self._reader.checksum(part) for part in parts]
+
+    def part_bytes(self, part: BlockPart) -> int:
+        """How much there is to sum up in a part."""
+        return self._reader.part_bytes(part)
 
     def advance(self) -> bool:
         """Polls what is under way and posts what may follow, a piece per move.
@@ -171,6 +170,20 @@ class Carrier:
         if link is not None and link.peer != peer:
             raise HandoffError(f"worker {peer.peer} says something else of itself than before; restart it")
         return link
+
+    def _bury(self, peer: WorkerId) -> None:
+        """Has every transport, whether it knows a dead peer or not, take in what it has sent; fails its moves."""
+        for known in {known for known in self._known if known[1] == peer}:
+            for book in (self._known, self._expected, self._leaving):
+                book.discard(known)
+        lost = [move for move in self._open if move.move.peer == peer]
+        self._open = [move for move in self._open if move not in lost]
+        for transport in self._transports.values():
+            transport.remove_peer(peer)  # before anybody hears that nothing is under way
+        for move in lost:
+            error = PeerLostError(f"worker {peer} died during a transfer; the request is placed again")
+            self._give_back(move.abandon(error, self._clock.now_s()))
+            move.answer()
 
     def _forget_leaving(self) -> None:
         if not self._leaving:

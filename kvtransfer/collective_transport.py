@@ -63,7 +63,7 @@ class CollectiveMetadata:
         """
         try:
             theirs = cls(**json.loads(metadata))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise HandoffError(
                 f"worker {peer} sent {metadata[:80]!r} as metadata of the collective transport ({error}); "
                 "run the same version on both"

@@ -55,6 +55,7 @@ class GroupMover:
         self._offers = _common_offers([mover.offers() for mover in movers])
         self._peers: dict[WorkerId, WorkerGeometry] = {}  # until they are dead: moves with them may be open so long
         self._connected: set[WorkerId] = set()
+        self._burials: dict[WorkerId, Future[None]] = {}  # of dead peers that are being forgotten
         self._lock = threading.Lock()  # a move is addressed and queued before, or after, its peer comes or goes
 
     def offers(self) -> Mapping[str, Sequence[bytes]]:
@@ -92,17 +93,31 @@ class GroupMover:
             ]
         return _joined(added)
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool = False) -> None:
-        """Forgets all ranks of a peer; unknown ones are ignored. No move with it begins any more.
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool = False) -> "Future[None]":
+        """Forgets all ranks of a peer as targets; unknown ones are ignored. No move with it begins any more.
 
-        Open moves go on to their end, unless its processes are known to be dead: then they fail with PeerLostError.
+        Open moves go on to their end, and the peer may still start transfers where it is expected; unless its
+        processes are known to be dead: then moves fail with PeerLostError, and nothing of it is left.
+
+        Returns:
+            A future that is done when that has happened on every rank, see `RankMover.remove_peer`; at once where the
+            peer is unknown. Whoever says again that a peer is dead waits for the same.
         """
         with self._lock:
             self._connected.discard(peer)
+            self._burials = {dead: burial for dead, burial in self._burials.items() if not burial.done()}
             geometry = self._peers.pop(peer, None) if is_dead else self._peers.get(peer)
-            if geometry is not None:
-                for mine, theirs in meeting_ranks(self.geometry, geometry):
+            if geometry is None:
+                return self._burials.get(peer) or _all_done([])
+            removed = _all_done(
+                [
                     self._movers[mine].remove_peer(rank_id(peer, theirs), is_dead=is_dead)
+                    for mine, theirs in meeting_ranks(self.geometry, geometry)
+                ]
+            )
+            if is_dead:
+                self._burials[peer] = removed
+            return removed
 
     def move(self, move: Move, on_moved: OnMoved) -> None:
         """See `BlockMoves.move`. A failure on one rank is the move's; it has ended when it has ended on all ranks."""
@@ -211,5 +226,18 @@ def _joined(added: "Sequence[Future[str]]") -> "Future[str]":
 
     tally = Tally["Future[str]"](len(added), end)
     for future in added:
+        future.add_done_callback(tally.end)
+    return joined
+
+
+def _all_done(removed: "Sequence[Future[None]]") -> "Future[None]":
+    """Done when all are, which do not fail; cannot be cancelled."""
+    joined: Future[None] = Future()
+    joined.set_running_or_notify_cancel()  # whoever gives up waiting must not hurt the thread that answers
+    if not removed:
+        joined.set_result(None)
+        return joined
+    tally = Tally["Future[None]"](len(removed), lambda _: joined.set_result(None))
+    for future in removed:
         future.add_done_callback(tally.end)
     return joined

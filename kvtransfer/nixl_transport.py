@@ -21,7 +21,7 @@ import torch
 import xxhash
 from nixl import _api as nixl_api
 
-from core.errors import ConfigError, HandoffError, PeerLostError
+from core.errors import ConfigError, HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
@@ -87,6 +87,7 @@ class NixlTransfer:
     agent: Any
     handle: Any
     peer: WorkerId
+    broken: set[WorkerId]  # of the transport: peers to be connected anew
 
     def poll(self) -> TransferState:
         """See `Transfer.poll`."""
@@ -94,7 +95,7 @@ class NixlTransfer:
             state = self.agent.check_xfer_state(self.handle)
         except Exception as error:  # NIXL raises a family of C++ errors, one per backend status
             self.release()
-            raise _failure(f"the NIXL transfer with worker {self.peer} failed", error) from error
+            raise _lost(self.peer, f"the NIXL transfer with worker {self.peer} failed", error, self.broken) from error
         if state == "PROC":
             return TransferState.IN_FLIGHT
         self.release()
@@ -121,7 +122,7 @@ class NixlTransport:
         backends: NIXL's plugins to use.
 
     Raises:
-        ConfigError: a backend is not there, or does not start.
+        ConfigError: NIXL or a backend does not start, or the memory cannot be registered.
     """
 
     def __init__(self, worker: WorkerId, memory: RankMemory, backends: Sequence[str] = ("UCX",)) -> None:
@@ -132,8 +133,10 @@ class NixlTransport:
         self._probe = torch.zeros(1, dtype=torch.uint8)
         self._endpoint = _endpoint(memory, self._scratch, UcxEnd.of_this_process(self._probe.data_ptr()))
         tensors = (memory.pool, memory.staging, self._scratch)
-        self._registrations = [self._agent.register_memory(tensor) for tensor in tensors if tensor.numel()]
+        self._registrations = [self._register(tensor) for tensor in tensors if tensor.numel()]
         self._peers: dict[WorkerId, NixlPeer] = {}
+        self._local: dict[RunTable, Any] = {}  # own descriptors, of which peers with KV alike have the same
+        self._broken: set[WorkerId] = set()  # of these, those whose connection broke
 
     def metadata(self) -> bytes:
         """Where the regions lie, then the agent's own metadata."""
@@ -147,9 +150,11 @@ class NixlTransport:
         for table, endpoint in ((local, self._endpoint), (remote, theirs)):
             check_table(table, endpoint.extent(table.region)[1])
         known = self._peers.get(peer)
-        if known is not None and known.metadata == metadata:
+        if known is not None and known.metadata == metadata and peer not in self._broken:
             path = known.path
-            self._release(known)
+            if (known.local_table, known.remote_table) == (local, remote):
+                return path
+            self._agent.release_dlist_handle(known.remote)
         else:
             self.remove_peer(peer)
             path = self._connect(peer, theirs, agent_metadata)
@@ -159,7 +164,7 @@ class NixlTransport:
                 path,
                 local,
                 remote,
-                self._prepare(LOCAL_SIDE, self._endpoint, local),
+                self._prepare_local(local),
                 self._prepare(str(peer), theirs, remote),
             )
         except Exception as error:
@@ -172,11 +177,12 @@ class NixlTransport:
         """Nothing is needed of this end but `progress`."""
 
     def remove_peer(self, peer: WorkerId) -> None:
-        """Takes in what has arrived; then releases the peer's descriptors and forgets its agent."""
+        """Takes in what has arrived; then releases the descriptors of the peer's runs and forgets its agent."""
         self.progress()
+        self._broken.discard(peer)
         known = self._peers.pop(peer, None)
         if known is not None:
-            self._release(known)
+            self._agent.release_dlist_handle(known.remote)
             self._forget_agent(str(peer))
 
     def post(self, peer: WorkerId, direction: Direction, local: RunIds, remote: RunIds) -> NixlTransfer:
@@ -190,7 +196,8 @@ class NixlTransport:
             handle = self._agent.make_prepped_xfer(operation, known.local, local, known.remote, remote)
             return self._start(peer, handle)
         except Exception as error:
-            raise _failure(f"NIXL could not {operation} runs of worker {peer}", error) from error
+            what = f"NIXL could not {operation} runs of worker {peer}"
+            raise _lost(peer, what, error, self._broken) from error
 
     def progress(self) -> None:
         """Collecting notifications makes UCX progress until nothing more is there."""
@@ -200,8 +207,18 @@ class NixlTransport:
         """Forgets all peers and deregisters the regions."""
         for peer in list(self._peers):
             self.remove_peer(peer)
+        for descriptors in self._local.values():
+            self._agent.release_dlist_handle(descriptors)
         for registration in self._registrations:
             self._agent.deregister_memory(registration)
+
+    def _register(self, tensor: torch.Tensor) -> Any:  # noqa: ANN401 - an opaque handle
+        try:
+            return self._agent.register_memory(tensor)
+        except Exception as error:
+            raise ConfigError(
+                f"NIXL cannot register {tensor.numel()} bytes of memory: {error}; is `ulimit -l` too low for RDMA?"
+            ) from error
 
     def _connect(self, peer: WorkerId, theirs: Endpoint, agent_metadata: bytes) -> str:
         """Loads the peer's agent and warms the pair up; returns the path."""
@@ -232,6 +249,12 @@ class NixlTransport:
             )
         return path
 
+    def _prepare_local(self, table: RunTable) -> Any:  # noqa: ANN401 - an opaque handle
+        """Descriptors of this rank's runs, prepared once: there are as many tables as kinds of peers, so few."""
+        if table not in self._local:
+            self._local[table] = self._prepare(LOCAL_SIDE, self._endpoint, table)
+        return self._local[table]
+
     def _prepare(self, agent_name: str, endpoint: Endpoint, table: RunTable) -> Any:  # noqa: ANN401 - an opaque handle
         """Prepares one descriptor per run of a table: `[num_runs, (address, bytes, device)]`."""
         descriptors = np.empty((table.num_runs, 3), dtype=np.uint64)
@@ -256,7 +279,7 @@ class NixlTransport:
 
     def _start(self, peer: WorkerId, handle: Any) -> NixlTransfer:  # noqa: ANN401 - an opaque NIXL handle
         """Starts a transfer request; releases it when it cannot be started."""
-        transfer = NixlTransfer(self._agent, handle, peer)
+        transfer = NixlTransfer(self._agent, handle, peer, self._broken)
         try:
             self._agent.transfer(handle)
         except BaseException:
@@ -270,10 +293,6 @@ class NixlTransport:
         except Exception as error:
             raise _failure(f"NIXL could not connect to worker {peer}", error) from error
 
-    def _release(self, known: NixlPeer) -> None:
-        for descriptors in (known.local, known.remote):
-            self._agent.release_dlist_handle(descriptors)
-
     def _forget_agent(self, name: str) -> None:
         try:
             self._agent.remove_remote_agent(name)
@@ -282,7 +301,10 @@ class NixlTransport:
 
 
 def _make_agent(worker: WorkerId, backends: Sequence[str]) -> Any:  # noqa: ANN401 - untyped
-    agent = nixl_api.nixl_agent(str(worker), nixl_api.nixl_agent_config(enable_prog_thread=False, backends=[]))
+    try:
+        agent = nixl_api.nixl_agent(str(worker), nixl_api.nixl_agent_config(enable_prog_thread=False, backends=[]))
+    except Exception as error:
+        raise ConfigError(f"NIXL does not start: {error}; is the package nixl installed whole?") from error
     for backend in backends:
         if backend not in (plugins := sorted(agent.get_plugin_list())):
             raise ConfigError(f"the NIXL backend is {backend!r}; this machine has {', '.join(plugins)}")
@@ -314,7 +336,8 @@ def _unpack(peer: WorkerId, metadata: bytes) -> tuple[Endpoint, bytes]:
     """The endpoint, and the metadata of NIXL's agent."""
     begin = len(MAGIC) + DIGEST_BYTES
     digest, content = metadata[len(MAGIC) : begin], metadata[begin:]
-    if not metadata.startswith(MAGIC) or digest != xxhash.xxh3_64_digest(content):
+    is_whole = len(content) >= ENDPOINT.size and digest == xxhash.xxh3_64_digest(content)
+    if not metadata.startswith(MAGIC) or not is_whole:
         raise HandoffError(
             f"worker {peer} sent NIXL metadata that begins with {metadata[:4]!r}, {len(metadata)} bytes, instead of "
             f"{MAGIC!r} and its digest; run the same version on both"
@@ -327,5 +350,13 @@ def _failure(what: str, error: Exception) -> HandoffError:
     if isinstance(error, HandoffError):
         return error
     if isinstance(error, nixl.nixlRemoteDisconnectError):
-        return PeerLostError(f"{what}: the worker is gone ({error}); the request is placed again")
+        return LostConnectionError(f"{what}: the connection broke ({error}); the request is placed again")
     return HandoffError(f"{what}: {error}; the request is placed again")
+
+
+def _lost(peer: WorkerId, what: str, error: Exception, broken: set[WorkerId]) -> HandoffError:
+    """As `_failure`, of a transfer; notes a peer whose connection broke, so that it is connected anew."""
+    failure = _failure(what, error)
+    if isinstance(failure, LostConnectionError):
+        broken.add(peer)
+    return failure

@@ -87,10 +87,17 @@ class PoolReader:
         layout = self._geometry.layout
         if part.num_heads == layout.kv_heads and part.num_tokens == layout.block_tokens and part.first_token == 0:
             return _xxh3(self._blocks[part.block_ids[0]])
-        packed = replace(layout, kv_heads=part.num_heads, block_tokens=part.num_tokens)
-        out = self._blocks.new_empty(_shape(packed))
+        out = self._blocks.new_empty(_shape(self._packed(part)))
         self.pack(part, slice(None), out)
         return _xxh3(out)
+
+    def part_bytes(self, part: BlockPart) -> int:
+        """Bytes of a part."""
+        return self._packed(part).block_bytes
+
+    def _packed(self, part: BlockPart) -> KvLayout:
+        """A part as a block of its own."""
+        return replace(self._geometry.layout, kv_heads=part.num_heads, block_tokens=part.num_tokens)
 
 
 def as_blocks(region: Tensor, geometry: RankGeometry) -> Tensor:

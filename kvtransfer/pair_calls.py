@@ -1,5 +1,6 @@
 """How two processes come to form a `PairGroup`: one calls, the other answers. Knows nothing of who may call."""
 
+import contextlib
 import logging
 import socket
 import threading
@@ -10,6 +11,9 @@ from core.ids import WorkerId
 from kvtransfer.pair_store import JOIN_S, PairStore
 
 CALLER = "caller"  # the key under which a caller says who it is
+ACCEPT_PAUSE_S = (
+    0.1  # after a call that could not be taken, as without free file descriptors: the next would fail too
+)
 
 OnCall = Callable[[str, PairStore], None]
 """Hears who calls, as `str(WorkerId)`, and gets the connection. Must not raise."""
@@ -27,7 +31,7 @@ def call(caller: WorkerId, callee: WorkerId, address: str) -> PairStore:
     try:
         store = PairStore(socket.create_connection((host, int(port)), timeout=JOIN_S))
         store.set(CALLER, str(caller))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise HandoffError(
             f"worker {callee} cannot be reached at {address!r}: {error}; is it still running?"
         ) from error
@@ -35,11 +39,11 @@ def call(caller: WorkerId, callee: WorkerId, address: str) -> PairStore:
 
 
 class CallListener:
-    """Answers calls, on a thread that sleeps until there is one.
+    """Answers calls, on a thread that sleeps until there is one. Callers that say nothing do not hold up others.
 
     Args:
         host: address to listen at.
-        on_call: called from that thread.
+        on_call: called from a thread of the call's own.
 
     Raises:
         ConfigError: the host is not one of this machine.
@@ -55,24 +59,45 @@ class CallListener:
             raise ConfigError(f"host is {host!r}; no port can be bound there: {error}") from error
         self.address = f"{host}:{self._listener.getsockname()[1]}"
         self._on_call = on_call
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._answering: dict[threading.Thread, socket.socket] = {}  # until the caller has said who it is
         self._thread = threading.Thread(target=self._listen, name="kv-calls", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._listener.shutdown(socket.SHUT_RDWR)
+        """Ends all threads; nobody hears of a call any more."""
+        self._closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        self._listener.close()
+        with self._lock:
+            answering = dict(self._answering)
+        for thread, connection in answering.items():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                connection.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
     def _listen(self) -> None:
-        with self._listener:
-            while True:
-                try:
-                    connection, _ = self._listener.accept()
-                except OSError:
-                    return  # closed
-                self._answer(PairStore(connection))
+        while not self._closing.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError as error:
+                if not self._closing.is_set():
+                    logger.warning("a call to the KV port could not be taken: %s", error)
+                    self._closing.wait(ACCEPT_PAUSE_S)
+            else:
+                self._begin(connection)
 
-    def _answer(self, store: PairStore) -> None:
+    def _begin(self, connection: socket.socket) -> None:
+        thread = threading.Thread(target=self._answer, args=(connection,), name="answer-call", daemon=True)
+        with self._lock:
+            self._answering[thread] = connection
+        thread.start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        store = PairStore(connection)
         try:
             caller = store.get(CALLER).decode(errors="replace")
         except OSError as error:
@@ -80,3 +105,6 @@ class CallListener:
             store.close()
         else:
             self._on_call(caller, store)
+        finally:
+            with self._lock:
+                del self._answering[threading.current_thread()]

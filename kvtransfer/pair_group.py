@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined] # missing in its stubs
 
-from core.errors import ConfigError, HandoffError, PeerLostError
+from core.errors import ConfigError, HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.pair_store import JOIN_S, PairStore
 
@@ -52,7 +52,7 @@ class PairGroup:
         """Returns when the tensor, which is contiguous, may be changed.
 
         Raises:
-            PeerLostError: the peer is gone, or the group was closed.
+            LostConnectionError: the connection broke, or the group was closed.
         """
         self._carry_out(tensor, lambda backend: backend.send([tensor], self._other, 0))
 
@@ -60,12 +60,12 @@ class PairGroup:
         """Fills a contiguous tensor of as many bytes as the peer sends; waits for them as long as it takes.
 
         Raises:
-            PeerLostError: the peer is gone, or the group was closed.
+            LostConnectionError: the connection broke, or the group was closed.
         """
         self._carry_out(tensor, lambda backend: backend.recv([tensor], self._other, 0))
 
     def close(self) -> None:
-        """Ends the connection; a thread that waits for the peer, at either end, gets a PeerLostError at once."""
+        """Ends the connection; a thread that waits for the peer, at either end, gets an error at once."""
         # torch has no way to interrupt Gloo, but a receive that times out makes it close the connection.
         with contextlib.suppress(RuntimeError):
             self._gloo.recv([torch.empty(1, dtype=torch.uint8)], self._other, CLOSE_TAG).wait(CLOSE_WAIT)
@@ -77,7 +77,9 @@ class PairGroup:
         try:
             start(self._nccl if tensor.is_cuda else self._gloo).wait(FOREVER)
         except RuntimeError as error:
-            raise PeerLostError(f"worker {self._peer} is gone ({error}); the request is placed again") from error
+            raise LostConnectionError(
+                f"the connection with worker {self._peer} broke ({error}); the request is placed again"
+            ) from error
 
 
 def make_gloo_device(host: str) -> Any:  # noqa: ANN401 - torch has no type for it

@@ -85,6 +85,8 @@ class PairSender:
         except BaseException as error:  # whatever it is, nobody may go on as if transfers still ended
             self.error = HandoffError(f"transfers with worker {self._peer} ended by a defect: {error!r}")
             raise
+        finally:
+            self._stream.group.close()  # the peer must not wait for the rest
 
     def _carry_out(self, transfer: PairTransfer) -> None:
         group = self._stream.group

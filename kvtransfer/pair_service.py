@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from core.errors import HandoffError, PeerLostError
+from core.errors import HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
@@ -55,15 +55,17 @@ class PairService:
         with self._lock:
             self._group = group
             is_closed = self._is_closed
-        if not is_closed:
-            self._serve(RunStream(group, self._memory))
-        group.close()
+        try:
+            if not is_closed:
+                self._serve(RunStream(group, self._memory))
+        finally:
+            group.close()  # whatever happened, the peer must not wait for an answer
 
     def _serve(self, stream: RunStream) -> None:
         try:
             while True:
                 self._serve_transfer(stream)
-        except PeerLostError as error:
+        except LostConnectionError as error:
             logger.info("%s", error)
         except HandoffError as error:
             logger.warning("worker %s asked for something wrong, its connection is closed: %s", self._peer, error)

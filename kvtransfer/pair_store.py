@@ -5,6 +5,7 @@ torch's own TCPStore asks the name server about every connection it makes, and w
 
 import socket
 import struct
+import time
 from datetime import timedelta
 
 from torch.distributed import Store  # type: ignore[attr-defined] # missing in its stubs
@@ -23,21 +24,21 @@ class PairStore(Store):
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
-        connection.settimeout(JOIN_S)
         self._connection = connection
-        self._incoming = connection.makefile("rb")
         self._values: dict[str, bytes] = {}
 
     def set(self, key: str, value: bytes | str) -> None:
         """Sets a value at both ends. Raises OSError when the other is gone."""
         content = value.encode() if isinstance(value, str) else bytes(value)
         self._values[key] = content
+        self._connection.settimeout(JOIN_S)
         self._connection.sendall(FRAME.pack(len(key.encode()), len(content)) + key.encode() + content)
 
     def get(self, key: str) -> bytes:
-        """Waits for a value. Raises OSError when it does not come in time."""
+        """Waits for a value. Raises OSError when it has not come in time, however much else has."""
+        deadline_s = time.monotonic() + JOIN_S
         while key not in self._values:
-            self._receive()
+            self._receive(deadline_s)
         return self._values[key]
 
     def wait(self, keys: list[str], _timeout: timedelta | None = None) -> None:
@@ -47,18 +48,24 @@ class PairStore(Store):
 
     def close(self) -> None:
         """Ends the connection."""
-        self._incoming.close()
         self._connection.close()
 
-    def _receive(self) -> None:
-        key_bytes, value_bytes = FRAME.unpack(self._read(FRAME.size))
+    def _receive(self, deadline_s: float) -> None:
+        key_bytes, value_bytes = FRAME.unpack(self._read(FRAME.size, deadline_s))
         if key_bytes + value_bytes > MAX_FRAME_BYTES:
             raise ConnectionError(f"the other end sends {key_bytes + value_bytes} bytes at once")
-        key = self._read(key_bytes).decode(errors="replace")
-        self._values[key] = self._read(value_bytes)
+        key = self._read(key_bytes, deadline_s).decode(errors="replace")
+        self._values[key] = self._read(value_bytes, deadline_s)
 
-    def _read(self, num_bytes: int) -> bytes:
-        content = self._incoming.read(num_bytes)
-        if len(content) < num_bytes:
-            raise ConnectionError("the other end has closed the connection")
-        return content
+    def _read(self, num_bytes: int, deadline_s: float) -> bytes:
+        content = bytearray()
+        while len(content) < num_bytes:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"the other end has not said all within {JOIN_S:g} s")
+            self._connection.settimeout(left_s)
+            got = self._connection.recv(num_bytes - len(content))
+            if not got:
+                raise ConnectionError("the other end has closed the connection")
+            content += got
+        return bytes(content)

@@ -73,10 +73,16 @@ class RankMover(Protocol):
         """
         ...
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
-        """Forgets a peer; no move with it begins any more.
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> "Future[None]":
+        """Forgets a peer as a target; no move with it begins any more.
 
-        Open moves go on to their end, unless its process is known to be dead: then they fail with PeerLostError.
+        Open moves go on to their end, and the peer may still start transfers where it is expected; unless its process
+        is known to be dead: then moves fail with PeerLostError, and nothing of it is left.
+
+        Returns:
+            A future that is done when that has happened. Of a dead peer nothing lands any more after it, so only then
+            may blocks that it could write be given to others. It never fails, is never cancelled, and is not done at
+            all where this rank does not answer any more.
         """
         ...
 
@@ -88,7 +94,10 @@ class RankMover(Protocol):
         ...
 
     def checksums(self, parts: Sequence[BlockPart], on_summed: OnSummed) -> None:
-        """Sums parts of this rank's blocks up; see `kvtransfer.packing.PoolReader.checksum`."""
+        """Sums parts of this rank's blocks up; see `kvtransfer.packing.PoolReader.checksum`.
+
+        Open moves go on meanwhile. What has not been summed up at `close` is never answered.
+        """
         ...
 
     def set_inbound(self, num_inbound: int) -> None:

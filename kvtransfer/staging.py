@@ -1,7 +1,8 @@
 """Where a rank puts blocks of a peer's size together before they are sent.
 
 A piece of a move takes adjacent slots as large as the peer's blocks and gives them back when it has ended. What finds
-no room waits for that, so the region bounds memory and not the size of a move.
+no room waits for that, so the region bounds memory and not the size of a move. Pieces of one peer have no more than a
+quarter together, unless one alone is larger: those of a peer that hangs stay where they are.
 """
 
 from bisect import insort
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 
 import torch
 
+from core.ids import WorkerId
 from kvtransfer.geometry import RankGeometry
 from kvtransfer.memory import RankMemory
 from kvtransfer.packing import PoolReader, as_blocks, part_of
 from kvtransfer.pieces import Piece
 from kvtransfer.rank_mover import RankMove
+
+PEER_SHARE = 1 / 4  # of the region: as much as the largest piece, so that peers that hang leave room to the others
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,7 +37,12 @@ class Slots:
     @property
     def end_byte(self) -> int:
         """One past the last byte."""
-        return self.first_byte + self.num_slots * self.slot_bytes
+        return self.first_byte + self.size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all slots."""
+        return self.num_slots * self.slot_bytes
 
     @property
     def ids(self) -> range:
@@ -82,16 +91,18 @@ class Staging:
         self._layout = geometry.layout
         self._reader = reader
         self._book = StagingBook(memory.staging.numel())
+        self._max_peer_bytes = int(memory.staging.numel() * PEER_SHARE)
+        self._takers: dict[Slots, WorkerId] = {}  # of what is taken
 
     def try_pack(self, move: RankMove, piece: Piece, slot: RankGeometry) -> Slots | None:
-        """Puts a piece's rows of a move's target blocks together, or None while there is no room.
+        """Puts a piece's rows of a move's target blocks together, or None while there is no room for the peer.
 
         Args:
             move: a WRITE.
             piece: which blocks and rows.
             slot: the peer's blocks, of the common heads; `num_blocks` of them fill the region.
         """
-        slots = self._book.try_take(piece.num_blocks, slot.layout.block_bytes)
+        slots = self._try_take(move.peer, piece.num_blocks, slot.layout.block_bytes)
         if slots is None:
             return None
         blocks = as_blocks(self._region, slot)
@@ -108,6 +119,17 @@ class Staging:
     def give_back(self, slots: Slots) -> None:
         """Frees what `try_pack` took; nothing reads it any more."""
         self._book.give_back(slots)
+        del self._takers[slots]
+
+    def _try_take(self, peer: WorkerId, num_slots: int, slot_bytes: int) -> Slots | None:
+        """Slots for a peer that has none, or would not have more than its share with these."""
+        num_taken = sum(slots.size_bytes for slots, taker in self._takers.items() if taker == peer)
+        if num_taken and num_taken + num_slots * slot_bytes > self._max_peer_bytes:
+            return None
+        slots = self._book.try_take(num_slots, slot_bytes)
+        if slots is not None:
+            self._takers[slots] = peer
+        return slots
 
 
 def _overlap(one: Slots, other: Slots) -> bool:

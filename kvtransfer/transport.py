@@ -22,7 +22,8 @@ class Transfer(Protocol):
         """Where it is now; DONE means that the bytes are visible where they were to go.
 
         Raises:
-            HandoffError: it has failed, and nothing of it is under way any more. PeerLostError when the peer is dead.
+            HandoffError: it has failed, and nothing of it is under way any more. LostConnectionError when the
+                connection broke, which does not say whether the peer is dead.
         """
         ...
 

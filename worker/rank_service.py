@@ -82,7 +82,8 @@ class RankService(rank_pb2_grpc.RankServiceServicer):
                 added.add_done_callback(lambda future: answer(_peer_added(order.add_peer.order_id, future)))
             case "remove_peer":
                 peer = wire.worker_id_from_proto(order.remove_peer.peer)
-                self._mover.remove_peer(peer, is_dead=order.remove_peer.is_dead)
+                removed = self._mover.remove_peer(peer, is_dead=order.remove_peer.is_dead)
+                removed.add_done_callback(lambda _: answer(_peer_removed(order.remove_peer.order_id)))
             case "move":
                 on_moved = partial(_answer_move, answer, order.move.order_id)
                 self._mover.move(rank_wire.move_from_proto(order.move), on_moved)
@@ -103,6 +104,10 @@ def _answer_move(answer: Answer, order_id: int, outcome: MoveOutcome) -> None:
 
 def _answer_sums(answer: Answer, order_id: int, values: Sequence[int]) -> None:
     answer(rank_pb2.LeadResponse(parts_summed=rank_pb2.RankPartsSummed(order_id=order_id, values=values)))
+
+
+def _peer_removed(order_id: int) -> rank_pb2.LeadResponse:
+    return rank_pb2.LeadResponse(peer_removed=rank_pb2.RankPeerRemoved(order_id=order_id))
 
 
 def _peer_added(order_id: int, added: "Future[str]") -> rank_pb2.LeadResponse:

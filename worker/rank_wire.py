@@ -2,7 +2,14 @@
 
 from baton.v1 import rank_pb2
 
-from core.errors import CorruptKvError, HandoffError, IncompatibleLayoutError, PeerLostError, StalledTransferError
+from core.errors import (
+    CorruptKvError,
+    HandoffError,
+    IncompatibleLayoutError,
+    LostConnectionError,
+    PeerLostError,
+    StalledTransferError,
+)
 from kvtransfer.geometry import RankGeometry
 from kvtransfer.move import Direction, MoveOutcome
 from kvtransfer.packing import BlockPart
@@ -11,7 +18,14 @@ from worker import wire
 
 ERRORS = {
     error.code: error
-    for error in (HandoffError, IncompatibleLayoutError, PeerLostError, StalledTransferError, CorruptKvError)
+    for error in (
+        HandoffError,
+        IncompatibleLayoutError,
+        LostConnectionError,
+        PeerLostError,
+        StalledTransferError,
+        CorruptKvError,
+    )
 }
 
 

@@ -44,6 +44,7 @@ class RemoteMover:
         self._orders: asyncio.Queue[rank_pb2.LeadRequest] = asyncio.Queue()
         self._order_ids = itertools.count(1)
         self._adding: dict[int, Future[str]] = {}
+        self._removing: dict[int, Future[None]] = {}
         self._moving: dict[int, OnMoved] = {}
         self._summing: dict[int, OnSummed] = {}
         self._is_closing = False
@@ -75,10 +76,16 @@ class RemoteMover:
         self._send(rank_pb2.LeadRequest(add_peer=order))
         return future
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
-        """See `RankMover.remove_peer`."""
-        order = rank_pb2.RemoveRankPeerOrder(peer=wire.worker_id_to_proto(peer), is_dead=is_dead)
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> "Future[None]":
+        """See `RankMover.remove_peer`; the future is done on the event loop."""
+        future: Future[None] = Future()
+        future.set_running_or_notify_cancel()  # whoever gives up waiting must not hurt the stream
+        order = rank_pb2.RemoveRankPeerOrder(
+            order_id=next(self._order_ids), peer=wire.worker_id_to_proto(peer), is_dead=is_dead
+        )
+        self._removing[order.order_id] = future
         self._send(rank_pb2.LeadRequest(remove_peer=order))
+        return future
 
     def move(self, move: RankMove, on_moved: OnMoved) -> None:
         """See `RankMover.move`; `on_moved` is called on the event loop."""
@@ -136,6 +143,8 @@ class RemoteMover:
                 greeted.set_result(None)
             case "peer_added":
                 self._end_adding(answer.peer_added)
+            case "peer_removed":
+                self._removing.pop(answer.peer_removed.order_id).set_result(None)
             case "move_ended":
                 self._moving.pop(answer.move_ended.order_id)(rank_wire.outcome_from_proto(answer.move_ended))
             case "parts_summed":

@@ -9,6 +9,7 @@ from core.errors import (
     CorruptKvError,
     HandoffError,
     IncompatibleLayoutError,
+    LostConnectionError,
     PeerLostError,
     StalledTransferError,
 )
@@ -17,7 +18,8 @@ from core.ids import WorkerId
 CODE_KEY = "baton-error"  # of the trailing metadata
 
 HANDOFF_ERRORS: dict[str, type[HandoffError]] = {
-    error.code: error for error in (IncompatibleLayoutError, PeerLostError, StalledTransferError, CorruptKvError)
+    error.code: error
+    for error in (IncompatibleLayoutError, LostConnectionError, PeerLostError, StalledTransferError, CorruptKvError)
 }
 
 Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used

@@ -82,8 +82,11 @@ class DrivenMover:
             future.set_exception(error)
         return future
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> "Future[None]":
+        future: Future[None] = Future()
         self.carrier.remove_peer(peer, is_dead=is_dead)
+        future.set_result(None)
+        return future
 
     def move(self, move: RankMove, on_moved: OnMoved) -> None:
         self.carrier.move(move, on_moved)

@@ -163,17 +163,32 @@ def test_transport_that_is_not_here_is_refused_with_those_that_are(rig: Rig) -> 
 
 def test_larger_blocks_of_the_peer_wait_for_room_in_staging(rig: Rig) -> None:
     """Staging has four slots of 2 MiB; a piece takes one, so the fifth waits although its move has begun."""
-    rig.carrier.add_peer(rank_peer(OTHER, geometry=LARGE))
-    for name in "abc":
-        rig.move(name, RankMove(OTHER, Direction.WRITE, [0, 1, 2, 3], [5, 6]))
+    peers = [WorkerId(f"decode-{number}", 1) for number in range(2, 7)]
+    for peer in peers:
+        rig.carrier.add_peer(rank_peer(peer, geometry=LARGE))
+        rig.move(peer.name, RankMove(peer, Direction.WRITE, [0, 1], [5]))
     rig.advance()
     assert len(rig.a.posted) == 4
     rig.end(0)
     assert len(rig.a.posted) == 5
     rig.end(1, 2, 3, 4)
-    rig.end(5)
-    assert [outcome.error for _, outcome in rig.heard] == [None] * 3
-    assert sum(outcome.num_bytes for _, outcome in rig.heard) == 3 * 4 * MIB
+    assert [outcome.error for _, outcome in rig.heard] == [None] * 5
+    assert sum(outcome.num_bytes for _, outcome in rig.heard) == 5 * 2 * MIB
+
+
+def test_peer_that_hangs_leaves_staging_to_others(rig: Rig) -> None:
+    """It has a quarter, or a piece where that is more; the other's move ends beside it."""
+    for peer in (PEER, OTHER):
+        rig.carrier.add_peer(rank_peer(peer, geometry=LARGE))
+    for _ in range(4):
+        rig.move("hangs", RankMove(PEER, Direction.WRITE, [0, 1, 2, 3], [5, 6]))
+    rig.advance()
+    assert len(rig.a.posted) == 1
+    rig.move("goes on", RankMove(OTHER, Direction.WRITE, [0, 1, 2, 3], [5, 6]))
+    rig.advance()
+    rig.end(1)
+    rig.end(2)
+    assert [(name, outcome.error) for name, outcome in rig.heard] == [("goes on", None)]
 
 
 @pytest.mark.parametrize("failing", ["post", "poll", "death"])
@@ -185,7 +200,8 @@ def test_staging_is_free_again_after_a_failure(rig: Rig, failing: str) -> None:
         rig.move("m", RankMove(OTHER, Direction.WRITE, [0, 1, 2, 3], [5, 6]))
     rig.advance()
     if failing == "poll":
-        rig.end(0, 1, 2, 3, outcome=HandoffError("the link broke"))
+        for number in range(2):  # the second one's piece has waited for room
+            rig.end(number, outcome=HandoffError("the link broke"))
     if failing == "death":
         rig.carrier.remove_peer(OTHER, is_dead=True)
     assert len(rig.heard) == 2
@@ -289,8 +305,28 @@ def test_old_transport_keeps_a_peer_that_it_expects(rig: Rig) -> None:
     rig.carrier.add_peer(rank_peer(transport="b"))
     assert rig.a.calls == ["add decode-0@1", "expect decode-0@1 scripted"]
     rig.carrier.remove_peer(PEER, is_dead=False)
-    assert rig.a.calls[-1] == "remove decode-0@1"
+    assert rig.a.calls == ["add decode-0@1", "expect decode-0@1 scripted"]
     assert rig.b.calls[-1] == "remove decode-0@1"
+
+
+def test_peer_that_is_removed_alive_may_go_on_starting_transfers(rig: Rig) -> None:
+    """Its connection is its own; this rank only starts nothing with it any more."""
+    rig.carrier.add_peer(rank_peer(is_expected=True))
+    rig.carrier.remove_peer(PEER, is_dead=False)
+    assert "remove decode-0@1" not in rig.a.calls
+    rig.move("m", writing(1))
+    assert "not connected any more" in str(rig.heard[0][1].error)
+    rig.carrier.remove_peer(PEER, is_dead=True)
+    assert rig.a.calls[-1] == "remove decode-0@1"
+
+
+def test_dead_peer_is_forgotten_by_every_transport_even_after_it_was_removed(rig: Rig) -> None:
+    """Forgetting takes in what it has sent, whoever has forgotten it as a target before."""
+    rig.carrier.remove_peer(PEER, is_dead=False)
+    assert rig.a.calls.pop() == "remove decode-0@1"
+    rig.carrier.remove_peer(PEER, is_dead=True)
+    assert rig.a.calls[-1] == "remove decode-0@1"
+    assert rig.b.calls == ["remove decode-0@1"]
 
 
 def test_expected_peer_cannot_be_moved_to(rig: Rig) -> None:

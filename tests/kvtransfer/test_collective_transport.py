@@ -12,12 +12,13 @@ import psutil
 import pytest
 import torch
 
-from core.errors import HandoffError, PeerLostError
+from core.errors import HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.collective_transport import CALLER
 from kvtransfer.move import Direction
 from kvtransfer.pair_calls import call
 from kvtransfer.pair_group import PairGroup, make_gloo_device
+from kvtransfer.run_stream import RunStream
 from kvtransfer.runs import Region, RunTable
 from kvtransfer.transfer_header import HEADER_BYTES, TransferHeader
 from tests.kvtransfer.fleets import NUM_BLOCKS, STAGING_BYTES, Fleet, fleet_process, whole_blocks
@@ -95,12 +96,24 @@ def test_peer_with_memory_of_another_kind_is_refused_with_both(fleet: Fleet) -> 
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"address": 7}, {"region_bytes": [64]}, {"region_bytes": 64}, {"address": "nowhere"}]
+    "wrong",
+    [
+        {"address": 7},
+        {"region_bytes": [64]},
+        {"region_bytes": 64},
+        {"address": "nowhere"},
+        {"address": "127.0.0.1:99999"},
+    ],
 )
 def test_metadata_with_nonsense_in_it_is_refused_by_name(fleet: Fleet, wrong: dict[str, object]) -> None:
     theirs = {**json.loads(fleet.metadata(D)), **wrong}
     with pytest.raises(HandoffError, match="worker decode-0@3"):
         fleet.add(P, D, json.dumps(theirs).encode())
+
+
+def test_metadata_that_is_nested_without_end_is_refused_by_name(fleet: Fleet) -> None:
+    with pytest.raises(HandoffError, match="worker decode-0@3"):
+        fleet.add(P, D, b"[" * 1_000_000)
 
 
 WHOLE = whole_blocks()
@@ -131,7 +144,7 @@ def test_wrong_header_ends_the_connection_and_hurts_nobody(
         group.send(TransferHeader(direction, table, num_runs).pack())
         if ids is not None:
             group.send(torch.tensor(ids, dtype=torch.int32))
-        with pytest.raises(PeerLostError):
+        with pytest.raises(LostConnectionError):
             group.receive(torch.empty(1, dtype=torch.uint8))
     assert torch.equal(fleet.pool(D), before)
     fleet.connect(P, D)
@@ -148,14 +161,35 @@ def test_header_of_nonsense_ends_the_connection(fleet: Fleet, position: int) -> 
     assert len(packed) == HEADER_BYTES
     with closing(rogue_group(fleet, calls_itself=P)) as group:
         group.send(packed)
-        with pytest.raises(PeerLostError):
+        with pytest.raises(LostConnectionError):
             group.receive(torch.empty(1, dtype=torch.uint8))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("end", ["source", "target"])
+def test_defect_at_one_end_ends_the_connection_at_both(
+    fleet: Fleet, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread is gone; who waits for it would wait for ever."""
+
+    def defect(*_arguments: object) -> None:
+        raise KeyError("defect")
+
+    fleet.connect(P, D)
+    with monkeypatch.context() as patched:
+        patched.setattr(RunStream, "send" if end == "source" else "receive", defect)
+        with pytest.raises(HandoffError, match="decode-0@3"):
+            fleet.copy(P, D, Direction.WRITE, [1], [2])
+        for thread in threading.enumerate():
+            if thread.name in (f"kv-send-{D}", f"kv-serve-{P}"):
+                thread.join(TIMEOUT_S)
+        assert our_threads() == ["kv-calls", "kv-calls"]
 
 
 def test_second_call_of_a_peer_ends_its_first(fleet: Fleet) -> None:
     fleet.connect(P, D)
     fleet.copy(P, D, Direction.WRITE, [1], [2])
-    with closing(rogue_group(fleet, calls_itself=P)), pytest.raises(PeerLostError):
+    with closing(rogue_group(fleet, calls_itself=P)), pytest.raises(LostConnectionError):
         fleet.copy(P, D, Direction.WRITE, [1], [2])
 
 
@@ -189,7 +223,7 @@ def test_nothing_lands_after_a_source_was_removed() -> None:
         fleet.remove(D, P)
         fleet.overwrite(D)
         expected = fleet.pool(D)
-        with pytest.raises(PeerLostError, match="decode-0@3"):
+        with pytest.raises(LostConnectionError, match="decode-0@3"):
             answer()
         assert torch.equal(fleet.pool(D), expected)
         fleet.close()

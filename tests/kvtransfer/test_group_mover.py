@@ -26,6 +26,7 @@ class HeldMover:
         self.open: list[tuple[RankMove, OnMoved]] = []
         self.added: list[tuple[RankPeer, Future[str]]] = []
         self.removed: list[tuple[WorkerId, bool]] = []
+        self.removing: list[Future[None]] = []
         self.inbound = 0
         self.is_closed = False
         self._offers = offers
@@ -37,8 +38,10 @@ class HeldMover:
         self.added.append((peer, Future()))
         return self.added[-1][1]
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> "Future[None]":
         self.removed.append((peer, is_dead))
+        self.removing.append(Future())
+        return self.removing[-1]
 
     def move(self, move: RankMove, on_moved: OnMoved) -> None:
         self.open.append((move, on_moved))
@@ -151,6 +154,23 @@ def test_peer_that_was_removed_alive_may_still_die(held: Held) -> None:
     held.mover.remove_peer(D)
     held.mover.remove_peer(D, is_dead=True)
     assert [is_dead for _, is_dead in held.ranks[0].removed] == [False, True]
+
+
+def test_dead_peer_is_forgotten_when_all_ranks_have_forgotten_it(held: Held) -> None:
+    """Whoever hears of the death again waits as long: until then its bytes may land."""
+    first, again = (held.mover.remove_peer(D, is_dead=True) for _ in range(2))
+    held.ranks[1].removing[0].set_result(None)
+    assert not first.done()
+    assert not again.done()
+    assert not first.cancel()
+    held.ranks[0].removing[0].set_result(None)
+    assert first.done()
+    assert again.done()
+    assert held.mover.remove_peer(D, is_dead=True).done()
+
+
+def test_peer_that_was_never_known_is_forgotten_at_once(held: Held) -> None:
+    assert held.mover.remove_peer(WorkerId("decode-1", 1), is_dead=True).done()
 
 
 def test_peer_is_connected_when_all_ranks_are(held: Held) -> None:

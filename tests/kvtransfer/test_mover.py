@@ -1,6 +1,8 @@
 """The thread around a carrier: who runs what, when it sleeps, and what happens when it dies."""
 
+import itertools
 import queue
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -15,7 +17,7 @@ from kvtransfer import mover as mover_module
 from kvtransfer.carrier import Carrier
 from kvtransfer.move import Direction, MoveOutcome
 from kvtransfer.mover import INBOUND_POLL_S, POLL_S, BlockMover
-from kvtransfer.packing import BlockPart
+from kvtransfer.packing import BlockPart, PoolReader
 from kvtransfer.rank_mover import RankMove
 from kvtransfer.transport import TransferState
 from tests.kvtransfer.scripted import OTHER, PEER, RANK, TIMEOUT_S, ScriptedTransport, memory_of_rank, rank_peer
@@ -117,6 +119,29 @@ def test_checksums_come_from_that_thread_too(rig: Rig) -> None:
     assert one == other
 
 
+def test_moves_go_on_while_much_is_summed_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is 1 MiB, so sixteen are four batches, with a look at the open move after each."""
+    rig.mover.move(writing(1), rig.answers.of("m"))
+    rig.settle()
+    transfer, heard = rig.transport.transfers[0], Future[int]()
+    gate = threading.Event()
+    rig.mover.checksums([], lambda _: gate.wait(TIMEOUT_S) and None)
+    polls_before: list[int] = []
+    checksum = PoolReader.checksum
+
+    def noted(reader: PoolReader, part: BlockPart) -> int:
+        polls_before.append(transfer.num_polls)
+        return checksum(reader, part)
+
+    monkeypatch.setattr(PoolReader, "checksum", noted)
+    rig.mover.checksums(
+        [BlockPart([block], 0, 16, 0, 2) for block in range(16)], lambda sums: heard.set_result(len(sums))
+    )
+    gate.set()
+    assert heard.result(TIMEOUT_S) == 16
+    assert [len(list(batch)) for _, batch in itertools.groupby(polls_before)] == [4, 4, 4, 4]
+
+
 def test_idle_mover_sleeps_until_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for nothing it neither wakes up nor calls the transport; with a move or a peer's open it does."""
     RecordingQueue.timeouts = timeouts = []
@@ -175,6 +200,22 @@ def test_add_peer_fails_future_has_the_error(rig: Rig) -> None:
         rig.mover.add_peer(rank_peer(OTHER, metadata=b"nonsense")).result(TIMEOUT_S)
 
 
+def test_add_peer_that_fails_by_a_defect_is_refused_and_others_are_served(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a peer says of itself must not end this worker."""
+
+    def defect(*_arguments: object) -> str:
+        raise struct.error("unpack_from requires a buffer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.transport, "add_peer", defect)
+        with pytest.raises(HandoffError, match="worker decode-1@1 could not be added, by a defect: error"):
+            rig.mover.add_peer(rank_peer(OTHER)).result(TIMEOUT_S)
+    assert rig.mover.add_peer(rank_peer(OTHER)).result(TIMEOUT_S) == "thin air"
+    assert not rig.crashed.is_set()
+
+
 def test_add_peer_whose_waiter_is_gone_is_not_done_and_hurts_nobody(rig: Rig) -> None:
     gate = threading.Event()
     rig.transport.first_outcomes = [TransferState.DONE]
@@ -187,11 +228,22 @@ def test_add_peer_whose_waiter_is_gone_is_not_done_and_hurts_nobody(rig: Rig) ->
     assert not rig.crashed.is_set()
 
 
+def test_dead_peer_is_forgotten_no_earlier_than_the_transport_has_taken_in_its_bytes(rig: Rig) -> None:
+    gate = threading.Event()
+    rig.transport.first_outcomes = [TransferState.DONE]
+    rig.mover.move(writing(0), lambda _: gate.wait(TIMEOUT_S) and None)
+    removed = rig.mover.remove_peer(PEER, is_dead=True)
+    assert not removed.done()
+    assert not removed.cancel()
+    gate.set()
+    removed.result(TIMEOUT_S)
+    assert rig.transport.calls[-1] == "remove decode-0@1"
+
+
 @pytest.mark.parametrize("is_dead", [False, True])
 def test_remove_peer_is_done_in_its_turn(rig: Rig, *, is_dead: bool) -> None:
     rig.mover.move(writing(0), rig.answers.of("m"))
-    rig.mover.remove_peer(PEER, is_dead=is_dead)
-    rig.settle()
+    assert rig.mover.remove_peer(PEER, is_dead=is_dead).result(TIMEOUT_S) is None
     assert rig.transport.peers == (set() if is_dead else {PEER})
     assert rig.answers.ended.empty() == (not is_dead)
 

@@ -1,17 +1,23 @@
 """What only NIXL can get wrong."""
 
 import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import nixl
+import numpy as np
 import pytest
 import torch
+import xxhash
 
-from core.errors import ConfigError, HandoffError
+from core.errors import ConfigError, HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer import nixl_transport, ucx
 from kvtransfer.move import Direction
-from kvtransfer.nixl_transport import NixlTransport
+from kvtransfer.nixl_transport import LOCAL_SIDE, MAGIC, NixlTransport
+from kvtransfer.runs import RunTable
 from kvtransfer.transport import TransferState
-from tests.kvtransfer.fleets import Fleet, fleet_process, random_memory
+from tests.kvtransfer.fleets import Fleet, fleet_process, random_memory, whole_blocks
 
 P, D = WorkerId("prefill-0", 7), WorkerId("decode-0", 3)
 BIG_BLOCK_BYTES = 65_536
@@ -86,3 +92,83 @@ def test_what_a_dead_source_sent_lands_before_it_is_forgotten() -> None:
         for _ in range(100):
             target.progress()
         assert torch.equal(target.pool(D), after)
+
+
+def test_metadata_that_is_too_short_is_refused_although_its_digest_is_right() -> None:
+    transport = NixlTransport(P, random_memory(1, 64))
+    with pytest.raises(HandoffError, match="worker decode-0@3 sent NIXL metadata"):
+        transport.add_peer(D, MAGIC + xxhash.xxh3_64_digest(b"short") + b"short", whole_blocks(1), whole_blocks(1))
+    transport.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[NixlTransport, NixlTransport]]:
+    """Of P and D, not connected."""
+    pair = tuple(NixlTransport(worker, random_memory(16, 512)) for worker in (P, D))
+    yield pair
+    for transport in pair:
+        transport.close()
+
+
+def connect(source: NixlTransport, target: NixlTransport, table: RunTable) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        added = threads.submit(source.add_peer, D, target.metadata(), table, table)
+        while not added.done():
+            target.progress()
+        assert added.result()
+
+
+def test_broken_connection_is_no_death_and_is_made_anew(
+    pair: tuple[NixlTransport, NixlTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = pair
+    connect(source, target, whole_blocks())
+    run = np.array([1], dtype=np.int32)
+    transfer = source.post(D, Direction.WRITE, run, run)
+
+    def disconnected(_handle: object) -> str:
+        raise nixl.nixlRemoteDisconnectError("reset by peer")
+
+    monkeypatch.setattr(source._agent, "check_xfer_state", disconnected)
+    with pytest.raises(LostConnectionError, match="transfer with worker decode-0@3 failed: the connection broke"):
+        transfer.poll()
+    monkeypatch.undo()
+
+    loaded: list[bytes] = []
+    load = source._agent.add_remote_agent
+    monkeypatch.setattr(source._agent, "add_remote_agent", lambda data: loaded.append(data) or load(data))
+    for _ in range(2):
+        connect(source, target, whole_blocks())
+    assert len(loaded) == 1
+    again = source.post(D, Direction.WRITE, run, run)
+    while again.poll() is TransferState.IN_FLIGHT:
+        target.progress()
+    assert torch.equal(target._memory.pool[1], source._memory.pool[1])
+
+
+def test_descriptors_are_prepared_once_per_kind_of_runs(
+    pair: tuple[NixlTransport, NixlTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are tens of thousands of them, and preparing holds up all other transfers."""
+    source, target = pair
+    prepared: list[str] = []
+    prepare = source._agent.prep_xfer_dlist
+
+    def noted(agent: str, *arguments: object) -> object:
+        prepared.append(agent)
+        return prepare(agent, *arguments)
+
+    monkeypatch.setattr(source._agent, "prep_xfer_dlist", noted)
+    for _ in range(2):
+        connect(source, target, whole_blocks())
+    assert prepared == [LOCAL_SIDE, str(D)]
+    source.remove_peer(D)
+    connect(source, target, whole_blocks())
+    assert prepared[2:] == [str(D)]
+    connect(source, target, whole_blocks(8))
+    assert prepared[3:] == [LOCAL_SIDE, str(D)]
+    run = np.array([7], dtype=np.int32)
+    transfer = source.post(D, Direction.WRITE, run, run)
+    while transfer.poll() is TransferState.IN_FLIGHT:
+        target.progress()
+    assert torch.equal(target._memory.pool[7], source._memory.pool[7])

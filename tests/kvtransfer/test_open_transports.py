@@ -1,6 +1,8 @@
 import logging
 
+import nixl
 import pytest
+from nixl import _api as nixl_api
 
 from core.errors import ConfigError
 from core.ids import WorkerId
@@ -23,6 +25,23 @@ def test_transport_that_this_machine_lacks_is_left_out_with_a_warning(caplog: py
         opened = open_transports(("nixl", "collective"), P, random_memory(1, 64), settings)
     assert list(opened) == ["collective"]
     assert "a KV transport is left out, nixl: the NIXL backend is 'NONE'" in caplog.text
+    opened["collective"].close()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [("__init__", "NIXL does not start: no"), ("register_memory", "NIXL cannot register 64 bytes")],
+)
+def test_nixl_that_does_not_start_is_left_out(
+    call: str, message: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise nixl.nixlBackendError("no")
+
+    monkeypatch.setattr(nixl_api.nixl_agent, call, refuse)
+    opened = open_transports(("nixl", "collective"), P, random_memory(1, 64), TransportSettings())
+    assert list(opened) == ["collective"]
+    assert f"a KV transport is left out, nixl: {message}" in caplog.text
     opened["collective"].close()
 
 

@@ -1,12 +1,15 @@
+import errno
 import queue
 import socket
+import threading
 
 import pytest
 
 from core.errors import ConfigError, HandoffError
 from core.ids import WorkerId
+from kvtransfer import pair_store
 from kvtransfer.pair_calls import CallListener, call
-from kvtransfer.pair_store import FRAME, PairStore
+from kvtransfer.pair_store import FRAME, MAX_FRAME_BYTES, PairStore
 
 ONE, OTHER = WorkerId("one", 1), WorkerId("other", 2)
 TIMEOUT_S = 20.0
@@ -55,6 +58,56 @@ def test_stranger_that_says_nonsense_is_not_heard_and_others_are(answered: Answe
     assert caller == "one@1"
     here.close()
     there.close()
+
+
+def test_silent_caller_holds_up_nobody(answered: Answered) -> None:
+    host, port = answered.listener.address.split(":")
+    with socket.create_connection((host, int(port))) as silent:
+        here = call(ONE, OTHER, answered.listener.address)
+        caller, there = answered.next()
+        assert caller == "one@1"
+        answered.listener.close()
+        assert silent.recv(1) == b""
+    here.close()
+    there.close()
+
+
+def send_for_ever(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(b"x")
+
+
+def test_caller_that_never_comes_to_an_end_is_hung_up_on(answered: Answered, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte in time is not enough."""
+    monkeypatch.setattr(pair_store, "JOIN_S", 0.05)
+    host, port = answered.listener.address.split(":")
+    with socket.create_connection((host, int(port))) as slow:
+        slow.sendall(FRAME.pack(0, MAX_FRAME_BYTES))
+        slow.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with pytest.raises(ConnectionError):
+            send_for_ever(slow)
+    assert answered.calls.empty()
+
+
+def test_call_that_cannot_be_taken_is_not_the_last(
+    answered: Answered, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept, refused = socket.socket.accept, threading.Event()
+
+    def refuse_once(listener: socket.socket) -> object:
+        if not refused.is_set():
+            refused.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", refuse_once)
+    for _ in range(2):  # the first one is taken by the call under way
+        here = call(ONE, OTHER, answered.listener.address)
+        _, there = answered.next()
+        here.close()
+        there.close()
+    assert refused.is_set()
+    assert "Too many open files" in caplog.text
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:x"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.errors import HandoffError, PeerLostError
+from core.errors import HandoffError, LostConnectionError
 from core.ids import WorkerId
 from kvtransfer.move import Direction
 from kvtransfer.runs import Region, RunTable
@@ -311,8 +311,8 @@ def test_between_two_processes_then_one_dies(kind: str, ucx_tls: str) -> None:
         target.freeze()
         answer = source.wish("copy_until_error", P, D, Direction.WRITE, [*BIG_BLOCKS] * 8, [*BIG_BLOCKS] * 8)
         target.process.kill()
-        with pytest.raises(PeerLostError, match="decode-0@3"):
+        with pytest.raises(LostConnectionError, match="decode-0@3"):
             answer()
-        with pytest.raises(PeerLostError, match="decode-0@3"):
+        with pytest.raises(LostConnectionError, match="decode-0@3"):
             source.copy(P, D, Direction.READ, [1], [1])
         source.remove(P, D)

@@ -35,6 +35,7 @@ class NotingMover:
 
     def __init__(self) -> None:
         self.orders: list[object] = []
+        self.removed: Future[None] = Future()
 
     def offers(self) -> Mapping[str, bytes]:
         return {"nixl": b"how to reach me", "collective": b"or so"}
@@ -48,8 +49,9 @@ class NotingMover:
             future.set_result("cma")
         return future
 
-    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> None:
+    def remove_peer(self, peer: WorkerId, *, is_dead: bool) -> "Future[None]":
         self.orders.append(("remove", peer, is_dead))
+        return self.removed
 
     def move(self, move: RankMove, on_moved: OnMoved) -> None:
         self.orders.append(move)
@@ -115,6 +117,16 @@ async def test_orders_arrive_in_order_and_answers_come_back(ranks: Ranks) -> Non
     assert await ranks.move(READ) == outcome
     assert added.result(0) == "cma"
     assert ranks.mover.orders == [PEER_RANK, ("inbound", 2), WRITE, ("remove", PEER, True), READ]
+
+
+async def test_peer_is_removed_when_the_follower_has_removed_it(ranks: Ranks) -> None:
+    removed = ranks.remote.remove_peer(PEER, is_dead=True)
+    await ranks.move(WRITE)
+    assert ranks.mover.orders[0] == ("remove", PEER, True)
+    assert not removed.done()
+    assert not removed.cancel()
+    ranks.mover.removed.set_result(None)
+    await asyncio.wait_for(asyncio.wrap_future(removed), TIMEOUT_S)
 
 
 async def test_move_that_fails_comes_back_with_its_kind_of_error(ranks: Ranks) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x62\x61ton/v1/rank.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xbb\x02\n\x0bLeadRequest\x12\x30\n\x0bset_inbound\x18\x05 \x01(\x0b\x32\x19.baton.v1.SetInboundOrderH\x00\x12)\n\x07release\x18\x06 \x01(\x0b\x32\x16.baton.v1.ReleaseOrderH\x00\x12.\n\x08\x61\x64\x64_peer\x18\x14 \x01(\x0b\x32\x1a.baton.v1.AddRankPeerOrderH\x00\x12\x34\n\x0bremove_peer\x18\x15 \x01(\x0b\x32\x1d.baton.v1.RemoveRankPeerOrderH\x00\x12\'\n\x04move\x18\x16 \x01(\x0b\x32\x17.baton.v1.RankMoveOrderH\x00\x12/\n\x08\x63hecksum\x18\x17 \x01(\x0b\x32\x1b.baton.v1.RankChecksumOrderH\x00\x42\t\n\x07messageJ\x04\x08\x01\x10\x05\"\xcc\x01\n\x10\x41\x64\x64RankPeerOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x11\n\ttransport\x18\x03 \x01(\t\x12\x10\n\x08metadata\x18\x04 \x01(\x0c\x12\"\n\x06layout\x18\x05 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12\x12\n\nfirst_head\x18\x06 \x01(\r\x12\x12\n\nnum_blocks\x18\x07 \x01(\r\x12\x13\n\x0bis_expected\x18\x08 \x01(\x08\"H\n\x13RemoveRankPeerOrder\x12 \n\x04peer\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x0f\n\x07is_dead\x18\x02 \x01(\x08\"\xcc\x01\n\rRankMoveOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x0f\n\x07is_read\x18\x03 \x01(\x08\x12\x15\n\tlocal_ids\x18\x04 \x03(\rB\x02\x10\x01\x12\x16\n\nremote_ids\x18\x05 \x03(\rB\x02\x10\x01\x12\x13\n\x0bskip_tokens\x18\x06 \x01(\r\x12\x1d\n\x10\x66inal_after_step\x18\x07 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_final_after_step\"M\n\x11RankChecksumOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12&\n\x05parts\x18\x02 \x03(\x0b\x32\x17.baton.v1.RankBlockPart\"v\n\rRankBlockPart\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x13\n\x0b\x66irst_token\x18\x02 \x01(\r\x12\x12\n\nnum_tokens\x18\x03 \x01(\r\x12\x12\n\nfirst_head\x18\x04 \x01(\r\x12\x11\n\tnum_heads\x18\x05 \x01(\r\"&\n\x0fSetInboundOrder\x12\x13\n\x0bnum_inbound\x18\x01 \x01(\r\"\x0e\n\x0cReleaseOrder\"\xdc\x01\n\x0cLeadResponse\x12$\n\x05hello\x18\x14 \x01(\x0b\x32\x13.baton.v1.RankHelloH\x00\x12-\n\npeer_added\x18\x15 \x01(\x0b\x32\x17.baton.v1.RankPeerAddedH\x00\x12-\n\nmove_ended\x18\x16 \x01(\x0b\x32\x17.baton.v1.RankMoveEndedH\x00\x12\x31\n\x0cparts_summed\x18\x17 \x01(\x0b\x32\x19.baton.v1.RankPartsSummedH\x00\x42\t\n\x07messageJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"0\n\tRankHello\x12#\n\x06offers\x18\x14 \x03(\x0b\x32\x13.baton.v1.RankOffer\"0\n\tRankOffer\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\"S\n\rRankPeerAdded\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.baton.v1.RankError\"\x81\x01\n\rRankMoveEnded\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fnum_descriptors\x18\x03 \x01(\x04\x12\x0e\n\x06\x62usy_s\x18\x04 \x01(\x01\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.baton.v1.RankError\"*\n\tRankError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"7\n\x0fRankPartsSummed\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\x12\n\x06values\x18\x02 \x03(\x06\x42\x02\x10\x01\x32H\n\x0bRankService\x12\x39\n\x04Lead\x12\x15.baton.v1.LeadRequest\x1a\x16.baton.v1.LeadResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x62\x61ton/v1/rank.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xbb\x02\n\x0bLeadRequest\x12\x30\n\x0bset_inbound\x18\x05 \x01(\x0b\x32\x19.baton.v1.SetInboundOrderH\x00\x12)\n\x07release\x18\x06 \x01(\x0b\x32\x16.baton.v1.ReleaseOrderH\x00\x12.\n\x08\x61\x64\x64_peer\x18\x14 \x01(\x0b\x32\x1a.baton.v1.AddRankPeerOrderH\x00\x12\x34\n\x0bremove_peer\x18\x15 \x01(\x0b\x32\x1d.baton.v1.RemoveRankPeerOrderH\x00\x12\'\n\x04move\x18\x16 \x01(\x0b\x32\x17.baton.v1.RankMoveOrderH\x00\x12/\n\x08\x63hecksum\x18\x17 \x01(\x0b\x32\x1b.baton.v1.RankChecksumOrderH\x00\x42\t\n\x07messageJ\x04\x08\x01\x10\x05\"\xcc\x01\n\x10\x41\x64\x64RankPeerOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x11\n\ttransport\x18\x03 \x01(\t\x12\x10\n\x08metadata\x18\x04 \x01(\x0c\x12\"\n\x06layout\x18\x05 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12\x12\n\nfirst_head\x18\x06 \x01(\r\x12\x12\n\nnum_blocks\x18\x07 \x01(\r\x12\x13\n\x0bis_expected\x18\x08 \x01(\x08\"Z\n\x13RemoveRankPeerOrder\x12 \n\x04peer\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x0f\n\x07is_dead\x18\x02 \x01(\x08\x12\x10\n\x08order_id\x18\x03 \x01(\x04\"\xcc\x01\n\rRankMoveOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12 \n\x04peer\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x0f\n\x07is_read\x18\x03 \x01(\x08\x12\x15\n\tlocal_ids\x18\x04 \x03(\rB\x02\x10\x01\x12\x16\n\nremote_ids\x18\x05 \x03(\rB\x02\x10\x01\x12\x13\n\x0bskip_tokens\x18\x06 \x01(\r\x12\x1d\n\x10\x66inal_after_step\x18\x07 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_final_after_step\"M\n\x11RankChecksumOrder\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12&\n\x05parts\x18\x02 \x03(\x0b\x32\x17.baton.v1.RankBlockPart\"v\n\rRankBlockPart\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x13\n\x0b\x66irst_token\x18\x02 \x01(\r\x12\x12\n\nnum_tokens\x18\x03 \x01(\r\x12\x12\n\nfirst_head\x18\x04 \x01(\r\x12\x11\n\tnum_heads\x18\x05 \x01(\r\"&\n\x0fSetInboundOrder\x12\x13\n\x0bnum_inbound\x18\x01 \x01(\r\"\x0e\n\x0cReleaseOrder\"\x8f\x02\n\x0cLeadResponse\x12$\n\x05hello\x18\x14 \x01(\x0b\x32\x13.baton.v1.RankHelloH\x00\x12-\n\npeer_added\x18\x15 \x01(\x0b\x32\x17.baton.v1.RankPeerAddedH\x00\x12-\n\nmove_ended\x18\x16 \x01(\x0b\x32\x17.baton.v1.RankMoveEndedH\x00\x12\x31\n\x0cparts_summed\x18\x17 \x01(\x0b\x32\x19.baton.v1.RankPartsSummedH\x00\x12\x31\n\x0cpeer_removed\x18\x18 \x01(\x0b\x32\x19.baton.v1.RankPeerRemovedH\x00\x42\t\n\x07messageJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"0\n\tRankHello\x12#\n\x06offers\x18\x14 \x03(\x0b\x32\x13.baton.v1.RankOffer\"0\n\tRankOffer\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\"S\n\rRankPeerAdded\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x13.baton.v1.RankError\"#\n\x0fRankPeerRemoved\x12\x10\n\x08order_id\x18\x01 \x01(\x04\"\x81\x01\n\rRankMoveEnded\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\x11\n\tnum_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fnum_descriptors\x18\x03 \x01(\x04\x12\x0e\n\x06\x62usy_s\x18\x04 \x01(\x01\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.baton.v1.RankError\"*\n\tRankError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"7\n\x0fRankPartsSummed\x12\x10\n\x08order_id\x18\x01 \x01(\x04\x12\x12\n\x06values\x18\x02 \x03(\x06\x42\x02\x10\x01\x32H\n\x0bRankService\x12\x39\n\x04Lead\x12\x15.baton.v1.LeadRequest\x1a\x16.baton.v1.LeadResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,31 +45,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDRANKPEERORDER']._serialized_start=375
   _globals['_ADDRANKPEERORDER']._serialized_end=579
   _globals['_REMOVERANKPEERORDER']._serialized_start=581
-  _globals['_REMOVERANKPEERORDER']._serialized_end=653
-  _globals['_RANKMOVEORDER']._serialized_start=656
-  _globals['_RANKMOVEORDER']._serialized_end=860
-  _globals['_RANKCHECKSUMORDER']._serialized_start=862
-  _globals['_RANKCHECKSUMORDER']._serialized_end=939
-  _globals['_RANKBLOCKPART']._serialized_start=941
-  _globals['_RANKBLOCKPART']._serialized_end=1059
-  _globals['_SETINBOUNDORDER']._serialized_start=1061
-  _globals['_SETINBOUNDORDER']._serialized_end=1099
-  _globals['_RELEASEORDER']._serialized_start=1101
-  _globals['_RELEASEORDER']._serialized_end=1115
-  _globals['_LEADRESPONSE']._serialized_start=1118
-  _globals['_LEADRESPONSE']._serialized_end=1338
-  _globals['_RANKHELLO']._serialized_start=1340
-  _globals['_RANKHELLO']._serialized_end=1388
-  _globals['_RANKOFFER']._serialized_start=1390
-  _globals['_RANKOFFER']._serialized_end=1438
-  _globals['_RANKPEERADDED']._serialized_start=1440
-  _globals['_RANKPEERADDED']._serialized_end=1523
-  _globals['_RANKMOVEENDED']._serialized_start=1526
-  _globals['_RANKMOVEENDED']._serialized_end=1655
-  _globals['_RANKERROR']._serialized_start=1657
-  _globals['_RANKERROR']._serialized_end=1699
-  _globals['_RANKPARTSSUMMED']._serialized_start=1701
-  _globals['_RANKPARTSSUMMED']._serialized_end=1756
-  _globals['_RANKSERVICE']._serialized_start=1758
-  _globals['_RANKSERVICE']._serialized_end=1830
+  _globals['_REMOVERANKPEERORDER']._serialized_end=671
+  _globals['_RANKMOVEORDER']._serialized_start=674
+  _globals['_RANKMOVEORDER']._serialized_end=878
+  _globals['_RANKCHECKSUMORDER']._serialized_start=880
+  _globals['_RANKCHECKSUMORDER']._serialized_end=957
+  _globals['_RANKBLOCKPART']._serialized_start=959
+  _globals['_RANKBLOCKPART']._serialized_end=1077
+  _globals['_SETINBOUNDORDER']._serialized_start=1079
+  _globals['_SETINBOUNDORDER']._serialized_end=1117
+  _globals['_RELEASEORDER']._serialized_start=1119
+  _globals['_RELEASEORDER']._serialized_end=1133
+  _globals['_LEADRESPONSE']._serialized_start=1136
+  _globals['_LEADRESPONSE']._serialized_end=1407
+  _globals['_RANKHELLO']._serialized_start=1409
+  _globals['_RANKHELLO']._serialized_end=1457
+  _globals['_RANKOFFER']._serialized_start=1459
+  _globals['_RANKOFFER']._serialized_end=1507
+  _globals['_RANKPEERADDED']._serialized_start=1509
+  _globals['_RANKPEERADDED']._serialized_end=1592
+  _globals['_RANKPEERREMOVED']._serialized_start=1594
+  _globals['_RANKPEERREMOVED']._serialized_end=1629
+  _globals['_RANKMOVEENDED']._serialized_start=1632
+  _globals['_RANKMOVEENDED']._serialized_end=1761
+  _globals['_RANKERROR']._serialized_start=1763
+  _globals['_RANKERROR']._serialized_end=1805
+  _globals['_RANKPARTSSUMMED']._serialized_start=1807
+  _globals['_RANKPARTSSUMMED']._serialized_end=1862
+  _globals['_RANKSERVICE']._serialized_start=1864
+  _globals['_RANKSERVICE']._serialized_end=1936
 # @@protoc_insertion_point(module_scope)

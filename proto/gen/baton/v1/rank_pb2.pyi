@@ -44,12 +44,14 @@ class AddRankPeerOrder(_message.Message):
     def __init__(self, order_id: _Optional[int] = ..., peer: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., transport: _Optional[str] = ..., metadata: _Optional[bytes] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., first_head: _Optional[int] = ..., num_blocks: _Optional[int] = ..., is_expected: _Optional[bool] = ...) -> None: ...
 
 class RemoveRankPeerOrder(_message.Message):
-    __slots__ = ("peer", "is_dead")
+    __slots__ = ("peer", "is_dead", "order_id")
     PEER_FIELD_NUMBER: _ClassVar[int]
     IS_DEAD_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
     peer: _common_pb2.WorkerId
     is_dead: bool
-    def __init__(self, peer: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., is_dead: _Optional[bool] = ...) -> None: ...
+    order_id: int
+    def __init__(self, peer: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., is_dead: _Optional[bool] = ..., order_id: _Optional[int] = ...) -> None: ...
 
 class RankMoveOrder(_message.Message):
     __slots__ = ("order_id", "peer", "is_read", "local_ids", "remote_ids", "skip_tokens", "final_after_step")
@@ -102,16 +104,18 @@ class ReleaseOrder(_message.Message):
     def __init__(self) -> None: ...
 
 class LeadResponse(_message.Message):
-    __slots__ = ("hello", "peer_added", "move_ended", "parts_summed")
+    __slots__ = ("hello", "peer_added", "move_ended", "parts_summed", "peer_removed")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     PEER_ADDED_FIELD_NUMBER: _ClassVar[int]
     MOVE_ENDED_FIELD_NUMBER: _ClassVar[int]
     PARTS_SUMMED_FIELD_NUMBER: _ClassVar[int]
+    PEER_REMOVED_FIELD_NUMBER: _ClassVar[int]
     hello: RankHello
     peer_added: RankPeerAdded
     move_ended: RankMoveEnded
     parts_summed: RankPartsSummed
-    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., peer_added: _Optional[_Union[RankPeerAdded, _Mapping]] = ..., move_ended: _Optional[_Union[RankMoveEnded, _Mapping]] = ..., parts_summed: _Optional[_Union[RankPartsSummed, _Mapping]] = ...) -> None: ...
+    peer_removed: RankPeerRemoved
+    def __init__(self, hello: _Optional[_Union[RankHello, _Mapping]] = ..., peer_added: _Optional[_Union[RankPeerAdded, _Mapping]] = ..., move_ended: _Optional[_Union[RankMoveEnded, _Mapping]] = ..., parts_summed: _Optional[_Union[RankPartsSummed, _Mapping]] = ..., peer_removed: _Optional[_Union[RankPeerRemoved, _Mapping]] = ...) -> None: ...
 
 class RankHello(_message.Message):
     __slots__ = ("offers",)
@@ -136,6 +140,12 @@ class RankPeerAdded(_message.Message):
     path: str
     error: RankError
     def __init__(self, order_id: _Optional[int] = ..., path: _Optional[str] = ..., error: _Optional[_Union[RankError, _Mapping]] = ...) -> None: ...
+
+class RankPeerRemoved(_message.Message):
+    __slots__ = ("order_id",)
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    order_id: int
+    def __init__(self, order_id: _Optional[int] = ...) -> None: ...
 
 class RankMoveEnded(_message.Message):
     __slots__ = ("order_id", "num_bytes", "num_descriptors", "busy_s", "error")
