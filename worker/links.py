@@ -98,10 +98,6 @@ class Links:
         else:
             self._peers.ban(worker)
 
-    def worker_gone(self, worker: WorkerId) -> None:
-        """This incarnation of a worker and all earlier ones are dead: what is under way with them ends as lost."""
-        self._peers.worker_gone(worker)
-
     def report(self, counts: TransferCounts) -> TransferReport:
         """What the halves have counted, and how it went there. On the event loop."""
         self._stats = {peer: stats for peer, stats in self._stats.items() if peer in counts.sent}

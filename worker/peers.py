@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from concurrent.futures import Future as ConcurrentFuture
 from dataclasses import dataclass
 
 import grpc
@@ -16,7 +17,9 @@ from worker.exclusions import Exclusions
 from worker.negotiation import Agreement, Introduction, names_of
 from worker.rpc_errors import error_of
 
-CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
+CONNECT_TIMEOUT_S = 10.0  # of each step; a live peer answers in milliseconds, a busy one within a step or two
+BURIAL_S = 10.0  # a transport takes in what a dead peer has sent within a second or two
+CONNECTING_S = 20.0  # of all steps, over however many transports; prompts wait meanwhile
 # A link that was down is tried again soon after it is up; gRPC's own pauses grow to two minutes.
 CHANNEL_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000))
 
@@ -72,6 +75,7 @@ class Peers:
         self._endpoints: dict[WorkerId, WorkerEndpoint] = {}
         self._sources: set[WorkerId] = set()  # peers that start transfers with this worker
         self._first_alive: dict[str, int] = {}  # by name: incarnations below it are dead
+        self._burials: dict[WorkerId, asyncio.Future[None]] = {}  # of the dead, while transports hold on to them
         self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, endpoint: WorkerEndpoint) -> Peer:
@@ -167,6 +171,17 @@ class Peers:
         """
         self._bury_before(worker.name, worker.incarnation + 1)
 
+    async def is_buried(self, worker: WorkerId) -> bool:
+        """Waits until nothing of a dead worker, or of its earlier incarnations, can land here any more.
+
+        Returns:
+            False when a rank has not said so within some seconds.
+        """
+        burials = [burial for dead, burial in self._burials.items() if worker.outlasts(dead)]
+        if burials:
+            await asyncio.wait(burials, timeout=BURIAL_S)
+        return not any(worker.outlasts(dead) for dead in self._burials)
+
     async def close(self) -> None:
         """Closes all channels."""
         for worker in list(self._channels):
@@ -179,7 +194,11 @@ class Peers:
         worker, channel = endpoint.worker, self._channel(endpoint)
         links = handoff_pb2_grpc.LinkServiceStub(channel)
         try:
-            transport, path = await self._agree(worker, links)
+            async with asyncio.timeout(CONNECTING_S):
+                transport, path = await self._agree(worker, links)
+        except TimeoutError as error:
+            self._mover.remove_peer(worker)
+            raise HandoffError(f"worker {worker} was not connected within {CONNECTING_S:g} s") from error
         except BaseException:  # when cancelled, too: nothing stays of a connection that was made in part
             self._mover.remove_peer(worker)
             raise
@@ -259,11 +278,26 @@ class Peers:
             self._bury(worker)
 
     def _bury(self, worker: WorkerId) -> None:
-        self._mover.remove_peer(worker, is_dead=True)
+        removed = self._mover.remove_peer(worker, is_dead=True)  # type: ignore[func-returns-value, unused-ignore]
+        self._keep_burial(worker, removed)
         self._exclusions.forget(worker)
         self._sources.discard(worker)
         self._endpoints.pop(worker, None)
         self._disconnect(worker)
+
+    def _keep_burial(self, worker: WorkerId, removed: "ConcurrentFuture[None] | None") -> None:
+        """Remembers a burial until it has ended well; None has ended already."""
+        if removed is None:
+            return
+
+        def end(ended: asyncio.Future[None]) -> None:
+            if (error := ended.exception()) is None:
+                del self._burials[worker]
+            else:
+                logger.error("dead worker %s cannot be let go of: %r", worker, error)
+
+        burial = self._burials[worker] = asyncio.wrap_future(removed)
+        burial.add_done_callback(end)
 
     def _disconnect(self, worker: WorkerId) -> None:
         """Ends a connection, made or in the making, and closes its channel: calls on it end as cancelled."""
