@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future as ConcurrentFuture
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -76,6 +79,7 @@ class Peers:
         self._sources: set[WorkerId] = set()  # peers that start transfers with this worker
         self._first_alive: dict[str, int] = {}  # by name: incarnations below it are dead
         self._burials: dict[WorkerId, asyncio.Future[None]] = {}  # of the dead, while transports hold on to them
+        self._lock = threading.Lock()  # no connection is let go of while something is ordered over it
         self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, endpoint: WorkerEndpoint) -> Peer:
@@ -131,17 +135,27 @@ class Peers:
         """The connection to a peer if there is one now. From any thread."""
         return self._connected.get(worker)
 
+    @contextmanager
+    def holding(self, worker: WorkerId) -> Iterator[Peer | None]:
+        """The connection to a peer if there is one now; what is ordered meanwhile goes over it. From any thread."""
+        with self._lock:
+            yield self._connected.get(worker)
+
     def exclude(self, failed: Peer) -> None:
         """A move over a connection has failed: its transport is not used with the peer for a while."""
         worker = failed.endpoint.worker
+        if self._is_dead(worker):
+            return
         self._exclusions.exclude(worker, failed.transport, self._clock.now_s())
         if self.connected(worker) is failed:
             self.forget(worker)
 
-    def ban(self, worker: WorkerId) -> None:
-        """Never again uses the transport that a peer is connected by now: it has brought other bytes than it got."""
-        if (peer := self.connected(worker)) is not None:
-            self._exclusions.ban(worker, peer.transport)
+    def ban(self, worker: WorkerId, transport: str) -> None:
+        """Never again uses a transport with a peer, connected or not: it has brought other bytes than it got."""
+        if self._is_dead(worker):
+            return
+        self._exclusions.ban(worker, transport)
+        if (peer := self.connected(worker)) is not None and peer.transport == transport:
             self.forget(worker)
 
     def forget(self, worker: WorkerId) -> None:
@@ -149,7 +163,7 @@ class Peers:
 
         Moves under way on the old connection may still end.
         """
-        if self._connected.pop(worker, None) is not None:  # else forgotten already, or being made anew
+        if self._drop(worker):  # else forgotten already, or being made anew
             del self._tasks[worker]
             self._mover.remove_peer(worker)
 
@@ -214,12 +228,15 @@ class Peers:
             agreed = await self._introduce(worker, links)
             link = PeerLink(agreed.transport, agreed.metadata, agreed.geometry, is_expected=False)
             try:
-                return agreed.transport, await self._add(worker, link)
+                path = await self._add(worker, link)
             except HandoffError as error:
                 logger.warning("worker %s cannot be reached over %s: %s", worker, agreed.transport, error)
                 self._exclusions.exclude(worker, agreed.transport, self._clock.now_s())
                 if not self._allowed(worker):
                     raise
+            else:
+                if agreed.transport in self._allowed(worker):  # else it was banned meanwhile
+                    return agreed.transport, path
 
     async def _introduce(self, worker: WorkerId, links: handoff_pb2_grpc.LinkServiceStub) -> Agreement:
         """Has the target choose one of the transports that may be used now."""
@@ -267,8 +284,11 @@ class Peers:
     # --- the dead
 
     def _check_alive(self, worker: WorkerId) -> None:
-        if worker.incarnation < self._first_alive.get(worker.name, 0):
+        if self._is_dead(worker):
             raise PeerLostError(f"worker {worker} is dead; the request is placed again")
+
+    def _is_dead(self, worker: WorkerId) -> bool:
+        return worker.incarnation < self._first_alive.get(worker.name, 0)
 
     def _bury_before(self, name: str, incarnation: int) -> None:
         """Incarnations of a worker below this one are dead: forgets them."""
@@ -278,12 +298,12 @@ class Peers:
             self._bury(worker)
 
     def _bury(self, worker: WorkerId) -> None:
+        self._disconnect(worker)
         removed = self._mover.remove_peer(worker, is_dead=True)  # type: ignore[func-returns-value, unused-ignore]
         self._keep_burial(worker, removed)
         self._exclusions.forget(worker)
         self._sources.discard(worker)
         self._endpoints.pop(worker, None)
-        self._disconnect(worker)
 
     def _keep_burial(self, worker: WorkerId, removed: "ConcurrentFuture[None] | None") -> None:
         """Remembers a burial until it has ended well; None has ended already."""
@@ -301,10 +321,15 @@ class Peers:
 
     def _disconnect(self, worker: WorkerId) -> None:
         """Ends a connection, made or in the making, and closes its channel: calls on it end as cancelled."""
-        self._connected.pop(worker, None)
+        self._drop(worker)
         if (task := self._tasks.pop(worker, None)) is not None:
             task.cancel()
         if (channel := self._channels.pop(worker, None)) is not None:
             closing = asyncio.create_task(channel.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    def _drop(self, worker: WorkerId) -> bool:
+        """Has nothing more ordered over a connection; whether there was one."""
+        with self._lock:
+            return self._connected.pop(worker, None) is not None

@@ -168,7 +168,7 @@ class WorkerProcess:
         )
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._deaths)
-        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._peers.ban)
+        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._links.exclude)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(links, self._server)

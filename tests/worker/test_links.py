@@ -15,6 +15,7 @@ from baton.v1 import handoff_pb2_grpc
 from core.errors import HandoffError, IncompatibleLayoutError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from core.transfers import PairStats
+from kvtransfer.group_mover import PeerLink
 from kvtransfer.move import Direction, Move, MoveOutcome
 from tests.builders import assignment
 from tests.worker.link_worlds import FAST, LAYOUT, SLOW, End, LinkWorld, write
@@ -22,6 +23,9 @@ from worker import link_wire
 from worker.exclusions import FIRST_PAUSE_S
 from worker.read_order import ReadAnswer, ReadOrder
 from worker.transfer_log import TransferCounts
+from worker.ways import Way, way_of
+
+PUSHED_FAST = Way(FAST, Direction.WRITE)
 
 
 @pytest.fixture
@@ -192,13 +196,64 @@ async def test_move_to_a_stranger_fails(world: LinkWorld) -> None:
 
 async def test_path_that_brought_wrong_kv_is_never_used_again(world: LinkWorld) -> None:
     source, target = await pair(world)
-    source.links.exclude(target.worker)
-    source.clock.advance(1e6)
-    assert (await source.peers.get(target.endpoint)).transport == SLOW
-    source.links.exclude(target.worker)
+    for _ in range(2):  # several handoffs were under way over it
+        source.links.exclude(target.worker, {PUSHED_FAST})
+        source.clock.advance(1e6)
+        assert (await source.peers.get(target.endpoint)).transport == SLOW
+    source.links.exclude(target.worker, {Way(SLOW, Direction.WRITE)})
     source.clock.advance(1e6)
     with pytest.raises(HandoffError, match="no transport to worker decode-0@1 is left"):
         await source.peers.get(target.endpoint)
+
+
+async def test_path_that_brought_wrong_kv_before_its_link_was_given_up_is_never_used_again(world: LinkWorld) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    source.links.exclude(target.worker, {PUSHED_FAST})
+    assert (await source.peers.get(target.endpoint)).transport == SLOW
+
+
+async def test_path_that_brought_wrong_kv_while_it_is_made_anew_is_left_for_another(
+    world: LinkWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    add = source.peers._add
+
+    async def add_late(worker: WorkerId, link: PeerLink) -> str:
+        path = await add(worker, link)
+        source.links.exclude(target.worker, {PUSHED_FAST})
+        return path
+
+    monkeypatch.setattr(source.peers, "_add", add_late)
+    assert (await source.peers.get(target.endpoint)).transport == SLOW
+
+
+async def test_outcome_names_the_transport_that_the_move_went_over(world: LinkWorld) -> None:
+    source, target = await pair(world)
+    assert (await world.moved(source, write(target))).transport == FAST
+    source.transports[FAST].post_errors.append(HandoffError("the link is down"))
+    assert (await world.moved(source, write(target))).transport == SLOW
+
+
+async def test_move_that_finds_no_link_is_not_one_that_was_tried_again(
+    world: LinkWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    outcome = await world.moved(source, write(target))
+    assert (outcome.error, outcome.transport) == (None, FAST)
+    assert "tried again" not in caplog.text
+    (report,) = source.links.report(TransferCounts({target.worker: PairStats()}, {})).sent
+    assert report.stats.num_retried == 0
+
+
+async def test_move_that_had_to_connect_first_is_tried_once_more_as_well(world: LinkWorld) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    source.transports[FAST].post_errors.append(HandoffError("the link is down"))
+    outcome = await world.moved(source, write(target))
+    assert (outcome.error, outcome.transport) == (None, SLOW)
 
 
 # --- the dead
@@ -344,10 +399,14 @@ async def test_kv_that_the_target_cannot_read_is_pushed_with_one_line_in_the_log
 async def test_way_that_brought_wrong_kv_is_left_for_a_push(world: LinkWorld) -> None:
     source, target = await pair(world, is_pulled=True)
     block_ids = await reserve(world, source, target)
-    source.links.exclude(target.worker)
-    assert (await world.moved(source, write(target, remote_ids=block_ids))).error is None
+    outcome = await world.moved(source, write(target, remote_ids=block_ids))
+    pulled = way_of(outcome)
+    assert pulled == Way(FAST, Direction.READ)
+    for _ in range(2):  # several handoffs were under way over it
+        source.links.exclude(target.worker, {pulled})
+    assert way_of(await world.moved(source, write(target, remote_ids=block_ids))) == PUSHED_FAST
     assert set(source.transports[FAST].posted) == {Direction.WRITE}
-    source.links.exclude(target.worker)
+    source.links.exclude(target.worker, {PUSHED_FAST})
     assert (await source.peers.get(target.endpoint)).transport == SLOW
 
 
