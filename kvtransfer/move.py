@@ -81,6 +81,8 @@ class MoveOutcome:
         num_descriptors: contiguous pieces they were moved in.
         busy_s: seconds in which bytes of it were under way; of the rank where that was longest.
         digests: as the move asked for; none with an error.
+        transport: that it was ordered over; empty where that is not known, as for one that was not begun.
+        direction: of the transfers, seen from whoever started them: READ where the peer was asked to read.
     """
 
     error: HandoffError | None
@@ -88,6 +90,8 @@ class MoveOutcome:
     num_descriptors: int = 0
     busy_s: float = 0.0
     digests: tuple[Digest, ...] = ()
+    transport: str = ""
+    direction: Direction = Direction.WRITE
 
 
 OnMoved = Callable[[MoveOutcome], None]

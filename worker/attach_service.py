@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import grpc
@@ -44,7 +44,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         decode: gets assignments that name this worker for the tokens.
         experts: answers questions about experts.
         names: answers questions about block names.
-        on_gone: hear, on the event loop, that a worker's process and all before it are dead; again and again.
+        on_gone: hears, on the event loop, that a worker's process and all before it are dead; again and again.
     """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
@@ -56,7 +56,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         experts: ExpertDesk,
         names: NameDesk,
         *,
-        on_gone: Sequence[Callable[[WorkerId], None]],
+        on_gone: Callable[[WorkerId], None],
     ) -> None:
         self._identity = identity
         self._mailbox = mailbox
@@ -64,7 +64,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._decode = decode
         self._experts = experts
         self._names = names
-        self._on_gone = tuple(on_gone)
+        self._on_gone = on_gone
         self._routers: dict[str, Reports] = {}
         self._transfers = TransferReport()
         self.last_load = WorkerLoad()
@@ -159,8 +159,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
 
     def _tell_gone(self, worker: WorkerId) -> None:
         logger.info("worker %s is dead, says a router", worker)
-        for hear in self._on_gone:
-            hear(worker)
+        self._on_gone(worker)
 
     def _query_experts(self, router_id: str, query: worker_pb2.QueryExperts, queue: Reports) -> None:
         """Has the worker's loop answer between two steps."""

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import grpc
+from baton.v1 import handoff_pb2
 
 from core.clock import Clock
 from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError
@@ -18,6 +19,7 @@ from worker.mailbox import Mailbox
 from worker.open_moves import OpenMoves
 from worker.peers import Peers
 from worker.rpc_errors import error_of
+from worker.ways import OnCorrupt, Way
 
 BEGIN_TIMEOUT_S = 60.0  # how long a computed prompt waits for room at its target before it is placed again
 COMMIT_TIMEOUT_S = 30.0
@@ -31,9 +33,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-OnCorrupt = Callable[[WorkerId], None]
-"""Hears that KV arrived at a peer with other bytes than it left with. Called on the event loop."""
-
 
 class GrpcHandoffPort:
     """Implements `HandoffPort`. Called on the worker's loop; talks on the event loop; answers by the mailbox.
@@ -45,7 +44,7 @@ class GrpcHandoffPort:
         mailbox: of the loop that owns the half.
         event_loop: where the gRPC calls run.
         clock: the half's.
-        on_corrupt: hears which targets found blocks that are not what was sent.
+        on_corrupt: hears which targets found blocks that are not what was sent, and how they went there.
     """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
@@ -97,9 +96,11 @@ class GrpcHandoffPort:
     def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
         """See `HandoffPort.finish`."""
 
-        def on_ended(error: HandoffError | None, digests: list[Digest]) -> None:
+        def on_ended(error: HandoffError | None, digests: list[Digest], ways: set[Way]) -> None:
             if error is None:
-                self._spawn(self._commit(handoff_id, target, first_token, num_blocks, digests))
+                ids = handoff_id, self._worker, target.worker
+                request = wire.commit_to_proto(*ids, first_token=first_token, num_blocks=num_blocks, digests=digests)
+                self._spawn(self._commit(handoff_id, target, request, ways))
             else:
                 self._answer_finish(handoff_id, error)
 
@@ -134,17 +135,18 @@ class GrpcHandoffPort:
             self._mailbox.post(partial(self.source.on_begun, handoff_id, answer))
 
     async def _commit(
-        self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int, digests: Sequence[Digest]
+        self,
+        handoff_id: str,
+        target: WorkerEndpoint,
+        request: handoff_pb2.CommitHandoffRequest,
+        ways: Collection[Way],
     ) -> None:
-        ids = handoff_id, self._worker, target.worker
-        request = wire.commit_to_proto(*ids, first_token=first_token, num_blocks=num_blocks, digests=digests)
-
         async def call() -> None:
             await self._peers.handoffs(target).CommitHandoff(request, timeout=COMMIT_TIMEOUT_S)
 
         error = await self._call(target, call)
         if isinstance(error, CorruptKvError):
-            self._on_corrupt(target.worker)
+            self._on_corrupt(target.worker, ways)
         self._answer_finish(handoff_id, error)
 
     def _answer_finish(self, handoff_id: str, error: BatonError | None) -> None:

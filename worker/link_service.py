@@ -1,16 +1,13 @@
 """What peers ask of this worker's links: to agree on a transport, and to read their KV."""
 
-from functools import partial
-
 from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
-from decode_worker.half import DecodeHalf
 from kvtransfer.geometry import reconcile
 from kvtransfer.group_mover import GroupMover, PeerLink
 from worker import link_wire
+from worker.deaths import DeathDesk
 from worker.identity import WorkerIdentity
-from worker.mailbox import Mailbox
 from worker.negotiation import Agreement, Introduction, choose_transport
 from worker.peers import Peers
 from worker.reads import ReadDesk
@@ -25,26 +22,23 @@ class LinkService(handoff_pb2_grpc.LinkServiceServicer):
         peers: learn of sources.
         mover: says how this worker's KV lies, and what transports it has.
         reads: carries reads out.
-        mailbox: of the worker's loop.
-        decode: hears that earlier incarnations of a source are dead.
+        deaths: hears that earlier incarnations of a source are dead.
     """
 
-    def __init__(  # noqa: PLR0917 - collaborators, given once
+    def __init__(
         self,
         identity: WorkerIdentity,
         peers: Peers,
         mover: GroupMover,
         reads: ReadDesk,
-        mailbox: Mailbox,
-        decode: DecodeHalf,
+        deaths: DeathDesk,
     ) -> None:
         self._identity = identity
         self._peers = peers
         self._mover = mover
         self._offers = mover.offers()
         self._reads = reads
-        self._mailbox = mailbox
-        self._decode = decode
+        self._deaths = deaths
 
     async def ConnectPeer(  # noqa: N802 - the name is the service's
         self, request: handoff_pb2.ConnectPeerRequest, context: Context
@@ -72,6 +66,6 @@ class LinkService(handoff_pb2_grpc.LinkServiceServicer):
         self._identity.check_model(them.source, them.fingerprint)
         reconcile(self._mover.geometry, them.geometry)
         name = choose_transport(them.source, them.offers, self._offers)
-        self._mailbox.post(partial(self._decode.worker_superseded, them.source))
+        self._deaths.worker_superseded(them.source)
         await self._peers.expect(them.source, PeerLink(name, them.offers[name], them.geometry, is_expected=True))
         return Agreement(name, self._offers[name], self._mover.geometry)

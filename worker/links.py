@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from core.errors import HandoffError, IncompatibleLayoutError, PeerLostError
@@ -15,6 +16,7 @@ from worker.peers import Peer, Peers
 from worker.pulling import PullClient
 from worker.read_order import ReadAnswer
 from worker.transfer_log import TransferCounts
+from worker.ways import Way
 
 PUSH, PULL = "push", "pull"
 
@@ -39,6 +41,19 @@ class LinkStats:
     direction: str = ""
     num_retried: int = 0
     is_pushed_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a move, which has ended.
+
+    Attributes:
+        outcome: how; it names the connection's transport.
+        peer: the connection it was ordered over; None when there was none, so that it was not begun.
+    """
+
+    outcome: MoveOutcome
+    peer: Peer | None
 
 
 class Links:
@@ -81,26 +96,25 @@ class Links:
     async def read(self, source: WorkerEndpoint, move: Move) -> ReadAnswer:
         """Carries out a READ that its source has asked for. On the event loop."""
         try:
-            peer = await self._peers.get(source)
+            await self._peers.get(source)
         except HandoffError as error:
             return ReadAnswer(MoveOutcome(error))
-        outcome = await self._attempt(move)
-        if outcome.error is None:
-            return ReadAnswer(outcome, peer.transport, peer.path)
-        outcome, second = await self._try_again(move, peer, outcome)
-        last = second or peer
-        return ReadAnswer(outcome, last.transport, last.path, was_retried=second is not None)
+        first = await self._attempt(move)
+        last = await self._try_again(move, first)
+        if last.peer is None:
+            return ReadAnswer(last.outcome)
+        return ReadAnswer(last.outcome, last.peer.transport, last.peer.path, was_retried=last.peer is not first.peer)
 
-    def exclude(self, worker: WorkerId) -> None:
-        """A peer got other bytes than it was sent: the way they went is never used with it again."""
-        if self._is_pulled_by(worker):
-            self._stats_of(worker).is_pushed_only = True
-        else:
-            self._peers.ban(worker)
+    def exclude(self, worker: WorkerId, ways: Collection[Way]) -> None:
+        """A peer got other bytes than it was sent: the ways they went are never used with it again.
 
-    def worker_gone(self, worker: WorkerId) -> None:
-        """This incarnation of a worker and all earlier ones are dead: what is under way with them ends as lost."""
-        self._peers.worker_gone(worker)
+        What it has read is pushed from now on, over any transport: which one it reads over is up to the peer.
+        """
+        for way in ways:
+            if way.direction is Direction.READ:
+                self._stats_of(worker).is_pushed_only = True
+            else:
+                self._peers.ban(worker, way.transport)
 
     def report(self, counts: TransferCounts) -> TransferReport:
         """What the halves have counted, and how it went there. On the event loop."""
@@ -119,20 +133,25 @@ class Links:
     # --- inside
 
     def _try(self, move: Move, on_moved: OnMoved) -> None:
-        """The first attempt goes to the mover at once, on the caller's thread."""
-        peer = self._peers.connected(move.peer)
+        """The first attempt goes to the mover at once, on the caller's thread, unless the peer must be connected."""
+        with self._peers.holding(move.peer) as peer:
+            if peer is not None:
+                self._mover.move(move, partial(self._on_tried, move, peer, on_moved))
+                return
+        self._spawn(self._connect_and_try(move, on_moved))
 
-        def on_ended(first: MoveOutcome) -> None:
-            if first.error is None:
-                on_moved(first)
-            else:
-                self._spawn(self._retry(move, peer, first, on_moved))
+    def _on_tried(self, move: Move, peer: Peer, on_moved: OnMoved, outcome: MoveOutcome) -> None:
+        first = attempt_over(peer, outcome)
+        if outcome.error is None:
+            on_moved(first.outcome)
+        else:
+            self._spawn(self._retry(move, first, on_moved))
 
-        self._mover.move(move, on_ended)
+    async def _connect_and_try(self, move: Move, on_moved: OnMoved) -> None:
+        await self._retry(move, await self._attempt(move), on_moved)
 
-    async def _retry(self, move: Move, peer: Peer | None, first: MoveOutcome, on_moved: OnMoved) -> None:
-        outcome, _ = await self._try_again(move, peer, first)
-        on_moved(outcome)
+    async def _retry(self, move: Move, first: Attempt, on_moved: OnMoved) -> None:
+        on_moved((await self._try_again(move, first)).outcome)
 
     async def _pull(self, pulling: PullClient, move: Move, on_moved: OnMoved) -> None:
         stats = self._stats_of(move.peer)
@@ -149,7 +168,8 @@ class Links:
         stats.num_retried += answer.was_retried
         if answer.outcome.error is None:
             stats.transport, stats.path = answer.transport, answer.path
-            self._digest(move, answer.outcome, on_moved)
+            outcome = replace(answer.outcome, transport=answer.transport, direction=Direction.READ)
+            self._digest(move, outcome, on_moved)
         else:
             on_moved(answer.outcome)
 
@@ -163,38 +183,27 @@ class Links:
         except HandoffError as error:
             on_moved(replace(outcome, error=error))
 
-    async def _try_again(
-        self, move: Move, failed: Peer | None, first: MoveOutcome
-    ) -> tuple[MoveOutcome, Peer | None]:
-        """What becomes of a move whose first attempt has failed, and the connection of the second, if there was one.
-
-        Args:
-            move: what was tried.
-            failed: the connection it was tried over; None when there was none.
-            first: how that ended.
-        """
-        assert first.error is not None, "a move that went well is not tried again"
-        if isinstance(first.error, PeerLostError):
+    async def _try_again(self, move: Move, first: Attempt) -> Attempt:
+        """The last attempt of a move: the first if that went well or another would not help, else a second one."""
+        error = first.outcome.error
+        if error is None or first.peer is None:
+            return first
+        if isinstance(error, PeerLostError):
             self._peers.forget(move.peer)
-        if isinstance(first.error, PeerLostError | IncompatibleLayoutError):
-            return first, None
-        try:
-            if failed is not None:
-                self._peers.exclude(failed)
-            peer = await self._peers.again(move.peer)
-        except PeerLostError as error:
-            return replace(first, error=error), None
-        except HandoffError as error:
-            message = f"{first.error.message}; it is not tried again: {error.message}"
-            return replace(first, error=type(first.error)(message)), None
-        logger.warning("a move with worker %s is tried again over %s: %s", move.peer, peer.transport, first.error)
-        self._stats_of(move.peer).num_retried += 1
+        if isinstance(error, PeerLostError | IncompatibleLayoutError):
+            return first
+        self._peers.exclude(first.peer)
         second = await self._attempt(move)
-        if second.error is not None and not isinstance(second.error, PeerLostError):
-            self._peers.exclude(peer)
-        return added(first, second), peer
+        if second.peer is None:
+            return replace(first, outcome=not_tried_again(first.outcome, second.outcome))
+        logger.warning("a move with worker %s was tried again over %s: %s", move.peer, second.peer.transport, error)
+        self._stats_of(move.peer).num_retried += 1
+        if second.outcome.error is not None and not isinstance(second.outcome.error, PeerLostError):
+            self._peers.exclude(second.peer)
+        return replace(second, outcome=added(first.outcome, second.outcome))
 
-    async def _attempt(self, move: Move) -> MoveOutcome:
+    async def _attempt(self, move: Move) -> Attempt:
+        """Connects the peer if need be, and carries a move out over that connection."""
         future: asyncio.Future[MoveOutcome] = self._event_loop.create_future()
 
         def resolve(outcome: MoveOutcome) -> None:
@@ -204,8 +213,16 @@ class Links:
         def on_ended(outcome: MoveOutcome) -> None:
             self._event_loop.call_soon_threadsafe(resolve, outcome)
 
-        self._mover.move(move, on_ended)
-        return await future
+        while True:
+            try:
+                await self._peers.again(move.peer)
+            except HandoffError as error:
+                return Attempt(MoveOutcome(error), None)
+            with self._peers.holding(move.peer) as peer:
+                if peer is not None:  # else it was let go of before this task's turn
+                    self._mover.move(move, on_ended)
+                    break
+        return attempt_over(peer, await future)
 
     def _is_pulled_by(self, worker: WorkerId) -> bool:
         """Whether a peer reads this worker's KV, instead of being written to."""
@@ -238,6 +255,21 @@ class Links:
             task.add_done_callback(self._tasks.discard)
 
         self._event_loop.call_soon_threadsafe(start)
+
+
+def attempt_over(peer: Peer, outcome: MoveOutcome) -> Attempt:
+    """A move that was ordered over a connection and has ended."""
+    return Attempt(replace(outcome, transport=peer.transport), peer)
+
+
+def not_tried_again(first: MoveOutcome, second: MoveOutcome) -> MoveOutcome:
+    """The outcome of a move for whose second attempt there was no connection."""
+    assert first.error is not None, "a move that went well is not tried again"
+    assert second.error is not None, "an attempt without a connection has failed"
+    if isinstance(second.error, PeerLostError):
+        return replace(first, error=second.error)
+    message = f"{first.error.message}; it is not tried again: {second.error.message}"
+    return replace(first, error=type(first.error)(message))
 
 
 def added(first: MoveOutcome, second: MoveOutcome) -> MoveOutcome:

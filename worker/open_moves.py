@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from core.errors import HandoffError
 from kvtransfer.move import Digest, MoveOutcome
+from worker.ways import Way, way_of
 
-OnEnded = Callable[[HandoffError | None, list[Digest]], None]
-"""Hears the first error there was, and the digests of all moves. Called once, by whoever brings the last end."""
+OnEnded = Callable[[HandoffError | None, list[Digest], set[Way]], None]
+"""Hears the first error there was, and digests and ways of all moves. Called once, by whoever brings the last end."""
 
 
 @dataclass(slots=True)
@@ -18,6 +19,7 @@ class _Moves:
     num_open: int = 0
     error: HandoffError | None = None
     digests: list[Digest] = field(default_factory=list)
+    ways: set[Way] = field(default_factory=set)
     on_ended: OnEnded | None = None
 
 
@@ -44,6 +46,7 @@ class OpenMoves:
             moves.num_open -= 1
             moves.error = moves.error or outcome.error
             moves.digests += outcome.digests
+            moves.ways |= {way for way in [way_of(outcome)] if way is not None}
         self._settle(handoff_id)
 
     def when_ended(self, handoff_id: str, on_ended: OnEnded) -> None:
@@ -63,4 +66,4 @@ class OpenMoves:
             if moves is None or moves.num_open or moves.on_ended is None:
                 return
             del self._by_handoff[handoff_id]
-        moves.on_ended(moves.error, moves.digests)
+        moves.on_ended(moves.error, moves.digests, moves.ways)

@@ -2,6 +2,10 @@
 
 import asyncio
 import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future as ConcurrentFuture
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -16,7 +20,9 @@ from worker.exclusions import Exclusions
 from worker.negotiation import Agreement, Introduction, names_of
 from worker.rpc_errors import error_of
 
-CONNECT_TIMEOUT_S = 10.0  # a live peer answers in milliseconds; a busy one within a step or two
+CONNECT_TIMEOUT_S = 10.0  # of each step; a live peer answers in milliseconds, a busy one within a step or two
+BURIAL_S = 10.0  # a transport takes in what a dead peer has sent within a second or two
+CONNECTING_S = 20.0  # of all steps, over however many transports; prompts wait meanwhile
 # A link that was down is tried again soon after it is up; gRPC's own pauses grow to two minutes.
 CHANNEL_OPTIONS = (("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000))
 
@@ -72,6 +78,8 @@ class Peers:
         self._endpoints: dict[WorkerId, WorkerEndpoint] = {}
         self._sources: set[WorkerId] = set()  # peers that start transfers with this worker
         self._first_alive: dict[str, int] = {}  # by name: incarnations below it are dead
+        self._burials: dict[WorkerId, asyncio.Future[None]] = {}  # of the dead, while transports hold on to them
+        self._lock = threading.Lock()  # no connection is let go of while something is ordered over it
         self._closing: set[asyncio.Task[None]] = set()
 
     async def get(self, endpoint: WorkerEndpoint) -> Peer:
@@ -127,17 +135,27 @@ class Peers:
         """The connection to a peer if there is one now. From any thread."""
         return self._connected.get(worker)
 
+    @contextmanager
+    def holding(self, worker: WorkerId) -> Iterator[Peer | None]:
+        """The connection to a peer if there is one now; what is ordered meanwhile goes over it. From any thread."""
+        with self._lock:
+            yield self._connected.get(worker)
+
     def exclude(self, failed: Peer) -> None:
         """A move over a connection has failed: its transport is not used with the peer for a while."""
         worker = failed.endpoint.worker
+        if self._is_dead(worker):
+            return
         self._exclusions.exclude(worker, failed.transport, self._clock.now_s())
         if self.connected(worker) is failed:
             self.forget(worker)
 
-    def ban(self, worker: WorkerId) -> None:
-        """Never again uses the transport that a peer is connected by now: it has brought other bytes than it got."""
-        if (peer := self.connected(worker)) is not None:
-            self._exclusions.ban(worker, peer.transport)
+    def ban(self, worker: WorkerId, transport: str) -> None:
+        """Never again uses a transport with a peer, connected or not: it has brought other bytes than it got."""
+        if self._is_dead(worker):
+            return
+        self._exclusions.ban(worker, transport)
+        if (peer := self.connected(worker)) is not None and peer.transport == transport:
             self.forget(worker)
 
     def forget(self, worker: WorkerId) -> None:
@@ -145,7 +163,7 @@ class Peers:
 
         Moves under way on the old connection may still end.
         """
-        if self._connected.pop(worker, None) is not None:  # else forgotten already, or being made anew
+        if self._drop(worker):  # else forgotten already, or being made anew
             del self._tasks[worker]
             self._mover.remove_peer(worker)
 
@@ -167,6 +185,17 @@ class Peers:
         """
         self._bury_before(worker.name, worker.incarnation + 1)
 
+    async def is_buried(self, worker: WorkerId) -> bool:
+        """Waits until nothing of a dead worker, or of its earlier incarnations, can land here any more.
+
+        Returns:
+            False when a rank has not said so within some seconds.
+        """
+        burials = [burial for dead, burial in self._burials.items() if worker.outlasts(dead)]
+        if burials:
+            await asyncio.wait(burials, timeout=BURIAL_S)
+        return not any(worker.outlasts(dead) for dead in self._burials)
+
     async def close(self) -> None:
         """Closes all channels."""
         for worker in list(self._channels):
@@ -179,7 +208,11 @@ class Peers:
         worker, channel = endpoint.worker, self._channel(endpoint)
         links = handoff_pb2_grpc.LinkServiceStub(channel)
         try:
-            transport, path = await self._agree(worker, links)
+            async with asyncio.timeout(CONNECTING_S):
+                transport, path = await self._agree(worker, links)
+        except TimeoutError as error:
+            self._mover.remove_peer(worker)
+            raise HandoffError(f"worker {worker} was not connected within {CONNECTING_S:g} s") from error
         except BaseException:  # when cancelled, too: nothing stays of a connection that was made in part
             self._mover.remove_peer(worker)
             raise
@@ -195,12 +228,15 @@ class Peers:
             agreed = await self._introduce(worker, links)
             link = PeerLink(agreed.transport, agreed.metadata, agreed.geometry, is_expected=False)
             try:
-                return agreed.transport, await self._add(worker, link)
+                path = await self._add(worker, link)
             except HandoffError as error:
                 logger.warning("worker %s cannot be reached over %s: %s", worker, agreed.transport, error)
                 self._exclusions.exclude(worker, agreed.transport, self._clock.now_s())
                 if not self._allowed(worker):
                     raise
+            else:
+                if agreed.transport in self._allowed(worker):  # else it was banned meanwhile
+                    return agreed.transport, path
 
     async def _introduce(self, worker: WorkerId, links: handoff_pb2_grpc.LinkServiceStub) -> Agreement:
         """Has the target choose one of the transports that may be used now."""
@@ -248,8 +284,11 @@ class Peers:
     # --- the dead
 
     def _check_alive(self, worker: WorkerId) -> None:
-        if worker.incarnation < self._first_alive.get(worker.name, 0):
+        if self._is_dead(worker):
             raise PeerLostError(f"worker {worker} is dead; the request is placed again")
+
+    def _is_dead(self, worker: WorkerId) -> bool:
+        return worker.incarnation < self._first_alive.get(worker.name, 0)
 
     def _bury_before(self, name: str, incarnation: int) -> None:
         """Incarnations of a worker below this one are dead: forgets them."""
@@ -259,18 +298,35 @@ class Peers:
             self._bury(worker)
 
     def _bury(self, worker: WorkerId) -> None:
-        self._mover.remove_peer(worker, is_dead=True)
+        self._disconnect(worker)
+        self._keep_burial(worker, self._mover.remove_peer(worker, is_dead=True))
         self._exclusions.forget(worker)
         self._sources.discard(worker)
         self._endpoints.pop(worker, None)
-        self._disconnect(worker)
+
+    def _keep_burial(self, worker: WorkerId, removed: "ConcurrentFuture[None]") -> None:
+        """Remembers a burial until it has ended well."""
+
+        def end(ended: asyncio.Future[None]) -> None:
+            if (error := ended.exception()) is None:
+                del self._burials[worker]
+            else:
+                logger.error("dead worker %s cannot be let go of: %r", worker, error)
+
+        burial = self._burials[worker] = asyncio.wrap_future(removed)
+        burial.add_done_callback(end)
 
     def _disconnect(self, worker: WorkerId) -> None:
         """Ends a connection, made or in the making, and closes its channel: calls on it end as cancelled."""
-        self._connected.pop(worker, None)
+        self._drop(worker)
         if (task := self._tasks.pop(worker, None)) is not None:
             task.cancel()
         if (channel := self._channels.pop(worker, None)) is not None:
             closing = asyncio.create_task(channel.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    def _drop(self, worker: WorkerId) -> bool:
+        """Has nothing more ordered over a connection; whether there was one."""
+        with self._lock:
+            return self._connected.pop(worker, None) is not None

@@ -19,14 +19,15 @@ from engine.kv.pool import BlockPool
 from kvtransfer.move import BlockMoves, Direction, Move, MoveOutcome
 from kvtransfer.prefix_port import FetchEnd
 from worker.mailbox import Mailbox
+from worker.ways import Way, way_of
 
 MAX_TOMBSTONES = 4096  # ended pushes remembered, so that a late order is refused; far more than can be in flight
 
 PushReply = Callable[[FetchEnd], None]
 """Tells a target how its push ended. Called exactly once, on the worker's loop."""
 
-EndReply = Callable[[None], None]
-"""Tells a target that nothing of its push is under way. Called exactly once, on the worker's loop."""
+EndReply = Callable[[Way | None], None]
+"""Hears that nothing of a push is under way, and how it went if it did. Called exactly once, on the worker's loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class PrefixExporter:
         self._mailbox = mailbox
         self._digest_every = digest_every
         self._pushes: dict[tuple[WorkerId, str], _Push] = {}
-        self._ended: OrderedDict[tuple[WorkerId, str], None] = OrderedDict()
+        self._ended: OrderedDict[tuple[WorkerId, str], Way | None] = OrderedDict()
 
     def push(self, order: PushOrder, reply: PushReply) -> None:
         """Writes those wanted blocks that are here; `reply` hears when nothing of it is under way any more."""
@@ -118,21 +119,20 @@ class PrefixExporter:
         """`reply` hears when nothing of a push is under way; a push of that id that comes later is refused."""
         push = self._pushes.get((target, fetch_id))
         if push is None:
-            self._bury((target, fetch_id))
-            reply(None)
+            reply(self._bury((target, fetch_id)))
         else:
             push.end_replies.append(reply)
 
     def _on_moved(self, key: tuple[WorkerId, str], outcome: MoveOutcome) -> None:
         push = self._pushes.pop(key)
         self._release(push)
-        self._bury(key)
+        way = self._bury(key, way_of(outcome))
         if outcome.error is not None:
             push.reply(FetchEnd(0, outcome.error.message))
         else:
             push.reply(FetchEnd(len(push.block_ids), write_s=outcome.busy_s, digests=outcome.digests))
         for reply in push.end_replies:
-            reply(None)
+            reply(way)
 
     def _hold(self, names: Sequence[BlockName]) -> list[int]:
         """Leases the blocks of the leading names: of the partition that has most, and then from host memory."""
@@ -164,7 +164,9 @@ class PrefixExporter:
             blocks.publish(own[0], name)
             yield own[0]
 
-    def _bury(self, key: tuple[WorkerId, str]) -> None:
-        self._ended[key] = None
+    def _bury(self, key: tuple[WorkerId, str], way: Way | None = None) -> Way | None:
+        """Remembers that a push has ended, and how it went if that was not known before; returns that."""
+        way = self._ended[key] = way or self._ended.get(key)
         if len(self._ended) > MAX_TOMBSTONES:
             self._ended.popitem(last=False)
+        return way

@@ -9,12 +9,12 @@ from core.errors import BatonError, HandoffError, StaleEpochError, StalledTransf
 from core.ids import WorkerEndpoint
 from kvtransfer.prefix_port import FetchEnd
 from worker import prefix_wire, wire
-from worker.handoff_client import OnCorrupt
 from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.peers import Peers
 from worker.prefix_exporter import PrefixExporter, PushOrder
 from worker.rpc_errors import Context, abort
+from worker.ways import OnCorrupt
 
 MAX_PUSH_S = 60.0  # targets wait for less, see `prefill_worker.prefix_importer`
 
@@ -27,7 +27,7 @@ class PrefixService(prefix_pb2_grpc.PrefixServiceServicer):
         peers: connections to targets, as for handoffs.
         mailbox: of the worker's loop.
         exporter: writes the blocks.
-        on_corrupt: hears which targets found blocks that are not what was sent.
+        on_corrupt: hears which targets found blocks that are not what was sent, and how they went there.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class PrefixService(prefix_pb2_grpc.PrefixServiceServicer):
         source, me = wire.worker_id_from_proto(request.source), self._identity.endpoint.worker
         if source == me:
             target = wire.worker_id_from_proto(request.target)
-            if request.is_corrupt:
-                self._on_corrupt(target)
-            await self._mailbox.ask(partial(self._exporter.end, target, request.fetch_id))
+            way = await self._mailbox.ask(partial(self._exporter.end, target, request.fetch_id))
+            if request.is_corrupt and way is not None:
+                self._on_corrupt(target, [way])
         elif not me.supersedes(source):
             await abort(context, StaleEpochError(f"this is worker {me}, which knows nothing of worker {source}"))
         return prefix_pb2.EndPushResponse()

@@ -7,8 +7,6 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
-from functools import partial
 
 import grpc
 from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
@@ -17,7 +15,7 @@ from core.clock import SystemClock
 from core.crash import die
 from core.errors import ShardGroupError
 from core.events import WorkerLoad
-from core.ids import WorkerEndpoint, WorkerId
+from core.ids import WorkerEndpoint
 from core.kv_events import KvEvents
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
@@ -27,11 +25,13 @@ from worker.attach_service import AttachService
 from worker.config import WorkerConfig
 from worker.cost.startup import start_cost
 from worker.cost.tracker import CostTracker
+from worker.deaths import DeathDesk
 from worker.event_thread import EventThread
 from worker.experts import ExpertDesk
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
 from worker.identity import WorkerIdentity
+from worker.inbound import InboundCount
 from worker.link_service import LinkService
 from worker.links import PULL, Links
 from worker.loop import WorkerLoop
@@ -114,7 +114,8 @@ class WorkerProcess:
         config, engine, events = self.config, self.engine, self._events.loop
         self._cost_model = start_cost(engine, config.max_num_batched_tokens, config.max_num_seqs)
         self._peers = Peers(self.worker, engine.fingerprint, self._mover, clock)
-        pulling = PullClient(self.endpoint, self._peers, has_ended=engine.progress.has_settled)
+        inbound = InboundCount(self._mover.set_inbound)
+        pulling = PullClient(self.endpoint, self._peers, engine.progress.has_settled, inbound)
         self._links = Links(self._peers, self._mover, events, pulling if config.kv_direction == PULL else None)
         self._port = GrpcHandoffPort(
             self.worker, self._peers, self._links, self._mailbox, events, clock, on_corrupt=self._links.exclude
@@ -135,6 +136,7 @@ class WorkerProcess:
         self.prefill.imports.bind(self._prefix_port)
         self._exporter = PrefixExporter(engine.pool, self._links, self._mailbox, config.digest_every)
         self._reads = ReadDesk(self._links, self._mailbox, self.decode)
+        self._deaths = DeathDesk(self._peers, self._mailbox, [self.prefill.worker_gone, self.decode.worker_gone])
         self._transfers = TransferLog(self.prefill.pairs, self.decode.pairs, clock)
         self.loop = WorkerLoop(
             engine=engine,
@@ -143,7 +145,7 @@ class WorkerProcess:
             outbox=outbox,
             mailbox=self._mailbox,
             publish=self._publish,
-            on_inbound=self._mover.set_inbound,
+            on_inbound=inbound.set_writes,
             clock=clock,
             cost=CostTracker(self._cost_model),
             max_num_batched_tokens=config.max_num_batched_tokens,
@@ -162,11 +164,11 @@ class WorkerProcess:
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
         self._attach = AttachService(
-            identity, self._mailbox, self.prefill, self.decode, experts, names, on_gone=self._on_gone()
+            identity, self._mailbox, self.prefill, self.decode, experts, names, on_gone=self._deaths.worker_gone
         )
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
-        links = LinkService(identity, self._peers, self._mover, self._reads, self._mailbox, self.decode)
-        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._peers.ban)
+        links = LinkService(identity, self._peers, self._mover, self._reads, self._deaths)
+        self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._links.exclude)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self._server)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(links, self._server)
@@ -181,6 +183,7 @@ class WorkerProcess:
         await self._server.stop(grace=1.0)
         await self._port.close()
         await self._prefix_port.close()
+        await self._deaths.close()
         await self._reads.close()
         await self._links.close()
         await self._peers.close()
@@ -200,14 +203,6 @@ class WorkerProcess:
             cost_model=self._cost_model,
             processes=self._processes,
         )
-
-    def _on_gone(self) -> list[Callable[[WorkerId], None]]:
-        """Who hears that a process of another worker is dead; each on its own thread, by way of the event loop."""
-        return [
-            self._links.worker_gone,
-            lambda worker: self._mailbox.post(partial(self.prefill.worker_gone, worker)),
-            lambda worker: self._mailbox.post(partial(self.decode.worker_gone, worker)),
-        ]
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None) -> None:
         """Called from the loop after each step."""

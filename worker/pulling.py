@@ -11,6 +11,7 @@ from core.errors import HandoffError, PeerLostError
 from core.ids import WorkerEndpoint
 from kvtransfer.move import Move, MoveOutcome
 from worker import link_wire
+from worker.inbound import InboundCount
 from worker.peers import Peers
 from worker.read_order import ReadAnswer, ReadOrder
 
@@ -28,12 +29,16 @@ class PullClient:
         me: this worker, and where targets reach it.
         peers: connections to targets.
         has_ended: whether an engine step, by number, writes nothing any more on any rank.
+        inbound: counts a read from when it is asked for until it is known to have ended.
     """
 
-    def __init__(self, me: WorkerEndpoint, peers: Peers, has_ended: Callable[[int], bool]) -> None:
+    def __init__(
+        self, me: WorkerEndpoint, peers: Peers, has_ended: Callable[[int], bool], inbound: InboundCount
+    ) -> None:
         self._me = me
         self._peers = peers
         self._has_ended = has_ended
+        self._inbound = inbound
         self._numbers = itertools.count(1)
 
     async def read(self, move: Move) -> ReadAnswer:
@@ -55,8 +60,9 @@ class PullClient:
             await self._peers.again(move.peer)
         except HandoffError as error:  # it was not asked, so nothing is under way
             return ReadAnswer(MoveOutcome(error))
-        while (answer := await self._ask(order)) is None:  # noqa: ASYNC110 - a pause between two calls
-            await asyncio.sleep(RETRY_S)
+        with self._inbound.reading():
+            while (answer := await self._ask(order)) is None:  # noqa: ASYNC110 - a pause between two calls
+                await asyncio.sleep(RETRY_S)
         return answer
 
     async def _ask(self, order: ReadOrder) -> ReadAnswer | None:

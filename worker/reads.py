@@ -1,6 +1,7 @@
 """Reads that sources ask this worker for, where KV is pulled: each is carried out once, however often asked for."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from functools import partial
 
@@ -13,6 +14,8 @@ from worker.mailbox import Mailbox
 from worker.read_order import ReadAnswer, ReadOrder
 
 MAX_REMEMBERED = 4096  # ended reads whose end may be asked for again; far more than can be asked for at once
+
+logger = logging.getLogger(__name__)
 
 
 class ReadDesk:
@@ -36,7 +39,7 @@ class ReadDesk:
         task = self._reads.get(key)
         if task is None:
             self._forget_oldest()
-            task = self._reads[key] = asyncio.create_task(self._carry_out(order))
+            task = self._reads[key] = asyncio.create_task(self._answer(order))
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -45,7 +48,17 @@ class ReadDesk:
             task.cancel()
         await asyncio.gather(*self._reads.values(), return_exceptions=True)
 
+    async def _answer(self, order: ReadOrder) -> ReadAnswer:
+        """A defect is an answer, too: the source would ask for another one for ever."""
+        try:
+            return await self._carry_out(order)
+        except Exception as error:
+            logger.exception("read %s from worker %s failed by a defect", order.read_id, order.source.worker)
+            return ReadAnswer(MoveOutcome(HandoffError(f"read {order.read_id} failed at its target: {error!r}")))
+
     async def _carry_out(self, order: ReadOrder) -> ReadAnswer:
+        if not order.source_ids or not order.target_ids:
+            return ReadAnswer(MoveOutcome(HandoffError(f"read {order.read_id} names no blocks; nothing is read")))
         is_reserved = partial(self._decode.is_reserved, order.handoff_id, order.source.worker, order.target_ids)
         if not await self._mailbox.ask(is_reserved):
             error = HandoffError(
@@ -59,5 +72,7 @@ class ReadDesk:
         return await self._links.read(order.source, move)
 
     def _forget_oldest(self) -> None:
-        while len(self._reads) >= MAX_REMEMBERED and next(iter(self._reads.values())).done():
-            self._reads.popitem(last=False)
+        """Makes room for one more; what is under way is never forgotten, however old."""
+        ended = (key for key, task in self._reads.items() if task.done())
+        if len(self._reads) >= MAX_REMEMBERED and (oldest := next(ended, None)) is not None:
+            del self._reads[oldest]

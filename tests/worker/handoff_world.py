@@ -233,7 +233,7 @@ class Source(Worker):
         def hear(error: BatonError | None) -> None:
             self.mailbox.post(partial(self.half.on_finished, handoff_id, error, 0.0))
 
-        def commit(error: HandoffError | None, _digests: object) -> None:
+        def commit(error: HandoffError | None, *_: object) -> None:
             if error is not None:
                 hear(error)
                 return

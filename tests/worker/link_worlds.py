@@ -26,7 +26,9 @@ from kvtransfer.move import Direction, Move, MoveOutcome
 from kvtransfer.mover import BlockMover
 from kvtransfer.runs import RunIds, RunTable
 from tests.builders import ListOutbox, cost_model
+from worker.deaths import DeathDesk
 from worker.identity import WorkerIdentity
+from worker.inbound import InboundCount
 from worker.link_service import LinkService
 from worker.links import Links
 from worker.mailbox import Mailbox
@@ -98,16 +100,18 @@ class End:
         self.server = grpc.aio.server()
         self.endpoint = WorkerEndpoint(worker, f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}")
         self.peers = Peers(worker, fingerprint, self.mover, self.clock)
-        pulling = PullClient(self.endpoint, self.peers, self.progress.has_settled) if is_pulled else None
+        self.inbound: list[int] = []
+        inbound = InboundCount(self.inbound.append)
+        pulling = PullClient(self.endpoint, self.peers, self.progress.has_settled, inbound) if is_pulled else None
         self.links = Links(self.peers, self.mover, asyncio.get_running_loop(), pulling)
         self.reads = ReadDesk(self.links, self.mailbox, self.decode)
-        self.service = LinkService(
-            self._identity(fingerprint), self.peers, self.mover, self.reads, self.mailbox, self.decode
-        )
+        self.deaths = DeathDesk(self.peers, self.mailbox, [self.decode.worker_gone])
+        self.service = LinkService(self._identity(fingerprint), self.peers, self.mover, self.reads, self.deaths)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(self.service, self.server)
 
     async def stop(self) -> None:
         await self.server.stop(grace=None)
+        await self.deaths.close()
         await self.reads.close()
         await self.links.close()
         await self.peers.close()

@@ -1,9 +1,8 @@
 """A source's orders over real gRPC to targets whose loop the test drives; bytes stay in the process."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -18,10 +17,11 @@ from kvtransfer.memory import RankMemory
 from kvtransfer.move import Digest, Direction, Move, MoveOutcome, OnMoved
 from kvtransfer.port import Reservation
 from tests.builders import PREFILL, assignment
-from tests.worker.link_worlds import TIMEOUT_S, End
+from tests.worker.link_worlds import FAST, SLOW, TIMEOUT_S, End
 from worker import handoff_client
 from worker.handoff_client import GrpcHandoffPort
 from worker.handoff_service import HandoffService
+from worker.ways import Way
 
 Heard = tuple[str, str, object]
 DONE = MoveOutcome(None)
@@ -103,9 +103,15 @@ class World:
         self.peers = self.here.peers
         event_loop = asyncio.get_running_loop()
         self.moves = HeldMoves()
-        self.corrupt: list[WorkerId] = []
+        self.corrupt: list[tuple[WorkerId, Collection[Way]]] = []
         self.port = GrpcHandoffPort(
-            PREFILL.worker, self.peers, self.moves, self.here.mailbox, event_loop, SystemClock(), self.corrupt.append
+            PREFILL.worker,
+            self.peers,
+            self.moves,
+            self.here.mailbox,
+            event_loop,
+            SystemClock(),
+            on_corrupt=lambda *found: self.corrupt.append(found),
         )
         self.port.bind(self.source)
         self.pumped: list[Target] = []
@@ -224,17 +230,19 @@ async def test_abort_after_a_write_that_failed_leaves_nothing(world: World) -> N
     await world.until(lambda: target.pool.blocks.num_free == 16)
 
 
-async def test_blocks_with_other_checksums_are_refused_and_the_peer_is_named(world: World) -> None:
+async def test_blocks_with_other_checksums_are_refused_and_peer_and_ways_are_named(world: World) -> None:
     target = await world.target(D1)
     target.is_intact = False
     await begun(world, target)
-    world.port.write("h", target.endpoint, 0, move_to(target.endpoint))
-    world.moves.end(0, MoveOutcome(None, digests=DIGESTS))
+    for write_id in range(2):
+        world.port.write("h", target.endpoint, write_id, move_to(target.endpoint))
+    world.moves.end(0, MoveOutcome(None, digests=DIGESTS, transport=FAST))
+    world.moves.end(0, MoveOutcome(None, transport=SLOW, direction=Direction.READ))
     world.port.finish("h", target.endpoint, 7, 2)
-    ((*_,), (kind, _, message)) = await world.hear(2)
+    (*_, (kind, _, message)) = await world.hear(3)
     assert (kind, type(world.source.errors[0])) == ("finished", CorruptKvError)
     assert "other checksums here than it left with" in str(message)
-    assert world.corrupt == [D1]
+    assert world.corrupt == [(D1, {Way(FAST, Direction.WRITE), Way(SLOW, Direction.READ)})]
     assert target.pool.blocks.num_free == 16
 
 
@@ -324,10 +332,8 @@ async def test_abort_and_renewal_need_no_transport(world: World) -> None:
     """A link that has failed for good must not keep the target's blocks from being freed."""
     target = await world.target(D1)
     await begun(world, target)
-    for _ in range(2):
-        world.peers.ban(D1)
-        with contextlib.suppress(HandoffError):
-            await world.peers.get(target.endpoint)
+    for transport in (FAST, SLOW):
+        world.peers.ban(D1, transport)
     with pytest.raises(HandoffError, match="no transport to worker decode-0@1 is left"):
         await world.peers.get(target.endpoint)
     world.port.renew(target.endpoint, ["h", "gone"])

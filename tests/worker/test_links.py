@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -14,13 +15,17 @@ from baton.v1 import handoff_pb2_grpc
 from core.errors import HandoffError, IncompatibleLayoutError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from core.transfers import PairStats
+from kvtransfer.group_mover import PeerLink
 from kvtransfer.move import Direction, Move, MoveOutcome
 from tests.builders import assignment
 from tests.worker.link_worlds import FAST, LAYOUT, SLOW, End, LinkWorld, write
 from worker import link_wire
 from worker.exclusions import FIRST_PAUSE_S
-from worker.read_order import ReadOrder
+from worker.read_order import ReadAnswer, ReadOrder
 from worker.transfer_log import TransferCounts
+from worker.ways import Way, way_of
+
+PUSHED_FAST = Way(FAST, Direction.WRITE)
 
 
 @pytest.fixture
@@ -97,6 +102,17 @@ async def test_peer_that_no_transport_reaches_is_refused_until_one_may_be_tried_
         await source.peers.get(target.endpoint)
     source.clock.advance(FIRST_PAUSE_S)
     assert (await source.peers.get(target.endpoint)).transport == FAST
+
+
+async def test_connecting_has_one_deadline_over_all_transports(
+    world: LinkWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = await world.end("prefill-0"), await world.end("decode-0")
+    monkeypatch.setattr("worker.peers.CONNECTING_S", 0.02)
+    monkeypatch.setattr(source.mover, "add_peer", lambda *_: Future())
+    with pytest.raises(HandoffError, match=r"decode-0@1 was not connected within 0\.02 s"):
+        await source.peers.get(target.endpoint)
+    assert source.peers.connected(target.worker) is None
 
 
 async def test_calls_for_one_peer_share_a_connection(world: LinkWorld) -> None:
@@ -180,13 +196,64 @@ async def test_move_to_a_stranger_fails(world: LinkWorld) -> None:
 
 async def test_path_that_brought_wrong_kv_is_never_used_again(world: LinkWorld) -> None:
     source, target = await pair(world)
-    source.links.exclude(target.worker)
-    source.clock.advance(1e6)
-    assert (await source.peers.get(target.endpoint)).transport == SLOW
-    source.links.exclude(target.worker)
+    for _ in range(2):  # several handoffs were under way over it
+        source.links.exclude(target.worker, {PUSHED_FAST})
+        source.clock.advance(1e6)
+        assert (await source.peers.get(target.endpoint)).transport == SLOW
+    source.links.exclude(target.worker, {Way(SLOW, Direction.WRITE)})
     source.clock.advance(1e6)
     with pytest.raises(HandoffError, match="no transport to worker decode-0@1 is left"):
         await source.peers.get(target.endpoint)
+
+
+async def test_path_that_brought_wrong_kv_before_its_link_was_given_up_is_never_used_again(world: LinkWorld) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    source.links.exclude(target.worker, {PUSHED_FAST})
+    assert (await source.peers.get(target.endpoint)).transport == SLOW
+
+
+async def test_path_that_brought_wrong_kv_while_it_is_made_anew_is_left_for_another(
+    world: LinkWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    add = source.peers._add
+
+    async def add_late(worker: WorkerId, link: PeerLink) -> str:
+        path = await add(worker, link)
+        source.links.exclude(target.worker, {PUSHED_FAST})
+        return path
+
+    monkeypatch.setattr(source.peers, "_add", add_late)
+    assert (await source.peers.get(target.endpoint)).transport == SLOW
+
+
+async def test_outcome_names_the_transport_that_the_move_went_over(world: LinkWorld) -> None:
+    source, target = await pair(world)
+    assert (await world.moved(source, write(target))).transport == FAST
+    source.transports[FAST].post_errors.append(HandoffError("the link is down"))
+    assert (await world.moved(source, write(target))).transport == SLOW
+
+
+async def test_move_that_finds_no_link_is_not_one_that_was_tried_again(
+    world: LinkWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    outcome = await world.moved(source, write(target))
+    assert (outcome.error, outcome.transport) == (None, FAST)
+    assert "tried again" not in caplog.text
+    (report,) = source.links.report(TransferCounts({target.worker: PairStats()}, {})).sent
+    assert report.stats.num_retried == 0
+
+
+async def test_move_that_had_to_connect_first_is_tried_once_more_as_well(world: LinkWorld) -> None:
+    source, target = await pair(world)
+    source.peers.forget(target.worker)
+    source.transports[FAST].post_errors.append(HandoffError("the link is down"))
+    outcome = await world.moved(source, write(target))
+    assert (outcome.error, outcome.transport) == (None, SLOW)
 
 
 # --- the dead
@@ -195,7 +262,7 @@ async def test_path_that_brought_wrong_kv_is_never_used_again(world: LinkWorld) 
 async def test_worker_that_is_gone_is_refused_at_once_and_its_next_incarnation_is_not(world: LinkWorld) -> None:
     source, target = await pair(world)
     for _ in range(2):
-        source.links.worker_gone(target.worker)
+        source.peers.worker_gone(target.worker)
     with pytest.raises(PeerLostError, match="worker decode-0@1 is dead"):
         await source.peers.get(target.endpoint)
     assert isinstance((await world.moved(source, write(target))).error, PeerLostError)
@@ -218,7 +285,7 @@ async def test_move_that_waits_for_a_connection_ends_when_the_peer_is_dead(world
         outcomes: list[MoveOutcome] = []
         source.links.move(write(target), outcomes.append)
         await world.until(lambda: source.peers.connected(target.worker) is None and bool(source.peers._tasks))
-        source.links.worker_gone(target.worker)
+        source.peers.worker_gone(target.worker)
         await world.until(lambda: bool(outcomes))
     assert isinstance(outcomes[0].error, PeerLostError)
 
@@ -256,6 +323,25 @@ async def test_pulled_blocks_are_read_by_the_target(world: LinkWorld) -> None:
     assert not source.transports[FAST].posted
     (report,) = source.links.report(TransferCounts({target.worker: PairStats()}, {})).sent
     assert (report.direction, report.stats.transport, report.stats.path) == ("pull", FAST, "memory")
+
+
+async def test_read_counts_as_inbound_at_its_source_until_it_is_answered(
+    world: LinkWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = await pair(world, is_pulled=True)
+    await reserve(world, source, target)
+    may_end, read = asyncio.Event(), target.reads.read
+
+    async def read_later(order: ReadOrder) -> ReadAnswer:
+        await may_end.wait()
+        return await read(order)
+
+    monkeypatch.setattr(target.reads, "read", read_later)
+    moving = asyncio.create_task(world.moved(source, write(target)))
+    await world.until(lambda: source.inbound == [1])
+    may_end.set()
+    await moving
+    assert source.inbound == [1, 0]
 
 
 async def test_blocks_of_no_handoff_are_pushed(world: LinkWorld) -> None:
@@ -313,10 +399,14 @@ async def test_kv_that_the_target_cannot_read_is_pushed_with_one_line_in_the_log
 async def test_way_that_brought_wrong_kv_is_left_for_a_push(world: LinkWorld) -> None:
     source, target = await pair(world, is_pulled=True)
     block_ids = await reserve(world, source, target)
-    source.links.exclude(target.worker)
-    assert (await world.moved(source, write(target, remote_ids=block_ids))).error is None
+    outcome = await world.moved(source, write(target, remote_ids=block_ids))
+    pulled = way_of(outcome)
+    assert pulled == Way(FAST, Direction.READ)
+    for _ in range(2):  # several handoffs were under way over it
+        source.links.exclude(target.worker, {pulled})
+    assert way_of(await world.moved(source, write(target, remote_ids=block_ids))) == PUSHED_FAST
     assert set(source.transports[FAST].posted) == {Direction.WRITE}
-    source.links.exclude(target.worker)
+    source.links.exclude(target.worker, {PUSHED_FAST})
     assert (await source.peers.get(target.endpoint)).transport == SLOW
 
 
@@ -358,6 +448,44 @@ async def test_read_asked_for_twice_is_carried_out_once(world: LinkWorld) -> Non
     assert len(target.transports[FAST].posted) == num_posted > 0
 
 
+async def test_read_of_no_blocks_is_refused(world: LinkWorld) -> None:
+    source, target = await pair(world)
+    await reserve(world, source, target)
+    for read_id, source_ids in (("1", ()), ("2", (5,))):
+        order = ReadOrder(read_id, "h", source.endpoint, target.worker, source_ids, (), skip_tokens=0)
+        answer = await target.reads.read(order)
+        assert str(answer.outcome.error) == f"read {read_id} names no blocks; nothing is read"
+
+
+async def test_read_that_fails_by_a_defect_is_answered(
+    world: LinkWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, target = await pair(world, is_pulled=True)
+    block_ids = await reserve(world, source, target)
+
+    def defect(*_: object) -> None:
+        raise KeyError("defect")
+
+    monkeypatch.setattr(target.mover, "move", defect)
+    outcome = await world.moved(source, write(target, remote_ids=block_ids))
+    assert str(outcome.error) == "read 1 failed at its target: KeyError('defect')"
+    assert "failed by a defect" in caplog.text
+
+
+async def test_oldest_read_that_has_ended_is_forgotten_when_an_older_one_is_under_way(
+    world: LinkWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.reads.MAX_REMEMBERED", 2)
+    source, target = await pair(world)
+    open_order = ReadOrder("open", "h", source.endpoint, target.worker, (5,), (1,), skip_tokens=0)
+    reading = asyncio.create_task(target.reads.read(open_order))
+    await asyncio.sleep(0)  # it waits for the worker's loop, which hangs
+    for number in range(4):
+        await target.reads.read(replace(open_order, read_id=str(number), target_ids=()))
+    assert [read_id for _, read_id in target.reads._reads] == ["open", "3"]
+    await world.until(reading.done)
+
+
 async def test_read_for_another_incarnation_ends_as_lost(world: LinkWorld) -> None:
     """Another process listens where the target did."""
     source, target = await pair(world, is_pulled=True)
@@ -396,7 +524,7 @@ async def test_read_by_a_worker_that_is_known_to_be_dead_ends_as_lost(world: Lin
     outcomes: list[MoveOutcome] = []
     source.links.move(write(target), outcomes.append)
     await world.until(lambda: bool(target.reads._reads), is_pumped=False)
-    source.links.worker_gone(target.worker)
+    source.peers.worker_gone(target.worker)
     await world.until(lambda: bool(outcomes), is_pumped=False)
     assert isinstance(outcomes[0].error, PeerLostError)
 

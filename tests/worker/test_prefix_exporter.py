@@ -17,6 +17,7 @@ from tests.builders import small_pool
 from worker import prefix_exporter
 from worker.mailbox import Mailbox
 from worker.prefix_exporter import PrefixExporter, PushOrder
+from worker.ways import Way
 
 BLOCK_TOKENS = 4
 TARGET = WorkerId("prefill-0", 1)
@@ -164,7 +165,7 @@ def test_blocks_of_an_abandoned_write_are_quarantined_until_it_ends(rig: Rig) ->
 
 
 def test_end_is_answered_when_the_write_has_ended(rig: Rig) -> None:
-    over: list[None] = []
+    over: list[Way | None] = []
     rig.push(rig.warm(2))
     rig.exporter.end(TARGET, "f", over.append)
     rig.exporter.end(TARGET, "f", over.append)
@@ -173,9 +174,19 @@ def test_end_is_answered_when_the_write_has_ended(rig: Rig) -> None:
     assert over == [None, None]
 
 
+def test_end_says_how_the_write_went_however_late_and_often_it_is_asked_for(rig: Rig) -> None:
+    over: list[Way | None] = []
+    rig.push(rig.warm(2))
+    rig.exporter.end(TARGET, "f", over.append)
+    rig.end_move(MoveOutcome(None, transport="nixl"))
+    for _ in range(2):
+        rig.exporter.end(TARGET, "f", over.append)
+    assert over == [Way("nixl", Direction.WRITE)] * 3
+
+
 @pytest.mark.parametrize("was_pushed", [False, True])
 def test_push_that_comes_after_its_end_is_refused(rig: Rig, was_pushed: bool) -> None:
-    names, over = rig.warm(2), list[None]()
+    names, over = rig.warm(2), list[Way | None]()
     if was_pushed:
         rig.push(names)
         rig.end_move()

@@ -17,7 +17,7 @@ from core.errors import PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, PrefixSource, Role
 from engine.kv.accounting import BlockState
-from kvtransfer.move import Digest, MoveOutcome
+from kvtransfer.move import Digest, Direction, MoveOutcome
 from kvtransfer.prefix_port import PrefixFetch
 from router.dispatch.prompt_names import PromptNames
 from router.fleet.fleet import Fleet
@@ -29,6 +29,7 @@ from tests.worker.routers import TIMEOUT_S, attached, is_free, look, wait_until
 from tests.worker.test_loop import prompt_of
 from worker import prefix_wire
 from worker.process import WorkerProcess
+from worker.ways import Way
 
 NUM_NEW = 22
 NUM_FIRST = 21  # tokens of a first prompt: five full blocks and one more
@@ -209,8 +210,8 @@ def test_blocks_are_checked_before_they_are_used(
     p, d = pair
     work = second_turn(pair, seed=70 + 2 * is_sound)
     monkeypatch.setattr(d._exporter, "_digest_every", 1)
-    corrupt: list[WorkerId] = []
-    monkeypatch.setattr(d._prefixes, "_on_corrupt", corrupt.append)
+    corrupt: list[tuple[WorkerId, Sequence[Way]]] = []
+    monkeypatch.setattr(d._prefixes, "_on_corrupt", lambda *found: corrupt.append(found))
     checked: list[Digest] = []
 
     def verify(digests: Sequence[Digest]) -> "Future[bool]":
@@ -227,7 +228,7 @@ def test_blocks_are_checked_before_they_are_used(
     for process in pair:
         wait_until(process, is_free)
     if not is_sound:
-        wait_until(d, lambda _: corrupt == [p.worker])
+        wait_until(d, lambda _: corrupt == [(p.worker, [Way("nixl", Direction.WRITE)])])
     assert len(corrupt) == (not is_sound)
 
 

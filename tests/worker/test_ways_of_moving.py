@@ -25,12 +25,14 @@ class Way:
     target_block: int = 16
     kv_transport: str = "nixl"
     kv_direction: str = "push"
+    ucx_tls: str = ""
 
 
 WAYS = {
     "small to large blocks": Way(16, 64),
     "large to small blocks": Way(64, 16),
     "pulled": Way(kv_direction="pull"),
+    "pulled over TCP": Way(kv_direction="pull", ucx_tls="tcp"),
     "pulled between unequal blocks": Way(16, 64, kv_direction="pull"),
     "collective": Way(kv_transport="collective"),
     "collective, pulled": Way(kv_transport="collective", kv_direction="pull"),
@@ -45,7 +47,9 @@ def way(request: pytest.FixtureRequest) -> Way:
 @pytest.fixture(scope="module")
 def workers(way: Way, tiny_model_dir: Path) -> Iterator[tuple[WorkerProcess, WorkerProcess]]:
     """A prefill and a decode worker with checksums for all that moves."""
-    with ExitStack() as stack:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        if way.ucx_tls:
+            patch.setenv("UCX_TLS", way.ucx_tls)
         started = []
         for role, block_size in ((Role.PREFILL, way.source_block), (Role.DECODE, way.target_block)):
             config = WorkerConfig(
@@ -96,6 +100,17 @@ def test_router_hears_which_way_it_went(workers: tuple[WorkerProcess, WorkerProc
     assert pair.stats.path
     assert pair.stats.num_bytes > 0
     assert pair.stats.failures == {}
+
+
+def test_kv_goes_on_when_connecting_is_long_over(workers: tuple[WorkerProcess, WorkerProcess]) -> None:
+    """Then nobody polls but for what is under way."""
+    prefill, decode = workers
+    for name in ("connecting", "connected"):
+        work = replace(greedy(name, prompt_of(50, 55), 4), prefill=prefill.endpoint, decode=decode.endpoint)
+        answers = serve(prefill, decode, [work])
+        assert answers[name] == greedy_tokens(prefill.config.model_dir, work.prompt, work.max_new_tokens)
+        for process in workers:
+            process._mover._movers[0]._connecting_until_s = 0.0
 
 
 def test_link_that_was_forgotten_is_made_anew(workers: tuple[WorkerProcess, WorkerProcess]) -> None:
