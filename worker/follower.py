@@ -16,6 +16,7 @@ from worker.ports import bind_any_port
 from worker.rank import open_rank
 from worker.rank_channel import SERVER_OPTIONS
 from worker.rank_service import RankService
+from worker.turns import LONG_TURN_NS, take_turns_of
 
 STOP_TIMEOUT_S = 5.0
 
@@ -66,6 +67,7 @@ class FollowerProcess:
 
     def _follow(self) -> None:
         try:
+            take_turns_of(LONG_TURN_NS)
             self._rank.engine.follow()
         except BaseException:  # whatever it is, the other ranks cannot go on either
             logger.critical("this rank's engine died", exc_info=True)

@@ -4,6 +4,7 @@ Everything else in the process only posts to its mailbox. It runs on a thread of
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -100,6 +101,8 @@ class WorkerLoop:
         calls = self._mailbox.receive(0.0 if self._did_work else idle_wait_s)
         for call in calls:
             call()
+        if calls:
+            time.sleep(0)  # lets go of the interpreter: answers to peers leave before the step, not after it
         self.prefill.expire()
         self.prefill.renew_leases()
         self.decode.expire()

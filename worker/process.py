@@ -48,6 +48,7 @@ from worker.reads import ReadDesk
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
 from worker.transfer_log import TransferCounts, TransferLog
+from worker.turns import LONG_TURN_NS, take_turns_of
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
 STOP_TIMEOUT_S = 5.0
@@ -215,6 +216,7 @@ class WorkerProcess:
 
     def _run_loop(self) -> None:
         try:
+            take_turns_of(LONG_TURN_NS)
             self.loop.run()
         except BaseException:  # whatever it is, a worker without its loop must not look alive
             logger.critical("the worker's loop died", exc_info=True)

@@ -24,6 +24,7 @@ from kvtransfer.mover import BlockMover
 from kvtransfer.transports import TransportSettings, open_transports
 from worker.config import WorkerConfig
 from worker.engine_factory import load_engine
+from worker.turns import SHORT_TURN_NS, take_turns_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def open_rank(config: WorkerConfig, store_address: str | None, on_crash: Callabl
         ConfigError: a setting cannot work.
         UnavailableError: the other ranks did not come.
     """
+    take_turns_of(SHORT_TURN_NS)
     pin_to_cores(config.cpu_ids)
     communicator = _join(config, store_address)
     mine = WorkerId(config.name, time.time_ns()) if config.rank == 0 else None
