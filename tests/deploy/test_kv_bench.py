@@ -3,7 +3,7 @@ import torch
 
 from core.errors import InternalError
 from deploy.bench.kv.byte_rates import KIB, MIB, ByteRates, size_text, why_not, worst_ratio
-from deploy.bench.kv.contestants import CONTESTANTS, Contestant
+from deploy.bench.kv.contestants import CONTESTANTS, TCP, Contestant, ends_of
 from deploy.bench.kv.cores import two_cores
 from deploy.bench.kv.exchange import Exchange, Pool, new_memory, pieces
 from deploy.bench.kv.handoffs import handoff_checks
@@ -55,6 +55,15 @@ def test_contestant_that_cannot_get_ready_says_why_in_one_line() -> None:
 
 def broken_copier(_source: Pool, _target: Pool) -> TorchCopier:
     raise ImportError("libfast.so is missing")
+
+
+def test_bytes_that_go_another_way_are_an_error_not_a_figure() -> None:
+    pair = Contestant("nixl-shm", ends_of("nixl", "cma"), TCP).start(MIB, two_cores())
+    try:
+        with pytest.raises(InternalError, match="tcp carries the bytes instead of cma"):
+            pair.open(64 * KIB)
+    finally:
+        pair.close()
 
 
 def test_block_in_a_wrong_place_or_of_an_earlier_round_is_wrong() -> None:

@@ -44,17 +44,17 @@ class Contestant:
         return LocalPair(self.make, pool_bytes, cores[0], self.environment)
 
 
-def ends_of(transport: str) -> tuple[MakeSource, MakeTarget]:
-    """Both ends of one of our transports."""
-    return partial(TransportSource, transport), partial(TransportTarget, transport)
+def ends_of(transport: str, path: str) -> tuple[MakeSource, MakeTarget]:
+    """Both ends of one of our transports, whose bytes are to go that way."""
+    return partial(TransportSource, transport, path), partial(TransportTarget, transport)
 
 
 CONTESTANTS = (
     Contestant("memcpy", TorchCopier),
     Contestant("in-process", TransportCopier),
-    Contestant("nixl-shm", ends_of("nixl"), SHARED_MEMORY),
-    Contestant("nixl-tcp", ends_of("nixl"), TCP),
-    Contestant("collective", ends_of("collective")),
+    Contestant("nixl-shm", ends_of("nixl", "cma"), SHARED_MEMORY),
+    Contestant("nixl-tcp", ends_of("nixl", "tcp"), TCP),
+    Contestant("collective", ends_of("collective", "gloo")),
     Contestant("socket", (SocketSource, SocketTarget)),
     Contestant("grpc", (GrpcSource, GrpcTarget)),
     Contestant("gloo", (GlooSource, GlooTarget)),

@@ -5,6 +5,7 @@ from collections import deque
 
 import torch
 
+from core.errors import InternalError
 from core.ids import WorkerId
 from deploy.bench.kv.ends import HOST
 from deploy.bench.kv.exchange import Exchange, Pool, pieces
@@ -25,18 +26,28 @@ class TransportSource:
 
     Args:
         name: of the transport.
+        path: what is to carry the bytes.
         pool: registered until `close`.
     """
 
-    def __init__(self, name: str, pool: Pool) -> None:
+    def __init__(self, name: str, path: str, pool: Pool) -> None:
         self._pool = pool
+        self._path = path
         self._transport = _open(name, source_id(pool), pool)
         self.address = self._transport.metadata()
 
     def open(self, target: bytes) -> None:
-        """Connects and prepares the blocks' descriptors."""
+        """Connects and prepares the blocks' descriptors.
+
+        Raises:
+            InternalError: something else than the path to be measured carries the bytes.
+        """
         self._target = target_id(self._pool)
-        self._transport.add_peer(self._target, target, run_table(self._pool), run_table(self._pool))
+        path = self._transport.add_peer(self._target, target, run_table(self._pool), run_table(self._pool))
+        if path != self._path:
+            raise InternalError(
+                f"{path} carries the bytes instead of {self._path}; may this user trace its processes?"
+            )
 
     def give(self, exchange: Exchange) -> None:
         """Writes all blocks."""
