@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 import grpc
@@ -25,8 +26,7 @@ BEGIN_TIMEOUT_S = 60.0  # how long a computed prompt waits for room at its targe
 COMMIT_TIMEOUT_S = 30.0
 RENEW_TIMEOUT_S = 10.0  # then the next renewal is due
 ABORT_TIMEOUT_S = 10.0
-# Seconds before each try. An abort that is lost costs the target's blocks until this process ends, so a link may be
-# down for minutes.
+# Seconds before each try. The last one repeats until the target has heard or is dead: its blocks are held that long.
 ABORT_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 
 logger = logging.getLogger(__name__)
@@ -171,12 +171,13 @@ class GrpcHandoffPort:
         async def call() -> None:
             await self._peers.handoffs(target).AbortHandoff(request, timeout=ABORT_TIMEOUT_S)
 
-        for pause_s in ABORT_PAUSES_S:
+        for pause_s in chain(ABORT_PAUSES_S, repeat(ABORT_PAUSES_S[-1])):
             await asyncio.sleep(pause_s)
             error = await self._call(target, call)
             if error is None or isinstance(error, PeerLostError):
                 return
-        logger.warning("worker %s did not hear that handoff %s ended: %s", target.worker, handoff_id, error)
+            if pause_s == ABORT_PAUSES_S[-1]:
+                logger.warning("worker %s has not heard that handoff %s ended: %s", target.worker, handoff_id, error)
 
     async def _call(self, target: WorkerEndpoint, call: Callable[[], Awaitable[T]]) -> T | BatonError:
         """Makes one call to a peer; what goes wrong comes back as a value, for it must reach the half.

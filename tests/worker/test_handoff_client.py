@@ -342,12 +342,14 @@ async def test_abort_and_renewal_need_no_transport(world: World) -> None:
     await world.until(lambda: target.pool.blocks.num_free == 16)
 
 
-async def test_abort_that_never_arrives_is_said_aloud(
+async def test_abort_that_does_not_arrive_is_said_aloud_and_tried_until_the_target_is_dead(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handoff_client, "ABORT_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(handoff_client, "ABORT_PAUSES_S", (0.0, 0.001))
     world.port.abort("h", WorkerEndpoint(D1, "127.0.0.1:1"))
-    await world.until(lambda: "did not hear that handoff h ended" in caplog.text)
+    await world.until(lambda: caplog.text.count("has not heard that handoff h ended") >= 3)
+    world.peers.worker_gone(D1)
+    await world.until(lambda: not world.port._calls)
 
 
 async def test_abort_to_a_dead_worker_is_not_tried_again(world: World, caplog: pytest.LogCaptureFixture) -> None:
