@@ -5,6 +5,7 @@ transfers calls the peer, which serves them on a thread. Each direction of a pai
 workers may start transfers with each other at once.
 """
 
+import atexit
 import json
 import logging
 import threading
@@ -98,6 +99,7 @@ class CollectiveTransport:
         self._expected: dict[str, WorkerId] = {}
         self._services: dict[WorkerId, PairService] = {}
         self._listener = CallListener(host, self._answer)
+        atexit.register(self.close)  # a thread inside Gloo while its library is unloaded aborts the process
 
     def metadata(self) -> bytes:
         """A `CollectiveMetadata`, as JSON."""
@@ -147,6 +149,7 @@ class CollectiveTransport:
 
     def close(self) -> None:
         """Ends all connections and threads."""
+        atexit.unregister(self.close)
         self._listener.close()
         for peer in [*self._senders, *self._services]:
             self.remove_peer(peer)

@@ -27,7 +27,7 @@ COMMIT_TIMEOUT_S = 30.0
 RENEW_TIMEOUT_S = 10.0  # then the next renewal is due
 ABORT_TIMEOUT_S = 10.0
 # Seconds before each try. The last one repeats until the target has heard or is dead: its blocks are held that long.
-ABORT_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
+ABORT_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 logger = logging.getLogger(__name__)
 
@@ -171,12 +171,12 @@ class GrpcHandoffPort:
         async def call() -> None:
             await self._peers.handoffs(target).AbortHandoff(request, timeout=ABORT_TIMEOUT_S)
 
-        for pause_s in chain(ABORT_PAUSES_S, repeat(ABORT_PAUSES_S[-1])):
+        for number, pause_s in enumerate(chain(ABORT_PAUSES_S, repeat(ABORT_PAUSES_S[-1])), start=1):
             await asyncio.sleep(pause_s)
             error = await self._call(target, call)
             if error is None or isinstance(error, PeerLostError):
                 return
-            if pause_s == ABORT_PAUSES_S[-1]:
+            if number == len(ABORT_PAUSES_S):
                 logger.warning("worker %s has not heard that handoff %s ended: %s", target.worker, handoff_id, error)
 
     async def _call(self, target: WorkerEndpoint, call: Callable[[], Awaitable[T]]) -> T | BatonError:
