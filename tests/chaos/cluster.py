@@ -167,11 +167,15 @@ class ChaosCluster:
         self.wait_until(lambda: len(self.statuses()) == len(self._slots), "attached")
         for name in self._slots:
             self.wait_until(lambda name=name: self._is_free(name), f"free: {name}")
+        self.wait_until(lambda: len(self.statuses()) == len(self._slots), "attached")
         self.wait_until(lambda: self.num_held_blocks() == 0, "free, says the router")
 
     def _is_free(self, name: str) -> bool:
-        """Looks at a worker's books, which must balance whatever is in them."""
-        books = self._workers[name].ask()
+        """Looks at a worker's books, which must balance whatever is in them; one killed just now has none yet."""
+        try:
+            books = self._workers[name].ask()
+        except (AssertionError, BrokenPipeError):
+            return False
         held = [books["load"][f"blocks_{state}"] for state in ("leased", "quarantined", "running")]
         return books["is_idle"] and not books["load"]["incoming_handoffs"] and not any(held)
 
