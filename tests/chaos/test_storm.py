@@ -9,9 +9,7 @@ from tests.chaos.storm import run_storm
 pytestmark = [
     pytest.mark.chaos,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        "BATON_STORM" not in os.environ, reason="set BATON_STORM=1 for random faults on a quiet machine"
-    ),
+    pytest.mark.skipif("BATON_STORM" not in os.environ, reason="BATON_STORM=1 runs random faults"),
 ]
 
 HANDOFFS = 60
