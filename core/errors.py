@@ -26,6 +26,8 @@ Every message says what was wrong, with the value, and what to do. Not here: Ope
 is the HTTP layer's.
 """
 
+ERROR_CODE_KEY = "baton-error"  # of a failed call's trailing metadata: the error's code, for programs
+
 
 class BatonError(Exception):
     """Base of all errors that cross a package boundary.
@@ -156,6 +158,13 @@ class CorruptKvError(HandoffError):
     """KV that arrived has another checksum than KV that left; it is computed anew, and the path is not used again."""
 
     code = "kv_corrupt"
+
+
+HANDOFF_ERRORS: dict[str, type[HandoffError]] = {
+    error.code: error
+    for error in (IncompatibleLayoutError, LostConnectionError, PeerLostError, StalledTransferError, CorruptKvError)
+}
+"""The kinds of HandoffError, by code; one process tells another which it was."""
 
 
 class CheckpointError(BatonError):

@@ -11,7 +11,7 @@ from core.errors import StaleEpochError
 from core.ids import WorkerEndpoint
 from worker import wire
 from worker.attach_service import AttachService
-from worker.rpc_errors import CODE_KEY
+from worker.rpc_errors import code_of
 
 REGISTER_TIMEOUT_S = 2.0
 RETRY_S = 0.5  # while no router is attached: start-up waits for this
@@ -48,16 +48,10 @@ async def _register(stub: control_pb2_grpc.MembershipServiceStub, request: contr
     try:
         await stub.RegisterWorker(request, timeout=REGISTER_TIMEOUT_S)
     except grpc.aio.AioRpcError as error:
-        if _code_of(error) == StaleEpochError.code:
+        if code_of(error) == StaleEpochError.code:
             logger.critical("%s", error.details())
             die()
         if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
             logger.error("the router refuses this worker: %s", error.details())  # noqa: TRY400 - no trace: not our bug
         else:
             logger.debug("the router cannot be reached yet: %s", error.details())
-
-
-def _code_of(error: grpc.aio.AioRpcError) -> str:
-    """The code of the router's error; empty when the call failed without one."""
-    metadata = error.trailing_metadata()
-    return "" if metadata is None else str(metadata.get(CODE_KEY, ""))

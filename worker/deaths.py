@@ -8,6 +8,7 @@ from functools import partial
 from core.ids import WorkerId
 from worker.mailbox import Mailbox
 from worker.peers import Peers
+from worker.task_set import TaskSet
 
 logger = logging.getLogger(__name__)
 
@@ -22,21 +23,26 @@ class DeathDesk:
     Args:
         peers: lets go of the dead at once.
         mailbox: of the worker's loop.
+        event_loop: where this object lives.
         halves: hear, on that loop, that a worker and all its earlier incarnations are dead; again and again.
     """
 
-    def __init__(self, peers: Peers, mailbox: Mailbox, halves: Sequence[Callable[[WorkerId], None]]) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        mailbox: Mailbox,
+        event_loop: asyncio.AbstractEventLoop,
+        halves: Sequence[Callable[[WorkerId], None]],
+    ) -> None:
         self._peers = peers
         self._mailbox = mailbox
         self._halves = tuple(halves)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(event_loop)
 
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all earlier ones are dead. Idempotent."""
         self._peers.worker_gone(worker)
-        task = asyncio.create_task(self._tell(worker))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._tell(worker))
 
     def worker_superseded(self, worker: WorkerId) -> None:
         """A newer incarnation of a worker exists, so all earlier ones are dead."""
@@ -44,9 +50,7 @@ class DeathDesk:
 
     async def close(self) -> None:
         """Gives up waiting; the halves are not told."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     async def _tell(self, worker: WorkerId) -> None:
         if not await self._peers.is_buried(worker):

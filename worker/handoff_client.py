@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import grpc
 from baton.v1 import handoff_pb2
@@ -20,6 +20,7 @@ from worker.mailbox import Mailbox
 from worker.open_moves import OpenMoves
 from worker.peers import Peers
 from worker.rpc_errors import error_of
+from worker.task_set import TaskSet
 from worker.ways import OnCorrupt, Way
 
 BEGIN_TIMEOUT_S = 60.0  # how long a computed prompt waits for room at its target before it is placed again
@@ -66,7 +67,7 @@ class GrpcHandoffPort:
         self._on_corrupt = on_corrupt
         self._open_moves = OpenMoves()
         self._source: HandoffSource | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls = TaskSet(event_loop)
 
     def bind(self, source: HandoffSource) -> None:
         """Says who hears the answers; once, before the first order."""
@@ -80,7 +81,7 @@ class GrpcHandoffPort:
 
     def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
         """See `HandoffPort.begin`."""
-        self._spawn(self._begin(handoff_id, target))
+        self._calls.spawn(self._begin(handoff_id, target))
 
     def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
         """See `HandoffPort.write`."""
@@ -100,7 +101,7 @@ class GrpcHandoffPort:
             if error is None:
                 ids = handoff_id, self._worker, target.worker
                 request = wire.commit_to_proto(*ids, first_token=first_token, num_blocks=num_blocks, digests=digests)
-                self._spawn(self._commit(handoff_id, target, request, ways))
+                self._calls.spawn(self._commit(handoff_id, target, request, ways))
             else:
                 self._answer_finish(handoff_id, error)
 
@@ -108,18 +109,16 @@ class GrpcHandoffPort:
 
     def renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
         """See `HandoffPort.renew`."""
-        self._spawn(self._renew(target, handoff_ids))
+        self._calls.spawn(self._renew(target, handoff_ids))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         """See `HandoffPort.abort`."""
         self._open_moves.forget(handoff_id)
-        self._spawn(self._abort(handoff_id, target))
+        self._calls.spawn(self._abort(handoff_id, target))
 
     async def close(self) -> None:
         """Gives up all calls; the half is not told."""
-        for task in self._calls:
-            task.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self._calls.close()
 
     async def _begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
         request = wire.begin_to_proto(handoff_id, self._worker, target.worker)
@@ -195,13 +194,3 @@ class GrpcHandoffPort:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
             return HandoffError(f"worker {target.worker} was replaced by a newer incarnation during the call")
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Runs a coroutine on the event loop, keeping a reference until it ends. From any thread."""
-
-        def start() -> None:
-            task = self._event_loop.create_task(coroutine)
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
-
-        self._event_loop.call_soon_threadsafe(start)

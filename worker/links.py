@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from core.errors import HandoffError, IncompatibleLayoutError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
@@ -15,6 +14,7 @@ from kvtransfer.move import Direction, Move, MoveOutcome, OnMoved
 from worker.peers import Peer, Peers
 from worker.pulling import PullClient
 from worker.read_order import ReadAnswer
+from worker.task_set import TaskSet
 from worker.transfer_log import TransferCounts
 from worker.ways import Way
 
@@ -81,7 +81,7 @@ class Links:
         self._event_loop = event_loop
         self._pulling = pulling
         self._stats: dict[WorkerId, LinkStats] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet(event_loop)
 
     def move(self, move: Move, on_moved: OnMoved) -> None:
         """See `BlockMoves.move`. `Peers.get` has connected the peer before.
@@ -89,7 +89,7 @@ class Links:
         Peers read for handoffs only, whose blocks they know; everything else is pushed.
         """
         if self._pulling is not None and move.direction is Direction.WRITE and move.handoff_id:
-            self._spawn(self._pull(self._pulling, move, on_moved))
+            self._tasks.spawn(self._pull(self._pulling, move, on_moved))
         else:
             self._try(move, on_moved)
 
@@ -126,9 +126,7 @@ class Links:
 
     async def close(self) -> None:
         """Gives up what is under way; nobody is told."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # --- inside
 
@@ -138,14 +136,14 @@ class Links:
             if peer is not None:
                 self._mover.move(move, partial(self._on_tried, move, peer, on_moved))
                 return
-        self._spawn(self._connect_and_try(move, on_moved))
+        self._tasks.spawn(self._connect_and_try(move, on_moved))
 
     def _on_tried(self, move: Move, peer: Peer, on_moved: OnMoved, outcome: MoveOutcome) -> None:
         first = attempt_over(peer, outcome)
         if outcome.error is None:
             on_moved(first.outcome)
         else:
-            self._spawn(self._retry(move, first, on_moved))
+            self._tasks.spawn(self._retry(move, first, on_moved))
 
     async def _connect_and_try(self, move: Move, on_moved: OnMoved) -> None:
         await self._retry(move, await self._attempt(move), on_moved)
@@ -245,16 +243,6 @@ class Links:
             num_retried=stats.num_retried,
         )
         return PairReport(worker, stats.direction, counts)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Runs a coroutine on the event loop, keeping a reference until it ends. From any thread."""
-
-        def start() -> None:
-            task = self._event_loop.create_task(coroutine)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-        self._event_loop.call_soon_threadsafe(start)
 
 
 def attempt_over(peer: Peer, outcome: MoveOutcome) -> Attempt:

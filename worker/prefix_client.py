@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any
 
 import grpc
 from baton.v1 import prefix_pb2_grpc
@@ -16,6 +14,7 @@ from worker import prefix_wire
 from worker.handoff_service import Verify
 from worker.mailbox import Mailbox
 from worker.peers import Peers
+from worker.task_set import TaskSet
 
 END_TIMEOUT_S = 10.0
 
@@ -49,21 +48,19 @@ class GrpcPrefixPort:
         self._mailbox = mailbox
         self._event_loop = event_loop
         self._verify = verify
-        self._calls: set[asyncio.Task[object]] = set()
+        self._calls = TaskSet(event_loop)
 
     def fetch(self, fetch: PrefixFetch) -> None:
         """See `PrefixPort.fetch`."""
-        self._spawn(self._fetch(fetch))
+        self._calls.spawn(self._fetch(fetch))
 
     def end(self, fetch_id: str, source: WorkerEndpoint) -> None:
         """See `PrefixPort.end`."""
-        self._spawn(self._end(fetch_id, source))
+        self._calls.spawn(self._end(fetch_id, source))
 
     async def close(self) -> None:
         """Gives up all calls; the target is not told."""
-        for task in self._calls:
-            task.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        await self._calls.close()
 
     async def _fetch(self, fetch: PrefixFetch) -> None:
         """Until the source is connected nothing has been asked for, and a failure is an end; afterwards it is not."""
@@ -88,7 +85,7 @@ class GrpcPrefixPort:
         if not end.digests or await asyncio.wrap_future(self._verify(end.digests)):
             return end
         logger.error("prefix %s from worker %s is not what was sent", fetch.fetch_id, fetch.source.worker)
-        self._spawn(self._ask_end(fetch.fetch_id, fetch.source, is_corrupt=True))
+        self._calls.spawn(self._ask_end(fetch.fetch_id, fetch.source, is_corrupt=True))
         return FetchEnd(0, "what came is not what was sent")
 
     async def _end(self, fetch_id: str, source: WorkerEndpoint) -> None:
@@ -114,16 +111,6 @@ class GrpcPrefixPort:
             HandoffError: as `Peers.get`.
         """
         return prefix_pb2_grpc.PrefixServiceStub((await self._peers.get(source)).channel)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Runs a coroutine on the event loop, keeping a reference until it ends. From any thread."""
-
-        def start() -> None:
-            task = self._event_loop.create_task(coroutine)
-            self._calls.add(task)
-            task.add_done_callback(self._calls.discard)
-
-        self._event_loop.call_soon_threadsafe(start)
 
 
 def _reason(error: BaseException) -> str:

@@ -137,7 +137,8 @@ class WorkerProcess:
         self.prefill.imports.bind(self._prefix_port)
         self._exporter = PrefixExporter(engine.pool, self._links, self._mailbox, config.digest_every)
         self._reads = ReadDesk(self._links, self._mailbox, self.decode)
-        self._deaths = DeathDesk(self._peers, self._mailbox, [self.prefill.worker_gone, self.decode.worker_gone])
+        halves = [self.prefill.worker_gone, self.decode.worker_gone]
+        self._deaths = DeathDesk(self._peers, self._mailbox, events, halves)
         self._transfers = TransferLog(self.prefill.pairs, self.decode.pairs, clock)
         self.loop = WorkerLoop(
             engine=engine,

@@ -2,31 +2,12 @@
 
 from baton.v1 import rank_pb2
 
-from core.errors import (
-    CorruptKvError,
-    HandoffError,
-    IncompatibleLayoutError,
-    LostConnectionError,
-    PeerLostError,
-    StalledTransferError,
-)
+from core.errors import HANDOFF_ERRORS, HandoffError
 from kvtransfer.geometry import RankGeometry
 from kvtransfer.move import Direction, MoveOutcome
 from kvtransfer.packing import BlockPart
 from kvtransfer.rank_mover import RankMove, RankPeer
 from worker import wire
-
-ERRORS = {
-    error.code: error
-    for error in (
-        HandoffError,
-        IncompatibleLayoutError,
-        LostConnectionError,
-        PeerLostError,
-        StalledTransferError,
-        CorruptKvError,
-    )
-}
 
 
 def peer_to_proto(order_id: int, peer: RankPeer) -> rank_pb2.AddRankPeerOrder:
@@ -121,4 +102,4 @@ def error_to_proto(error: HandoffError) -> rank_pb2.RankError:
 
 def error_from_proto(message: rank_pb2.RankError) -> HandoffError:
     """Inverse of `error_to_proto`."""
-    return ERRORS[message.code](message.message)
+    return HANDOFF_ERRORS.get(message.code, HandoffError)(message.message)

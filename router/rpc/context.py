@@ -4,9 +4,7 @@ from typing import Any, NoReturn
 
 import grpc
 
-from core.errors import BatonError
-
-CODE_KEY = "baton-error"  # of the trailing metadata: the error's code, for a program; as in `worker/rpc_errors.py`
+from core.errors import ERROR_CODE_KEY, BatonError
 
 Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
 
@@ -14,5 +12,5 @@ Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per meth
 async def abort(context: Context, error: BatonError) -> NoReturn:
     """Ends a call with the status that the error tree assigns, and with the error's code."""
     status = getattr(grpc.StatusCode, error.grpc_status)
-    await context.abort(status, error.message, trailing_metadata=((CODE_KEY, error.code),))
+    await context.abort(status, error.message, trailing_metadata=((ERROR_CODE_KEY, error.code),))
     raise AssertionError("abort raises")

@@ -105,7 +105,7 @@ class End:
         pulling = PullClient(self.endpoint, self.peers, self.progress.has_settled, inbound) if is_pulled else None
         self.links = Links(self.peers, self.mover, asyncio.get_running_loop(), pulling)
         self.reads = ReadDesk(self.links, self.mailbox, self.decode)
-        self.deaths = DeathDesk(self.peers, self.mailbox, [self.decode.worker_gone])
+        self.deaths = DeathDesk(self.peers, self.mailbox, asyncio.get_running_loop(), [self.decode.worker_gone])
         self.service = LinkService(self._identity(fingerprint), self.peers, self.mover, self.reads, self.deaths)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(self.service, self.server)
 

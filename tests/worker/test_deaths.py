@@ -21,7 +21,7 @@ class Graveyard:
         self.peer = peer
         self.heard: list[WorkerId] = []
         self.removed: Future[None] = Future()
-        self.desk = DeathDesk(end.peers, end.mailbox, [self.heard.append])
+        self.desk = DeathDesk(end.peers, end.mailbox, asyncio.get_running_loop(), [self.heard.append])
         monkeypatch.setattr(end.mover, "remove_peer", lambda *_, **__: self.removed)
 
     async def settle(self) -> None:
