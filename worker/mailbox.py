@@ -14,7 +14,8 @@ T = TypeVar("T")
 class Mailbox:
     """A queue of calls with one receiver.
 
-    It needs no bound of its own: every call belongs to an assignment, and `AttachService` bounds those.
+    It has no bound of its own. `AttachService` bounds what routers have assigned; peers make a call or two for each
+    handoff, fetch and read that is under way.
     """
 
     def __init__(self) -> None:
