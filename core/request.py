@@ -21,6 +21,16 @@ class Role(StrEnum):
 
     PREFILL = "prefill"
     DECODE = "decode"
+    MIXED = "mixed"
+    """Both."""
+
+    def serves(self, half: "Role") -> bool:
+        """Whether a worker in this role is given work of `half`, which is PREFILL or DECODE."""
+        return self is half or self is Role.MIXED
+
+
+HALVES = (Role.PREFILL, Role.DECODE)
+"""What a request needs a worker for, in order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
-from core.request import Role
+from core.request import HALVES, Role
 from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from kvtransfer.ucx import check_ucx_tls
@@ -105,7 +105,7 @@ class ServeConfig:
             )
         self._check_ports()
         self._check_block_sizes()
-        self._check_host_tier(max(self.topology_of(role).world_size for role in Role))
+        self._check_host_tier(max(self.topology_of(role).world_size for role in HALVES))
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -132,7 +132,7 @@ class ServeConfig:
             )
 
     def _check_block_sizes(self) -> None:
-        small, large = sorted(self.block_size_of(role) for role in Role)
+        small, large = sorted(self.block_size_of(role) for role in HALVES)
         if large % small:
             raise ConfigError(
                 f"--decode-block-size is {self.decode_block_size} and --block-size {self.block_size}; one must be a "
@@ -195,7 +195,7 @@ class ServeConfig:
     @property
     def num_ranks(self) -> int:
         """Ranks of all workers: a process each."""
-        sizes = {role: self.topology_of(role).world_size for role in Role}
+        sizes = {role: self.topology_of(role).world_size for role in HALVES}
         return self.prefill * sizes[Role.PREFILL] + self.decode * sizes[Role.DECODE]
 
     @property

@@ -3,7 +3,7 @@
 import os
 
 from core.errors import ConfigError
-from core.request import Role
+from core.request import HALVES, Role
 from deploy.config import ServeConfig
 
 
@@ -15,11 +15,11 @@ def check_machine(config: ServeConfig) -> None:
     Raises:
         ConfigError: there are too few cores or GPUs; names the flag.
     """
-    sizes = {role: config.topology_of(role).world_size for role in Role}
+    sizes = {role: config.topology_of(role).world_size for role in HALVES}
     if config.device == "cuda":
         num_gpus = count_gpus()
         if config.num_ranks > num_gpus:
-            prefill, decode = (f"of {sizes[role]}" for role in Role)
+            prefill, decode = (f"of {sizes[role]}" for role in HALVES)
             workers = f"{config.prefill} prefill workers {prefill}, {config.decode} decode workers {decode}"
             raise ConfigError(
                 f"--device cuda needs a GPU for each of {config.num_ranks} ranks ({workers}), but this machine has "

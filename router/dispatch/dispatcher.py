@@ -18,7 +18,7 @@ from core.errors import (
 )
 from core.events import ReturnedWork
 from core.ids import WorkerId
-from core.request import GenerationRequest, Role
+from core.request import HALVES, GenerationRequest, Role
 from router import wire
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
@@ -88,7 +88,7 @@ class FleetDispatcher:
 
     def unready_reason(self) -> str | None:
         """Names the roles that have no worker."""
-        missing = [role.value for role in Role if not self.fleet.with_role(role)]
+        missing = [role.value for role in HALVES if not self.fleet.with_role(role)]
         return f"no {' and no '.join(missing)} worker is attached yet" if missing else None
 
     # --- from the fleet (FleetObserver)

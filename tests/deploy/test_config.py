@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import ConfigError
-from core.request import Role
+from core.request import HALVES, Role
 from deploy.config import POSITIVE, ServeConfig
 
 
@@ -127,8 +127,8 @@ def test_decode_workers_are_as_the_prefill_workers_unless_said() -> None:
         ServeConfig(decode_tensor_parallel_size=2, decode_block_size=64),
     )
     assert alike.topology_of(Role.DECODE) == alike.topology_of(Role.PREFILL)
-    assert [apart.topology_of(role).world_size for role in Role] == [1, 2]
-    assert [apart.block_size_of(role) for role in Role] == [16, 64]
+    assert [apart.topology_of(role).world_size for role in HALVES] == [1, 2]
+    assert [apart.block_size_of(role) for role in HALVES] == [16, 64]
     assert (alike.num_ranks, apart.num_ranks) == (4, 3)
 
 

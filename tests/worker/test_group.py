@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.experts import ExpertReport
-from core.request import Role
+from core.request import HALVES, Role
 from engine.parallel.topology import ShardTopology
 from router import wire
 from tests.oracles import greedy_tokens
@@ -44,7 +44,7 @@ class Group:
 def groups(request: pytest.FixtureRequest, tiny_model_dir: Path) -> Iterator[tuple[Group, Group]]:
     """A prefill and a decode worker, divided alike."""
     started = []
-    for role in Role:
+    for role in HALVES:
         config = WorkerConfig(
             name=f"{role.value}-{request.param}",
             role=role,

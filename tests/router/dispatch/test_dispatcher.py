@@ -10,7 +10,7 @@ from core.errors import (
     NoWorkerError,
 )
 from core.events import ReturnedWork
-from core.request import Assignment, FinishReason, Role
+from core.request import HALVES, Assignment, FinishReason, Role
 from router.dispatch.dispatcher import MAX_RETRY_S
 from router.generation import TokenDelta
 from tests.router.builders import RecordingLink, generation_request
@@ -99,7 +99,7 @@ async def test_wake_up_without_news_goes_on_waiting(bench: Bench) -> None:
 
 
 async def test_burst_spreads_over_the_workers(empty: Bench) -> None:
-    links = [RecordingLink(f"{role.value}{i}", role) for role in Role for i in range(3)]
+    links = [RecordingLink(f"{role.value}{i}", role) for role in HALVES for i in range(3)]
     empty.attach(*links)
     for index in range(9):
         empty.submit(generation_request(f"r{index}"))

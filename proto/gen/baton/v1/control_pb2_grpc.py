@@ -137,6 +137,51 @@ class ControlServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
                 _registered_method=True)
+        self.GetRoles = channel.unary_unary(
+                '/baton.v1.ControlService/GetRoles',
+                request_serializer=baton_dot_v1_dot_control__pb2.GetRolesRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.GetRolesResponse.FromString,
+                _registered_method=True)
+        self.SetRole = channel.unary_stream(
+                '/baton.v1.ControlService/SetRole',
+                request_serializer=baton_dot_v1_dot_control__pb2.SetRoleRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+                _registered_method=True)
+        self.RebalanceRoles = channel.unary_stream(
+                '/baton.v1.ControlService/RebalanceRoles',
+                request_serializer=baton_dot_v1_dot_control__pb2.RebalanceRolesRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+                _registered_method=True)
+        self.DrainWorker = channel.unary_stream(
+                '/baton.v1.ControlService/DrainWorker',
+                request_serializer=baton_dot_v1_dot_control__pb2.DrainWorkerRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+                _registered_method=True)
+        self.UncordonWorker = channel.unary_unary(
+                '/baton.v1.ControlService/UncordonWorker',
+                request_serializer=baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.FromString,
+                _registered_method=True)
+        self.SetAutoRoles = channel.unary_unary(
+                '/baton.v1.ControlService/SetAutoRoles',
+                request_serializer=baton_dot_v1_dot_control__pb2.SetAutoRolesRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.SetAutoRolesResponse.FromString,
+                _registered_method=True)
+        self.ListRoleDecisions = channel.unary_unary(
+                '/baton.v1.ControlService/ListRoleDecisions',
+                request_serializer=baton_dot_v1_dot_control__pb2.ListRoleDecisionsRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ListRoleDecisionsResponse.FromString,
+                _registered_method=True)
+        self.ListRoleChanges = channel.unary_unary(
+                '/baton.v1.ControlService/ListRoleChanges',
+                request_serializer=baton_dot_v1_dot_control__pb2.ListRoleChangesRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ListRoleChangesResponse.FromString,
+                _registered_method=True)
+        self.ListOperatorActions = channel.unary_unary(
+                '/baton.v1.ControlService/ListOperatorActions',
+                request_serializer=baton_dot_v1_dot_control__pb2.ListOperatorActionsRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ListOperatorActionsResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServiceServicer:
@@ -178,6 +223,70 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetRoles(self, request, context):
+        """Who is for what, the flips under way, and whether the controller decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRole(self, request, context):
+        """Changes a worker's role and pins it; or lifts the pin. Streams what happens until the flip is verified or failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebalanceRoles(self, request, context):
+        """Brings about a split by as few flips as possible, and pins every worker. Streams likewise; a dry run says what
+        would be done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainWorker(self, request, context):
+        """Gives a worker no new work and moves what it has elsewhere. Streams until nothing is left there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UncordonWorker(self, request, context):
+        """Lets a drained worker have work again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAutoRoles(self, request, context):
+        """Has the controller decide on roles, or not. Pinned workers keep their roles.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoleDecisions(self, request, context):
+        """The controller's latest decisions with the numbers that led to them, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRoleChanges(self, request, context):
+        """Changes of role, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperatorActions(self, request, context):
+        """What operators have ordered, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -205,6 +314,51 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.ReportWorkerGone,
                     request_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.SerializeToString,
+            ),
+            'GetRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRoles,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.GetRolesRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.GetRolesResponse.SerializeToString,
+            ),
+            'SetRole': grpc.unary_stream_rpc_method_handler(
+                    servicer.SetRole,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.SetRoleRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RoleProgress.SerializeToString,
+            ),
+            'RebalanceRoles': grpc.unary_stream_rpc_method_handler(
+                    servicer.RebalanceRoles,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.RebalanceRolesRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RoleProgress.SerializeToString,
+            ),
+            'DrainWorker': grpc.unary_stream_rpc_method_handler(
+                    servicer.DrainWorker,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.DrainWorkerRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RoleProgress.SerializeToString,
+            ),
+            'UncordonWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.UncordonWorker,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.SerializeToString,
+            ),
+            'SetAutoRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAutoRoles,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.SetAutoRolesRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.SetAutoRolesResponse.SerializeToString,
+            ),
+            'ListRoleDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoleDecisions,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ListRoleDecisionsRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ListRoleDecisionsResponse.SerializeToString,
+            ),
+            'ListRoleChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRoleChanges,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ListRoleChangesRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ListRoleChangesResponse.SerializeToString,
+            ),
+            'ListOperatorActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperatorActions,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ListOperatorActionsRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ListOperatorActionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -343,6 +497,249 @@ class ControlService:
             '/baton.v1.ControlService/ReportWorkerGone',
             baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/GetRoles',
+            baton_dot_v1_dot_control__pb2.GetRolesRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.GetRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.ControlService/SetRole',
+            baton_dot_v1_dot_control__pb2.SetRoleRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebalanceRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.ControlService/RebalanceRoles',
+            baton_dot_v1_dot_control__pb2.RebalanceRolesRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.ControlService/DrainWorker',
+            baton_dot_v1_dot_control__pb2.DrainWorkerRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UncordonWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/UncordonWorker',
+            baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAutoRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/SetAutoRoles',
+            baton_dot_v1_dot_control__pb2.SetAutoRolesRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.SetAutoRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoleDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/ListRoleDecisions',
+            baton_dot_v1_dot_control__pb2.ListRoleDecisionsRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ListRoleDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRoleChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/ListRoleChanges',
+            baton_dot_v1_dot_control__pb2.ListRoleChangesRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ListRoleChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperatorActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/ListOperatorActions',
+            baton_dot_v1_dot_control__pb2.ListOperatorActionsRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ListOperatorActionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/handoff.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xe7\x01\n\x12\x43onnectPeerRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12&\n\x08geometry\x18\x15 \x01(\x0b\x32\x14.baton.v1.KvGeometry\x12(\n\x06offers\x18\x16 \x03(\x0b\x32\x18.baton.v1.TransportOfferJ\x04\x08\x04\x10\x05J\x04\x08\x14\x10\x15R\x06layoutR\x08topology\"\x92\x01\n\nKvGeometry\x12\"\n\x06layout\x18\x01 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12\x16\n\x0etotal_kv_heads\x18\x02 \x01(\r\x12\x1c\n\x14tensor_parallel_size\x18\x03 \x01(\r\x12\x16\n\x0enum_partitions\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\"5\n\x0eTransportOffer\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x03(\x0c\"\x93\x01\n\x13\x43onnectPeerResponse\x12(\n\x06\x63hosen\x18\x15 \x01(\x0b\x32\x18.baton.v1.TransportOffer\x12&\n\x08geometry\x18\x16 \x01(\x0b\x32\x14.baton.v1.KvGeometryJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03R\x12transport_metadataR\nnum_blocks\"\xcb\x01\n\x11ReadBlocksRequest\x12\x0f\n\x07read_id\x18\x01 \x01(\t\x12\x12\n\nhandoff_id\x18\x02 \x01(\t\x12(\n\x06source\x18\x03 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\"\n\x06target\x18\x04 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x16\n\nsource_ids\x18\x05 \x03(\rB\x02\x10\x01\x12\x16\n\ntarget_ids\x18\x06 \x03(\rB\x02\x10\x01\x12\x13\n\x0bskip_tokens\x18\x07 \x01(\r\"\xa9\x01\n\x12ReadBlocksResponse\x12\x12\n\nerror_code\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x17\n\x0fnum_descriptors\x18\x04 \x01(\x04\x12\x0e\n\x06\x62usy_s\x18\x05 \x01(\x01\x12\x11\n\ttransport\x18\x06 \x01(\t\x12\x0c\n\x04path\x18\x07 \x01(\t\x12\x13\n\x0bwas_retried\x18\x08 \x01(\x08\"q\n\x13\x42\x65ginHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"X\n\x14\x42\x65ginHandoffResponse\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x13\n\x0bnum_present\x18\x02 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x03 \x01(\r\"q\n\x12RenewLeasesRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0bhandoff_ids\x18\x03 \x03(\t\"/\n\x13RenewLeasesResponse\x12\x18\n\x10lost_handoff_ids\x18\x01 \x03(\t\"\xc0\x01\n\x14\x43ommitHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\x12#\n\x07\x64igests\x18\x06 \x03(\x0b\x32\x12.baton.v1.KvDigest\"`\n\x08KvDigest\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x10\n\x08\x62lock_id\x18\x02 \x01(\r\x12\x12\n\nfirst_head\x18\x03 \x01(\r\x12\x11\n\tnum_heads\x18\x04 \x01(\r\x12\r\n\x05value\x18\x05 \x01(\x06\"\x17\n\x15\x43ommitHandoffResponse\"q\n\x13\x41\x62ortHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x16\n\x14\x41\x62ortHandoffResponse2\xcc\x02\n\x0eHandoffService\x12M\n\x0c\x42\x65ginHandoff\x12\x1d.baton.v1.BeginHandoffRequest\x1a\x1e.baton.v1.BeginHandoffResponse\x12J\n\x0bRenewLeases\x12\x1c.baton.v1.RenewLeasesRequest\x1a\x1d.baton.v1.RenewLeasesResponse\x12P\n\rCommitHandoff\x12\x1e.baton.v1.CommitHandoffRequest\x1a\x1f.baton.v1.CommitHandoffResponse\x12M\n\x0c\x41\x62ortHandoff\x12\x1d.baton.v1.AbortHandoffRequest\x1a\x1e.baton.v1.AbortHandoffResponse2\xa2\x01\n\x0bLinkService\x12J\n\x0b\x43onnectPeer\x12\x1c.baton.v1.ConnectPeerRequest\x1a\x1d.baton.v1.ConnectPeerResponse\x12G\n\nReadBlocks\x12\x1b.baton.v1.ReadBlocksRequest\x1a\x1c.baton.v1.ReadBlocksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/handoff.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xe7\x01\n\x12\x43onnectPeerRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x19\n\x11model_fingerprint\x18\x03 \x01(\t\x12&\n\x08geometry\x18\x15 \x01(\x0b\x32\x14.baton.v1.KvGeometry\x12(\n\x06offers\x18\x16 \x03(\x0b\x32\x18.baton.v1.TransportOfferJ\x04\x08\x04\x10\x05J\x04\x08\x14\x10\x15R\x06layoutR\x08topology\"\x92\x01\n\nKvGeometry\x12\"\n\x06layout\x18\x01 \x01(\x0b\x32\x12.baton.v1.KvLayout\x12\x16\n\x0etotal_kv_heads\x18\x02 \x01(\r\x12\x1c\n\x14tensor_parallel_size\x18\x03 \x01(\r\x12\x16\n\x0enum_partitions\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\"5\n\x0eTransportOffer\x12\x11\n\ttransport\x18\x01 \x01(\t\x12\x10\n\x08metadata\x18\x02 \x03(\x0c\"\x93\x01\n\x13\x43onnectPeerResponse\x12(\n\x06\x63hosen\x18\x15 \x01(\x0b\x32\x18.baton.v1.TransportOffer\x12&\n\x08geometry\x18\x16 \x01(\x0b\x32\x14.baton.v1.KvGeometryJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03R\x12transport_metadataR\nnum_blocks\"\xcb\x01\n\x11ReadBlocksRequest\x12\x0f\n\x07read_id\x18\x01 \x01(\t\x12\x12\n\nhandoff_id\x18\x02 \x01(\t\x12(\n\x06source\x18\x03 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\x12\"\n\x06target\x18\x04 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x16\n\nsource_ids\x18\x05 \x03(\rB\x02\x10\x01\x12\x16\n\ntarget_ids\x18\x06 \x03(\rB\x02\x10\x01\x12\x13\n\x0bskip_tokens\x18\x07 \x01(\r\"\xa9\x01\n\x12ReadBlocksResponse\x12\x12\n\nerror_code\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x17\n\x0fnum_descriptors\x18\x04 \x01(\x04\x12\x0e\n\x06\x62usy_s\x18\x05 \x01(\x01\x12\x11\n\ttransport\x18\x06 \x01(\t\x12\x0c\n\x04path\x18\x07 \x01(\t\x12\x13\n\x0bwas_retried\x18\x08 \x01(\x08\"\x85\x01\n\x13\x42\x65ginHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x12\n\nnum_tokens\x18P \x01(\r\"X\n\x14\x42\x65ginHandoffResponse\x12\x15\n\tblock_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x13\n\x0bnum_present\x18\x02 \x01(\r\x12\x14\n\x0c\x62lock_tokens\x18\x03 \x01(\r\"q\n\x12RenewLeasesRequest\x12\"\n\x06source\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0bhandoff_ids\x18\x03 \x03(\t\"/\n\x13RenewLeasesResponse\x12\x18\n\x10lost_handoff_ids\x18\x01 \x03(\t\"\xc0\x01\n\x14\x43ommitHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x13\n\x0b\x66irst_token\x18\x04 \x01(\r\x12\x12\n\nnum_blocks\x18\x05 \x01(\r\x12#\n\x07\x64igests\x18\x06 \x03(\x0b\x32\x12.baton.v1.KvDigest\"`\n\x08KvDigest\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x10\n\x08\x62lock_id\x18\x02 \x01(\r\x12\x12\n\nfirst_head\x18\x03 \x01(\r\x12\x11\n\tnum_heads\x18\x04 \x01(\r\x12\r\n\x05value\x18\x05 \x01(\x06\"\x17\n\x15\x43ommitHandoffResponse\"q\n\x13\x41\x62ortHandoffRequest\x12\x12\n\nhandoff_id\x18\x01 \x01(\t\x12\"\n\x06source\x18\x02 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x06target\x18\x03 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x16\n\x14\x41\x62ortHandoffResponse2\xcc\x02\n\x0eHandoffService\x12M\n\x0c\x42\x65ginHandoff\x12\x1d.baton.v1.BeginHandoffRequest\x1a\x1e.baton.v1.BeginHandoffResponse\x12J\n\x0bRenewLeases\x12\x1c.baton.v1.RenewLeasesRequest\x1a\x1d.baton.v1.RenewLeasesResponse\x12P\n\rCommitHandoff\x12\x1e.baton.v1.CommitHandoffRequest\x1a\x1f.baton.v1.CommitHandoffResponse\x12M\n\x0c\x41\x62ortHandoff\x12\x1d.baton.v1.AbortHandoffRequest\x1a\x1e.baton.v1.AbortHandoffResponse2\xa2\x01\n\x0bLinkService\x12J\n\x0b\x43onnectPeer\x12\x1c.baton.v1.ConnectPeerRequest\x1a\x1d.baton.v1.ConnectPeerResponse\x12G\n\nReadBlocks\x12\x1b.baton.v1.ReadBlocksRequest\x1a\x1c.baton.v1.ReadBlocksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,26 +50,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READBLOCKSREQUEST']._serialized_end=851
   _globals['_READBLOCKSRESPONSE']._serialized_start=854
   _globals['_READBLOCKSRESPONSE']._serialized_end=1023
-  _globals['_BEGINHANDOFFREQUEST']._serialized_start=1025
-  _globals['_BEGINHANDOFFREQUEST']._serialized_end=1138
-  _globals['_BEGINHANDOFFRESPONSE']._serialized_start=1140
-  _globals['_BEGINHANDOFFRESPONSE']._serialized_end=1228
-  _globals['_RENEWLEASESREQUEST']._serialized_start=1230
-  _globals['_RENEWLEASESREQUEST']._serialized_end=1343
-  _globals['_RENEWLEASESRESPONSE']._serialized_start=1345
-  _globals['_RENEWLEASESRESPONSE']._serialized_end=1392
-  _globals['_COMMITHANDOFFREQUEST']._serialized_start=1395
-  _globals['_COMMITHANDOFFREQUEST']._serialized_end=1587
-  _globals['_KVDIGEST']._serialized_start=1589
-  _globals['_KVDIGEST']._serialized_end=1685
-  _globals['_COMMITHANDOFFRESPONSE']._serialized_start=1687
-  _globals['_COMMITHANDOFFRESPONSE']._serialized_end=1710
-  _globals['_ABORTHANDOFFREQUEST']._serialized_start=1712
-  _globals['_ABORTHANDOFFREQUEST']._serialized_end=1825
-  _globals['_ABORTHANDOFFRESPONSE']._serialized_start=1827
-  _globals['_ABORTHANDOFFRESPONSE']._serialized_end=1849
-  _globals['_HANDOFFSERVICE']._serialized_start=1852
-  _globals['_HANDOFFSERVICE']._serialized_end=2184
-  _globals['_LINKSERVICE']._serialized_start=2187
-  _globals['_LINKSERVICE']._serialized_end=2349
+  _globals['_BEGINHANDOFFREQUEST']._serialized_start=1026
+  _globals['_BEGINHANDOFFREQUEST']._serialized_end=1159
+  _globals['_BEGINHANDOFFRESPONSE']._serialized_start=1161
+  _globals['_BEGINHANDOFFRESPONSE']._serialized_end=1249
+  _globals['_RENEWLEASESREQUEST']._serialized_start=1251
+  _globals['_RENEWLEASESREQUEST']._serialized_end=1364
+  _globals['_RENEWLEASESRESPONSE']._serialized_start=1366
+  _globals['_RENEWLEASESRESPONSE']._serialized_end=1413
+  _globals['_COMMITHANDOFFREQUEST']._serialized_start=1416
+  _globals['_COMMITHANDOFFREQUEST']._serialized_end=1608
+  _globals['_KVDIGEST']._serialized_start=1610
+  _globals['_KVDIGEST']._serialized_end=1706
+  _globals['_COMMITHANDOFFRESPONSE']._serialized_start=1708
+  _globals['_COMMITHANDOFFRESPONSE']._serialized_end=1731
+  _globals['_ABORTHANDOFFREQUEST']._serialized_start=1733
+  _globals['_ABORTHANDOFFREQUEST']._serialized_end=1846
+  _globals['_ABORTHANDOFFRESPONSE']._serialized_start=1848
+  _globals['_ABORTHANDOFFRESPONSE']._serialized_end=1870
+  _globals['_HANDOFFSERVICE']._serialized_start=1873
+  _globals['_HANDOFFSERVICE']._serialized_end=2205
+  _globals['_LINKSERVICE']._serialized_start=2208
+  _globals['_LINKSERVICE']._serialized_end=2370
 # @@protoc_insertion_point(module_scope)

@@ -90,14 +90,16 @@ class ReadBlocksResponse(_message.Message):
     def __init__(self, error_code: _Optional[str] = ..., error: _Optional[str] = ..., num_bytes: _Optional[int] = ..., num_descriptors: _Optional[int] = ..., busy_s: _Optional[float] = ..., transport: _Optional[str] = ..., path: _Optional[str] = ..., was_retried: _Optional[bool] = ...) -> None: ...
 
 class BeginHandoffRequest(_message.Message):
-    __slots__ = ("handoff_id", "source", "target")
+    __slots__ = ("handoff_id", "source", "target", "num_tokens")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     source: _common_pb2.WorkerId
     target: _common_pb2.WorkerId
-    def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
+    num_tokens: int
+    def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., num_tokens: _Optional[int] = ...) -> None: ...
 
 class BeginHandoffResponse(_message.Message):
     __slots__ = ("block_ids", "num_present", "block_tokens")

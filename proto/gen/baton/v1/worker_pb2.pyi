@@ -8,20 +8,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone")
+    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     QUERY_EXPERTS_FIELD_NUMBER: _ClassVar[int]
     QUERY_KV_FIELD_NUMBER: _ClassVar[int]
     WORKER_GONE_FIELD_NUMBER: _ClassVar[int]
+    SET_ROLE_FIELD_NUMBER: _ClassVar[int]
+    MIGRATE_FIELD_NUMBER: _ClassVar[int]
+    RETURN_QUEUED_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
     query_experts: QueryExperts
     query_kv: QueryKv
     worker_gone: WorkerGone
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ...) -> None: ...
+    set_role: SetRole
+    migrate: MigrateWork
+    return_queued: ReturnQueued
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
@@ -79,6 +85,60 @@ class QueryExperts(_message.Message):
     rebalance: bool
     def __init__(self, query_id: _Optional[str] = ..., rebalance: _Optional[bool] = ...) -> None: ...
 
+class SetRole(_message.Message):
+    __slots__ = ("order_id", "role", "role_epoch", "is_cordoned", "is_pinned")
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    IS_CORDONED_FIELD_NUMBER: _ClassVar[int]
+    IS_PINNED_FIELD_NUMBER: _ClassVar[int]
+    order_id: str
+    role: _common_pb2.Role
+    role_epoch: int
+    is_cordoned: bool
+    is_pinned: bool
+    def __init__(self, order_id: _Optional[str] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ...) -> None: ...
+
+class RoleState(_message.Message):
+    __slots__ = ("role", "role_epoch", "is_cordoned", "is_pinned", "order_id")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    IS_CORDONED_FIELD_NUMBER: _ClassVar[int]
+    IS_PINNED_FIELD_NUMBER: _ClassVar[int]
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    role: _common_pb2.Role
+    role_epoch: int
+    is_cordoned: bool
+    is_pinned: bool
+    order_id: str
+    def __init__(self, role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., order_id: _Optional[str] = ...) -> None: ...
+
+class RoleRefusal(_message.Message):
+    __slots__ = ("order_id", "role_epoch", "message")
+    ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    order_id: str
+    role_epoch: int
+    message: str
+    def __init__(self, order_id: _Optional[str] = ..., role_epoch: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class MigrateWork(_message.Message):
+    __slots__ = ("handoff_id", "new_handoff_id", "target")
+    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    NEW_HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    handoff_id: str
+    new_handoff_id: str
+    target: _common_pb2.WorkerEndpoint
+    def __init__(self, handoff_id: _Optional[str] = ..., new_handoff_id: _Optional[str] = ..., target: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ...) -> None: ...
+
+class ReturnQueued(_message.Message):
+    __slots__ = ("num_tokens",)
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    num_tokens: int
+    def __init__(self, num_tokens: _Optional[int] = ...) -> None: ...
+
 class QueryKv(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -90,16 +150,20 @@ class WorkerGone(_message.Message):
     def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ...) -> None: ...
 
 class AttachResponse(_message.Message):
-    __slots__ = ("hello", "report", "expert_report", "transfers")
+    __slots__ = ("hello", "report", "expert_report", "transfers", "role_state", "role_refusal")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REPORT_FIELD_NUMBER: _ClassVar[int]
     EXPERT_REPORT_FIELD_NUMBER: _ClassVar[int]
     TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_STATE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_REFUSAL_FIELD_NUMBER: _ClassVar[int]
     hello: WorkerHello
     report: StepReport
     expert_report: ExpertReport
     transfers: TransferReport
-    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ..., expert_report: _Optional[_Union[ExpertReport, _Mapping]] = ..., transfers: _Optional[_Union[TransferReport, _Mapping]] = ...) -> None: ...
+    role_state: RoleState
+    role_refusal: RoleRefusal
+    def __init__(self, hello: _Optional[_Union[WorkerHello, _Mapping]] = ..., report: _Optional[_Union[StepReport, _Mapping]] = ..., expert_report: _Optional[_Union[ExpertReport, _Mapping]] = ..., transfers: _Optional[_Union[TransferReport, _Mapping]] = ..., role_state: _Optional[_Union[RoleState, _Mapping]] = ..., role_refusal: _Optional[_Union[RoleRefusal, _Mapping]] = ...) -> None: ...
 
 class TransferReport(_message.Message):
     __slots__ = ("sent", "received")
@@ -295,7 +359,7 @@ class ReturnedWork(_message.Message):
     def __init__(self, handoff_id: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: _Optional[bool] = ...) -> None: ...
 
 class WorkerLoad(_message.Message):
-    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped", "blocks_free_together", "prefix_fetches", "prefix_fetches_failed", "prefix_tokens_fetched", "prefix_bytes_fetched", "prefix_fetch_s")
+    __slots__ = ("queued_prompts", "pending_prompt_tokens", "running_sequences", "incoming_handoffs", "blocks_total", "blocks_free", "blocks_running", "blocks_leased", "blocks_quarantined", "prompt_tokens_computed", "decode_tokens_computed", "steps", "handoffs_sent", "handoff_bytes", "handoff_write_s", "handoff_exposed_s", "handoffs_received", "running_context_tokens", "prefill_cost_change", "prefill_attention_cost_change", "decode_cost_change", "decode_attention_cost_change", "prefill_cost_error", "decode_cost_error", "blocks_cached", "prefix_query_tokens", "prefix_hit_tokens", "blocks_evicted", "handoff_bytes_saved", "host_blocks", "host_blocks_restored", "host_blocks_dropped", "blocks_free_together", "prefix_fetches", "prefix_fetches_failed", "prefix_tokens_fetched", "prefix_bytes_fetched", "prefix_fetch_s", "role_epoch", "epoch_steps", "epoch_prompt_tokens", "epoch_decode_tokens", "epoch_first_work_s", "migrations_sent", "migrations_received", "migrations_failed", "migration_pause_s", "migration_longest_pause_s", "migrations_open")
     QUEUED_PROMPTS_FIELD_NUMBER: _ClassVar[int]
     PENDING_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_SEQUENCES_FIELD_NUMBER: _ClassVar[int]
@@ -334,6 +398,17 @@ class WorkerLoad(_message.Message):
     PREFIX_TOKENS_FETCHED_FIELD_NUMBER: _ClassVar[int]
     PREFIX_BYTES_FETCHED_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FETCH_S_FIELD_NUMBER: _ClassVar[int]
+    ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_STEPS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_DECODE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIRST_WORK_S_FIELD_NUMBER: _ClassVar[int]
+    MIGRATIONS_SENT_FIELD_NUMBER: _ClassVar[int]
+    MIGRATIONS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    MIGRATIONS_FAILED_FIELD_NUMBER: _ClassVar[int]
+    MIGRATION_PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    MIGRATION_LONGEST_PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    MIGRATIONS_OPEN_FIELD_NUMBER: _ClassVar[int]
     queued_prompts: int
     pending_prompt_tokens: int
     running_sequences: int
@@ -372,4 +447,15 @@ class WorkerLoad(_message.Message):
     prefix_tokens_fetched: int
     prefix_bytes_fetched: int
     prefix_fetch_s: float
-    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ..., blocks_free_together: _Optional[int] = ..., prefix_fetches: _Optional[int] = ..., prefix_fetches_failed: _Optional[int] = ..., prefix_tokens_fetched: _Optional[int] = ..., prefix_bytes_fetched: _Optional[int] = ..., prefix_fetch_s: _Optional[float] = ...) -> None: ...
+    role_epoch: int
+    epoch_steps: int
+    epoch_prompt_tokens: int
+    epoch_decode_tokens: int
+    epoch_first_work_s: float
+    migrations_sent: int
+    migrations_received: int
+    migrations_failed: int
+    migration_pause_s: float
+    migration_longest_pause_s: float
+    migrations_open: int
+    def __init__(self, queued_prompts: _Optional[int] = ..., pending_prompt_tokens: _Optional[int] = ..., running_sequences: _Optional[int] = ..., incoming_handoffs: _Optional[int] = ..., blocks_total: _Optional[int] = ..., blocks_free: _Optional[int] = ..., blocks_running: _Optional[int] = ..., blocks_leased: _Optional[int] = ..., blocks_quarantined: _Optional[int] = ..., prompt_tokens_computed: _Optional[int] = ..., decode_tokens_computed: _Optional[int] = ..., steps: _Optional[int] = ..., handoffs_sent: _Optional[int] = ..., handoff_bytes: _Optional[int] = ..., handoff_write_s: _Optional[float] = ..., handoff_exposed_s: _Optional[float] = ..., handoffs_received: _Optional[int] = ..., running_context_tokens: _Optional[int] = ..., prefill_cost_change: _Optional[float] = ..., prefill_attention_cost_change: _Optional[float] = ..., decode_cost_change: _Optional[float] = ..., decode_attention_cost_change: _Optional[float] = ..., prefill_cost_error: _Optional[float] = ..., decode_cost_error: _Optional[float] = ..., blocks_cached: _Optional[int] = ..., prefix_query_tokens: _Optional[int] = ..., prefix_hit_tokens: _Optional[int] = ..., blocks_evicted: _Optional[int] = ..., handoff_bytes_saved: _Optional[int] = ..., host_blocks: _Optional[int] = ..., host_blocks_restored: _Optional[int] = ..., host_blocks_dropped: _Optional[int] = ..., blocks_free_together: _Optional[int] = ..., prefix_fetches: _Optional[int] = ..., prefix_fetches_failed: _Optional[int] = ..., prefix_tokens_fetched: _Optional[int] = ..., prefix_bytes_fetched: _Optional[int] = ..., prefix_fetch_s: _Optional[float] = ..., role_epoch: _Optional[int] = ..., epoch_steps: _Optional[int] = ..., epoch_prompt_tokens: _Optional[int] = ..., epoch_decode_tokens: _Optional[int] = ..., epoch_first_work_s: _Optional[float] = ..., migrations_sent: _Optional[int] = ..., migrations_received: _Optional[int] = ..., migrations_failed: _Optional[int] = ..., migration_pause_s: _Optional[float] = ..., migration_longest_pause_s: _Optional[float] = ..., migrations_open: _Optional[int] = ...) -> None: ...
