@@ -1,4 +1,4 @@
-"""What became of orders that concern roles: changes of role, where an order stands, and the audit log. Plain values."""
+"""What became of orders about roles: changes, where an order stands, and the audit log. Plain values."""
 
 from dataclasses import dataclass
 from enum import StrEnum
