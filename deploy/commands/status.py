@@ -56,7 +56,8 @@ def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
         worker["load"] = with_numbers(worker["load"])
         for name, pairs in worker["transfers"].items():
             worker["transfers"][name] = [with_numbers(pair) for pair in pairs]
-        worker["hello"]["role"] = worker["hello"]["role"].removeprefix("ROLE_").lower()
+        state = worker["hello"]["role_state"]
+        state["role"] = state["role"].removeprefix("ROLE_").lower()
     return fields
 
 
@@ -78,7 +79,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
         hello, load = worker.hello, worker.load
         table.add_row(
             hello.endpoint.worker.name,
-            common_pb2.Role.Name(hello.role).removeprefix("ROLE_").lower(),
+            common_pb2.Role.Name(hello.role_state.role).removeprefix("ROLE_").lower(),
             describe_topology(hello.topology),
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",

@@ -13,6 +13,7 @@ from core.events import TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment, FinishReason, Role
+from core.roles import RoleState
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from decode_worker.half import DecodeHalf
@@ -47,7 +48,7 @@ def test_hello_says_who_the_worker_is_and_what_it_can_do(prefill: WorkerProcess)
     hello = router.hello()
     router.close()
     assert hello.endpoint == prefill.endpoint
-    assert (hello.role, hello.role_epoch) == (Role.PREFILL, 1)
+    assert hello.role_state == RoleState(Role.PREFILL, epoch=1)
     assert hello.fingerprint == prefill.engine.fingerprint
     assert dict(hello.layout) == {
         "num_layers": 4, "kv_heads": 2, "block_tokens": 4, "head_dim": 16, "dtype": "float32"

@@ -241,7 +241,7 @@ class DispatchWorld(RuleBasedStateMachine):
             (worker, work)
             for worker in self.workers.values()
             for work in worker.work.values()
-            if worker.hello.role is Role.PREFILL or work.handoff_id in self.handed
+            if worker.role_state.role is Role.PREFILL or work.handoff_id in self.handed
         ]
 
     def _generate(self, worker: SimulatedWorker, work: Assignment) -> None:
@@ -249,7 +249,7 @@ class DispatchWorld(RuleBasedStateMachine):
         emitted = reader.answer[: work.first_position]
         assert work.prompt == (*reader.request.prompt, *emitted), "an attempt does not go on where the answer stands"
         assert work.max_new_tokens == reader.request.max_tokens - work.first_position
-        is_prefill = worker.hello.role is Role.PREFILL
+        is_prefill = worker.role_state.role is Role.PREFILL
         num_generated = 1 if is_prefill else worker.num_generated.get(work.handoff_id, 1) + 1
         position = work.first_position + num_generated - 1
         token_id = reader.answer[position]
