@@ -84,6 +84,16 @@ class FleetDispatcher:
         """Requests accepted and not ended."""
         return len(self._active)
 
+    @property
+    def num_waiting(self) -> int:
+        """Of these, those that no worker has been given."""
+        return sum(generation.state is RequestState.WAITING for generation in self._active.values())
+
+    def oldest_waiting_s(self, now_s: float) -> float:
+        """For how long the oldest request without a first token has waited for it."""
+        waiting = (g.submitted_s for g in self._active.values() if not g.answer.tokens)
+        return max(0.0, now_s - min(waiting, default=now_s))
+
     # --- for front ends (Dispatcher)
 
     def submit(self, request: GenerationRequest) -> ActiveGeneration:
