@@ -88,6 +88,9 @@ class ServeConfig:
         15.0, "Seconds of silence after which a worker is killed, to be started anew: at least 5; 0 never kills."
     )
     max_body_mb: float = flag(8.0, "Largest HTTP body, MiB; larger ones are refused with status 413.")
+    operator_key_file: Path | None = flag(
+        None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
+    )
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
     def __post_init__(self) -> None:

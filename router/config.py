@@ -1,12 +1,13 @@
 """Settings of a router process, validated on construction. Command-line flags come from these fields."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import ConfigError
 
 MAX_PORT = 65535
+MIN_OPERATOR_KEY_CHARS = 16
 TIMEOUTS = ("request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s")
 
 
@@ -26,6 +27,7 @@ class RouterConfig:
         placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
         max_attempts: how often a request is placed before it fails with status 503.
+        operator_key: what changes of roles over HTTP need; None refuses them all. Not in the repr.
     """
 
     model_dir: Path
@@ -39,6 +41,7 @@ class RouterConfig:
     placement_timeout_s: float = 30.0
     heartbeat_timeout_s: float = 10.0
     max_attempts: int = 8
+    operator_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):
@@ -51,3 +54,24 @@ class RouterConfig:
                 raise ConfigError(f"{name} is {value}; it must be positive and finite")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
+        if self.operator_key is not None:
+            check_operator_key(self.operator_key, "operator_key")
+
+
+def check_operator_key(key: str, name: str) -> None:
+    """Makes sure that a key can be sent in an HTTP header and not be guessed soon.
+
+    Args:
+        key: the key; it is not in the error.
+        name: where it comes from, for the error.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if len(key) < MIN_OPERATOR_KEY_CHARS:
+        raise ConfigError(
+            f"{name} has {len(key)} characters; an operator's key has at least {MIN_OPERATOR_KEY_CHARS}: "
+            "`openssl rand -hex 16` makes one"
+        )
+    if not all("!" <= char <= "~" for char in key):
+        raise ConfigError(f"{name} has a space or a character that is not ASCII; an operator's key has neither")
