@@ -101,7 +101,7 @@ class WorkerLostError(UnavailableError):
 
 
 class UnreachableError(UnavailableError):
-    """A process that was asked does not answer, or stopped in the middle. Whether it did what was asked is not known."""
+    """A process that was asked does not answer, or no longer. Whether it did what was asked is not known."""
 
     code = "unreachable"
 

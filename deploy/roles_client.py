@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator
 
-from baton.v1 import common_pb2, control_pb2
+from baton.v1 import control_pb2
 
 from core.errors import UnreachableError
 from core.request import Role
@@ -49,8 +49,8 @@ def list_actions(grpc_address: str, limit: int) -> control_pb2.ListOperatorActio
 
 def set_role(grpc_address: str, worker: str, role: Role | None, actor: str) -> Progress:
     """Changes a worker's role and pins it; None lifts the pin and leaves the role. Raises as `control_stub` does."""
-    number = common_pb2.ROLE_UNSPECIFIED if role is None else common_pb2.Role.Value(f"ROLE_{role.name}")
-    request = control_pb2.SetRoleRequest(worker=worker, role=number, actor=actor)
+    wanted = "ROLE_UNSPECIFIED" if role is None else f"ROLE_{role.name}"
+    request = control_pb2.SetRoleRequest(worker=worker, role=wanted, actor=actor)
     with control_stub(grpc_address) as stub:
         yield from _to_the_last(grpc_address, stub.SetRole(request, timeout=WATCH_TIMEOUT_S))
 
@@ -58,7 +58,7 @@ def set_role(grpc_address: str, worker: str, role: Role | None, actor: str) -> P
 def rebalance_roles(
     grpc_address: str, num_prefill: int, num_decode: int, actor: str, *, is_dry_run: bool = False
 ) -> Progress:
-    """Brings about a split and pins every worker; a dry run says what would be done. Raises as `control_stub` does."""
+    """Brings about a split and pins every worker; a dry run says what it would do. Raises as `control_stub` does."""
     request = control_pb2.RebalanceRolesRequest(
         num_prefill=num_prefill, num_decode=num_decode, actor=actor, dry_run=is_dry_run
     )
@@ -80,7 +80,7 @@ def uncordon_worker(grpc_address: str, worker: str, actor: str) -> None:
 
 
 def set_auto_roles(grpc_address: str, actor: str, *, is_auto: bool) -> list[str]:
-    """Has the controller decide on roles, or not; returns the names of pinned workers. Raises as `control_stub` does."""
+    """Has the controller decide, or not; returns the names of pinned workers. Raises as `control_stub` does."""
     with control_stub(grpc_address) as stub:
         request = control_pb2.SetAutoRolesRequest(is_auto=is_auto, actor=actor)
         answer = stub.SetAutoRoles(request, timeout=TIMEOUT_S)

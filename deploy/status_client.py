@@ -55,6 +55,6 @@ def control_stub(grpc_address: str) -> Iterator[control_pb2_grpc.ControlServiceS
 def error_of(grpc_address: str, failure: grpc.RpcError) -> BatonError:
     """What a call failed with: the router's own error with its sentence, or that nobody answered."""
     status = failure.code().name
-    if any(key == ERROR_CODE_KEY for key, _ in failure.trailing_metadata() or ()):
+    if any(entry.key == ERROR_CODE_KEY for entry in failure.trailing_metadata() or ()):
         return SAID_BY_ROUTER.get(status, InternalError)(str(failure.details()))
     return UnreachableError(f"the router at {grpc_address} does not answer: {status}")

@@ -13,11 +13,10 @@ from core.errors import BatonError, ConfigError
 from deploy.run_record import find_cluster
 
 PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
+MAX_COUNT = 2**32 - 1  # of an unsigned field of a message
 
 Port = Annotated[int | None, typer.Option("--port", help="HTTP port of the cluster. Default: the only one.")]
-Grpc = Annotated[
-    str | None, typer.Option("--grpc", help="HOST:PORT of a router's gRPC server, on any machine.")
-]
+Grpc = Annotated[str | None, typer.Option("--grpc", help="HOST:PORT of a router's gRPC server, on any machine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Actor = Annotated[
     str | None, typer.Option("--actor", help="Who orders it, for the audit log. Default: your name and machine.")
@@ -32,20 +31,23 @@ def router_address(port: int | None, grpc: str | None) -> str:
 
 def actor_name(actor: str | None) -> str:
     """Who the audit log is to name: `actor`, or `user@machine`."""
+    return actor or f"{_user_name()}@{socket.gethostname()}"
+
+
+def _user_name() -> str:
     try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number that has no name
-        user = f"user {os.getuid()}"
-    return actor or f"{user}@{socket.gethostname()}"
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may be a number without a name
+        return str(os.getuid())
 
 
 def check_limit(limit: int) -> int:
     """A limit as it is.
 
     Raises:
-        ConfigError: it is negative.
+        ConfigError: it is negative, or more than a message holds.
     """
-    if limit < 0:
+    if not 0 <= limit <= MAX_COUNT:
         raise ConfigError(f"--limit is {limit}; it must be a number of entries, or 0 for all that are kept")
     return limit
 

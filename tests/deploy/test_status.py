@@ -85,9 +85,7 @@ def test_worker_without_pairs_has_no_table_of_them() -> None:
 
 
 def test_json_has_every_count_of_a_pair_as_a_number() -> None:
-    (worker,) = as_dict(status_with(pair_to("decode-0", num_bytes=2**40, failures={"peer_lost": 2})))[
-        "workers"
-    ]
+    (worker,) = as_dict(status_with(pair_to("decode-0", num_bytes=2**40, failures={"peer_lost": 2})))["workers"]
     (pair,) = worker["transfers"]["sent"]
     assert (pair["num_bytes"], pair["num_retried"], pair["failures"]) == (2**40, 0, {"peer_lost": 2})
     assert set(pair) == {field.name for field in worker_pb2.PairTransfers.DESCRIPTOR.fields}
