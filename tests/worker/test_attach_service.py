@@ -32,6 +32,7 @@ from worker.mailbox import Mailbox
 from worker.name_desk import NameDesk
 from worker.process import WorkerProcess
 from worker.report import StepOutbox, StepReport
+from worker.role_book import RoleBook
 
 PROMPT = (5, 17, 40, 99, 3, 3, 120)
 NOWHERE = WorkerEndpoint(WorkerId("nobody-0", 1), "127.0.0.1:1")  # nothing listens at port 1
@@ -232,7 +233,8 @@ def lone_service(on_gone: Callable[[WorkerId], None] = lambda _: None) -> tuple[
     halves = prefill, DecodeHalf(pool, ListPort(), outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
     desks = ExpertDesk(no_engine, mailbox, nullcontext), NameDesk(pool.name_log, mailbox)
-    return AttachService(IDENTITY, mailbox, *halves, *desks, on_gone=on_gone), mailbox
+    roles = RoleBook(IDENTITY.endpoint.worker, Role.PREFILL, clock, lambda *_: None)
+    return AttachService(IDENTITY, mailbox, *halves, *desks, roles, on_gone=on_gone), mailbox
 
 
 async def test_word_that_a_worker_is_gone_is_passed_on() -> None:

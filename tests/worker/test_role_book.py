@@ -37,7 +37,7 @@ def test_cordon_and_pin_leave_the_epoch_so_that_work_on_its_way_is_taken() -> No
 def test_second_order_for_the_same_epoch_changes_nothing() -> None:
     heard = Heard()
     first = heard.book.order(RoleOrder("a", Role.DECODE, epoch=1))
-    with pytest.raises(StaleEpochError, match="for role epoch 1 and the worker is at 2 .decode."):
+    with pytest.raises(StaleEpochError, match="for role epoch 1 and the worker is at 2"):
         heard.book.order(RoleOrder("b", Role.MIXED, epoch=1))
     assert heard.book.state == first
     assert len(heard.changes) == 1
