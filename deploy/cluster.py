@@ -105,6 +105,7 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
+        state=config.state,
     )
 
 

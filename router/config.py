@@ -1,10 +1,11 @@
 """Settings of a router process, validated on construction. Command-line flags come from these fields."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import ConfigError
+from router.state.address import MEMORY, parse_state
 
 MAX_PORT = 65535
 TIMEOUTS = ("request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s")
@@ -26,6 +27,7 @@ class RouterConfig:
         placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
         max_attempts: how often a request is placed before it fails with status 503.
+        state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
     """
 
     model_dir: Path
@@ -39,6 +41,7 @@ class RouterConfig:
     placement_timeout_s: float = 30.0
     heartbeat_timeout_s: float = 10.0
     max_attempts: int = 8
+    state: str = field(default=MEMORY, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):
@@ -51,3 +54,4 @@ class RouterConfig:
                 raise ConfigError(f"{name} is {value}; it must be positive and finite")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
+        parse_state(self.state)

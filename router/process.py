@@ -20,6 +20,7 @@ from router.http.server import serve_http
 from router.intake import Intake
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
+from router.state.open_state import open_state
 from router.text.tokenizer import TextCodec
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
@@ -55,7 +56,9 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
     )
-    fleet = Fleet(uuid.uuid4().hex, SystemClock(), config.heartbeat_timeout_s, dispatcher)
+    clock = SystemClock()
+    store = open_state(config.state, clock)
+    fleet = Fleet(uuid.uuid4().hex, clock, config.heartbeat_timeout_s, dispatcher)
     dispatcher.bind(fleet)
     grpc_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
@@ -65,6 +68,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
         await stack.enter_async_context(fleet.running())
         listener = stack.enter_context(bind_http(config.host, config.port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
