@@ -33,3 +33,28 @@ def test_limit_that_is_no_positive_number_is_named(tmp_path: Path, name: str, va
 def test_missing_model_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no-such-folder does not exist"):
         RouterConfig(tmp_path / "no-such-folder", "m")
+
+
+KEY = "0123456789abcdef"
+
+
+def test_operator_key_is_not_in_the_repr(tmp_path: Path) -> None:
+    config = RouterConfig(tmp_path, "m", operator_key=KEY)
+    assert config.operator_key == KEY
+    assert KEY not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("", "has 0 characters; an operator's key has at least 16"),
+        (KEY[:-1], "has 15 characters"),
+        (f"{KEY} x", "a space or a character that is not ASCII"),
+        (f"{KEY}\n", "a space or a character that is not ASCII"),
+        (f"{KEY}\xe9", "a space or a character that is not ASCII"),
+    ],
+)
+def test_operator_key_that_cannot_serve_is_refused_and_not_shown(tmp_path: Path, key: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"^operator_key .*{reason}") as caught:
+        RouterConfig(tmp_path, "m", operator_key=key)
+    assert not key or key not in caught.value.message

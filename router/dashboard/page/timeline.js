@@ -33,7 +33,8 @@ function drawTimeline(state) {
   svg.setAttribute("aria-label", `Roles of ${names.length} workers in the last hour, ${changes.length} changes; the table has each`);
   svg.append(patterns());
   const x = (at) => left + (width - left) * Math.min(1, Math.max(0, 1 - (state.at - at) / HOUR_S));
-  for (let minutes = 60; minutes >= 0; minutes -= 15) axis(svg, x(state.at - 60 * minutes), height, minutes);
+  const step = width - left < 400 ? 30 : 15;
+  for (let minutes = 60; minutes >= 0; minutes -= step) axis(svg, x(state.at - 60 * minutes), height, minutes);
   names.forEach((name, index) => {
     const y = TOP + ROW * index;
     svg.append(node("text", { x: 0, y: y + 13, class: "name" }, shorten(name, left)));
