@@ -9,7 +9,8 @@
     ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
-    │   └── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    │   └── UnreachableError         503  UNAVAILABLE         nobody answers; what was asked for may have been done
     ├── DeadlineError                504  DEADLINE_EXCEEDED   the request's own deadline has passed
     ├── CancelledRequestError        499  CANCELLED           the client went away or asked to stop
     ├── StaleEpochError              409  FAILED_PRECONDITION an order for an incarnation or epoch that is gone
@@ -115,6 +116,12 @@ class WorkerLostError(UnavailableError):
     """The request was placed again as often as allowed, and every attempt lost its worker."""
 
     code = "worker_lost"
+
+
+class UnreachableError(UnavailableError):
+    """A process that was asked does not answer, or no longer. Whether it did what was asked is not known."""
+
+    code = "unreachable"
 
 
 class DeadlineError(BatonError):

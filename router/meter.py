@@ -77,11 +77,15 @@ class _Tally:
 
 
 class RequestTimes:
-    """One request on its way; the dispatcher says what happens to it, each thing once but for `received`."""
+    """One request on its way; the dispatcher says what happens to it, each thing once but for `received`.
+
+    Attributes:
+        arrived_s: when it came, on the clock.
+    """
 
     def __init__(self, meter: "RequestMeter", num_prompt_tokens: int, arrived_s: float) -> None:
         self._meter = meter
-        self._arrived_s = arrived_s
+        self.arrived_s = arrived_s
         self._num_tokens = 0
         self._first_s: float | None = None
         self._last_s = arrived_s
@@ -91,7 +95,7 @@ class RequestTimes:
 
     def placed(self, num_uncached_tokens: int) -> None:
         """How many tokens of its prompt must be computed: all, as long as no worker is there to have any."""
-        for tally in self._meter.tallies(self._arrived_s):
+        for tally in self._meter.tallies(self.arrived_s):
             tally.prompt_tokens += num_uncached_tokens
             tally.prompt_tokens_squared += num_uncached_tokens**2
 
@@ -104,7 +108,7 @@ class RequestTimes:
             tally.streamed_tokens += num_new
         if self._first_s is None:
             self._first_s = now
-            ttft_s = now - self._arrived_s
+            ttft_s = now - self.arrived_s
             self._meter.ttft.add(now, ttft_s)
             for tally in tallies:
                 tally.num_first_tokens += 1
@@ -118,7 +122,7 @@ class RequestTimes:
         if self._num_tokens > 1:
             tpot_s = (self._last_s - self._first_s) / (self._num_tokens - 1)
             self._meter.tpot.add(now, tpot_s)
-        is_in_time = self._first_s - self._arrived_s <= limits.ttft_s
+        is_in_time = self._first_s - self.arrived_s <= limits.ttft_s
         for tally in self._end(now):
             tally.num_judged += 1
             tally.num_tpot_met += tpot_s <= limits.tpot_s

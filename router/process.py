@@ -18,11 +18,17 @@ from router.dashboard.feed import DashboardFeed
 from router.dashboard.state import StateSource
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
+from router.fleet.observers import Observers
 from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
-from router.roles.fixed import FixedRoles
+from router.roles.autopilot import Autopilot
+from router.roles.controller import RoleController
+from router.roles.director import RoleDirector
+from router.roles.only_router import OnlyRouter
+from router.roles.orders import RoleOrders
+from router.roles.rounds import keeping_roles
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
@@ -30,7 +36,6 @@ from router.text.tokenizer import TextCodec
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
 LISTEN_BACKLOG = 1024
-LIMITS = Limits(ttft_s=2.0, tpot_s=0.2)
 
 logger = logging.getLogger(__name__)
 
@@ -57,16 +62,29 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         ConfigError: a port is taken, or `max_model_len` is over the model's context.
     """
     codec, clock = load_codec(config), SystemClock()
-    meter = RequestMeter(clock, LIMITS)
+    limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
+    meter = RequestMeter(clock, limits)
     dispatcher = FleetDispatcher(
         request_timeout_s=config.request_timeout_s,
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
         meter=meter,
     )
-    fleet = Fleet(uuid.uuid4().hex, clock, config.heartbeat_timeout_s, dispatcher)
+    orders = RoleOrders(dispatcher.movements, clock)
+    fleet = Fleet(uuid.uuid4().hex, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
     dispatcher.bind(fleet)
-    roles = FixedRoles(fleet.links, LIMITS, clock)
+    orders.bind(fleet)
+    autopilot = Autopilot(
+        fleet=fleet,
+        orders=orders,
+        dispatcher=dispatcher,
+        take_demand=meter.take_demand,
+        controller=RoleController(),
+        limits=limits,
+        leadership=OnlyRouter(is_auto=config.auto_roles),
+        clock=clock,
+    )
+    roles = RoleDirector(fleet, orders, autopilot, clock)
     can_operate = config.operator_key is not None
     feed = DashboardFeed(
         StateSource(config.served_model_name, fleet, roles, meter, time.time, can_operate=can_operate)
@@ -75,11 +93,12 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateService(dispatcher, codec, intake), grpc_server)
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), grpc_server)
-    control = ControlService(config.served_model_name, fleet, dispatcher)
+    control = ControlService(config.served_model_name, fleet, dispatcher, roles, clock)
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(fleet.running())
+        await stack.enter_async_context(keeping_roles(dispatcher.movements, orders, autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
         stack.push_async_callback(grpc_server.stop, STOP_GRACE_S)

@@ -5,6 +5,7 @@ from typing import Any
 from core.clock import ManualClock
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, GenerationRequest, Role
+from core.roles import RoleOrder, RoleState
 from core.sampling import SamplingParams
 from router.fleet.hello import WorkerHello
 from router.fleet.link import WorkerLink
@@ -21,8 +22,7 @@ def worker_hello(endpoint: WorkerEndpoint, role: Role, **changes: Any) -> Worker
     """What a small worker says of itself."""
     fields = {
         "endpoint": endpoint,
-        "role": role,
-        "role_epoch": 3,
+        "role_state": RoleState(role, epoch=3),
         "fingerprint": "abc",
         "layout": LAYOUT,
         "block_tokens": 4,
@@ -56,12 +56,25 @@ class RecordingLink(WorkerLink):
         self.hello = worker_hello(endpoint, role, **changes)
         self.assigned: list[Assignment] = []
         self.cancelled: list[str] = []
+        self.role_orders: list[RoleOrder] = []
+        self.migrations: list[tuple[str, Assignment]] = []
+        self.recalled: list[int] = []
 
     def assign(self, assignment: Assignment) -> None:
         self.assigned.append(assignment)
 
     def cancel(self, handoff_id: str) -> None:
         self.cancelled.append(handoff_id)
+
+    def set_role(self, order: RoleOrder) -> None:
+        super().set_role(order)
+        self.role_orders.append(order)
+
+    def migrate(self, handoff_id: str, new: Assignment) -> None:
+        self.migrations.append((handoff_id, new))
+
+    def recall(self, num_tokens: int) -> None:
+        self.recalled.append(num_tokens)
 
     def books(self) -> tuple[int, int, int, int]:
         """Prompt tokens, sequences, blocks and context tokens charged to it."""
@@ -79,5 +92,5 @@ class MemoryFleet:
     def links(self) -> list[RecordingLink]:
         return sorted((link for link in self.members if link.hello), key=lambda link: link.worker)
 
-    def with_role(self, role: Role) -> list[RecordingLink]:
-        return [link for link in self.links() if link.has_role(role)]
+    def taking(self, half: Role) -> list[RecordingLink]:
+        return [link for link in self.links() if link.takes(half)]

@@ -157,7 +157,11 @@ async def test_status_has_every_worker_with_its_load_and_silence(router: Router)
         assert status.unready_reason == ""
         first, second = status.workers
         assert (first.hello, second.hello) == (decode.hello, prefill.hello)
-        assert (first.hello.role, first.load.running_sequences, first.silent_s) == (common_pb2.ROLE_DECODE, 3, 0.5)
+        assert (first.hello.role_state.role, first.load.running_sequences, first.silent_s) == (
+            common_pb2.ROLE_DECODE,
+            3,
+            0.5,
+        )
         assert (second.load.running_sequences, second.silent_s) == (0, 2.0)
 
 
