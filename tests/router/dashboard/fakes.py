@@ -117,7 +117,7 @@ class FakeRoles:
         raise InvalidRequestError(f"no worker {name!r} is attached", param="worker")
 
     def _worker(self, link: RecordingLink) -> WorkerRole:
-        state = self.states.get(link.worker) or RoleState(link.attached.role, link.attached.role_epoch)
+        state = self.states.get(link.worker) or link.role_state
         mine = [change for change in self.stored_changes if change.worker == link.worker]
         load = link.load
         return WorkerRole(
