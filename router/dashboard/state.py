@@ -1,6 +1,7 @@
 """What the dashboard shows, as plain values that become JSON. Not how it gets there: `router.dashboard.feed`."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -141,6 +142,39 @@ class PairTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionSeen:
+    """The controller's latest decision, as in `router.roles.decision.Decision`.
+
+    Attributes:
+        reason: one sentence.
+        num_prefill: workers for prompts then.
+        num_decode: workers for tokens then.
+        wanted_prefill: after its flips.
+        wanted_decode: after its flips.
+        numbers: what it rests on, by name with the unit at its end; those that JSON has no word for are left out.
+    """
+
+    reason: str
+    num_prefill: int
+    num_decode: int
+    wanted_prefill: int
+    wanted_decode: int
+    numbers: Mapping[str, float]
+
+    @classmethod
+    def of(cls, decision: Decision) -> "DecisionSeen":
+        """What the page shows of a decision."""
+        return cls(
+            decision.reason,
+            decision.num_prefill,
+            decision.num_decode,
+            decision.wanted_prefill,
+            decision.wanted_decode,
+            {name: value for name, value in decision.numbers.items() if math.isfinite(value)},
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class DashboardState:
     """Everything the page shows at one time.
 
@@ -171,7 +205,7 @@ class DashboardState:
     requests: MeterReport
     pairs: Sequence[PairTotals]
     changes: Sequence[RoleChange]
-    decision: Decision | None
+    decision: DecisionSeen | None
     actions: Sequence[OperatorAction]
 
 
@@ -230,6 +264,6 @@ class StateSource:
             requests=self._meter.report(),
             pairs=[PairTotals.of(link, pair) for link in links for pair in link.transfers.sent],
             changes=[change for change in self._roles.changes(MAX_CHANGES) if change.ordered_at > at - HISTORY_S],
-            decision=next(iter(self._roles.decisions(1)), None),
+            decision=next((DecisionSeen.of(decision) for decision in self._roles.decisions(1)), None),
             actions=self._roles.actions(MAX_ACTIONS),
         )

@@ -18,12 +18,13 @@ export function drawHistory(state) {
 // Redrawn when a pixel's worth of time has passed, or a role has changed.
 function drawTimeline(state) {
   const box = byId("timeline");
-  const changes = state.changes.filter((change) => change.stage !== "failed" && change.stage !== "ordered");
+  const isFlip = (change) => change.before !== change.after && (change.stage === "changed" || change.stage === "verified");
+  const changes = state.changes.filter(isFlip);
   const roles = new Map(state.workers.map((worker) => [worker.name, worker]));
   const names = [...new Set([...roles.keys(), ...changes.map((change) => change.worker.name)])].sort();
   show(box, names.length > 0);
   const width = Math.max(260, box.clientWidth - 24);
-  const sign = JSON.stringify([width, Math.floor(state.at / 4), names, changes.length, state.workers.map((w) => w.role)]);
+  const sign = JSON.stringify([width, Math.floor(state.at / 4), names, changes.length, changes[0]?.order_id, state.workers.map((w) => w.role)]);
   if (sign === drawn) return;
   drawn = sign;
 

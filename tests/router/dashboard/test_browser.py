@@ -107,7 +107,9 @@ def busy_world(*, key: str | None = KEY) -> DashboardWorld:
     world.roles.now_at += 600
     world.roles.flip("worker-1", Role.PREFILL, "ops", "an operator's order", is_pinned=True)
     world.roles.now_at += 900
-    world.roles.stored_decisions.append(Decision(1.0, "all requests keep their limits", 2, 2, 2, 2))
+    world.roles.stored_decisions.append(
+        Decision(1.0, "all requests keep their limits", 2, 2, 2, 2, numbers={"goodput": 1.5})
+    )
     world.roles.states[sender.worker] = replace(world.roles.workers()[0].state, is_cordoned=True)
     world.roles.stored_alarms = ["worker-3 has executed nothing of its new role for 10 s"]
     world.roles.log("ops@10.0.0.7", "drain worker-0")
@@ -144,6 +146,7 @@ def test_page_shows_the_fleet(look: Callable[..., Page]) -> None:
     assert "2 migrated" in page.text("#changes")
     assert "drain worker-0" in page.text("#actions")
     assert "all requests keep their limits" in page.text("#decision")
+    assert page.run("document.querySelector('#numbers').textContent").endswith("goodput: 1.5")
     assert "3.7 MB" in page.text("#move-counts")
     assert page.run("document.querySelectorAll('#timeline .segment').length") == 6
     assert not page.run("document.querySelector('.pool[data-role=mixed]').checkVisibility()")

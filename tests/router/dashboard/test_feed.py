@@ -121,6 +121,16 @@ async def test_too_many_viewers_are_refused(bench: FeedBench, monkeypatch: pytes
     assert len(await bench.view()) == 1
 
 
+async def test_viewer_to_whom_nothing_can_be_shown_is_not_counted(
+    bench: FeedBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_module, "MAX_VIEWERS", 1)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(bench.world.source, "build", None)
+        await anext(bench.feed.states())
+    assert len(await bench.view()) == 1
+
+
 async def test_defect_costs_a_tick_and_is_logged(
     bench: FeedBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

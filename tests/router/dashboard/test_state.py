@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import asdict, replace
 
 from core.events import WorkerLoad
@@ -88,8 +89,10 @@ def test_marks_differ_with_a_role_its_change_an_alarm_and_the_mode_only() -> Non
 def test_state_is_json_with_plain_words() -> None:
     world = DashboardWorld(*members())
     world.roles.flip("worker-0", Role.DECODE, CONTROLLER, "more answers")
-    world.roles.stored_decisions.append(Decision(1.0, "predicted", 2, 2, 1, 3, numbers={"ttft_s": 0.5}))
-    state = json.loads(json.dumps(asdict(world.source.build())))
+    world.roles.stored_decisions.append(
+        Decision(1.0, "predicted", 2, 2, 1, 3, numbers={"ttft_s": 0.5, "worst_s": math.inf})
+    )
+    state = json.loads(json.dumps(asdict(world.source.build()), allow_nan=False))
     assert state["workers"][0]["role"] == "decode"
     assert state["changes"][0]["worker"] == {"name": "worker-0", "incarnation": 1}
     assert (state["changes"][0]["before"], state["changes"][0]["stage"]) == ("prefill", "verified")
