@@ -65,6 +65,10 @@ class WorkerCard:
         kv_blocks_cached: of these, those that can be given away, but hold a known prefix.
         prompt_tokens_computed: since its process started.
         decode_tokens_computed: since its process started.
+        migrations_open: sequences that are on their way to other workers.
+        migrations_sent: sequences that went on elsewhere, since its process started.
+        migrations_failed: those that stayed, because a target refused or a transfer failed.
+        migration_longest_pause_s: the longest time that one stood still.
     """
 
     name: str
@@ -86,6 +90,10 @@ class WorkerCard:
     kv_blocks_cached: int
     prompt_tokens_computed: int
     decode_tokens_computed: int
+    migrations_open: int
+    migrations_sent: int
+    migrations_failed: int
+    migration_longest_pause_s: float
 
     @classmethod
     def of(cls, link: WorkerLink, known: WorkerRole, silent_s: float) -> "WorkerCard":
@@ -111,6 +119,10 @@ class WorkerCard:
             kv_blocks_cached=load.blocks_cached,
             prompt_tokens_computed=load.prompt_tokens_computed,
             decode_tokens_computed=load.decode_tokens_computed,
+            migrations_open=load.migrations_open,
+            migrations_sent=load.migrations_sent,
+            migrations_failed=load.migrations_failed,
+            migration_longest_pause_s=load.migration_longest_pause_s,
         )
 
 

@@ -172,6 +172,16 @@ def test_handoffs_appear_as_they_happen(look: Callable[..., Page], server: Dashb
     page.wait_for("document.querySelector('#moves').innerText.includes('worker-0 → worker-2: 3 handoffs, 2.0 MB')")
 
 
+def test_migrations_appear_as_they_happen(look: Callable[..., Page], server: DashboardServer) -> None:
+    page = look()
+    link = server.world.fleet.links()[2]
+    load = replace(link.load, migrations_sent=2, migrations_open=3, migration_longest_pause_s=0.04)
+    server.do(lambda: setattr(link, "load", load))
+    page.wait_for("document.querySelector('#moves').innerText.includes('worker-2: 2 sequences migrated')")
+    assert "3 migrating" in page.text(card(2))
+    assert "40 ms" in page.text("#move-counts")
+
+
 def test_fleet_without_workers_is_explained(look: Callable[..., Page], server: DashboardServer) -> None:
     server.world.fleet.members.clear()
     page = look()

@@ -125,9 +125,10 @@ async def test_viewer_to_whom_nothing_can_be_shown_is_not_counted(
     bench: FeedBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed_module, "MAX_VIEWERS", 1)
-    with monkeypatch.context() as patch, pytest.raises(TypeError):
+    with monkeypatch.context() as patch:
         patch.setattr(bench.world.source, "build", None)
-        await anext(bench.feed.states())
+        with pytest.raises(TypeError):
+            await anext(bench.feed.states())
     assert len(await bench.view()) == 1
 
 

@@ -29,6 +29,7 @@ def test_card_joins_what_a_worker_reports_and_what_it_is_for() -> None:
         queued_prompts=3, pending_prompt_tokens=99, running_sequences=5, blocks_total=100, blocks_free=50,
         blocks_cached=10, blocks_running=30, blocks_leased=8, blocks_quarantined=2,
         prompt_tokens_computed=1000, decode_tokens_computed=400,
+        migrations_open=1, migrations_sent=5, migrations_failed=2, migration_longest_pause_s=0.03,
     )  # fmt: skip
     card = world.source.build().workers[2]
     assert (card.name, card.incarnation, card.epoch, card.role) == ("worker-2", 1, 7, Role.MIXED)
@@ -40,6 +41,8 @@ def test_card_joins_what_a_worker_reports_and_what_it_is_for() -> None:
         8,
     )
     assert (card.kv_blocks, card.kv_blocks_used, card.kv_blocks_cached) == (100, 40, 10)
+    assert (card.migrations_open, card.migrations_sent, card.migrations_failed) == (1, 5, 2)
+    assert card.migration_longest_pause_s == 0.03
     assert (card.prompt_tokens_computed, card.decode_tokens_computed, card.silent_s) == (1000, 400, 0.25)
 
 
