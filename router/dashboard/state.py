@@ -1,7 +1,7 @@
 """What the dashboard shows, as plain values that become JSON. Not how it gets there: `router.dashboard.feed`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,14 +30,6 @@ class FleetView(Protocol):
 
     def silent_s(self, link: WorkerLink) -> float:
         """Seconds since a worker was last heard."""
-        ...
-
-
-class WallClock(Protocol):
-    """The time of day."""
-
-    def __call__(self) -> float:
-        """Unix seconds."""
         ...
 
 
@@ -229,7 +221,7 @@ class StateSource:
         fleet: the workers.
         roles: what they are for.
         meter: what requests experience.
-        wall_clock: `time.time`, or a test's.
+        unix_time: `time.time`, or a test's.
         can_operate: see `DashboardState`.
     """
 
@@ -239,7 +231,7 @@ class StateSource:
         fleet: FleetView,
         roles: RoleOperations,
         meter: RequestMeter,
-        wall_clock: WallClock,
+        unix_time: Callable[[], float],
         *,
         can_operate: bool,
     ) -> None:
@@ -247,7 +239,7 @@ class StateSource:
         self._fleet = fleet
         self._roles = roles
         self._meter = meter
-        self._wall_clock = wall_clock
+        self._unix_time = unix_time
         self._can_operate = can_operate
 
     def role_marks(self) -> object:
@@ -258,7 +250,7 @@ class StateSource:
 
     def build(self) -> DashboardState:
         """The state now."""
-        at, links = self._wall_clock(), self._fleet.links()
+        at, links = self._unix_time(), self._fleet.links()
         known = {role.worker: role for role in self._roles.workers()}
         return DashboardState(
             at=at,
