@@ -82,7 +82,8 @@ class RedisState:
     async def read(self, key: str) -> str | None:
         """The value of a key."""
         async with self._answering():
-            value: str | None = await self._client.get(_value(key))
+            value = await self._client.get(_value(key))
+        assert not isinstance(value, bytes), "the client decodes answers"
         return value
 
     async def write(self, key: str, value: str) -> None:
