@@ -5,6 +5,8 @@
     │   └── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
+    ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
+    ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
     │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
@@ -78,6 +80,22 @@ class BodyTooLargeError(BatonError):
     http_status = 413
     grpc_status = "RESOURCE_EXHAUSTED"
     code = "request_too_large"
+
+
+class AuthenticationError(BatonError):
+    """The caller has shown no key, or not the right one."""
+
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+    code = "invalid_api_key"
+
+
+class PermissionDeniedError(BatonError):
+    """What was asked for is switched off here, whoever asks."""
+
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+    code = "permission_denied"
 
 
 class UnavailableError(BatonError):

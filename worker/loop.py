@@ -13,6 +13,8 @@ from core.cost import StepShape, chunk_pairs
 from core.errors import InternalError, ShardGroupError
 from core.events import WorkerLoad
 from core.kv_events import KvEvents
+from core.request import Role
+from core.roles import RoleState
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
 from engine.kv.accounting import BlockState
@@ -122,6 +124,18 @@ class WorkerLoop:
         It also keeps the leases of the handoffs, so neither half may be touched meanwhile.
         """
         return self._pacemaker.working()
+
+    def take_role(self, state: RoleState, ordered_s: float) -> None:
+        """Between two steps: queued prompts that have no place in the new role go back; all else goes on.
+
+        Args:
+            state: what the worker is for from now on.
+            ordered_s: when the order came, on the clock.
+        """
+        if state.epoch != self._epoch.number:
+            self.begin_epoch(state.epoch, state.role, ordered_s)
+        if not state.takes(Role.PREFILL):
+            self.prefill.return_queued(None, ROLE_CHANGED)
 
     def load(self) -> WorkerLoad:
         """The worker's load now."""

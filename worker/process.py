@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from functools import partial
 
 import grpc
 from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
@@ -17,6 +18,7 @@ from core.errors import ShardGroupError
 from core.events import WorkerLoad
 from core.ids import WorkerEndpoint
 from core.kv_events import KvEvents
+from core.roles import RoleState
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
 from prefill_worker.half import PrefillHalf
@@ -47,6 +49,7 @@ from worker.rank import Rank, open_rank
 from worker.reads import ReadDesk
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
+from worker.role_book import RoleBook
 from worker.transfer_log import TransferCounts, TransferLog
 from worker.turns import LONG_TURN_NS, take_turns_of
 
@@ -165,8 +168,16 @@ class WorkerProcess:
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
+        roles = RoleBook(self.worker, self.config.role, SystemClock(), self._on_role)
         self._attach = AttachService(
-            identity, self._mailbox, self.prefill, self.decode, experts, names, on_gone=self._deaths.worker_gone
+            identity,
+            self._mailbox,
+            self.prefill,
+            self.decode,
+            experts,
+            names,
+            roles,
+            on_gone=self._deaths.worker_gone,
         )
         handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._deaths)
@@ -193,8 +204,6 @@ class WorkerProcess:
     def _identity(self) -> WorkerIdentity:
         return WorkerIdentity(
             endpoint=self.endpoint,
-            role=self.config.role,
-            role_epoch=1,
             fingerprint=self.engine.fingerprint,
             layout=self.engine.pool.layout,
             topology=self.config.topology,
@@ -205,6 +214,10 @@ class WorkerProcess:
             cost_model=self._cost_model,
             processes=self._processes,
         )
+
+    def _on_role(self, state: RoleState, ordered_s: float) -> None:
+        """Called on the event loop; orders that came before this one are in the mailbox already."""
+        self._mailbox.post(partial(self.loop.take_role, state, ordered_s))
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None) -> None:
         """Called from the loop after each step."""

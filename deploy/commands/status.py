@@ -59,7 +59,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
         hello, load = worker.hello, worker.load
         table.add_row(
             hello.endpoint.worker.name,
-            enum_word(common_pb2.Role.DESCRIPTOR, hello.role),
+            enum_word(common_pb2.Role.DESCRIPTOR, hello.role_state.role),
             describe_topology(hello.topology),
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",

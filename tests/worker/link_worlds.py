@@ -12,7 +12,6 @@ from baton.v1 import handoff_pb2_grpc
 from core.clock import ManualClock
 from core.errors import HandoffError
 from core.ids import WorkerEndpoint, WorkerId
-from core.request import Role
 from decode_worker.half import DecodeHalf
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
@@ -125,8 +124,6 @@ class End:
     def _identity(self, fingerprint: str) -> WorkerIdentity:
         return WorkerIdentity(
             endpoint=self.endpoint,
-            role=Role.DECODE,
-            role_epoch=1,
             fingerprint=fingerprint,
             layout=self.pool.layout,
             num_blocks=NUM_BLOCKS,

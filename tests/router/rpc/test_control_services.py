@@ -16,7 +16,7 @@ from router import wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.rpc.control_services import ControlService, MembershipService
-from tests.router.builders import generation_request
+from tests.router.builders import generation_request, request_meter
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker
 from tests.router.rpc.serving import channel_to
 
@@ -65,7 +65,9 @@ class Both:
 @pytest_asyncio.fixture
 async def router() -> AsyncIterator[Router]:
     heard, clock = RecordingObserver(), ManualClock()
-    dispatcher = FleetDispatcher(request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2)
+    dispatcher = FleetDispatcher(
+        request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, meter=request_meter()
+    )
     fleet = Fleet("router-1", clock, WAIT_S, Both(dispatcher, heard))
     dispatcher.bind(fleet)
     server = grpc.aio.server()
@@ -155,7 +157,11 @@ async def test_status_has_every_worker_with_its_load_and_silence(router: Router)
         assert status.unready_reason == ""
         first, second = status.workers
         assert (first.hello, second.hello) == (decode.hello, prefill.hello)
-        assert (first.hello.role, first.load.running_sequences, first.silent_s) == (common_pb2.ROLE_DECODE, 3, 0.5)
+        assert (first.hello.role_state.role, first.load.running_sequences, first.silent_s) == (
+            common_pb2.ROLE_DECODE,
+            3,
+            0.5,
+        )
         assert (second.load.running_sequences, second.silent_s) == (0, 2.0)
 
 
