@@ -12,7 +12,8 @@ from rich.console import Console
 from core.cost import CostModel, Curve
 from core.errors import ConfigError, InternalError, InvalidRequestError
 from core.request import Role
-from deploy.bench.roles.fleet_driver import FleetDriver, has_computed_a_prompt, is_without_sequences, num_running
+from deploy.bench.roles.fleet_driver import FleetDriver, is_back, is_without_sequences, num_running
+from deploy.bench.roles.flip_bench import num_migrations, since
 from deploy.bench.roles.flip_figures import MeasuredFlip, flip_checks, num_changed, way_figures
 from deploy.bench.roles.flip_load import FlipLoad
 from deploy.bench.roles.gaps import longest_gap, median_itl_s, worst_gap
@@ -92,29 +93,37 @@ def test_tokens_recomputed_are_those_beyond_every_prompt_once() -> None:
 # --- flips
 
 
-def flip(ordered_s: float, first_work_s: float, num_migrated: int) -> MeasuredFlip:
-    return MeasuredFlip("decode-0", Role.PREFILL, ordered_s, first_work_s, 0.5, num_migrated)
+def flip(ordered_s: float, first_work_s: float) -> MeasuredFlip:
+    return MeasuredFlip("decode-0", Role.PREFILL, ordered_s, first_work_s, settled_s=0.3, watched_s=0.5)
 
 
 STEADY = stream(0.0, 0.1, 0.2, 0.6, 0.7, 0.8, 0.9, num_prompt_tokens=10)
 
 
-def test_figures_count_gaps_of_flips_that_moved_something_only() -> None:
-    failed = stream(failure="lost")
-    figures = way_figures([flip(0.15, 0.02, 8), flip(0.65, 0.08, 0)], [STEADY], [failed], 3)
+def test_figures_are_of_all_flips_and_requests() -> None:
+    figures = way_figures([flip(0.15, 0.02), flip(0.65, 0.08)], [STEADY], [stream(failure="lost")], 3)
     assert figures["first_work_ms_p50"] == pytest.approx(50.0)
     assert figures["longest_gap_ms"] == pytest.approx(400.0)
     assert figures["longest_gap_vs_itl"] == pytest.approx(4 / 3)
     assert (figures["num_requests"], figures["requests_failed"], figures["tokens_recomputed"]) == (2, 1, 3)
-    moved, stayed = figures["flips"]
-    assert (moved["to"], moved["num_migrated"], stayed["num_migrated"]) == ("prefill", 8, 0)
-    assert stayed["longest_gap_ms"] == pytest.approx(100.0)
+    first, second = figures["flips"]
+    assert (first["to"], first["settled_ms"]) == ("prefill", pytest.approx(300.0))
+    assert second["longest_gap_ms"] == pytest.approx(100.0)
 
 
 def test_flip_without_streams_has_no_gap() -> None:
-    figures = way_figures([flip(5.0, 0.02, 1)], [], [], 0)
+    figures = way_figures([flip(5.0, 0.02)], [], [], 0)
     assert figures["flips"][0]["longest_gap_ms"] is None
     assert figures["longest_gap_vs_itl"] == 0.0
+
+
+def test_times_of_a_flip_count_from_what_led_to_it() -> None:
+    assert since(2.0, flip(5.0, 0.5)) == MeasuredFlip("decode-0", "prefill", 2.0, 3.5, 3.3, 3.5)
+
+
+def test_migrations_are_those_of_all_workers() -> None:
+    workers = [worker_status("decode-0", migrations_sent=2), worker_status("decode-1", migrations_sent=3)]
+    assert num_migrations(control_pb2.GetStatusResponse(workers=workers)) == 5
 
 
 def test_answers_are_compared_token_by_token() -> None:
@@ -124,8 +133,8 @@ def test_answers_are_compared_token_by_token() -> None:
 
 
 def test_checks_of_flips_have_the_agreed_names_and_targets() -> None:
-    live = {"answers_changed": 0, **way_figures([flip(0.15, 0.05, 8)], [STEADY], [], 0)}
-    restart = way_figures([flip(0.15, 5.0, 8)], [STEADY], [], 300)
+    live = {"answers_changed": 0, **way_figures([flip(0.15, 0.05)], [STEADY], [], 0)}
+    restart = way_figures([flip(0.15, 5.0)], [STEADY], [], 300)
     held = {check["name"]: check["holds"] for check in flip_checks(live, restart)}
     assert held == {
         "first_work_ms_p50": True,
@@ -248,7 +257,7 @@ def test_driver_knows_what_it_waits_for() -> None:
         workers=[
             worker_status("decode-0", running_sequences=3),
             worker_status("decode-1", incoming_handoffs=1),
-            worker_status("prefill-0", common_pb2.ROLE_PREFILL, incarnation=5, prompt_tokens_computed=1),
+            worker_status("prefill-0", common_pb2.ROLE_PREFILL, incarnation=5),
         ]
     )
     assert num_running(status) == 3
@@ -257,9 +266,9 @@ def test_driver_knows_what_it_waits_for() -> None:
         False,
         True,
     ]
-    assert has_computed_a_prompt(status, "prefill-0", dead_incarnation=4)
-    assert not has_computed_a_prompt(status, "prefill-0", dead_incarnation=5)
-    assert not has_computed_a_prompt(status, "decode-0", dead_incarnation=0)
+    assert is_back(status, "prefill-0", dead_incarnation=4)
+    assert not is_back(status, "prefill-0", dead_incarnation=5)
+    assert not is_back(status, "decode-2", dead_incarnation=0)
 
 
 # --- records

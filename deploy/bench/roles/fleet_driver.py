@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from baton.v1 import common_pb2, control_pb2
+from baton.v1 import control_pb2
 
 from core.errors import InternalError, UnavailableError
 from core.processes import ProcessId
@@ -99,12 +99,7 @@ def is_without_sequences(status: control_pb2.GetStatusResponse, name: str) -> bo
     return all(not load.running_sequences and not load.incoming_handoffs for load in loads)
 
 
-def has_computed_a_prompt(status: control_pb2.GetStatusResponse, name: str, dead_incarnation: int) -> bool:
-    """Whether a worker is back after a death, for prompts, and has computed one."""
-    return any(
-        worker.hello.endpoint.worker.name == name
-        and worker.hello.endpoint.worker.incarnation > dead_incarnation
-        and worker.hello.role == common_pb2.ROLE_PREFILL
-        and worker.load.prompt_tokens_computed > 0
-        for worker in status.workers
-    )
+def is_back(status: control_pb2.GetStatusResponse, name: str, dead_incarnation: int) -> bool:
+    """Whether a worker is attached again after a death."""
+    ids = (worker.hello.endpoint.worker for worker in status.workers)
+    return any(worker.name == name and worker.incarnation > dead_incarnation for worker in ids)

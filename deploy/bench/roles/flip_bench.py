@@ -5,18 +5,18 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import grpc
-from baton.v1 import generate_pb2, generate_pb2_grpc
+from baton.v1 import control_pb2, generate_pb2, generate_pb2_grpc
 
 from core.errors import InternalError
 from core.request import Role
 from deploy.bench.cluster_load import prompt_ids
 from deploy.bench.load import REQUEST_TIMEOUT_S
-from deploy.bench.roles.fleet_driver import FleetDriver, has_computed_a_prompt, is_without_sequences, num_running
+from deploy.bench.roles.fleet_driver import FleetDriver, is_back, is_without_sequences, num_running
 from deploy.bench.roles.flip_figures import MeasuredFlip, flip_checks, num_changed, way_figures
 from deploy.bench.roles.flip_load import FlipLoad
 from deploy.bench.roles.recomputed import Totals, prompt_totals, tokens_recomputed
@@ -25,7 +25,8 @@ from deploy.cluster import Say, run_cluster
 from deploy.config import ServeConfig
 from router.text.tokenizer import TextCodec
 
-PREFILL, DECODE = "prefill-0", ("decode-1", "decode-0")  # the cluster's workers; flips take turns with the latter
+DECODE = ("decode-1", "decode-0")  # flips take turns with them
+FLIPPED = DECODE[0]  # in the naive ways
 STREAM_PROMPT_TOKENS = 32
 ANSWER_TOKENS = 2  # of the trickle's prompts; the second is the decode worker's
 SETTLE_S = 2.0  # between two flips, for the streams to go on as usual
@@ -53,11 +54,16 @@ class FlipBench:
         """Starts a cluster of one prefill and two decode workers, measures, stops it."""
         # Without prefix cache every prompt token is computed, so that those computed twice can be counted.
         config = ServeConfig(
-            model=model_dir, served_model_name="bench", decode=2, enable_prefix_caching=False, port=0, ask=""
+            model=model_dir,
+            served_model_name="bench",
+            decode=2,
+            enable_prefix_caching=False,
+            auto_roles=False,
+            port=0,
+            ask="",
         )
         with run_cluster(config, model_dir, say) as cluster:
             fleet = FleetDriver(cluster.grpc_address)
-            fleet.set_auto(is_auto=False)
             run = _FlipRun(self, config.model_name, TextCodec.load(model_dir), fleet, say)
             live = run.live()
             drain = run.drain_then_flip()
@@ -77,58 +83,46 @@ class _FlipRun:
     def live(self) -> dict[str, Any]:
         """Flips workers while they work, then has the same streams run undisturbed to compare their answers."""
         flips: list[MeasuredFlip] = []
+        migrations_before = num_migrations(self.fleet.status())
         with self._loaded() as (load, before):
             for worker in itertools.islice(itertools.cycle(DECODE), self.plan.num_rounds):
-                for role in (Role.PREFILL, Role.DECODE):
-                    flips.append(self._flip(worker, role))
-                    time.sleep(SETTLE_S)
-        figures = self._figures(flips, load, before, prompt_totals(self.fleet.status()))
-        if not figures["num_migrated"]:
-            raise InternalError("no stream had to go on elsewhere; use more --streams or longer --output-tokens")
+                flips += [self._flip(worker, role) for role in (Role.PREFILL, Role.DECODE)]
+        status = self.fleet.status()
+        figures = self._figures(flips, load, before, prompt_totals(status))
+        num_moved = num_migrations(status) - migrations_before
+        if not num_moved:
+            raise InternalError("no stream went on elsewhere; use more --streams or longer --output-tokens")
         self.say(f"{len(load.streams)} streams once more, undisturbed")
         reference = asyncio.run(self._undisturbed(sorted(load.streams)))
-        return {**figures, "answers_changed": num_changed(load.streams, reference)}
+        answers_changed = num_changed(load.streams, reference)
+        return {**figures, "migrations": num_moved, "answers_changed": answers_changed}
 
     def drain_then_flip(self) -> dict[str, Any]:
         """Sends nothing new until a decode worker's streams have ended, then flips it.
 
         Flattering: nothing new is sent to the other workers either, so that the streams get faster towards their end.
         """
-        worker = DECODE[0]
         with self._loaded() as (load, before):
-            self.say(f"{worker}: waiting for its streams to end")
+            self.say(f"{FLIPPED}: waiting for its streams to end")
             ordered_s = time.perf_counter()
             with load.paused():
-                waited_s = self.fleet.wait_until(
-                    lambda status: is_without_sequences(status, worker), f"{worker} has no sequences"
+                self.fleet.wait_until(
+                    lambda status: is_without_sequences(status, FLIPPED), f"{FLIPPED} has no sequences"
                 )
-            flip = self._flip(worker, Role.PREFILL)
-        total = MeasuredFlip(
-            worker, flip.to, ordered_s, waited_s + flip.first_work_s, waited_s + flip.settled_s, flip.num_migrated
-        )
-        figures = self._figures([total], load, before, prompt_totals(self.fleet.status()))
-        self._flip_idle(worker, Role.DECODE)
+            flip = since(ordered_s, self._flip(FLIPPED, Role.PREFILL))
+        figures = self._figures([flip], load, before, prompt_totals(self.fleet.status()))
+        self.fleet.flip(FLIPPED, Role.DECODE)
         return figures
 
     def restart(self) -> dict[str, Any]:
-        """Kills a worker that decodes and was started for prompts: it comes back for prompts."""
-        self._flip_idle(DECODE[0], Role.PREFILL)
-        self._flip_idle(PREFILL, Role.DECODE)
+        """Kills a decode worker; Ray starts it again, and it is told its other role as soon as it is back."""
         with self._loaded() as (load, before):
-            killed = self.fleet.worker(PREFILL)
-            assert killed is not None, f"{PREFILL} is attached"
             last = prompt_totals(self.fleet.status())
-            self.say(f"{PREFILL}: killing it")
+            self.say(f"{FLIPPED}: killing it")
             ordered_s = time.perf_counter()
-            dead = self.fleet.kill(PREFILL)
-            self.fleet.wait_until(
-                lambda status: has_computed_a_prompt(status, PREFILL, dead), f"{PREFILL} is back and computes prompts"
-            )
-            took_s = time.perf_counter() - ordered_s
-            time.sleep(SETTLE_S)
-        flip = MeasuredFlip(
-            PREFILL, Role.PREFILL, ordered_s, took_s, took_s, num_migrated=killed.load.running_sequences
-        )
+            dead = self.fleet.kill(FLIPPED)
+            self.fleet.wait_until(lambda status: is_back(status, FLIPPED, dead), f"{FLIPPED} is back")
+            flip = since(ordered_s, self._flip(FLIPPED, Role.PREFILL))
         return self._figures([flip], load, before, {**last, **prompt_totals(self.fleet.status())})
 
     @contextmanager
@@ -152,17 +146,15 @@ class _FlipRun:
             self.say("letting all requests end")
 
     def _flip(self, worker: str, role: Role) -> MeasuredFlip:
+        """Flips a worker and waits for the streams to go on as usual."""
         ordered_s = time.perf_counter()
         change = self.fleet.flip(worker, role)
-        settled_s = time.perf_counter() - ordered_s
         if not change.first_work_s:
-            raise InternalError(f"{worker} had no {role} work for {settled_s:.1f} s; use a smaller --prompt-every-ms")
+            raise InternalError(f"{worker} has had no work as a {role} worker; use a smaller --prompt-every-ms")
         self.say(f"{worker} to {role}: first work after {1000 * change.first_work_s:.0f} ms")
-        return MeasuredFlip(worker, role, ordered_s, change.first_work_s, settled_s, change.num_migrated)
-
-    def _flip_idle(self, worker: str, role: Role) -> None:
-        """Without load a flip has no work to be measured by."""
-        self.fleet.flip(worker, role)
+        time.sleep(SETTLE_S)
+        watched_s = time.perf_counter() - ordered_s
+        return MeasuredFlip(worker, role, ordered_s, change.first_work_s, change.verified_s, watched_s)
 
     def _figures(
         self, flips: Sequence[MeasuredFlip], load: FlipLoad, before: Totals, after: Totals
@@ -196,3 +188,20 @@ class _FlipRun:
             sampling=generate_pb2.SamplingOptions(temperature=0),
             ignore_eos=True,
         )
+
+
+def since(ordered_s: float, flip: MeasuredFlip) -> MeasuredFlip:
+    """A flip whose order was what was done before it: its times count from there."""
+    waited_s = flip.ordered_s - ordered_s
+    return replace(
+        flip,
+        ordered_s=ordered_s,
+        first_work_s=waited_s + flip.first_work_s,
+        settled_s=waited_s + flip.settled_s,
+        watched_s=waited_s + flip.watched_s,
+    )
+
+
+def num_migrations(status: control_pb2.GetStatusResponse) -> int:
+    """Sequences that went on elsewhere, since the workers started."""
+    return sum(worker.load.migrations_sent for worker in status.workers)

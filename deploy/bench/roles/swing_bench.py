@@ -30,7 +30,7 @@ class SwingBench:
 
     Attributes:
         segment_s: seconds of each of the three segments.
-        slo: what counts as in time.
+        slo: what counts as in time, and what roles are chosen for.
         seed: of the arrivals.
     """
 
@@ -42,7 +42,15 @@ class SwingBench:
         """Starts a cluster, sends it the load once for each split and once with automatic roles, stops it."""
         # Without prefix cache, for every run sends the same prompts.
         config = ServeConfig(
-            model=model_dir, served_model_name="bench", decode=2, enable_prefix_caching=False, port=0, ask=""
+            model=model_dir,
+            served_model_name="bench",
+            decode=2,
+            enable_prefix_caching=False,
+            auto_roles=False,
+            slo_ttft_ms=1000 * self.slo.ttft_s,
+            slo_tpot_ms=1000 * self.slo.tpot_s,
+            port=0,
+            ask="",
         )
         codec = TextCodec.load(model_dir)
         with run_cluster(config, model_dir, say) as cluster:
