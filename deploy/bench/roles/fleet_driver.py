@@ -15,7 +15,7 @@ from deploy.roles_client import Progress
 from deploy.status_client import get_status
 
 ACTOR = "baton bench"
-POLL_S = 0.01
+POLL_S = 0.05  # what is waited for takes seconds
 WAIT_S = 300.0  # the longest that streams of these benchmarks take to end
 
 
@@ -56,8 +56,12 @@ class FleetDriver:
         if is_auto:
             for worker in roles_client.get_roles(self.grpc_address).workers:
                 if worker.state.is_pinned:
-                    self._to_the_end(roles_client.set_role(self.grpc_address, worker.worker.name, None, ACTOR))
+                    self.unpin(worker.worker.name)
         roles_client.set_auto_roles(self.grpc_address, ACTOR, is_auto=is_auto)
+
+    def unpin(self, worker: str) -> None:
+        """Leaves a worker's role to the controller. Raises as `flip` does."""
+        self._to_the_end(roles_client.set_role(self.grpc_address, worker, None, ACTOR))
 
     def kill(self, worker: str) -> int:
         """Kills all processes of a worker, for Ray to start it again; returns the incarnation that died."""
@@ -67,18 +71,17 @@ class FleetDriver:
             raise InternalError(f"the processes of {worker} could not be killed")
         return int(status.hello.endpoint.worker.incarnation)
 
-    def wait_until(self, is_true: Callable[[control_pb2.GetStatusResponse], bool], what: str) -> float:
-        """Waits until something holds; returns the seconds it took.
+    def wait_until(self, is_true: Callable[[control_pb2.GetStatusResponse], bool], what: str) -> None:
+        """Waits until something holds.
 
         Raises:
             UnavailableError: it does not after `WAIT_S`.
         """
-        started_s = time.perf_counter()
+        deadline_s = time.monotonic() + WAIT_S
         while not is_true(self.status()):
-            if time.perf_counter() - started_s > WAIT_S:
+            if time.monotonic() > deadline_s:
                 raise UnavailableError(f"after {WAIT_S:g} s still not so: {what}")
             time.sleep(POLL_S)
-        return time.perf_counter() - started_s
 
     @staticmethod
     def _to_the_end(progress: Progress) -> control_pb2.RoleProgress:

@@ -116,6 +116,7 @@ class _FlipRun:
 
     def restart(self) -> dict[str, Any]:
         """Kills a decode worker; Ray starts it again, and it is told its other role as soon as it is back."""
+        self.fleet.unpin(FLIPPED)  # or the router would tell it to be pinned again just then
         with self._loaded() as (load, before):
             last = prompt_totals(self.fleet.status())
             self.say(f"{FLIPPED}: killing it")
