@@ -111,6 +111,7 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
+        state=config.state,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import ConfigError
+from router.state.address import MEMORY, parse_state
 
 MAX_PORT = 65535
 POSITIVE_FLOATS = (
@@ -33,6 +34,7 @@ class RouterConfig:
         slo_ttft_ms: the time to the first token that it works towards.
         slo_tpot_ms: likewise the mean time per token after it.
         operator_key: what changes of roles over HTTP need; None refuses them all. Not in the repr.
+        state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
     """
 
     model_dir: Path
@@ -50,6 +52,7 @@ class RouterConfig:
     slo_ttft_ms: float = 2000.0
     slo_tpot_ms: float = 100.0
     operator_key: str | None = field(default=None, repr=False)
+    state: str = field(default=MEMORY, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):
@@ -62,6 +65,7 @@ class RouterConfig:
                 raise ConfigError(f"{name} is {value}; it must be positive and finite")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
+        parse_state(self.state)
         if self.operator_key is not None:
             check_operator_key(self.operator_key, "operator_key")
 

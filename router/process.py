@@ -26,16 +26,19 @@ from router.meter import RequestMeter
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
-from router.roles.only_router import OnlyRouter
+from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.rounds import keeping_roles
+from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
+from router.state.open_state import open_state
 from router.text.tokenizer import TextCodec
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
 LISTEN_BACKLOG = 1024
+AUTO_ROLES = "roles/auto"  # key of the flag in the state store
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +73,9 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         max_attempts=config.max_attempts,
         meter=meter,
     )
+    router_id, store = uuid.uuid4().hex, open_state(config.state, clock)
     orders = RoleOrders(dispatcher.movements, clock)
-    fleet = Fleet(uuid.uuid4().hex, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
+    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
     dispatcher.bind(fleet)
     orders.bind(fleet)
     autopilot = Autopilot(
@@ -81,7 +85,8 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         take_demand=meter.take_demand,
         controller=RoleController(),
         limits=limits,
-        leadership=OnlyRouter(is_auto=config.auto_roles),
+        leadership=Leadership(store, router_id, clock),
+        switch=SharedSwitch(store, AUTO_ROLES, default=config.auto_roles),
         clock=clock,
     )
     roles = RoleDirector(fleet, orders, autopilot, clock)
@@ -97,6 +102,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
         await stack.enter_async_context(fleet.running())
         await stack.enter_async_context(keeping_roles(dispatcher.movements, orders, autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))

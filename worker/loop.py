@@ -26,6 +26,7 @@ from worker.mailbox import Mailbox
 from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
+ROLE_CHANGED = "role_changed"  # code of prompts that have no place in the new role
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
 ROLE_CHANGED = "role_changed"

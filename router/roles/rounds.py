@@ -24,6 +24,7 @@ async def keeping_roles(movements: Movements, orders: RoleOrders, autopilot: Aut
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await autopilot.resign()
 
 
 async def _rounds(movements: Movements, orders: RoleOrders, autopilot: Autopilot) -> None:

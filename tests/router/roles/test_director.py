@@ -11,6 +11,7 @@ from core.request import Role
 from core.roles import RoleState
 from router.roles.changes import CONTROLLER, RoleStage
 from router.roles.decision import Decision, Flip
+from router.roles.leadership import LEASE
 from router.roles.open_change import ANSWER_TIMEOUT_S, PROOF_TIMEOUT_S
 from tests.router.builders import generation_request
 from tests.router.dispatch.bench import token
@@ -279,8 +280,10 @@ async def test_pin_wins_over_the_controller(world: RoleWorld) -> None:
 
 @pytest.mark.parametrize("why_not", ["off", "not the leader"])
 async def test_controller_that_is_not_to_decide_does_not(world: RoleWorld, why_not: str) -> None:
-    world.leading.is_auto = why_not != "off"
-    world.leading.is_leader = why_not == "off"
+    if why_not == "off":
+        await world.director.set_auto("me", is_auto=False)
+    else:
+        await world.store.hold_lease(LEASE, "another router", 60.0)
     world.controller.decisions = [flip("d1", Role.PREFILL)]
     await world.autopilot.tick()
     assert (world.controller.seen, world.link("d1").role_orders) == ([], [])

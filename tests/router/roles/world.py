@@ -14,27 +14,16 @@ from router.roles.autopilot import Autopilot
 from router.roles.changes import RoleProgress
 from router.roles.decision import Decision
 from router.roles.director import RoleDirector
+from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
+from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import FleetSnapshot, Limits
+from router.state.memory import MemoryState
 from router.wire import StepReport
 from tests.router.builders import MemoryFleet, RecordingLink, request_meter
 
 LIMITS = Limits(ttft_s=2.0, tpot_s=0.1)
 NOW = 1_700_000_000.0
-
-
-class Leading:
-    """Agreement that the test decides."""
-
-    def __init__(self) -> None:
-        self.is_leader = True
-        self.is_auto = True
-
-    async def refresh(self) -> None:
-        """Nobody to ask."""
-
-    async def set_auto(self, *, is_auto: bool) -> None:
-        self.is_auto = is_auto
 
 
 class ScriptedController:
@@ -64,7 +53,8 @@ class RoleWorld:
         self.orders = RoleOrders(self.dispatcher.movements, self.clock, lambda: NOW)
         self.orders.bind(self.fleet)
         self.heard = Observers(self.dispatcher, self.orders)
-        self.leading, self.controller, self.meter = Leading(), ScriptedController(), request_meter()
+        self.controller, self.meter, self.store = ScriptedController(), request_meter(), MemoryState(self.clock)
+        self.switch = SharedSwitch(self.store, "auto", default=True)
         self.autopilot = Autopilot(
             fleet=self.fleet,
             orders=self.orders,
@@ -72,7 +62,8 @@ class RoleWorld:
             take_demand=self.meter.take_demand,
             controller=self.controller,
             limits=LIMITS,
-            leadership=self.leading,
+            leadership=Leadership(self.store, "me", self.clock),
+            switch=self.switch,
             clock=self.clock,
         )
         self.director = RoleDirector(self.fleet, self.orders, self.autopilot, self.clock, lambda: NOW)
