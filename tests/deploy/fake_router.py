@@ -105,7 +105,8 @@ def worker_status(
 ) -> control_pb2.WorkerStatus:
     endpoint = common_pb2.WorkerEndpoint(worker=worker_id(name, incarnation))
     return control_pb2.WorkerStatus(
-        hello=worker_pb2.WorkerHello(endpoint=endpoint, role=role), load=worker_pb2.WorkerLoad(**load)
+        hello=worker_pb2.WorkerHello(endpoint=endpoint, role_state=worker_pb2.RoleState(role=role)),
+        load=worker_pb2.WorkerLoad(**load),
     )
 
 
