@@ -21,7 +21,7 @@ DEMO_NAME = "demo"
 FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
     "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
-    "request_timeout_s", "max_body_mb",
+    "request_timeout_s", "max_body_mb", "slo_ttft_ms", "slo_tpot_ms",
 )  # fmt: skip
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -94,6 +94,12 @@ class ServeConfig:
         "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
         "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
         is_secret=True,
+    )
+    auto_roles: bool = flag(True, "Change roles of workers as the load asks; `baton roles auto` switches it later.")
+    slo_ttft_ms: float = flag(2000.0, "Time to the first token that roles are chosen for, milliseconds.")
+    slo_tpot_ms: float = flag(100.0, "Mean time per token after the first that roles are chosen for, milliseconds.")
+    operator_key_file: Path | None = flag(
+        None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 

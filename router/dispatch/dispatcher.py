@@ -29,6 +29,7 @@ from router.dispatch.prefix_lookup import prefix_source, present_tokens
 from router.dispatch.timers import Purpose
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
+from router.meter import RequestMeter
 
 FIRST_RETRY_S = 0.05  # doubles with every failure in a row: a fleet in trouble is not helped by haste
 MAX_RETRY_S = 2.0
@@ -55,15 +56,19 @@ class FleetDispatcher:
         request_timeout_s: a request that has not ended by then fails.
         placement_timeout_s: how long a request waits for a missing role.
         max_attempts: placements in a row without a token before a request fails.
+        meter: hears what requests experience.
 
     Attributes:
         movements: has running sequences go on at other workers.
     """
 
-    def __init__(self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int) -> None:
+    def __init__(
+        self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int, meter: RequestMeter
+    ) -> None:
         self._request_timeout_s = request_timeout_s
         self._placement_timeout_s = placement_timeout_s
         self._max_attempts = max_attempts
+        self._meter = meter
         self._fleet: Fleet | None = None
         self._active: dict[str, ActiveGeneration] = {}
         self._by_handoff: dict[str, ActiveGeneration] = {}
@@ -84,15 +89,27 @@ class FleetDispatcher:
         """Requests accepted and not ended."""
         return len(self._active)
 
+    @property
+    def num_waiting(self) -> int:
+        """Of these, those that no worker has been given."""
+        return sum(generation.state is RequestState.WAITING for generation in self._active.values())
+
+    def oldest_waiting_s(self, now_s: float) -> float:
+        """For how long the oldest request without a first token has waited for it."""
+        waiting = (g.times.arrived_s for g in self._active.values() if not g.answer.tokens)
+        return max(0.0, now_s - min(waiting, default=now_s))
+
     # --- for front ends (Dispatcher)
 
     def submit(self, request: GenerationRequest) -> ActiveGeneration:
         """Accepts a request and places it, now or when workers are there."""
-        generation = ActiveGeneration(request, self._cancel)
+        generation = ActiveGeneration(request, self._cancel, self._meter.arrived(len(request.prompt)))
         self._active[request.request_id] = generation
         timeout = DeadlineError(f"the request did not end within {self._request_timeout_s:g} s; ask for fewer tokens")
         generation.timers.start(Purpose.DEADLINE, self._request_timeout_s, lambda: self._fail(generation, timeout))
         self._try_place(generation)
+        attempt = generation.attempt
+        generation.times.placed(attempt.open_prompt_tokens if attempt else len(request.prompt))
         return generation
 
     def unready_reason(self) -> str | None:
@@ -209,8 +226,10 @@ class FleetDispatcher:
         attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
         discharge_prompt(attempt)
         generation.failures = 0
+        generation.times.received(len(generation.answer.tokens))
         generation.notify()
         if generation.answer.finish_reason is not None:
+            generation.times.answered()
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
             attempt.decode.num_finished += attempt.is_handed_over and not attempt.decode.is_for(Role.DECODE)
             self._end(generation, cancel_workers=not attempt.is_handed_over)
@@ -253,6 +272,7 @@ class FleetDispatcher:
     def _fail(self, generation: ActiveGeneration, error: BatonError) -> None:
         if generation.state is not RequestState.ENDED:
             self._end(generation, cancel_workers=True)
+            generation.times.failed(is_given_up=isinstance(error, CancelledRequestError))
             generation.fail(error)
 
     def _end(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:

@@ -13,6 +13,7 @@ from router.dispatch.prompt_names import PromptNames
 from router.dispatch.timers import RequestTimers
 from router.fleet.link import WorkerLink
 from router.generation import TokenDelta
+from router.meter import RequestTimes
 
 
 class RequestState(Enum):
@@ -96,9 +97,12 @@ class ActiveGeneration:
         avoid: workers that failed this request.
         timers: what is to happen to it later.
         names: of the blocks of its prompt.
+        times: hears what happens to it.
     """
 
-    def __init__(self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None]) -> None:
+    def __init__(
+        self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None], times: RequestTimes
+    ) -> None:
         self.request = request
         self.answer = TokenAssembler()
         self.state = RequestState.WAITING
@@ -108,6 +112,7 @@ class ActiveGeneration:
         self.avoid: set[WorkerId] = set()
         self.timers = RequestTimers()
         self.names = PromptNames(request.cache_salt)
+        self.times = times
         self._on_cancel = on_cancel
         self._num_read = 0
         self._error: BatonError | None = None

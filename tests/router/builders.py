@@ -10,8 +10,11 @@ from core.sampling import SamplingParams
 from router.fleet.hello import WorkerHello
 from router.fleet.link import WorkerLink
 from router.fleet.prefixes import FleetPrefixes
+from router.meter import RequestMeter
+from router.roles.snapshot import Limits
 from tests.builders import cost_model
 
+LIMITS = Limits(ttft_s=1.0, tpot_s=0.1)
 LAYOUT = (("num_layers", 2), ("kv_heads", 1), ("block_tokens", 4), ("head_dim", 8), ("dtype", "float32"))
 
 
@@ -37,6 +40,11 @@ def generation_request(
 ) -> GenerationRequest:
     """A request whose answer ends with token 9 at the latest after `max_tokens`."""
     return GenerationRequest(request_id, prompt, max_tokens, SamplingParams(seed=seed), frozenset({9}))
+
+
+def request_meter() -> RequestMeter:
+    """A meter that nobody looks at, in a time that stands still."""
+    return RequestMeter(ManualClock(), LIMITS)
 
 
 class RecordingLink(WorkerLink):

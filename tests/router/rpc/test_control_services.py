@@ -16,7 +16,7 @@ from router import wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.rpc.control_services import ControlService, MembershipService
-from tests.router.builders import generation_request
+from tests.router.builders import generation_request, request_meter
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker
 from tests.router.rpc.serving import channel_to
 
@@ -65,7 +65,9 @@ class Both:
 @pytest_asyncio.fixture
 async def router() -> AsyncIterator[Router]:
     heard, clock = RecordingObserver(), ManualClock()
-    dispatcher = FleetDispatcher(request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2)
+    dispatcher = FleetDispatcher(
+        request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, meter=request_meter()
+    )
     fleet = Fleet("router-1", clock, WAIT_S, Both(dispatcher, heard))
     dispatcher.bind(fleet)
     server = grpc.aio.server()
