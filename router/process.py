@@ -23,10 +23,10 @@ from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
+from router.roles.agreement import RouterAgreement
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
-from router.roles.only_router import OnlyRouter
 from router.roles.orders import RoleOrders
 from router.roles.rounds import keeping_roles
 from router.roles.snapshot import Limits
@@ -73,7 +73,9 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         meter=meter,
     )
     orders = RoleOrders(dispatcher.movements, clock)
-    fleet = Fleet(uuid.uuid4().hex, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
+    router_id = uuid.uuid4().hex
+    agreement = RouterAgreement(store, router_id, clock, is_auto=config.auto_roles)
+    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
     dispatcher.bind(fleet)
     orders.bind(fleet)
     autopilot = Autopilot(
@@ -83,7 +85,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         take_demand=meter.take_demand,
         controller=RoleController(),
         limits=limits,
-        leadership=OnlyRouter(is_auto=config.auto_roles),
+        leadership=agreement,
         clock=clock,
     )
     roles = RoleDirector(fleet, orders, autopilot, clock)
@@ -100,6 +102,8 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
+        stack.push_async_callback(agreement.resign)
+        await agreement.refresh()  # a router that is alone leads from the start
         await stack.enter_async_context(fleet.running())
         await stack.enter_async_context(keeping_roles(dispatcher.movements, orders, autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))
