@@ -19,6 +19,7 @@
     │   ├── LostConnectionError      500  ABORTED             a connection broke; the worker may live
     │   ├── PeerLostError            500  ABORTED             the other worker's process is dead
     │   ├── StalledTransferError     500  ABORTED             a transfer took longer than any live peer needs
+    │   ├── UnknownOutcomeError      500  ABORTED             an order's answer was lost; it may have been carried out
     │   └── CorruptKvError           500  ABORTED             KV arrived with other bytes than it left with
     ├── CheckpointError              500  FAILED_PRECONDITION a model folder that cannot be served, and why
     ├── ConfigError                  500  FAILED_PRECONDITION a flag or setting that cannot work, and why
@@ -177,6 +178,12 @@ class StalledTransferError(HandoffError):
     """A transfer has been under way for longer than a live peer would let it."""
 
     code = "handoff_stalled"
+
+
+class UnknownOutcomeError(HandoffError):
+    """No answer came to an order: whether it was carried out, nobody here knows."""
+
+    code = "outcome_unknown"
 
 
 class CorruptKvError(HandoffError):

@@ -107,11 +107,11 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
-        state=config.state,
         auto_roles=config.auto_roles,
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
+        state=config.state,
     )
 
 

@@ -89,17 +89,17 @@ class ServeConfig:
         15.0, "Seconds of silence after which a worker is killed, to be started anew: at least 5; 0 never kills."
     )
     max_body_mb: float = flag(8.0, "Largest HTTP body, MiB; larger ones are refused with status 413.")
-    state: str = flag(
-        MEMORY,
-        "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
-        "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
-        is_secret=True,
-    )
     auto_roles: bool = flag(True, "Change roles of workers as the load asks; `baton roles auto` switches it later.")
     slo_ttft_ms: float = flag(2000.0, "Time to the first token that roles are chosen for, milliseconds.")
     slo_tpot_ms: float = flag(100.0, "Mean time per token after the first that roles are chosen for, milliseconds.")
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
+    )
+    state: str = flag(
+        MEMORY,
+        "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
+        "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
+        is_secret=True,
     )
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 

@@ -30,11 +30,11 @@ class RouterConfig:
         placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
         max_attempts: how often a request is placed before it fails with status 503.
-        state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
         auto_roles: whether the controller changes roles as the load asks, until an operator says otherwise.
         slo_ttft_ms: the time to the first token that it works towards.
         slo_tpot_ms: likewise the mean time per token after it.
         operator_key: what changes of roles over HTTP need; None refuses them all. Not in the repr.
+        state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
     """
 
     model_dir: Path
@@ -48,11 +48,11 @@ class RouterConfig:
     placement_timeout_s: float = 30.0
     heartbeat_timeout_s: float = 10.0
     max_attempts: int = 8
-    state: str = field(default=MEMORY, repr=False)
     auto_roles: bool = True
     slo_ttft_ms: float = 2000.0
     slo_tpot_ms: float = 100.0
     operator_key: str | None = field(default=None, repr=False)
+    state: str = field(default=MEMORY, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):

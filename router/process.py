@@ -23,12 +23,13 @@ from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
-from router.roles.agreement import RouterAgreement
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
+from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.rounds import keeping_roles
+from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
@@ -37,6 +38,7 @@ from router.text.tokenizer import TextCodec
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
 LISTEN_BACKLOG = 1024
+AUTO_ROLES = "roles/auto"  # key of the flag in the state store
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,6 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         ConfigError: a port is taken, or `max_model_len` is over the model's context.
     """
     codec, clock = load_codec(config), SystemClock()
-    store = open_state(config.state, clock)
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
     dispatcher = FleetDispatcher(
@@ -72,9 +73,8 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         max_attempts=config.max_attempts,
         meter=meter,
     )
+    router_id, store = uuid.uuid4().hex, open_state(config.state, clock)
     orders = RoleOrders(dispatcher.movements, clock)
-    router_id = uuid.uuid4().hex
-    agreement = RouterAgreement(store, router_id, clock, is_auto=config.auto_roles)
     fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
     dispatcher.bind(fleet)
     orders.bind(fleet)
@@ -85,7 +85,8 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         take_demand=meter.take_demand,
         controller=RoleController(),
         limits=limits,
-        leadership=agreement,
+        leadership=Leadership(store, router_id, clock),
+        switch=SharedSwitch(store, AUTO_ROLES, default=config.auto_roles),
         clock=clock,
     )
     roles = RoleDirector(fleet, orders, autopilot, clock)
@@ -102,8 +103,6 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
-        stack.push_async_callback(agreement.resign)
-        await agreement.refresh()  # a router that is alone leads from the start
         await stack.enter_async_context(fleet.running())
         await stack.enter_async_context(keeping_roles(dispatcher.movements, orders, autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))

@@ -30,6 +30,9 @@ MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only gro
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
 MAX_QUEUED_EVENTS = 64  # one this many behind is not sent block names: it asks for a snapshot when it has caught up
 
+RECALLED = "recalled"
+"""Code of queued prompts that go back because a router has asked for them."""
+
 logger = logging.getLogger(__name__)
 
 Report = StepReport | ExpertReport | TransferReport | RoleState | RoleRefusal
@@ -42,8 +45,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
     Args:
         identity: what the hello says.
         mailbox: of the worker's loop.
-        prefill: gets assignments that name this worker for the prompt.
-        decode: gets assignments that name this worker for the tokens.
+        prefill: gets assignments that name this worker for the prompt, and passes on those that name it for both.
+        decode: gets assignments that name this worker for the tokens only.
         experts: answers questions about experts.
         names: answers questions about block names.
         roles: what the worker is for.
@@ -144,6 +147,11 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                     self._query_names(router_id, queue)
                 elif request.HasField("set_role"):
                     self._set_role(router_id, request.set_role, queue)
+                elif request.HasField("migrate"):
+                    self._migrate(router_id, request.migrate)
+                elif request.HasField("return_queued"):
+                    num_tokens = request.return_queued.num_tokens
+                    self._mailbox.post(partial(self._prefill.return_queued, num_tokens, RECALLED))
                 elif request.HasField("worker_gone"):
                     self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
         finally:
@@ -158,11 +166,15 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             work = ReturnedWork(message.handoff_id, refusal.code, refusal.message, retryable)
             _put(queue, StepReport(returned=[work], load=self.last_load), router_id)
             return
-        me = self._identity.endpoint.worker
-        if assignment.decode.worker == me:
-            self._mailbox.post(partial(self._decode.assign, router_id, assignment))
-        if assignment.prefill.worker == me:
+        if assignment.prefill.worker == self._identity.endpoint.worker:
             self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+        else:
+            self._mailbox.post(partial(self._decode.assign, router_id, assignment))
+
+    def _migrate(self, router_id: str, message: worker_pb2.MigrateWork) -> None:
+        target = wire.endpoint_from_proto(message.target)
+        ids = router_id, message.handoff_id, message.new_handoff_id
+        self._mailbox.post(partial(self._decode.migrate, *ids, target))
 
     def _set_role(self, router_id: str, message: worker_pb2.SetRole, queue: Reports) -> None:
         """Every router hears of a change, the sender of a refusal."""

@@ -263,10 +263,15 @@ def pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
     )
 
 
-def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> handoff_pb2.BeginHandoffRequest:
-    """A source's wish for blocks."""
+def begin_to_proto(
+    handoff_id: str, source: WorkerId, target: WorkerId, num_tokens: int | None = None
+) -> handoff_pb2.BeginHandoffRequest:
+    """A source's wish for blocks: for so many tokens of a running sequence, or for the prompt."""
     return handoff_pb2.BeginHandoffRequest(
-        handoff_id=handoff_id, source=worker_id_to_proto(source), target=worker_id_to_proto(target)
+        handoff_id=handoff_id,
+        source=worker_id_to_proto(source),
+        target=worker_id_to_proto(target),
+        num_tokens=num_tokens or 0,
     )
 
 
@@ -306,7 +311,7 @@ def commit_to_proto(
     source: WorkerId,
     target: WorkerId,
     *,
-    first_token: int,
+    token_ids: Sequence[int],
     num_blocks: int,
     digests: Sequence[Digest] = (),
 ) -> handoff_pb2.CommitHandoffRequest:
@@ -315,7 +320,7 @@ def commit_to_proto(
         handoff_id=handoff_id,
         source=worker_id_to_proto(source),
         target=worker_id_to_proto(target),
-        first_token=first_token,
+        tokens=token_ids,
         num_blocks=num_blocks,
         digests=[digest_to_proto(digest) for digest in digests],
     )

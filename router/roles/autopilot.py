@@ -11,8 +11,10 @@ from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.roles.changes import CONTROLLER
 from router.roles.decision import Decision, Flip
+from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.role_log import Latest
+from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Demand, FleetSnapshot, Limits, WorkerView
 
 KEPT_EVERY_S = 60.0  # a decision that changes nothing is kept this often, so that `why` always has an answer
@@ -28,32 +30,6 @@ class Controller(Protocol):
         ...
 
 
-class Leading(Protocol):
-    """Agreement among routers on who decides, and whether anybody does."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether it is this router."""
-        ...
-
-    @property
-    def is_auto(self) -> bool:
-        """Whether the controller is to decide."""
-        ...
-
-    async def refresh(self) -> None:
-        """Asks the others, and says that this one is there; every second."""
-        ...
-
-    async def set_auto(self, *, is_auto: bool) -> None:
-        """Has the controller decide, or not.
-
-        Raises:
-            UnavailableError: nobody can be told now.
-        """
-        ...
-
-
 class Autopilot:
     """The controller's eyes and hands. Runs on the event loop.
 
@@ -64,7 +40,8 @@ class Autopilot:
         take_demand: what was asked for since the last call.
         controller: decides.
         limits: what it works towards.
-        leadership: whether this router's controller is the one that decides, and whether any does.
+        leadership: whether this router's controller is the one that decides.
+        switch: whether any does.
         clock: the snapshots'.
     """
 
@@ -77,7 +54,8 @@ class Autopilot:
         take_demand: Callable[[], Demand],
         controller: Controller,
         limits: Limits,
-        leadership: Leading,
+        leadership: Leadership,
+        switch: SharedSwitch,
         clock: Clock,
     ) -> None:
         self.limits = limits
@@ -87,6 +65,7 @@ class Autopilot:
         self._take_demand = take_demand
         self._controller = controller
         self._leadership = leadership
+        self._switch = switch
         self._clock = clock
         self._decisions: Latest[Decision] = Latest()
         self._kept_s = float("-inf")
@@ -94,7 +73,7 @@ class Autopilot:
     @property
     def is_on(self) -> bool:
         """Whether the controller decides."""
-        return self._leadership.is_auto
+        return self._switch.is_on
 
     @property
     def is_leader(self) -> bool:
@@ -107,7 +86,11 @@ class Autopilot:
         Raises:
             UnavailableError: the other routers cannot be told.
         """
-        await self._leadership.set_auto(is_auto=is_on)
+        await self._switch.set(is_on=is_on)
+
+    async def resign(self) -> None:
+        """Lets another router's controller decide."""
+        await self._leadership.resign()
 
     def decisions(self, limit: int = 0) -> Sequence[Decision]:
         """The latest, newest first: those that changed something, and one a minute of the others."""
@@ -116,6 +99,7 @@ class Autopilot:
     async def tick(self) -> None:
         """Looks at the fleet once; every second or so."""
         await self._leadership.refresh()
+        await self._switch.refresh()
         snapshot = self.snapshot()
         if self.is_on and self.is_leader:
             self._carry_out(self._controller.decide(snapshot))

@@ -37,6 +37,7 @@ async def keeping_roles(movements: Movements, orders: RoleOrders, autopilot: Aut
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await autopilot.resign()
 
 
 async def _again(period_s: float, work: Callable[[], Awaitable[None]]) -> None:

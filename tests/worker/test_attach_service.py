@@ -20,7 +20,7 @@ from decode_worker.half import DecodeHalf
 from engine.kv.name_log import NameLog
 from prefill_worker.half import PrefillHalf
 from router import wire
-from tests.builders import ListPort, assignment, small_pool
+from tests.builders import ListPort, assignment, keep_here, small_pool
 from tests.oracles import greedy_tokens
 from tests.worker.loops import greedy
 from tests.worker.routers import AttachedRouter, attached, is_free, look, wait_until
@@ -229,8 +229,8 @@ class Orders:
 
 def lone_service(on_gone: Callable[[WorkerId], None] = lambda _: None) -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
-    prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1)
-    halves = prefill, DecodeHalf(pool, outbox, clock, max_num_seqs=4)
+    prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1, take_over=keep_here)
+    halves = prefill, DecodeHalf(pool, ListPort(), outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
     desks = ExpertDesk(no_engine, mailbox, nullcontext), NameDesk(pool.name_log, mailbox)
     roles = RoleBook(IDENTITY.endpoint.worker, Role.PREFILL, clock, lambda *_: None)

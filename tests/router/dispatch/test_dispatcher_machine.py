@@ -26,6 +26,7 @@ from tests.router.dispatch.loop_time import LoopTime, settle
 STOP = 9
 ROLES = {"p0": Role.PREFILL, "p1": Role.PREFILL, "d0": Role.DECODE, "d1": Role.DECODE}
 EXPECTED_ERRORS = (CancelledRequestError, NoWorkerError, WorkerLostError)
+MIGRATION_ENDS = ["moves", "moves", "refused", "unknown", "unknown but moves", "dies before", "dies after"]
 DRAIN_ROUNDS = 60  # far more than any request needs when nothing goes wrong any more
 
 
@@ -165,10 +166,27 @@ class DispatchWorld(RuleBasedStateMachine):
             del worker.work[handoff_id]
             worker.stream.append(ReturnedWork(handoff_id, code, "it came back"))
 
-    @rule(name=st.sampled_from(sorted(ROLES)), role=st.sampled_from(Role), is_cordoned=st.booleans())
+    @rule(
+        name=st.sampled_from(sorted(ROLES)),
+        role=st.sampled_from(Role),
+        is_cordoned=st.sampled_from([False, False, True]),
+    )
     def worker_changes_its_role(self, name: str, role: Role, is_cordoned: bool) -> None:
         if worker := self.workers.get(name):
             self._take_role(worker, RoleState(role, worker.role_state.epoch + 1, is_cordoned))
+
+    @rule(is_role=st.booleans())
+    def worker_has_to_let_a_running_sequence_go(self, is_role: bool) -> None:
+        """What chance alone brings about too rarely: a long answer that runs, with room for it elsewhere."""
+        for name, worker in self.workers.items():
+            self._take_role(worker, RoleState(ROLES[name], worker.role_state.epoch + 1))
+        self.submit(3, 20, stops=False)
+        for _ in range(3):
+            self._round(seconds=0.0)
+        attempt = self.readers[-1].generation.attempt
+        if attempt is not None and attempt.is_handed_over:
+            role, epoch = attempt.decode.role_state.role, attempt.decode.role_state.epoch + 1
+            self._take_role(attempt.decode, RoleState(Role.PREFILL if is_role else role, epoch, not is_role))
 
     @rule(data=st.data())
     def worker_gives_back_prompts_that_have_not_started(self, data: st.DataObject) -> None:
@@ -179,10 +197,16 @@ class DispatchWorld(RuleBasedStateMachine):
             code = data.draw(st.sampled_from(["role_changed", "recalled"]))
             worker.stream.append(ReturnedWork(work.handoff_id, code, "not started"))
 
-    @rule(data=st.data(), outcome=st.sampled_from(["moves", "moves", "refused", "unknown", "unknown but moves"]))
+    @rule(data=st.data(), outcome=st.sampled_from(MIGRATION_ENDS))
     def migration_ends(self, data: st.DataObject, outcome: str) -> None:
         if ready := [(worker, each) for worker in self.workers.values() for each in worker.migrating]:
-            self._end_migration(*data.draw(st.sampled_from(ready)), outcome)
+            worker, migration = data.draw(st.sampled_from(ready))
+            if outcome == "dies before":
+                self.worker_dies(worker.worker.name)
+                return
+            self._end_migration(worker, migration, "moves" if outcome == "dies after" else outcome)
+            if outcome == "dies after":
+                self.worker_dies(worker.worker.name)
 
     @rule(name=st.sampled_from(sorted(ROLES)))
     def worker_dies(self, name: str) -> None:

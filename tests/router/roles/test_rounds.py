@@ -1,5 +1,5 @@
 import asyncio
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,7 +17,7 @@ def orders() -> Mock:
 
 @pytest.fixture
 def autopilot() -> Mock:
-    return Mock(spec=Autopilot, tick=AsyncMock())
+    return Mock(spec=Autopilot)
 
 
 async def pass_rounds(number: int, time: LoopTime) -> None:
@@ -33,7 +33,9 @@ async def test_what_had_to_stay_is_looked_after_more_often_than_the_controller_l
     async with keeping_roles(movements, orders, autopilot):
         await settle()
         await pass_rounds(round(3 * DECISION_S / ROUND_S), time)
+        autopilot.resign.assert_not_awaited()
     assert (orders.tick.call_count, movements.retry.call_count, autopilot.tick.await_count) == (12, 12, 3)
+    autopilot.resign.assert_awaited_once()
     await pass_rounds(4, time)
     assert orders.tick.call_count == 12
 
