@@ -8,7 +8,9 @@ from core.errors import UnavailableError
 from router.state.store import StateStore
 
 LEASE = "roles"
-LEASE_S = 5.0  # five refreshes: two that fail change nothing, and a dead leader is followed within seconds
+LEASE_S = (
+    5.0  # a refresh that fails at its deadline, or several at once, end nobody's lead; a dead leader's soon ends
+)
 # Of a lease's end that its owner does not use: an order given in the last moment arrives before somebody else's
 # first, and clocks of two machines may differ by a tenth in speed, far more than they do.
 MARGIN_S = 0.5
