@@ -42,8 +42,7 @@ def worker_table(view: FleetView) -> Table:
     table = Table(*COLUMNS, box=None, header_style="dim")
     states = {worker.worker.name: worker.state for worker in view.latest.roles.workers}
     workers = view.latest.status.workers
-    roles = {worker.hello.endpoint.worker.name: worker.hello.role for worker in workers}
-    roles.update({name: state.role for name, state in states.items()})  # a hello tells the role of its time
+    roles = {worker.hello.endpoint.worker.name: worker.hello.role_state.role for worker in workers}
     for worker in sorted(workers, key=lambda w: _place(w, roles)):
         name, load = worker.hello.endpoint.worker.name, worker.load
         rates = view.rates(name)

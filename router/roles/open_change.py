@@ -39,6 +39,7 @@ class OpenChange:
         order: what it was sent.
         change: how far it has come.
         ordered_s: when it was ordered, on the clock.
+        has_worked: whether the worker has executed work of the new role.
         idle_since_s: since when the worker has had no work of its new role that it has not shown; None while it has.
         given_since_s: since when it has had such work; None while it has none.
         counts_before: of the link when it was ordered: requests migrated, returned, finished.
@@ -48,6 +49,7 @@ class OpenChange:
     order: RoleOrder
     change: RoleChange
     ordered_s: float
+    has_worked: bool = False
     idle_since_s: float | None = None
     given_since_s: float | None = None
     counts_before: tuple[int, int, int] = field(init=False)
@@ -77,16 +79,17 @@ class OpenChange:
         """Looks at what the worker has executed since the epoch began, and at what still leaves it."""
         if self.change.stage is not RoleStage.CHANGED or load.role_epoch != self.epoch:
             return
-        if not self.change.first_work_s and has_shown(load, self.change.after):
+        if not self.has_worked and has_shown(load, self.change.after):
+            self.has_worked = True
             self.change = replace(self.change, first_work_s=now_s - self.ordered_s)
-        if self.change.first_work_s and not num_leaving:
+        if self.has_worked and not num_leaving:
             self.change = replace(self.change, stage=RoleStage.VERIFIED, verified_s=now_s - self.ordered_s)
 
     def expire(self, now_s: float) -> None:
         """Fails it when the worker does not answer, or has work of its new role and executes none."""
         if self.change.stage is RoleStage.ORDERED and now_s - self.ordered_s >= ANSWER_TIMEOUT_S:
             self.fail(f"the worker has not answered within {ANSWER_TIMEOUT_S:g} s")
-        if self.change.stage is not RoleStage.CHANGED or self.change.first_work_s:
+        if self.change.stage is not RoleStage.CHANGED or self.has_worked:
             return
         if not has_been_given(self.link, self.change.after):
             self.given_since_s = None

@@ -67,6 +67,6 @@ def _sentence(change: OpenChange, num_leaving: int) -> str:
                 f"is {now.after} and works as such since {1000 * now.first_work_s:.0f} ms after the order ({moved})"
             )
         case RoleStage.CHANGED:
-            works = "works as such" if now.first_work_s else "has had no work of it yet"
+            works = "works as such" if change.has_worked else "has had no work of it yet"
             leaving = f"; {num_leaving} request(s) are still to leave it" if num_leaving else ""
             return f"is {now.after} since {1000 * now.changed_s:.0f} ms after the order and {works}{leaving}"
