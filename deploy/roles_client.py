@@ -14,6 +14,7 @@ WATCH_TIMEOUT_S = 3600.0
 ORDER_TIMEOUT_S = 15.0  # the router gives a worker ten seconds to answer
 
 Progress = Generator[control_pb2.RoleProgress, None, None]
+Answer = control_pb2.SetRoleResponse | control_pb2.RebalanceRolesResponse | control_pb2.DrainWorkerResponse
 """Where an order stands, again and again; the last one has `is_last`. Closing it stops watching, not the order."""
 
 
@@ -88,9 +89,9 @@ def set_auto_roles(grpc_address: str, actor: str, *, is_auto: bool) -> list[str]
     return list(answer.pinned)
 
 
-def _to_the_last(grpc_address: str, stream: Iterator[control_pb2.RoleProgress]) -> Progress:
-    for progress in stream:
-        yield progress
-        if progress.is_last:
+def _to_the_last(grpc_address: str, stream: Iterator[Answer]) -> Progress:
+    for answer in stream:
+        yield answer.progress
+        if answer.progress.is_last:
             return
     raise UnreachableError(f"the router at {grpc_address} stopped telling how the order goes")
