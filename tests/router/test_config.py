@@ -36,9 +36,7 @@ def test_missing_model_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_state_that_is_no_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^--state is 'disk', which is no store of state; pass memory, or redis://"
-    ):
+    with pytest.raises(ConfigError, match=r"^--state 'disk' is no store of state; pass memory, or redis://"):
         RouterConfig(tmp_path, "m", state="disk")
 
 
