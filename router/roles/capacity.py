@@ -165,7 +165,14 @@ class Prompts:
     """
 
     def __init__(
-        self, load: Load, waiting_rate: float, new_rate: float, alone_s: float, num_workers: float, horizon_s: float
+        self,
+        load: Load,
+        *,
+        waiting_rate: float,
+        new_rate: float,
+        alone_s: float,
+        num_workers: float,
+        horizon_s: float,
     ) -> None:
         self._load = load
         self._waiting_rate = waiting_rate
@@ -214,7 +221,7 @@ class Prompts:
 
 
 class Sequences:
-    """The second tank.
+    """The second tank. A sequence counts with half of its answer.
 
     Args:
         load: what runs now.
@@ -241,7 +248,7 @@ class Sequences:
         return tokens_per_s, self._running / tokens_per_s
 
     def advance(self, step_s: float, tpot_s: float, flow: float, prompt_tokens: float) -> None:
-        """Lets time pass while so many sequences per second come, of so many tokens; answers are half as long then."""
+        """Lets time pass while so many sequences per second come, of so many prompt tokens."""
         stay_s = tpot_s * self._forecast.answer_tokens
         kept = math.exp(-step_s / stay_s)
         context = prompt_tokens + self._forecast.answer_tokens / 2
