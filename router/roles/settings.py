@@ -11,8 +11,8 @@ class ControllerSettings:
     """Settings of a `RoleController`.
 
     Attributes:
-        horizon_s: how far it looks ahead. A change takes effect within a second and can be taken back as fast, so what
-            comes later can be met later; and by then the forecast is better.
+        horizon_s: how far it looks ahead. A change takes effect within a second and can be taken back as fast, so
+            what comes later can be met later; and by then the forecast is better.
         memory_s: how far back the forecast looks at most: long enough that the mean of a few requests per second is
             steady.
         significance: by how many standard deviations the last seconds must differ from what was before, so that this
