@@ -1,0 +1,136 @@
+"""Decides which worker is for prompts and which for tokens. Pure: same snapshots, same decisions; it orders nothing.
+
+    snapshot -> forecast -> what each split would bring -> the best, if it is worth the change
+
+It looks at the fleet every second or so. Two things keep it from following noise: a split must be better than staying
+by more than a share of the demand, and a worker keeps its role for a while. When a limit is about to be broken, the
+second hardly counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from router.roles import explain
+from router.roles.capacity import Load
+from router.roles.decision import Decision
+from router.roles.flip_memory import FlipMemory
+from router.roles.forecast import Forecaster
+from router.roles.kinds import Kinds
+from router.roles.roster import Roster, Split
+from router.roles.settings import ControllerSettings
+from router.roles.snapshot import FleetSnapshot, Limits, WorkerView
+from router.roles.survey import Option, Survey
+
+CALM_SHARE = 0.95
+"""While this part of the requests is predicted to be inside both limits, no limit is about to be broken."""
+CALM_WAIT_SHARE = 0.5
+"""The same while the oldest prompt has waited for less than this part of its limit."""
+MOST_OPTIONS = 5
+"""Splits that a decision keeps beside the present one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which split is to be, and why."""
+
+    split: Split
+    reason: str
+    options: tuple[Option, ...] = ()
+
+
+class RoleController:
+    """Looks at one fleet. `decide` is called with each snapshot, in order of their time, 0.25 to 10 s apart."""
+
+    def __init__(self, settings: ControllerSettings | None = None) -> None:
+        self._settings = settings or ControllerSettings()
+        self._forecaster = Forecaster(self._settings)
+        self._memory = FlipMemory()
+
+    def decide(self, snapshot: FleetSnapshot) -> Decision:
+        """What to do now. Its flips are taken to be ordered; one that fails is tried again later."""
+        forecast = self._forecaster.observe(snapshot)
+        load = Load.of(snapshot, forecast)
+        workers = self._memory.effective(snapshot)
+        now = Roster(workers, Kinds(workers), lambda _: False).split()
+        verdict = self._verdict(snapshot, workers, load, now)
+        decision = Decision(
+            at_s=snapshot.now_s,
+            reason=verdict.reason,
+            num_prefill=len(now.prefill),
+            num_decode=len(now.decode),
+            wanted_prefill=len(verdict.split.prefill),
+            wanted_decode=len(verdict.split.decode),
+            flips=verdict.split.flips,
+            numbers=explain.numbers(snapshot, forecast, load),
+            options=tuple(option.score for option in verdict.options),
+        )
+        self._memory.note(decision)
+        return decision
+
+    def _verdict(self, snapshot: FleetSnapshot, workers: tuple[WorkerView, ...], load: Load, now: Split) -> Verdict:
+        kinds = Kinds(workers)
+        any_time = Roster(workers, kinds, self._freedom(snapshot, 0.0))
+        if any_time.num_workers == 0:
+            return Verdict(now, "no worker takes work")
+        if any_time.num_workers == 1:
+            return _alone(any_time, now)
+        survey = Survey(kinds, load, self._settings)
+        if not now.is_whole:
+            return _repaired(survey.options(any_time), now)
+        present = survey.weigh(now)
+        dwell_s = self._settings.dwell_s if _is_calm(snapshot, present) else self._settings.emergency_dwell_s
+        roster = Roster(workers, kinds, self._freedom(snapshot, dwell_s))
+        wanted_gain = self._settings.min_gain * load.requests(self._settings.horizon_s) / self._settings.horizon_s
+        return _better(present, survey.options(roster), wanted_gain, snapshot.limits, roster.num_kept)
+
+    def _freedom(self, snapshot: FleetSnapshot, dwell_s: float) -> Callable[[WorkerView], bool]:
+        """Whether a worker may change after such a dwell time. What was refused is not ordered again at once."""
+        retry_s = max(dwell_s, self._settings.emergency_dwell_s)
+
+        def is_free(worker: WorkerView) -> bool:
+            if worker.is_pinned or worker.is_cordoned or worker.is_changing:
+                return False
+            ordered_s = self._memory.since_ordered_s(worker, snapshot.now_s)
+            return snapshot.now_s - worker.since_s >= dwell_s and ordered_s >= retry_s
+
+        return is_free
+
+
+def _is_calm(snapshot: FleetSnapshot, present: Option) -> bool:
+    """Whether no limit is about to be broken."""
+    waits = snapshot.oldest_waiting_s > CALM_WAIT_SHARE * snapshot.limits.ttft_s
+    return not waits and present.share_in_time >= CALM_SHARE
+
+
+def _alone(roster: Roster, now: Split) -> Verdict:
+    """A single worker serves both halves."""
+    split = roster.all_mixed()
+    if now.mixed:
+        return Verdict(now, "the only worker that takes work serves both halves")
+    if not split.flips:
+        return Verdict(
+            now, "the only worker that takes work would have to serve both halves, but must not change now"
+        )
+    return Verdict(split, f"{split.flips[0].worker} is the only worker that takes work; it has to serve both halves")
+
+
+def _repaired(options: Sequence[Option], now: Split) -> Verdict:
+    """One half has no worker: whatever it costs, it gets one."""
+    missing = "tokens" if now.prefill else "prompts"
+    if not options:
+        return Verdict(now, f"no worker is for {missing}, and none may become one: unpin or uncordon one")
+    best = options[0]
+    names = ", ".join(flip.worker for flip in best.split.flips)
+    return Verdict(best.split, f"no worker was left for {missing}; {names} will be", tuple(options[:MOST_OPTIONS]))
+
+
+def _better(present: Option, options: Sequence[Option], wanted_gain: float, limits: Limits, num_kept: int) -> Verdict:
+    """The best split, if it is better by enough; else the present one."""
+    shown = (present, *(option for option in options if option.split.flips))
+    shown = tuple(sorted(shown, key=lambda option: -option.score.goodput))
+    kept = shown[:MOST_OPTIONS] if present in shown[:MOST_OPTIONS] else (*shown[:MOST_OPTIONS], present)
+    best = shown[0]
+    if best.score.goodput - present.score.goodput > wanted_gain:
+        return Verdict(best.split, explain.why_changed(present.score, best.score, limits), kept)
+    reason = explain.why_unchanged(present.score, best.score, limits, wanted_gain)
+    return Verdict(present.split, f"{reason}{explain.whats_kept(num_kept)}", kept)
