@@ -1,0 +1,21 @@
+"""Placement by the router's own code, which all policies but Arrow's share."""
+
+from loadtest.simulator.job import Job
+from loadtest.simulator.view import FleetView, decode_candidate, prefill_candidate
+from loadtest.simulator.worker import SimWorker
+from router.dispatch.placement import place
+
+
+class RouterPlacement:
+    """Places as the router does: both workers together, when the request comes."""
+
+    def place(self, job: Job, fleet: FleetView) -> tuple[SimWorker, SimWorker | None] | None:
+        """See `Policy.place`."""
+        prefill = [prefill_candidate(worker, job) for worker in fleet.prefill_workers]
+        decode = [decode_candidate(worker, fleet.assigned(worker), job) for worker in fleet.decode_workers]
+        chosen = place(prefill, decode, job.prompt_tokens)
+        return (fleet.worker(chosen[0].name), fleet.worker(chosen[1].name)) if chosen else None
+
+    def place_decode(self, job: Job, fleet: FleetView) -> SimWorker:  # noqa: ARG002 - `place` says it all
+        """Never asked: the router decides both at once."""
+        raise AssertionError(f"request {job.number} was placed without a decode worker")
