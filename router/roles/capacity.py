@@ -216,7 +216,7 @@ class Prompts:
         spread = forecast.prompt_tokens_squared / max(forecast.prompt_tokens, 1.0) ** 2
         used = min(forecast.arrivals_per_s / self._new_rate, 1.0)
         spare = max(1 - used, math.sqrt(prompt_s / (num_workers * horizon_s)))
-        busy: float = used ** math.sqrt(2 * (num_workers + 1))
+        busy: float = used ** (math.sqrt(2 * (num_workers + 1)) - 1)
         return prompt_s * spread / 2 * busy / (num_workers * spare)
 
 

@@ -11,7 +11,7 @@ from router.roles.snapshot import Demand, FleetSnapshot
 from router.roles.window import AdaptiveWindow, Events
 
 PRIOR_ANSWER_TOKENS = 256.0
-"""Tokens of an answer while none has ended; weighs as much as one that has."""
+"""Tokens of an answer while none has ended."""
 LEAST_S = 2.0
 """Rates are over at least this time: one request in the first instant is no flood."""
 
@@ -59,16 +59,16 @@ class Forecaster:
         """Takes in what happened since the last call, and says what comes."""
         duration_s = demand.duration_s
         self._prompts.add(Events(duration_s, demand.num_arrived, demand.prompt_tokens, demand.prompt_tokens_squared))
-        # How much answers differ is not known; with those of one look taken as alike, it shows a little.
-        squares = demand.answer_tokens**2 / demand.num_finished if demand.num_finished else 0.0
-        self._answers.add(Events(duration_s, demand.num_finished, demand.answer_tokens, squares))
+        # How much single answers differ is not known, but how much the means of looks do.
+        mean = demand.answer_tokens / max(demand.num_finished, 1)
+        self._answers.add(Events(duration_s, min(demand.num_finished, 1), mean, mean**2))
         came, ended = self._prompts.total, self._answers.total
         return Forecast(
             # The first seconds say little: what came in less than a few is taken to be all of it.
             arrivals_per_s=came.count / max(came.duration_s, LEAST_S),
             prompt_tokens=came.mean,
             prompt_tokens_squared=came.mean**2 + came.variance,
-            answer_tokens=(ended.amount + PRIOR_ANSWER_TOKENS) / (ended.count + 1),
+            answer_tokens=ended.mean if ended.count else PRIOR_ANSWER_TOKENS,
         )
 
 
