@@ -13,6 +13,7 @@ from deploy.commands.down import down
 from deploy.commands.experts import experts
 from deploy.commands.model import model_app
 from deploy.commands.serve import serve
+from deploy.commands.simulate import simulate
 from deploy.commands.status import status
 
 USAGE_EXIT_CODE = 2  # as typer's own for wrong flags
@@ -29,6 +30,7 @@ app.command()(status)
 app.command()(experts)
 app.command()(chat)
 app.command()(down)
+app.command()(simulate)
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 

@@ -11,7 +11,9 @@ instances has 100 % of requests inside both limits, all instances for both halve
 """
 
 from core.cost import CostModel, Curve
-from loadtest.arrivals import Segment
+from loadtest.arrivals import Arrival, Segment, segmented_arrivals
+from loadtest.policies.by_name import ARROW, AUTO, static_names
+from loadtest.presets.preset import CLAIRVOYANT, Contestant, Preset, Ratio
 from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec
 from router.roles.snapshot import Limits
 
@@ -51,6 +53,35 @@ BATON_BATCHING = Batching(step_tokens=CHUNK_TOKENS, chunk_tokens=CHUNK_TOKENS)
 """Of Baton's workers: prompts first come, first served."""
 
 
-def fleet(batching: Batching) -> FleetSpec:
-    """The 8 instances."""
-    return FleetSpec(NUM_WORKERS, WorkerSpec(COST, batching, MAX_NUM_SEQS, KV_TOKENS), MOVES)
+PUBLISHED, BATON = "published", "baton"
+FLEETS = {
+    name: FleetSpec(NUM_WORKERS, WorkerSpec(COST, batching, MAX_NUM_SEQS, KV_TOKENS), MOVES)
+    for name, batching in ((PUBLISHED, PUBLISHED_BATCHING), (BATON, BATON_BATCHING))
+}
+
+
+def arrow_preset() -> Preset:
+    """The set-up: Baton on its own workers, beside what is published on the published ones, and on its own."""
+    statics = {kind: tuple(Contestant(kind, name) for name in static_names(NUM_WORKERS)) for kind in FLEETS}
+    return Preset(
+        name="arrow",
+        fleets=FLEETS,
+        limits=LIMITS,
+        target=TARGET,
+        loads=RATES,
+        unit="requests/s",
+        seeds=(SEED,),
+        make=load_at,
+        ours=Contestant(BATON, AUTO),
+        ratios=(
+            Ratio("sustained_vs_best_static", statics[PUBLISHED], 1.3),
+            Ratio("sustained_vs_arrow", (Contestant(PUBLISHED, ARROW),), 1.3),
+            Ratio("sustained_vs_clairvoyant", (Contestant(BATON, CLAIRVOYANT),), 0.9),
+        ),
+        others=(*statics[BATON], Contestant(BATON, ARROW), Contestant(PUBLISHED, AUTO)),
+    )
+
+
+def load_at(rate: float, seed: int) -> list[Arrival]:
+    """The three segments at a rate."""
+    return segmented_arrivals(SEGMENTS, rate, seed)
