@@ -59,6 +59,7 @@ function badges(worker) {
   const list = [make("li", worker.role, "role")];
   if (worker.is_changing) list.push(make("li", worker.num_leaving ? `changing, ${worker.num_leaving} leaving` : "changing", "warn"));
   else if (worker.num_leaving) list.push(make("li", `${worker.num_leaving} leaving`));
+  if (worker.migrations_open) list.push(make("li", `${worker.migrations_open} migrating`));
   if (worker.is_pinned) list.push(make("li", "pinned"));
   if (worker.is_cordoned) list.push(make("li", "cordoned: no new work", "warn"));
   if (worker.silent_s > QUIET_S) list.push(make("li", `silent for ${duration(worker.silent_s)}`, "warn"));
