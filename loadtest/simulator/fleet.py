@@ -35,6 +35,7 @@ class SimFleet:
         agenda: the clock.
 
     Attributes:
+        limits: of every request.
         jobs: all requests so far, in order of arrival.
         flips: changes of roles: when, and which.
         waiting: requests that no worker could be given.
@@ -53,7 +54,7 @@ class SimFleet:
         self.waiting: list[Job] = []
         self._moves = spec.moves
         self._policy = policy
-        self._limits = limits
+        self.limits = limits
         self._agenda = agenda
         self._meter = DemandMeter(limits)
         self._by_name = {worker.id.name: worker for worker in self.workers}
@@ -81,15 +82,13 @@ class SimFleet:
     def snapshot(self) -> FleetSnapshot:
         """What the role controller sees; what happened until now is told once."""
         views = [worker_view(w, self._assigned[w], is_changing=self._is_changing(w)) for w in self.workers]
-        oldest = min(
-            (job.arrival.at_s for worker in self.workers for job in worker.queued[:1]), default=self.now_s
-        )
+        oldest = min((job.arrival.at_s for worker in self.workers for job in worker.queued[:1]), default=self.now_s)
         oldest = min((job.arrival.at_s for job in self.waiting), default=oldest)
         return FleetSnapshot(
             now_s=self.now_s,
             workers=tuple(views),
             demand=self._meter.take(self.now_s),
-            limits=self._limits,
+            limits=self.limits,
             waiting_prompts=len(self.waiting),
             oldest_waiting_s=self.now_s - oldest,
         )
