@@ -47,7 +47,9 @@ def simulate(
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
     console = Console()
-    print_result(chosen, contestants, scores, result["checks"], console if console.is_terminal else Console(width=PIPE_WIDTH))
+    print_result(
+        chosen, contestants, scores, result["checks"], console if console.is_terminal else Console(width=PIPE_WIDTH)
+    )
 
 
 def preset_maker(name: str, trace: Path | None, loads: str, seeds: Sequence[int]) -> Callable[[], Preset]:
@@ -154,7 +156,9 @@ def print_result(
     limits = preset.limits
     console.print(f"inside a TTFT of {limits.ttft_s:g} s and a TPOT of {limits.tpot_s:g} s, %, by {preset.unit}:")
     by_contestant = {curve.contestant: curve for curve in curves(scores)}
-    table = Table("workers", "roles", *(f"{load:g}" for load in preset.loads), "sustained", box=None, header_style="dim")
+    table = Table(
+        "workers", "roles", *(f"{load:g}" for load in preset.loads), "sustained", box=None, header_style="dim"
+    )
     for one in contestants:
         curve = by_contestant[one]
         table.add_row(one.workers, one.policy, *_cells(curve, preset), f"{curve.sustained(preset.target):g}")
