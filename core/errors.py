@@ -5,9 +5,12 @@
     │   └── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
+    ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
+    ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
-    │   └── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    │   └── UnreachableError         503  UNAVAILABLE         nobody answers; what was asked for may have been done
     ├── DeadlineError                504  DEADLINE_EXCEEDED   the request's own deadline has passed
     ├── CancelledRequestError        499  CANCELLED           the client went away or asked to stop
     ├── StaleEpochError              409  FAILED_PRECONDITION an order for an incarnation or epoch that is gone
@@ -16,6 +19,7 @@
     │   ├── LostConnectionError      500  ABORTED             a connection broke; the worker may live
     │   ├── PeerLostError            500  ABORTED             the other worker's process is dead
     │   ├── StalledTransferError     500  ABORTED             a transfer took longer than any live peer needs
+    │   ├── UnknownOutcomeError      500  ABORTED             an order's answer was lost; it may have been carried out
     │   └── CorruptKvError           500  ABORTED             KV arrived with other bytes than it left with
     ├── CheckpointError              500  FAILED_PRECONDITION a model folder that cannot be served, and why
     ├── ConfigError                  500  FAILED_PRECONDITION a flag or setting that cannot work, and why
@@ -79,6 +83,22 @@ class BodyTooLargeError(BatonError):
     code = "request_too_large"
 
 
+class AuthenticationError(BatonError):
+    """The caller has shown no key, or not the right one."""
+
+    http_status = 401
+    grpc_status = "UNAUTHENTICATED"
+    code = "invalid_api_key"
+
+
+class PermissionDeniedError(BatonError):
+    """What was asked for is switched off here, whoever asks."""
+
+    http_status = 403
+    grpc_status = "PERMISSION_DENIED"
+    code = "permission_denied"
+
+
 class UnavailableError(BatonError):
     """Nobody can serve this now; the same request may succeed later."""
 
@@ -97,6 +117,12 @@ class WorkerLostError(UnavailableError):
     """The request was placed again as often as allowed, and every attempt lost its worker."""
 
     code = "worker_lost"
+
+
+class UnreachableError(UnavailableError):
+    """A process that was asked does not answer, or no longer. Whether it did what was asked is not known."""
+
+    code = "unreachable"
 
 
 class DeadlineError(BatonError):
@@ -152,6 +178,12 @@ class StalledTransferError(HandoffError):
     """A transfer has been under way for longer than a live peer would let it."""
 
     code = "handoff_stalled"
+
+
+class UnknownOutcomeError(HandoffError):
+    """No answer came to an order: whether it was carried out, nobody here knows."""
+
+    code = "outcome_unknown"
 
 
 class CorruptKvError(HandoffError):

@@ -91,6 +91,17 @@ class WorkerLoad:
     prefix_tokens_fetched: int = 0
     prefix_bytes_fetched: int = 0
     prefix_fetch_s: float = 0.0
+    role_epoch: int = 0
+    epoch_steps: int = 0
+    epoch_prompt_tokens: int = 0
+    epoch_decode_tokens: int = 0
+    epoch_first_work_s: float = 0.0
+    migrations_sent: int = 0
+    migrations_received: int = 0
+    migrations_failed: int = 0
+    migration_pause_s: float = 0.0
+    migration_longest_pause_s: float = 0.0
+    migrations_open: int = 0
 
     def __post_init__(self) -> None:
         _ = self.cost_change

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from core.errors import StaleEpochError
 from core.request import Role
 
 
@@ -13,7 +14,7 @@ class RoleState:
 
     Attributes:
         role: which half it is for.
-        epoch: one more with every change; at least 1.
+        epoch: one more with every change of role; at least 1.
         is_cordoned: whether it is to get no new work.
         is_pinned: whether an operator has chosen the role, so that nothing else changes it.
         order_id: of the order that brought it about; empty at the start.
@@ -24,6 +25,20 @@ class RoleState:
     is_cordoned: bool = False
     is_pinned: bool = False
     order_id: str = ""
+
+    def after(self, order: "RoleOrder") -> "RoleState":
+        """The state that an order leads to from here.
+
+        Raises:
+            StaleEpochError: the order was made for another epoch.
+        """
+        if order.epoch != self.epoch:
+            raise StaleEpochError(
+                f"the order is for role epoch {order.epoch} and the worker is at {self.epoch} ({self.role}): its "
+                "role was changed meanwhile; look at `baton roles show` and order again"
+            )
+        epoch = self.epoch + (order.role is not self.role)
+        return RoleState(order.role, epoch, order.is_cordoned, order.is_pinned, order.order_id)
 
     def takes(self, half: Role) -> bool:
         """Whether the worker is to get new work of a half."""
@@ -47,11 +62,6 @@ class RoleOrder:
     epoch: int
     is_cordoned: bool = False
     is_pinned: bool = False
-
-    @property
-    def result(self) -> RoleState:
-        """The state that it leads to."""
-        return RoleState(self.role, self.epoch + 1, self.is_cordoned, self.is_pinned, self.order_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """One sequence on the decode half: from the announcement of its handoff to its last token."""
 
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
 from core.ids import WorkerId
@@ -7,8 +8,9 @@ from core.request import Assignment
 from engine.kv.block_table import BlockTable
 from engine.plan import Draw, SequenceSlice, SliceKind
 from engine.sampling.rules import LogitRules
+from kvtransfer.outgoing import Outgoing
 from kvtransfer.port import BeginReply
-from kvtransfer.states import TARGET_TRANSITIONS, TargetEvent, TargetState
+from kvtransfer.states import TARGET_TRANSITIONS, SourceState, TargetEvent, TargetState
 
 
 @dataclass(slots=True)
@@ -20,11 +22,14 @@ class Sequence:
         state: where the handoff is; written by `move` only.
         router_id: who assigned it; empty until then.
         assignment: what the router asked for; None until then.
-        source: who computes the prompt; None until it begins.
+        source: who has the KV; None until it begins.
+        num_asked: tokens that the source asked blocks for, of a sequence that runs there; None for those of the
+            prompt.
         begin_reply: tells the source its blocks; None when told or not yet asked.
         table: its blocks, reserved, then owned; None until assigned.
-        tokens: generated in this attempt, the source's first token included; grows by `append` only.
+        tokens: generated in this attempt, the source's included; grows by `append` only.
         rules: what changes its logits, up to date with `tokens`; None until it runs, or when nothing does.
+        outgoing: the sending end of its migration; None while it is to stay here.
     """
 
     handoff_id: str
@@ -32,10 +37,12 @@ class Sequence:
     router_id: str = ""
     assignment: Assignment | None = None
     source: WorkerId | None = None
+    num_asked: int | None = None
     begin_reply: BeginReply | None = None
     table: BlockTable | None = None
     tokens: list[int] = field(default_factory=list)
     rules: LogitRules | None = None
+    outgoing: Outgoing | None = None
 
     @property
     def work(self) -> Assignment:
@@ -45,7 +52,7 @@ class Sequence:
 
     @property
     def expected_source(self) -> WorkerId | None:
-        """Who computes the prompt, as it or the router has said; None until either has."""
+        """Who has the KV or is to compute it, as it or the router has said; None until either has."""
         if self.source is None and self.assignment is not None:
             return self.assignment.prefill.worker
         return self.source
@@ -69,11 +76,22 @@ class Sequence:
         """Index in the answer of the token that the next step draws."""
         return self.work.first_position + len(self.tokens)
 
-    def start(self, first_token: int) -> None:
-        """Begins to generate after the source's token."""
+    @property
+    def num_reserved_tokens(self) -> int:
+        """Tokens that its source needs blocks for."""
+        return max(len(self.work.prompt), self.num_asked or 0)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether another worker may be about to run it, so that nothing of it is computed here."""
+        return self.outgoing is not None and self.outgoing.state is SourceState.COMMITTING
+
+    def start(self, token_ids: Seq[int]) -> None:
+        """Begins to generate after the source's tokens."""
         work = self.work
         self.rules = LogitRules.of(work.sampling, work.stop_token_ids, work.prompt, work.first_position)
-        self.append(first_token)
+        for token_id in token_ids:
+            self.append(token_id)
 
     def append(self, token_id: int) -> None:
         """Takes in a generated token."""

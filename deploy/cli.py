@@ -3,18 +3,20 @@
 import sys
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from core.errors import BatonError, ConfigError, InvalidRequestError
 from deploy.commands.bench import bench_app
 from deploy.commands.chat import chat
 from deploy.commands.down import down
+from deploy.commands.drain import drain, uncordon
 from deploy.commands.experts import experts
 from deploy.commands.model import model_app
+from deploy.commands.options import print_error
+from deploy.commands.roles import roles_app
 from deploy.commands.serve import serve
 from deploy.commands.simulate import simulate
 from deploy.commands.status import status
+from deploy.commands.top import top
 
 USAGE_EXIT_CODE = 2  # as typer's own for wrong flags
 
@@ -27,10 +29,14 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(status)
+app.command()(top)
 app.command()(experts)
+app.command()(drain)
+app.command()(uncordon)
 app.command()(chat)
 app.command()(down)
 app.command()(simulate)
+app.add_typer(roles_app, name="roles")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 
@@ -40,5 +46,5 @@ def main() -> None:
     try:
         app()
     except BatonError as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(error.message)}", soft_wrap=True)
+        print_error(error)
         sys.exit(USAGE_EXIT_CODE if isinstance(error, ConfigError | InvalidRequestError) else 1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from deploy.config import ServeConfig
 from deploy.cores import cores_of_rank
 from deploy.fence_client import FenceClient
 from deploy.machine import check_machine
+from deploy.operator_key import read_operator_key
 from deploy.ray_cluster import start_ray
 from deploy.status_client import get_status
 from deploy.supervisor import Kill, Supervisor
@@ -105,6 +107,11 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
+        auto_roles=config.auto_roles,
+        slo_ttft_ms=config.slo_ttft_ms,
+        slo_tpot_ms=config.slo_tpot_ms,
+        operator_key=read_operator_key(config.operator_key_file, os.environ),
+        state=config.state,
     )
 
 

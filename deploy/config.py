@@ -13,6 +13,7 @@ from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from kvtransfer.ucx import check_ucx_tls
 from router.config import MAX_PORT
+from router.state.address import MEMORY, parse_state
 from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
 MIN_HANG_TIMEOUT_S = 5.0  # a worker that works says so every second, and comes back to a restarted router in two
@@ -20,7 +21,7 @@ DEMO_NAME = "demo"
 FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
     "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
-    "request_timeout_s", "max_body_mb",
+    "request_timeout_s", "max_body_mb", "slo_ttft_ms", "slo_tpot_ms",
 )  # fmt: skip
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -32,9 +33,9 @@ CHOICES = {
 }
 
 
-def flag(default: Any, description: str) -> Any:  # noqa: ANN401 - the type of the field, as with dataclasses.field
-    """A field with a default and the sentence that `--help` shows."""
-    return field(default=default, metadata={"help": description})
+def flag(default: Any, description: str, *, is_secret: bool = False) -> Any:  # noqa: ANN401 - the type of the field
+    """A field with a default and the sentence that `--help` shows; a secret is left out of the object's repr."""
+    return field(default=default, metadata={"help": description}, repr=not is_secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,18 @@ class ServeConfig:
         15.0, "Seconds of silence after which a worker is killed, to be started anew: at least 5; 0 never kills."
     )
     max_body_mb: float = flag(8.0, "Largest HTTP body, MiB; larger ones are refused with status 413.")
+    auto_roles: bool = flag(True, "Change roles of workers as the load asks; `baton roles auto` switches it later.")
+    slo_ttft_ms: float = flag(2000.0, "Time to the first token that roles are chosen for, milliseconds.")
+    slo_tpot_ms: float = flag(100.0, "Mean time per token after the first that roles are chosen for, milliseconds.")
+    operator_key_file: Path | None = flag(
+        None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
+    )
+    state: str = flag(
+        MEMORY,
+        "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
+        "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
+        is_secret=True,
+    )
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
     def __post_init__(self) -> None:
@@ -112,6 +125,7 @@ class ServeConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value!r}; it must be one of {', '.join(choices)}")
         if self.ucx_tls is not None:
             check_ucx_tls(self.ucx_tls)
+        parse_state(self.state)
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"

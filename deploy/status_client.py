@@ -1,4 +1,4 @@
-"""Asks a router for its status over gRPC."""
+"""Asks a router for its status over gRPC; and what every call of its control service goes through."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,16 +6,28 @@ from contextlib import contextmanager
 import grpc
 from baton.v1 import control_pb2, control_pb2_grpc
 
-from core.errors import InvalidRequestError, UnavailableError
+from core.errors import (
+    ERROR_CODE_KEY,
+    BatonError,
+    DeadlineError,
+    InternalError,
+    InvalidRequestError,
+    StaleEpochError,
+    UnavailableError,
+    UnreachableError,
+)
 
 TIMEOUT_S = 5.0
+SAID_BY_ROUTER: dict[str, type[BatonError]] = {
+    error.grpc_status: error for error in (InvalidRequestError, StaleEpochError, UnavailableError, DeadlineError)
+}
 
 
 def get_status(grpc_address: str) -> control_pb2.GetStatusResponse:
     """The router's view of the fleet.
 
     Raises:
-        UnavailableError: the router does not answer.
+        UnreachableError: the router does not answer.
     """
     with control_stub(grpc_address) as stub:
         status: control_pb2.GetStatusResponse = stub.GetStatus(control_pb2.GetStatusRequest(), timeout=TIMEOUT_S)
@@ -28,12 +40,21 @@ def control_stub(grpc_address: str) -> Iterator[control_pb2_grpc.ControlServiceS
 
     Raises:
         InvalidRequestError: the router says what is wrong with the request.
-        UnavailableError: the router does not answer, or cannot.
+        StaleEpochError: the router says that the order is for a state that is gone.
+        UnavailableError: the router says why it cannot do it now.
+        UnreachableError: the router does not answer.
+        BatonError: whatever else the router says.
     """
     with grpc.insecure_channel(grpc_address) as channel:
         try:
             yield control_pb2_grpc.ControlServiceStub(channel)
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-                raise InvalidRequestError(str(error.details())) from error
-            raise UnavailableError(f"the router at {grpc_address} does not answer: {error.code().name}") from error
+        except grpc.RpcError as failure:
+            raise error_of(grpc_address, failure) from failure
+
+
+def error_of(grpc_address: str, failure: grpc.RpcError) -> BatonError:
+    """What a call failed with: the router's own error with its sentence, or that nobody answered."""
+    status = failure.code().name
+    if any(entry.key == ERROR_CODE_KEY for entry in failure.trailing_metadata() or ()):
+        return SAID_BY_ROUTER.get(status, InternalError)(str(failure.details()))
+    return UnreachableError(f"the router at {grpc_address} does not answer: {status}")

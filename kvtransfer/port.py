@@ -9,17 +9,23 @@ from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint
 from kvtransfer.move import Move, MoveOutcome
 
+LEASE_LOST = "lease_lost"
+"""Code of a handoff whose target has let go of the blocks it had reserved."""
+
+TARGET_LOST = "target_lost"
+"""Code of a handoff whose target has died."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a target has for a prompt, in its own blocks.
+    """What a target has for a sequence, in its own blocks.
 
-        blocks of the prompt   0 ........ num_present ........ num_present + len(block_ids)
+        blocks of it           0 ........ num_present ........ num_present + len(block_ids)
                                [ it has their KV )[ to be written into `block_ids`      )
 
     Attributes:
         num_present: leading blocks whose KV it has already; full ones.
-        block_ids: its blocks for the rest, in the order of the prompt; may be none.
+        block_ids: its blocks for the rest, in the order of the sequence; may be none.
         block_tokens: tokens of each of its blocks; a multiple or a divisor of the source's.
     """
 
@@ -29,7 +35,7 @@ class Reservation:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the whole prompt."""
+        """Blocks of all that was asked for."""
         return self.num_present + len(self.block_ids)
 
     @property
@@ -38,7 +44,7 @@ class Reservation:
         return self.num_present * self.block_tokens
 
     def blocks_for(self, start: int, end: int) -> Sequence[int]:
-        """Where tokens `[start, end)` of the prompt go, of which it has none; `start` begins a block."""
+        """Where tokens `[start, end)` of the sequence go, of which it has none; `start` begins a block."""
         first, last = start // self.block_tokens, -(-end // self.block_tokens)
         return self.block_ids[first - self.num_present : last - self.num_present]
 
@@ -50,8 +56,14 @@ class HandoffPort(Protocol):
     thread that owns the half, and never before the order has returned.
     """
 
-    def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
-        """Asks the target for blocks; answered by `on_begun` or `on_begin_refused`."""
+    def begin(self, handoff_id: str, target: WorkerEndpoint, num_tokens: int | None) -> None:
+        """Asks the target for blocks; answered by `on_begun` or `on_begin_refused`.
+
+        Args:
+            handoff_id: the attempt.
+            target: who is to reserve blocks.
+            num_tokens: for how many tokens of a sequence that is running; None for those of the prompt.
+        """
         ...
 
     def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
@@ -65,7 +77,7 @@ class HandoffPort(Protocol):
         """
         ...
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, token_ids: Sequence[int], num_blocks: int) -> None:
         """Lets the target run the sequence as soon as all writes ordered before have ended well.
 
         One order, so that the target need not wait until the source's engine has time to look. Answered by
@@ -74,8 +86,8 @@ class HandoffPort(Protocol):
         Args:
             handoff_id: the attempt.
             target: who takes over.
-            first_token: chosen after the prompt.
-            num_blocks: blocks of the target written in this handoff; it checks that they are all it reserved.
+            token_ids: of the answer since the prompt, at least one; the KV of the last one is still to be computed.
+            num_blocks: blocks of the target written in this handoff; it checks that the sequence has no others.
         """
         ...
 
@@ -106,7 +118,8 @@ class HandoffSource(Protocol):
     def on_finished(self, handoff_id: str, error: BatonError | None, acknowledged_s: float) -> None:
         """The target has taken over the sequence, and said so at `acknowledged_s` on the clock.
 
-        With an error nobody knows, and it must be told to let go. Either way no write is in flight any more.
+        With UnknownOutcomeError it may have, and nobody knows; with any other error it has not and never will. After
+        either it must be told to let go. No write is in flight any more.
         """
         ...
 

@@ -1,5 +1,8 @@
 """The two ends of a handoff as state machines. Tables only: what is done on a transition is the halves'.
 
+A sequence that migrates is at the target's end of one handoff, RUNNING, and at the source's end of another. It is
+computed in all states of that one but COMMITTING, in which it stands still.
+
 Source (has the KV):
 
     NEW ──begin──> OPENING ──ready──> OPEN ──commit──> COMMITTING ──end──> CLOSED
@@ -12,7 +15,9 @@ Target (gets the KV):
     ANNOUNCED ──begin──> OPENING                             (the router's word came first)
     BEGUN ──assign──> OPENING                                (the source's word came first)
     OPENING ──reserve──> RECEIVING ──commit──> RUNNING ──end──> CLOSED
-    ANNOUNCED, BEGUN, OPENING, RUNNING ──abandon──> CLOSED
+    READY ──join──> RUNNING                                  (computed here; waits for a place in the batch)
+    READY ──end──> CLOSED
+    ANNOUNCED, BEGUN, OPENING, READY, RUNNING ──abandon──> CLOSED
     RECEIVING ──abandon──> QUARANTINED                       (the source may still write the blocks)
     ANNOUNCED, BEGUN, OPENING, RECEIVING, QUARANTINED ──source ended──> CLOSED
 """
@@ -63,6 +68,7 @@ class TargetState(Enum):
     BEGUN = auto()
     OPENING = auto()
     RECEIVING = auto()
+    READY = auto()
     RUNNING = auto()
     QUARANTINED = auto()
     CLOSED = auto()
@@ -75,6 +81,7 @@ class TargetEvent(Enum):
     BEGIN = auto()
     RESERVE = auto()
     COMMIT = auto()
+    JOIN = auto()
     ABANDON = auto()
     SOURCE_ENDED = auto()
     END = auto()
@@ -85,6 +92,9 @@ TARGET_TRANSITIONS: dict[tuple[TargetState, TargetEvent], TargetState] = {
     (TargetState.BEGUN, TargetEvent.ASSIGN): TargetState.OPENING,
     (TargetState.OPENING, TargetEvent.RESERVE): TargetState.RECEIVING,
     (TargetState.RECEIVING, TargetEvent.COMMIT): TargetState.RUNNING,
+    (TargetState.READY, TargetEvent.JOIN): TargetState.RUNNING,
+    (TargetState.READY, TargetEvent.END): TargetState.CLOSED,
+    (TargetState.READY, TargetEvent.ABANDON): TargetState.CLOSED,
     (TargetState.RUNNING, TargetEvent.END): TargetState.CLOSED,
     (TargetState.RUNNING, TargetEvent.ABANDON): TargetState.CLOSED,
     (TargetState.RECEIVING, TargetEvent.ABANDON): TargetState.QUARANTINED,

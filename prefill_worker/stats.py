@@ -1,26 +1,6 @@
-"""Totals of the prompts a worker has computed and of the handoffs it has sent."""
+"""Totals of the prompts that a worker has computed."""
 
 from dataclasses import dataclass
-
-
-@dataclass(slots=True)
-class HandoffStats:
-    """Totals since the start of the process.
-
-    Attributes:
-        num_sent: handoffs that the target took over.
-        num_bytes: bytes posted to targets, abandoned handoffs included.
-        num_bytes_saved: bytes of blocks that targets had already.
-        write_s: seconds in which bytes of a write were under way, summed over writes.
-        exposed_s: seconds from the last prompt token computed to the target's acknowledgement, summed over
-            `num_sent`: the part that compute did not hide.
-    """
-
-    num_sent: int = 0
-    num_bytes: int = 0
-    num_bytes_saved: int = 0
-    write_s: float = 0.0
-    exposed_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -1,13 +1,17 @@
 """Settings of a router process, validated on construction. Command-line flags come from these fields."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import ConfigError
+from router.state.address import MEMORY, parse_state
 
 MAX_PORT = 65535
-TIMEOUTS = ("request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s")
+POSITIVE_FLOATS = (
+    "request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s", "slo_ttft_ms", "slo_tpot_ms",
+)  # fmt: skip
+MIN_OPERATOR_KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,11 @@ class RouterConfig:
         placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
         max_attempts: how often a request is placed before it fails with status 503.
+        auto_roles: whether the controller changes roles as the load asks, until an operator says otherwise.
+        slo_ttft_ms: the time to the first token that it works towards.
+        slo_tpot_ms: likewise the mean time per token after it.
+        operator_key: what changes of roles over HTTP need; None refuses them all. Not in the repr.
+        state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
     """
 
     model_dir: Path
@@ -39,15 +48,42 @@ class RouterConfig:
     placement_timeout_s: float = 30.0
     heartbeat_timeout_s: float = 10.0
     max_attempts: int = 8
+    auto_roles: bool = True
+    slo_ttft_ms: float = 2000.0
+    slo_tpot_ms: float = 100.0
+    operator_key: str | None = field(default=None, repr=False)
+    state: str = field(default=MEMORY, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port"):
             value = getattr(self, name)
             if not 0 <= value <= MAX_PORT:
                 raise ConfigError(f"{name} is {value}; a port is between 0 and {MAX_PORT}")
-        for name in ("max_model_len", "max_body_bytes", "max_attempts", *TIMEOUTS):
+        for name in ("max_model_len", "max_body_bytes", "max_attempts", *POSITIVE_FLOATS):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}; it must be positive and finite")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
+        parse_state(self.state)
+        if self.operator_key is not None:
+            check_operator_key(self.operator_key, "operator_key")
+
+
+def check_operator_key(key: str, name: str) -> None:
+    """Makes sure that a key can be sent in an HTTP header and not be guessed soon.
+
+    Args:
+        key: the key; it is not in the error.
+        name: where it comes from, for the error.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if len(key) < MIN_OPERATOR_KEY_CHARS:
+        raise ConfigError(
+            f"{name} has {len(key)} characters; an operator's key has at least {MIN_OPERATOR_KEY_CHARS}: "
+            "`openssl rand -hex 16` makes one"
+        )
+    if not all("!" <= char <= "~" for char in key):
+        raise ConfigError(f"{name} has a space or a character that is not ASCII; an operator's key has neither")

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,17 +14,31 @@ from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 from core.clock import SystemClock
 from core.errors import ConfigError
 from router.config import RouterConfig
+from router.dashboard.feed import DashboardFeed
+from router.dashboard.state import StateSource
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
+from router.fleet.observers import Observers
 from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
+from router.meter import RequestMeter
+from router.roles.autopilot import Autopilot
+from router.roles.controller import RoleController
+from router.roles.director import RoleDirector
+from router.roles.leadership import Leadership
+from router.roles.orders import RoleOrders
+from router.roles.rounds import keeping_roles
+from router.roles.shared_switch import SharedSwitch
+from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
+from router.state.open_state import open_state
 from router.text.tokenizer import TextCodec
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
 LISTEN_BACKLOG = 1024
+AUTO_ROLES = "roles/auto"  # key of the flag in the state store
 
 logger = logging.getLogger(__name__)
 
@@ -49,28 +64,54 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         CheckpointError: the model folder has no usable tokenizer.
         ConfigError: a port is taken, or `max_model_len` is over the model's context.
     """
-    codec = load_codec(config)
+    codec, clock = load_codec(config), SystemClock()
+    limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
+    meter = RequestMeter(clock, limits)
     dispatcher = FleetDispatcher(
         request_timeout_s=config.request_timeout_s,
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
+        meter=meter,
     )
-    fleet = Fleet(uuid.uuid4().hex, SystemClock(), config.heartbeat_timeout_s, dispatcher)
+    router_id, store = uuid.uuid4().hex, open_state(config.state, clock)
+    orders = RoleOrders(dispatcher.movements, clock)
+    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
     dispatcher.bind(fleet)
+    orders.bind(fleet)
+    autopilot = Autopilot(
+        fleet=fleet,
+        orders=orders,
+        dispatcher=dispatcher,
+        take_demand=meter.take_demand,
+        controller=RoleController(),
+        limits=limits,
+        leadership=Leadership(store, router_id, clock),
+        switch=SharedSwitch(store, AUTO_ROLES, default=config.auto_roles),
+        clock=clock,
+    )
+    roles = RoleDirector(fleet, orders, autopilot, clock)
+    can_operate = config.operator_key is not None
+    feed = DashboardFeed(
+        StateSource(config.served_model_name, fleet, roles, meter, time.time, can_operate=can_operate)
+    )
     grpc_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateService(dispatcher, codec, intake), grpc_server)
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), grpc_server)
-    control = ControlService(config.served_model_name, fleet, dispatcher)
+    control = ControlService(config.served_model_name, fleet, dispatcher, roles, clock)
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
         await stack.enter_async_context(fleet.running())
+        await stack.enter_async_context(keeping_roles(dispatcher.movements, orders, autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
         stack.push_async_callback(grpc_server.stop, STOP_GRACE_S)
         await grpc_server.start()
-        await stack.enter_async_context(serve_http(build_app(config, dispatcher, codec), listener))
+        app = build_app(config, dispatcher, codec, feed=feed, roles=roles)
+        await stack.enter_async_context(serve_http(app, listener))
+        stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
         yield RouterAddresses(http_port, grpc_port)

@@ -13,6 +13,7 @@ from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
 from core.processes import ProcessId, RankProcess
 from core.request import Assignment, FinishReason, PrefixSource, Role
+from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from router.fleet.hello import WorkerHello
@@ -23,7 +24,11 @@ FINISH_FROM_PROTO = {
     common_pb2.FINISH_REASON_LENGTH: FinishReason.LENGTH,
 }
 FINISH_TO_PROTO = {reason: number for number, reason in FINISH_FROM_PROTO.items()}
-ROLE_FROM_PROTO = {common_pb2.ROLE_PREFILL: Role.PREFILL, common_pb2.ROLE_DECODE: Role.DECODE}
+ROLE_FROM_PROTO = {
+    common_pb2.ROLE_PREFILL: Role.PREFILL,
+    common_pb2.ROLE_DECODE: Role.DECODE,
+    common_pb2.ROLE_MIXED: Role.MIXED,
+}
 ROLE_TO_PROTO = {role: number for number, role in ROLE_FROM_PROTO.items()}
 SAME_VERSION = "run the same version of Baton on routers and workers"
 
@@ -74,13 +79,9 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         ConfigError: a worker that says so can serve nothing here.
     """
     endpoint = endpoint_from_proto(message.endpoint)
-    role = ROLE_FROM_PROTO.get(message.role)
-    if role is None:
-        raise ConfigError(f"worker {endpoint.worker} says its role is number {message.role}; {SAME_VERSION}")
     return WorkerHello(
         endpoint=endpoint,
-        role=role,
-        role_epoch=message.role_epoch,
+        role_state=role_state_from_proto(endpoint.worker, message.role_state),
         fingerprint=message.model_fingerprint,
         layout=tuple((descriptor.name, value) for descriptor, value in message.layout.ListFields()),
         block_tokens=message.layout.block_tokens,
@@ -94,6 +95,61 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         num_redundant_experts=message.topology.num_redundant_experts,
         processes=tuple(process_from_proto(each) for each in message.processes),
     )
+
+
+def role_state_from_proto(worker: WorkerId, message: worker_pb2.RoleState) -> RoleState:
+    """What a worker is for.
+
+    Raises:
+        ConfigError: it says a role that this router does not know.
+    """
+    role = ROLE_FROM_PROTO.get(message.role)
+    if role is None:
+        raise ConfigError(f"worker {worker} says its role is number {message.role}; {SAME_VERSION}")
+    return RoleState(role, message.role_epoch, message.is_cordoned, message.is_pinned, message.order_id)
+
+
+def role_state_to_proto(state: RoleState) -> worker_pb2.RoleState:
+    """Inverse of `role_state_from_proto`."""
+    return worker_pb2.RoleState(
+        role=ROLE_TO_PROTO[state.role],
+        role_epoch=state.epoch,
+        is_cordoned=state.is_cordoned,
+        is_pinned=state.is_pinned,
+        order_id=state.order_id,
+    )
+
+
+def role_order_to_proto(order: RoleOrder) -> worker_pb2.AttachRequest:
+    """A wish to change what a worker is for."""
+    return worker_pb2.AttachRequest(
+        set_role=worker_pb2.SetRole(
+            order_id=order.order_id,
+            role=ROLE_TO_PROTO[order.role],
+            role_epoch=order.epoch,
+            is_cordoned=order.is_cordoned,
+            is_pinned=order.is_pinned,
+        )
+    )
+
+
+def role_refusal_from_proto(message: worker_pb2.RoleRefusal) -> RoleRefusal:
+    """Why an order changed nothing."""
+    return RoleRefusal(message.order_id, message.role_epoch, message.message)
+
+
+def migration_to_proto(handoff_id: str, new: Assignment) -> worker_pb2.AttachRequest:
+    """An order for the worker that runs `handoff_id`: it is to go on as `new`, at the worker that decodes that."""
+    return worker_pb2.AttachRequest(
+        migrate=worker_pb2.MigrateWork(
+            handoff_id=handoff_id, new_handoff_id=new.handoff_id, target=endpoint_to_proto(new.decode)
+        )
+    )
+
+
+def recall_to_proto(num_tokens: int) -> worker_pb2.AttachRequest:
+    """A wish to have prompts back that have not started."""
+    return worker_pb2.AttachRequest(return_queued=worker_pb2.ReturnQueued(num_tokens=num_tokens))
 
 
 def _cost_from_proto(worker: WorkerId, message: worker_pb2.CostModel) -> CostModel:
@@ -113,8 +169,7 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
     """Inverse of `hello_from_proto`."""
     return worker_pb2.WorkerHello(
         endpoint=endpoint_to_proto(hello.endpoint),
-        role=ROLE_TO_PROTO[hello.role],
-        role_epoch=hello.role_epoch,
+        role_state=role_state_to_proto(hello.role_state),
         model_fingerprint=hello.fingerprint,
         layout=_layout_to_proto(hello.layout),
         block_bytes=hello.block_bytes,

@@ -7,6 +7,7 @@ from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment
 from core.sampling import SamplingParams
+from engine.kv.block_table import BlockTable
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice, StepResult
@@ -85,17 +86,17 @@ class ListPort:
         self.orders: list[tuple[object, ...]] = []
         self.moves: list[Move] = []
 
-    def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
-        self.orders.append(("begin", handoff_id, target))
+    def begin(self, handoff_id: str, target: WorkerEndpoint, num_tokens: int | None) -> None:
+        self.orders.append(("begin", handoff_id, target, num_tokens))
 
     def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
         assert (target.worker, move.direction) == (move.peer, Direction.WRITE)
         self.moves.append(move)
         self.orders.append(("write", handoff_id, write_id, list(move.local_ids), list(move.remote_ids)))
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, token_ids: Sequence[int], num_blocks: int) -> None:
         assert target == DECODE
-        self.orders.append(("finish", handoff_id, first_token, num_blocks))
+        self.orders.append(("finish", handoff_id, tuple(token_ids), num_blocks))
 
     def renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
         self.orders.append(("renew", target, list(handoff_ids)))
@@ -108,6 +109,11 @@ class ListPort:
         """The orders since the last call."""
         orders, self.orders = self.orders, []
         return orders
+
+
+def keep_here(router_id: str, work: Assignment, table: BlockTable, first_token: int) -> None:
+    """Stands for the token half where no prompt is to be decoded on the worker that computes it."""
+    raise AssertionError(f"{work.handoff_id} of {router_id} stays here with {first_token} in {table.block_ids}")
 
 
 def drawn(slices: Sequence[SequenceSlice], token: int) -> StepResult:

@@ -14,6 +14,7 @@ from core.experts import ExpertReport
 from core.ids import WorkerId
 from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment
+from core.roles import RoleRefusal, RoleState
 from core.transfers import TransferReport
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
@@ -23,14 +24,18 @@ from worker.identity import WorkerIdentity
 from worker.mailbox import Mailbox
 from worker.name_desk import NameDesk
 from worker.report import StepReport
+from worker.role_book import RoleBook
 
 MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only grow its memory
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
 MAX_QUEUED_EVENTS = 64  # one this many behind is not sent block names: it asks for a snapshot when it has caught up
 
+RECALLED = "recalled"
+"""Code of queued prompts that go back because a router has asked for them."""
+
 logger = logging.getLogger(__name__)
 
-Report = StepReport | ExpertReport | TransferReport
+Report = StepReport | ExpertReport | TransferReport | RoleState | RoleRefusal
 Reports = asyncio.Queue[Report | None]
 
 
@@ -40,10 +45,11 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
     Args:
         identity: what the hello says.
         mailbox: of the worker's loop.
-        prefill: gets assignments that name this worker for the prompt.
-        decode: gets assignments that name this worker for the tokens.
+        prefill: gets assignments that name this worker for the prompt, and passes on those that name it for both.
+        decode: gets assignments that name this worker for the tokens only.
         experts: answers questions about experts.
         names: answers questions about block names.
+        roles: what the worker is for.
         on_gone: hears, on the event loop, that a worker's process and all before it are dead; again and again.
     """
 
@@ -55,6 +61,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         decode: DecodeHalf,
         experts: ExpertDesk,
         names: NameDesk,
+        roles: RoleBook,
         *,
         on_gone: Callable[[WorkerId], None],
     ) -> None:
@@ -64,6 +71,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._decode = decode
         self._experts = experts
         self._names = names
+        self._roles = roles
         self._on_gone = on_gone
         self._routers: dict[str, Reports] = {}
         self._transfers = TransferReport()
@@ -137,6 +145,13 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                     self._query_experts(router_id, request.query_experts, queue)
                 elif request.HasField("query_kv"):
                     self._query_names(router_id, queue)
+                elif request.HasField("set_role"):
+                    self._set_role(router_id, request.set_role, queue)
+                elif request.HasField("migrate"):
+                    self._migrate(router_id, request.migrate)
+                elif request.HasField("return_queued"):
+                    num_tokens = request.return_queued.num_tokens
+                    self._mailbox.post(partial(self._prefill.return_queued, num_tokens, RECALLED))
                 elif request.HasField("worker_gone"):
                     self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
         finally:
@@ -151,11 +166,26 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             work = ReturnedWork(message.handoff_id, refusal.code, refusal.message, retryable)
             _put(queue, StepReport(returned=[work], load=self.last_load), router_id)
             return
-        me = self._identity.endpoint.worker
-        if assignment.decode.worker == me:
-            self._mailbox.post(partial(self._decode.assign, router_id, assignment))
-        if assignment.prefill.worker == me:
+        if assignment.prefill.worker == self._identity.endpoint.worker:
             self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+        else:
+            self._mailbox.post(partial(self._decode.assign, router_id, assignment))
+
+    def _migrate(self, router_id: str, message: worker_pb2.MigrateWork) -> None:
+        target = wire.endpoint_from_proto(message.target)
+        ids = router_id, message.handoff_id, message.new_handoff_id
+        self._mailbox.post(partial(self._decode.migrate, *ids, target))
+
+    def _set_role(self, router_id: str, message: worker_pb2.SetRole, queue: Reports) -> None:
+        """Every router hears of a change, the sender of a refusal."""
+        try:
+            state = self._roles.order(wire.role_order_from_proto(message))
+        except BatonError as error:
+            refusal = RoleRefusal(message.order_id, self._roles.state.epoch, error.message)
+            _put(queue, refusal, router_id)
+            return
+        for each_id, each_queue in self._routers.items():
+            _put(each_queue, state, each_id)
 
     def _tell_gone(self, worker: WorkerId) -> None:
         logger.info("worker %s is dead, says a router", worker)
@@ -185,7 +215,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
 
     def _check(self, assignment: Assignment, role_epoch: int) -> None:
         """Raises why this worker cannot take an assignment."""
-        if refusal := self._identity.refusal(assignment, role_epoch):
+        self._roles.check_epoch(role_epoch)
+        if refusal := self._identity.refusal(assignment):
             raise refusal
         if self._prefill.num_queued >= MAX_QUEUED_PROMPTS:
             me = self._identity.endpoint.worker
@@ -200,8 +231,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         return worker_pb2.AttachResponse(
             hello=worker_pb2.WorkerHello(
                 endpoint=wire.endpoint_to_proto(identity.endpoint),
-                role=wire.ROLE_TO_PROTO[identity.role],
-                role_epoch=identity.role_epoch,
+                role_state=wire.role_state_to_proto(self._roles.state),
                 model_fingerprint=identity.fingerprint,
                 layout=wire.layout_to_proto(identity.layout),
                 topology=wire.topology_to_proto(identity.topology),
@@ -232,6 +262,10 @@ def _to_proto(report: Report) -> worker_pb2.AttachResponse:
             return wire.expert_report_to_proto(report)
         case TransferReport():
             return wire.transfers_to_proto(report)
+        case RoleState():
+            return worker_pb2.AttachResponse(role_state=wire.role_state_to_proto(report))
+        case RoleRefusal():
+            return wire.role_refusal_to_proto(report)
 
 
 def _end(queue: Reports) -> None:

@@ -1,4 +1,4 @@
-"""The prefill half's orders, carried to peers: control over gRPC, bytes by the transfer plane."""
+"""A half's orders as a source of handoffs, carried to peers: control over gRPC, bytes by the transfer plane."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import grpc
 from baton.v1 import handoff_pb2
 
 from core.clock import Clock
-from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError
+from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError, UnknownOutcomeError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.move import BlockMoves, Digest, Move, MoveOutcome
 from kvtransfer.port import HandoffSource, Reservation
@@ -24,6 +24,9 @@ from worker.task_set import TaskSet
 from worker.ways import OnCorrupt, Way
 
 BEGIN_TIMEOUT_S = 60.0  # how long a computed prompt waits for room at its target before it is placed again
+MIGRATION_BEGIN_TIMEOUT_S = (
+    3.0  # a running sequence need not wait: where there is no room, it stays or goes elsewhere
+)
 COMMIT_TIMEOUT_S = 30.0
 RENEW_TIMEOUT_S = 10.0  # then the next renewal is due
 ABORT_TIMEOUT_S = 10.0
@@ -46,6 +49,7 @@ class GrpcHandoffPort:
         event_loop: where the gRPC calls run.
         clock: the half's.
         on_corrupt: hears which targets found blocks that are not what was sent, and how they went there.
+        begin_timeout_s: how long a target may take to find room.
     """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
@@ -57,6 +61,8 @@ class GrpcHandoffPort:
         event_loop: asyncio.AbstractEventLoop,
         clock: Clock,
         on_corrupt: OnCorrupt,
+        *,
+        begin_timeout_s: float = BEGIN_TIMEOUT_S,
     ) -> None:
         self._worker = worker
         self._peers = peers
@@ -65,6 +71,7 @@ class GrpcHandoffPort:
         self._event_loop = event_loop
         self._clock = clock
         self._on_corrupt = on_corrupt
+        self._begin_timeout_s = begin_timeout_s
         self._open_moves = OpenMoves()
         self._source: HandoffSource | None = None
         self._calls = TaskSet(event_loop)
@@ -79,9 +86,9 @@ class GrpcHandoffPort:
         assert self._source is not None, "bind() comes before the first order"
         return self._source
 
-    def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
+    def begin(self, handoff_id: str, target: WorkerEndpoint, num_tokens: int | None) -> None:
         """See `HandoffPort.begin`."""
-        self._calls.spawn(self._begin(handoff_id, target))
+        self._calls.spawn(self._begin(handoff_id, target, num_tokens))
 
     def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
         """See `HandoffPort.write`."""
@@ -94,13 +101,13 @@ class GrpcHandoffPort:
         self._open_moves.begin(handoff_id)
         self._moves.move(move, on_moved)
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, token_ids: Sequence[int], num_blocks: int) -> None:
         """See `HandoffPort.finish`."""
 
         def on_ended(error: HandoffError | None, digests: list[Digest], ways: set[Way]) -> None:
             if error is None:
                 ids = handoff_id, self._worker, target.worker
-                request = wire.commit_to_proto(*ids, first_token=first_token, num_blocks=num_blocks, digests=digests)
+                request = wire.commit_to_proto(*ids, token_ids=token_ids, num_blocks=num_blocks, digests=digests)
                 self._calls.spawn(self._commit(handoff_id, target, request, ways))
             else:
                 self._answer_finish(handoff_id, error)
@@ -120,12 +127,12 @@ class GrpcHandoffPort:
         """Gives up all calls; the half is not told."""
         await self._calls.close()
 
-    async def _begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
-        request = wire.begin_to_proto(handoff_id, self._worker, target.worker)
+    async def _begin(self, handoff_id: str, target: WorkerEndpoint, num_tokens: int | None) -> None:
+        request = wire.begin_to_proto(handoff_id, self._worker, target.worker, num_tokens)
 
         async def call() -> Reservation:
             peer = await self._peers.get(target)
-            return wire.reservation_from_proto(await peer.stub.BeginHandoff(request, timeout=BEGIN_TIMEOUT_S))
+            return wire.reservation_from_proto(await peer.stub.BeginHandoff(request, timeout=self._begin_timeout_s))
 
         answer = await self._call(target, call)
         if isinstance(answer, BatonError):
@@ -143,7 +150,7 @@ class GrpcHandoffPort:
         async def call() -> None:
             await self._peers.handoffs(target).CommitHandoff(request, timeout=COMMIT_TIMEOUT_S)
 
-        error = await self._call(target, call)
+        error = await self._call(target, call, unanswered=UnknownOutcomeError)
         if isinstance(error, CorruptKvError):
             self._on_corrupt(target.worker, ways)
         self._answer_finish(handoff_id, error)
@@ -178,19 +185,29 @@ class GrpcHandoffPort:
             if number == len(ABORT_PAUSES_S):
                 logger.warning("worker %s has not heard that handoff %s ended: %s", target.worker, handoff_id, error)
 
-    async def _call(self, target: WorkerEndpoint, call: Callable[[], Awaitable[T]]) -> T | BatonError:
+    async def _call(
+        self,
+        target: WorkerEndpoint,
+        call: Callable[[], Awaitable[T]],
+        unanswered: type[HandoffError] = HandoffError,
+    ) -> T | BatonError:
         """Makes one call to a peer; what goes wrong comes back as a value, for it must reach the half.
 
         A cancellation that is not this task's own is a channel closed under the call, because a newer incarnation
         of the peer has come.
+
+        Args:
+            target: the peer.
+            call: to be made.
+            unanswered: the class of errors after which the peer may have done what it was called for.
         """
         try:
             return await call()
         except grpc.aio.AioRpcError as error:
-            return error_of(target.worker, error)
+            return error_of(target.worker, error, unanswered)
         except HandoffError as error:
             return error
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            return HandoffError(f"worker {target.worker} was replaced by a newer incarnation during the call")
+            return unanswered(f"worker {target.worker} was replaced by a newer incarnation during the call")

@@ -9,7 +9,7 @@ from typing import Any
 from baton.v1 import handoff_pb2, handoff_pb2_grpc
 
 from core.errors import BatonError
-from decode_worker.half import DecodeHalf
+from decode_worker.receiver import Receiver
 from kvtransfer.move import Digest
 from kvtransfer.port import CommitReply
 from worker import wire
@@ -22,19 +22,19 @@ Verify = Callable[[Sequence[Digest]], "Future[bool]"]
 
 
 class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
-    """Serves `HandoffService`. Lives on the event loop; reaches the decode half by the mailbox.
+    """Serves `HandoffService`. Lives on the event loop; reaches the receiver by the mailbox.
 
     Args:
         identity: orders for another incarnation are refused.
         mailbox: of the worker's loop.
-        decode: takes the handoffs.
+        receiver: of the decode half; takes the handoffs.
         verify: checks blocks before the sequence runs.
     """
 
-    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, decode: DecodeHalf, verify: Verify) -> None:
+    def __init__(self, identity: WorkerIdentity, mailbox: Mailbox, receiver: Receiver, verify: Verify) -> None:
         self._identity = identity
         self._mailbox = mailbox
-        self._decode = decode
+        self._receiver = receiver
         self._verify = verify
 
     async def BeginHandoff(  # noqa: N802 - the name is the service's
@@ -44,9 +44,10 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
         try:
-            answer = await self._mailbox.ask(partial(self._decode.begin, request.handoff_id, source))
+            begin = partial(self._receiver.begin, request.handoff_id, source, request.num_tokens or None)
+            answer = await self._mailbox.ask(begin)
         except asyncio.CancelledError:
-            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id, source))
+            self._mailbox.post(partial(self._receiver.source_ended, request.handoff_id, source))
             raise
         if isinstance(answer, BatonError):
             await abort(context, answer)
@@ -58,7 +59,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         """Keeps what is reserved for a source that lives."""
         await self._check_target(request.target, context)
         source = wire.worker_id_from_proto(request.source)
-        lost = await self._mailbox.ask(partial(self._decode.renew, source, tuple(request.handoff_ids)))
+        lost = await self._mailbox.ask(partial(self._receiver.renew, source, tuple(request.handoff_ids)))
         return handoff_pb2.RenewLeasesResponse(lost_handoff_ids=lost)
 
     async def CommitHandoff(  # noqa: N802 - the name is the service's
@@ -72,9 +73,10 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         handoff_id, source = request.handoff_id, wire.worker_id_from_proto(request.source)
         commit: Callable[[CommitReply], None]
         if await self._is_intact(request.digests):
-            commit = partial(self._decode.commit, handoff_id, source, request.first_token, request.num_blocks)
+            token_ids = tuple(request.tokens)
+            commit = partial(self._receiver.commit, handoff_id, source, token_ids, request.num_blocks)
         else:
-            commit = partial(self._decode.reject, handoff_id, source)
+            commit = partial(self._receiver.reject, handoff_id, source)
         error: BatonError | None = await self._mailbox.ask(commit)
         if error is not None:
             await abort(context, error)
@@ -86,7 +88,7 @@ class HandoffService(handoff_pb2_grpc.HandoffServiceServicer):
         """Frees what was reserved. For another incarnation there is nothing to free."""
         if wire.worker_id_from_proto(request.target) == self._identity.endpoint.worker:
             source = wire.worker_id_from_proto(request.source)
-            self._mailbox.post(partial(self._decode.source_ended, request.handoff_id, source))
+            self._mailbox.post(partial(self._receiver.source_ended, request.handoff_id, source))
         return handoff_pb2.AbortHandoffResponse()
 
     async def _is_intact(self, digests: Iterable[handoff_pb2.KvDigest]) -> bool:

@@ -12,19 +12,17 @@ from core.errors import (
 )
 from core.ids import WorkerEndpoint, WorkerId
 from core.processes import RankProcess
-from core.request import Assignment, Role
+from core.request import Assignment
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ONE_RANK, ShardTopology
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """Constant for the life of the process, but for role and epoch.
+    """Constant for the life of the process.
 
     Attributes:
         endpoint: the worker's id and address.
-        role: which half it is for.
-        role_epoch: grows with every change of role.
         fingerprint: of model and serving type.
         layout: of one rank's part of its KV blocks.
         num_blocks: in its pool.
@@ -37,8 +35,6 @@ class WorkerIdentity:
     """
 
     endpoint: WorkerEndpoint
-    role: Role
-    role_epoch: int
     fingerprint: str
     layout: KvLayout
     num_blocks: int
@@ -54,14 +50,10 @@ class WorkerIdentity:
         """Bytes of a KV block, on all ranks together."""
         return self.layout.block_bytes * self.topology.block_parts
 
-    def refusal(self, assignment: Assignment, role_epoch: int) -> BatonError | None:
+    def refusal(self, assignment: Assignment) -> BatonError | None:
         """Why this worker cannot take an assignment, or None. A stale order may succeed elsewhere."""
         if self.endpoint.worker not in (assignment.prefill.worker, assignment.decode.worker):
             return StaleEpochError(f"this is worker {self.endpoint.worker}, which the assignment does not name")
-        if role_epoch != self.role_epoch:
-            return StaleEpochError(
-                f"role epoch {role_epoch} is stale; worker {self.endpoint.worker} is at {self.role_epoch}"
-            )
         return self._invalid(assignment)
 
     def check_target(self, target: WorkerId) -> None:

@@ -13,17 +13,24 @@ from core.cost import StepShape, chunk_pairs
 from core.errors import InternalError, ShardGroupError
 from core.events import WorkerLoad
 from core.kv_events import KvEvents
+from core.request import Role
+from core.roles import RoleState
 from decode_worker.half import DecodeHalf
 from engine.engine import Engine
 from engine.kv.accounting import BlockState
 from engine.plan import SequenceSlice, StepPlan
 from prefill_worker.half import PrefillHalf
 from worker.cost.tracker import CostTracker
+from worker.epoch import EpochWork
 from worker.mailbox import Mailbox
 from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
+ROLE_CHANGED = "role_changed"  # code of prompts that have no place in the new role
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
+
+ROLE_CHANGED = "role_changed"
+"""Code of queued prompts that go back because this worker computes prompts no more."""
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +82,7 @@ class WorkerLoop:
         self._did_work = False
         self._heartbeat_s = clock.now_s()
         self._load = WorkerLoad()
+        self._epoch = EpochWork()
         self._pacemaker = Pacemaker(self._beat, HEARTBEAT_S, clock)
         self._is_stopping = False
 
@@ -106,6 +114,7 @@ class WorkerLoop:
         self.prefill.expire()
         self.prefill.renew_leases()
         self.decode.expire()
+        self.decode.renew_leases()
         self._cost.relax(self._clock.now_s())
         prompt_slices, decode_slices = self._plan()
         self._tell_inbound()
@@ -123,12 +132,35 @@ class WorkerLoop:
         """
         return self._pacemaker.working()
 
+    def take_role(self, state: RoleState, ordered_s: float) -> None:
+        """Between two steps: queued prompts that have no place in the new role go back; all else goes on.
+
+        Args:
+            state: what the worker is for from now on.
+            ordered_s: when the order came, on the clock.
+        """
+        if state.epoch != self._epoch.number:
+            self.begin_epoch(state.epoch, state.role, ordered_s)
+        if not state.takes(Role.PREFILL):
+            self.prefill.return_queued(None, ROLE_CHANGED)
+
+    def begin_epoch(self, number: int, role: Role, ordered_s: float) -> None:
+        """Counts from now on what steps execute in a new epoch; between two steps, or before the first.
+
+        Args:
+            number: of the epoch.
+            role: what the worker is for in it.
+            ordered_s: when the order for it came, on the clock.
+        """
+        self._epoch = EpochWork(number, role, ordered_s)
+
     def load(self) -> WorkerLoad:
         """The worker's load now."""
         pool = self.engine.pool
         blocks = pool.blocks.counts()
         handoffs, prefixes, change = self.prefill.stats, self.prefill.prefix_stats, self._cost.change
-        imports = self.prefill.imports.stats
+        imports, epoch = self.prefill.imports.stats, self._epoch
+        received, migrator = self.decode.receiver, self.decode.migrator
         return WorkerLoad(
             queued_prompts=self.prefill.num_queued,
             pending_prompt_tokens=self.prefill.num_pending_tokens,
@@ -146,7 +178,7 @@ class WorkerLoop:
             handoff_bytes=handoffs.num_bytes,
             handoff_write_s=handoffs.write_s,
             handoff_exposed_s=handoffs.exposed_s,
-            handoffs_received=self.decode.num_received,
+            handoffs_received=received.num_received,
             running_context_tokens=self.decode.num_context_tokens,
             prefill_cost_change=change.prefill,
             prefill_attention_cost_change=change.prefill_attention,
@@ -168,12 +200,24 @@ class WorkerLoop:
             prefix_tokens_fetched=imports.num_tokens,
             prefix_bytes_fetched=imports.num_bytes,
             prefix_fetch_s=imports.write_s,
+            role_epoch=epoch.number,
+            epoch_steps=epoch.num_steps,
+            epoch_prompt_tokens=epoch.num_prompt_tokens,
+            epoch_decode_tokens=epoch.num_decode_tokens,
+            epoch_first_work_s=epoch.first_work_s,
+            migrations_sent=migrator.stats.num_sent,
+            migrations_received=received.num_migrated_here,
+            migrations_failed=migrator.stats.num_failed,
+            migration_pause_s=migrator.stats.pause_s,
+            migration_longest_pause_s=migrator.stats.longest_pause_s,
+            migrations_open=migrator.num_open,
         )
 
     def _beat(self) -> None:
         """What must not wait for a long piece of work to end; the halves stand still until it has."""
         self._publish_reports({}, self._load, None)
         self.prefill.renew_leases()
+        self.decode.renew_leases()
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:
         self.engine.pool.begin_step()
@@ -196,13 +240,15 @@ class WorkerLoop:
             self.prefill.fail(prompt_slices, failure)
             self.decode.fail(decode_slices, failure)
             return
-        self._cost.observe(step_shape(prompt_slices, decode_slices), self._clock.now_s() - started_s)
+        ended_s = self._clock.now_s()
+        self._cost.observe(step_shape(prompt_slices, decode_slices), ended_s - started_s)
+        self._epoch.count(result, ended_s)
         self.prefill.apply(prompt_slices, result)
         self.decode.apply(decode_slices, result)
 
     def _tell_inbound(self) -> None:
         """Before the step, not after it: a source that has just got its blocks writes while the engine computes."""
-        num_inbound = self.decode.num_receiving + self.prefill.imports.num_inbound
+        num_inbound = self.decode.receiver.num_receiving + self.prefill.imports.num_inbound
         if num_inbound != self._num_inbound:
             self._num_inbound = num_inbound
             self._on_inbound(num_inbound)

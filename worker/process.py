@@ -7,16 +7,19 @@ import asyncio
 import contextlib
 import logging
 import threading
+from functools import partial
 
 import grpc
 from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
 
-from core.clock import SystemClock
+from core.clock import Clock, SystemClock
 from core.crash import die
 from core.errors import ShardGroupError
 from core.events import WorkerLoad
-from core.ids import WorkerEndpoint
+from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents
+from core.roles import RoleState
+from core.transfers import PairStats
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
 from prefill_worker.half import PrefillHalf
@@ -28,7 +31,7 @@ from worker.cost.tracker import CostTracker
 from worker.deaths import DeathDesk
 from worker.event_thread import EventThread
 from worker.experts import ExpertDesk
-from worker.handoff_client import GrpcHandoffPort
+from worker.handoff_client import BEGIN_TIMEOUT_S, MIGRATION_BEGIN_TIMEOUT_S, GrpcHandoffPort
 from worker.handoff_service import HandoffService
 from worker.identity import WorkerIdentity
 from worker.inbound import InboundCount
@@ -47,6 +50,7 @@ from worker.rank import Rank, open_rank
 from worker.reads import ReadDesk
 from worker.remote_mover import RemoteMover
 from worker.report import StepOutbox, StepReport
+from worker.role_book import RoleBook
 from worker.transfer_log import TransferCounts, TransferLog
 from worker.turns import LONG_TURN_NS, take_turns_of
 
@@ -118,28 +122,39 @@ class WorkerProcess:
         inbound = InboundCount(self._mover.set_inbound)
         pulling = PullClient(self.endpoint, self._peers, engine.progress.has_settled, inbound)
         self._links = Links(self._peers, self._mover, events, pulling if config.kv_direction == PULL else None)
-        self._port = GrpcHandoffPort(
-            self.worker, self._peers, self._links, self._mailbox, events, clock, on_corrupt=self._links.exclude
+        sent: dict[WorkerId, PairStats] = {}
+        self._migration_port = self._new_port(clock, MIGRATION_BEGIN_TIMEOUT_S)
+        self.decode = DecodeHalf(
+            engine.pool,
+            self._migration_port,
+            outbox,
+            clock,
+            config.max_num_seqs,
+            digest_every=config.digest_every,
+            sent_pairs=sent,
         )
+        self._migration_port.bind(self.decode.migrator)
+        self._port = self._new_port(clock, BEGIN_TIMEOUT_S)
         self.prefill = PrefillHalf(
             engine.pool,
             self._port,
             outbox,
             clock,
             next_step=lambda: engine.progress.num_begun + 1,
+            take_over=self.decode.take_over,
             digest_every=config.digest_every,
+            pairs=sent,
         )
-        self.decode = DecodeHalf(engine.pool, outbox, clock, config.max_num_seqs)
         self._port.bind(self.prefill)
         self._prefix_port = GrpcPrefixPort(
             self.endpoint, self.prefill.imports, self._peers, self._mailbox, events, self._mover.verify
         )
         self.prefill.imports.bind(self._prefix_port)
         self._exporter = PrefixExporter(engine.pool, self._links, self._mailbox, config.digest_every)
-        self._reads = ReadDesk(self._links, self._mailbox, self.decode)
+        self._reads = ReadDesk(self._links, self._mailbox, self.decode.receiver)
         halves = [self.prefill.worker_gone, self.decode.worker_gone]
         self._deaths = DeathDesk(self._peers, self._mailbox, events, halves)
-        self._transfers = TransferLog(self.prefill.pairs, self.decode.pairs, clock)
+        self._transfers = TransferLog(sent, self.decode.receiver.pairs, clock)
         self.loop = WorkerLoop(
             engine=engine,
             prefill=self.prefill,
@@ -151,6 +166,20 @@ class WorkerProcess:
             clock=clock,
             cost=CostTracker(self._cost_model),
             max_num_batched_tokens=config.max_num_batched_tokens,
+        )
+        self.loop.begin_epoch(RoleState(config.role).epoch, config.role, clock.now_s())
+
+    def _new_port(self, clock: Clock, begin_timeout_s: float) -> GrpcHandoffPort:
+        """Carries the orders of one half as a source."""
+        return GrpcHandoffPort(
+            self.worker,
+            self._peers,
+            self._links,
+            self._mailbox,
+            self._events.loop,
+            clock,
+            on_corrupt=self._links.exclude,
+            begin_timeout_s=begin_timeout_s,
         )
 
     async def _bind(self) -> WorkerEndpoint:
@@ -165,10 +194,18 @@ class WorkerProcess:
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
+        roles = RoleBook(self.worker, self.config.role, SystemClock(), self._on_role)
         self._attach = AttachService(
-            identity, self._mailbox, self.prefill, self.decode, experts, names, on_gone=self._deaths.worker_gone
+            identity,
+            self._mailbox,
+            self.prefill,
+            self.decode,
+            experts,
+            names,
+            roles,
+            on_gone=self._deaths.worker_gone,
         )
-        handoffs = HandoffService(identity, self._mailbox, self.decode, self._mover.verify)
+        handoffs = HandoffService(identity, self._mailbox, self.decode.receiver, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._deaths)
         self._prefixes = PrefixService(identity, self._peers, self._mailbox, self._exporter, self._links.exclude)
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(self._attach, self._server)
@@ -184,6 +221,7 @@ class WorkerProcess:
         self._attach.close()
         await self._server.stop(grace=1.0)
         await self._port.close()
+        await self._migration_port.close()
         await self._prefix_port.close()
         await self._deaths.close()
         await self._reads.close()
@@ -193,8 +231,6 @@ class WorkerProcess:
     def _identity(self) -> WorkerIdentity:
         return WorkerIdentity(
             endpoint=self.endpoint,
-            role=self.config.role,
-            role_epoch=1,
             fingerprint=self.engine.fingerprint,
             layout=self.engine.pool.layout,
             topology=self.config.topology,
@@ -205,6 +241,10 @@ class WorkerProcess:
             cost_model=self._cost_model,
             processes=self._processes,
         )
+
+    def _on_role(self, state: RoleState, ordered_s: float) -> None:
+        """Called on the event loop; orders that came before this one are in the mailbox already."""
+        self._mailbox.post(partial(self.loop.take_role, state, ordered_s))
 
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None) -> None:
         """Called from the loop after each step."""

@@ -7,7 +7,7 @@ from functools import partial
 
 from core.errors import HandoffError
 from core.ids import WorkerId
-from decode_worker.half import DecodeHalf
+from decode_worker.receiver import Receiver
 from kvtransfer.move import Direction, Move, MoveOutcome
 from worker.links import Links
 from worker.mailbox import Mailbox
@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 
 class ReadDesk:
-    """The target's side of reads. Lives on the event loop; reaches the decode half by the mailbox.
+    """The target's side of reads. Lives on the event loop; reaches the receiver by the mailbox.
 
     Args:
         links: carries reads out.
         mailbox: of the worker's loop.
-        decode: says which blocks are reserved for whom.
+        receiver: of the decode half; says which blocks are reserved for whom.
     """
 
-    def __init__(self, links: Links, mailbox: Mailbox, decode: DecodeHalf) -> None:
+    def __init__(self, links: Links, mailbox: Mailbox, receiver: Receiver) -> None:
         self._links = links
         self._mailbox = mailbox
-        self._decode = decode
+        self._receiver = receiver
         self._reads: OrderedDict[tuple[WorkerId, str], asyncio.Task[ReadAnswer]] = OrderedDict()
 
     async def read(self, order: ReadOrder) -> ReadAnswer:
@@ -59,7 +59,7 @@ class ReadDesk:
     async def _carry_out(self, order: ReadOrder) -> ReadAnswer:
         if not order.source_ids or not order.target_ids:
             return ReadAnswer(MoveOutcome(HandoffError(f"read {order.read_id} names no blocks; nothing is read")))
-        is_reserved = partial(self._decode.is_reserved, order.handoff_id, order.source.worker, order.target_ids)
+        is_reserved = partial(self._receiver.is_reserved, order.handoff_id, order.source.worker, order.target_ids)
         if not await self._mailbox.ask(is_reserved):
             error = HandoffError(
                 f"blocks {list(order.target_ids)} are not reserved for handoff {order.handoff_id} from "

@@ -23,7 +23,16 @@ def code_of(failure: grpc.aio.AioRpcError) -> str:
     return "" if metadata is None else str(metadata.get(ERROR_CODE_KEY, ""))
 
 
-def error_of(worker: WorkerId, failure: grpc.aio.AioRpcError) -> HandoffError:
-    """What a call to a worker failed with: of the class it was there as far as that is a HandoffError."""
-    message = f"worker {worker} answered {failure.code().name}: {failure.details()}"
-    return HANDOFF_ERRORS.get(code_of(failure), HandoffError)(message)
+def error_of(
+    worker: WorkerId, failure: grpc.aio.AioRpcError, unanswered: type[HandoffError] = HandoffError
+) -> HandoffError:
+    """What a call to a worker failed with.
+
+    Args:
+        worker: who was called.
+        failure: of the class it was there, as far as that is a HandoffError.
+        unanswered: the class of what failed on the way.
+    """
+    code = code_of(failure)
+    kind = HANDOFF_ERRORS.get(code, HandoffError) if code else unanswered
+    return kind(f"worker {worker} answered {failure.code().name}: {failure.details()}")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
+from core.errors import InvalidRequestError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
@@ -12,6 +13,7 @@ from core.kv_events import KvEvents, KvSnapshot, join_names
 from core.logprobs import TokenLogprobs
 from core.processes import RankProcess
 from core.request import Assignment, FinishReason, PrefixSource, Role
+from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import KvLayout
@@ -25,7 +27,12 @@ FINISH_TO_PROTO = {
     FinishReason.STOP: common_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: common_pb2.FINISH_REASON_LENGTH,
 }
-ROLE_TO_PROTO = {Role.PREFILL: common_pb2.ROLE_PREFILL, Role.DECODE: common_pb2.ROLE_DECODE}
+ROLE_TO_PROTO = {
+    Role.PREFILL: common_pb2.ROLE_PREFILL,
+    Role.DECODE: common_pb2.ROLE_DECODE,
+    Role.MIXED: common_pb2.ROLE_MIXED,
+}
+ROLE_FROM_PROTO = {number: role for role, number in ROLE_TO_PROTO.items()}
 
 
 def worker_id_to_proto(worker: WorkerId) -> common_pb2.WorkerId:
@@ -86,6 +93,38 @@ def cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
         prefill_pair_s=model.prefill_pair_s,
         decode=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.decode.points],
         decode_context_token_s=model.decode_context_token_s,
+    )
+
+
+def role_state_to_proto(state: RoleState) -> worker_pb2.RoleState:
+    """What a worker is for."""
+    return worker_pb2.RoleState(
+        role=ROLE_TO_PROTO[state.role],
+        role_epoch=state.epoch,
+        is_cordoned=state.is_cordoned,
+        is_pinned=state.is_pinned,
+        order_id=state.order_id,
+    )
+
+
+def role_order_from_proto(message: worker_pb2.SetRole) -> RoleOrder:
+    """A router's wish to change that.
+
+    Raises:
+        InvalidRequestError: no such role.
+    """
+    role = ROLE_FROM_PROTO.get(message.role)
+    if role is None:
+        raise InvalidRequestError(f"role number {message.role} is not one of {sorted(ROLE_FROM_PROTO)}")
+    return RoleOrder(message.order_id, role, message.role_epoch, message.is_cordoned, message.is_pinned)
+
+
+def role_refusal_to_proto(refusal: RoleRefusal) -> worker_pb2.AttachResponse:
+    """Why an order changed nothing."""
+    return worker_pb2.AttachResponse(
+        role_refusal=worker_pb2.RoleRefusal(
+            order_id=refusal.order_id, role_epoch=refusal.epoch, message=refusal.message
+        )
     )
 
 
@@ -224,10 +263,15 @@ def pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
     )
 
 
-def begin_to_proto(handoff_id: str, source: WorkerId, target: WorkerId) -> handoff_pb2.BeginHandoffRequest:
-    """A source's wish for blocks."""
+def begin_to_proto(
+    handoff_id: str, source: WorkerId, target: WorkerId, num_tokens: int | None = None
+) -> handoff_pb2.BeginHandoffRequest:
+    """A source's wish for blocks: for so many tokens of a running sequence, or for the prompt."""
     return handoff_pb2.BeginHandoffRequest(
-        handoff_id=handoff_id, source=worker_id_to_proto(source), target=worker_id_to_proto(target)
+        handoff_id=handoff_id,
+        source=worker_id_to_proto(source),
+        target=worker_id_to_proto(target),
+        num_tokens=num_tokens or 0,
     )
 
 
@@ -267,7 +311,7 @@ def commit_to_proto(
     source: WorkerId,
     target: WorkerId,
     *,
-    first_token: int,
+    token_ids: Sequence[int],
     num_blocks: int,
     digests: Sequence[Digest] = (),
 ) -> handoff_pb2.CommitHandoffRequest:
@@ -276,7 +320,7 @@ def commit_to_proto(
         handoff_id=handoff_id,
         source=worker_id_to_proto(source),
         target=worker_id_to_proto(target),
-        first_token=first_token,
+        tokens=token_ids,
         num_blocks=num_blocks,
         digests=[digest_to_proto(digest) for digest in digests],
     )

@@ -10,9 +10,8 @@ from rich.table import Table
 
 from core.errors import ConfigError, UnavailableError
 from core.experts import ExpertReport
-from deploy.commands.status import PIPE_WIDTH
+from deploy.commands.options import AsJson, Grpc, Port, output_console, router_address
 from deploy.experts_client import get_experts, rebalance_experts
-from deploy.run_record import find_cluster
 
 MAX_COLUMNS = 16  # experts shown one by one; of more, the table shows the most used
 
@@ -23,14 +22,14 @@ def experts(
     rebalance: Annotated[
         bool, typer.Option("--rebalance", help="Divide WORKER's experts anew among its ranks, by their use so far.")
     ] = False,
-    port: Annotated[int | None, typer.Option(help="HTTP port of the cluster. Default: the only one.")] = None,
-    grpc: Annotated[str | None, typer.Option(help="HOST:PORT of a router's gRPC server, on any machine.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    port: Port = None,
+    grpc: Grpc = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show how many tokens went to each expert; with --rebalance, spread the busy ones over the ranks."""
     if rebalance and worker is None:
         raise ConfigError("--rebalance needs the name of a worker, such as `baton experts decode-0 --rebalance`")
-    address = grpc or find_cluster(port).grpc_address
+    address = router_address(port, grpc)
     if rebalance and worker is not None:
         reports = {worker: rebalance_experts(address, worker)}
     else:
@@ -38,9 +37,8 @@ def experts(
     if as_json:
         typer.echo(json.dumps({name: report_as_dict(report) for name, report in reports.items()}, indent=2))
     else:
-        console = Console()
         for name, report in reports.items():
-            print_report(name, report, console if console.is_terminal else Console(width=PIPE_WIDTH))
+            print_report(name, report, output_console())
     refusals = [f"{name}: {report.refusal}" for name, report in reports.items() if report.refusal]
     if refusals:
         raise UnavailableError(f"not rebalanced: {'; '.join(refusals)}")

@@ -1,15 +1,14 @@
 """`baton status`: workers, roles, load and blocks of a running cluster, and what moves between its workers."""
 
 import json
-from typing import Annotated, Any
 
 import typer
 from baton.v1 import common_pb2, control_pb2, worker_pb2
-from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 from rich.table import Table
 
-from deploy.run_record import find_cluster
+from deploy.commands.options import AsJson, Grpc, Port, output_console, router_address
+from deploy.proto_dict import as_dict, enum_word
 from deploy.status_client import get_status
 
 COLUMNS = (
@@ -31,38 +30,20 @@ PAIR_COLUMNS = (
     "failures",
 )
 MB, GB = 1e6, 1e9
-PIPE_WIDTH = 200  # characters of a line when nobody looks: wide enough for any table, so that grep finds whole words
 
 
 def status(
     *,
-    port: Annotated[int | None, typer.Option(help="HTTP port of the cluster. Default: the only one.")] = None,
-    grpc: Annotated[str | None, typer.Option(help="HOST:PORT of a router's gRPC server, on any machine.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    port: Port = None,
+    grpc: Grpc = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show workers, roles, load, KV blocks and transfers."""
-    answer = get_status(grpc or find_cluster(port).grpc_address)
+    answer = get_status(router_address(port, grpc))
     if as_json:
-        typer.echo(json.dumps(status_as_dict(answer), indent=2))
+        typer.echo(json.dumps(as_dict(answer), indent=2))
     else:
-        console = Console()
-        print_status(answer, console if console.is_terminal else Console(width=PIPE_WIDTH))
-
-
-def status_as_dict(answer: control_pb2.GetStatusResponse) -> dict[str, Any]:
-    """All fields, zero ones included, under their protobuf names; 64-bit numbers as numbers."""
-    fields = MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    for worker in fields["workers"]:
-        worker["load"] = with_numbers(worker["load"])
-        for name, pairs in worker["transfers"].items():
-            worker["transfers"][name] = [with_numbers(pair) for pair in pairs]
-        worker["hello"]["role"] = worker["hello"]["role"].removeprefix("ROLE_").lower()
-    return fields
-
-
-def with_numbers(fields: dict[str, Any]) -> dict[str, Any]:
-    """A message's fields with 64-bit numbers, which JSON in protobuf's way has as strings, as numbers."""
-    return {name: int(v) if isinstance(v, str) and v.isdecimal() else v for name, v in fields.items()}
+        print_status(answer, output_console())
 
 
 def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
@@ -78,7 +59,7 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
         hello, load = worker.hello, worker.load
         table.add_row(
             hello.endpoint.worker.name,
-            common_pb2.Role.Name(hello.role).removeprefix("ROLE_").lower(),
+            enum_word(common_pb2.Role.DESCRIPTOR, hello.role_state.role),
             describe_topology(hello.topology),
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",

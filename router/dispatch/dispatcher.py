@@ -19,14 +19,17 @@ from core.errors import (
 from core.events import ReturnedWork
 from core.ids import WorkerId
 from core.request import HALVES, GenerationRequest, Role
+from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
+from router.dispatch.movements import Movements, recall_for
 from router.dispatch.placement import place
 from router.dispatch.prefix_lookup import prefix_source, present_tokens
 from router.dispatch.timers import Purpose
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
+from router.meter import RequestMeter
 
 FIRST_RETRY_S = 0.05  # doubles with every failure in a row: a fleet in trouble is not helped by haste
 MAX_RETRY_S = 2.0
@@ -39,7 +42,10 @@ FINAL_ERRORS: dict[str, type[BatonError]] = {
 """What a worker's final refusal is to the client, by code; anything else is our defect."""
 
 
-NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code})
+GIVEN_BACK = frozenset({"role_changed", "recalled"})
+"""Codes of prompts that come back before they have started: they are placed again at once, as if they were new."""
+
+NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code}) | GIVEN_BACK
 """Codes of returned work that speak against no worker: one was full, or this router is behind the times."""
 
 
@@ -50,15 +56,23 @@ class FleetDispatcher:
         request_timeout_s: a request that has not ended by then fails.
         placement_timeout_s: how long a request waits for a missing role.
         max_attempts: placements in a row without a token before a request fails.
+        meter: hears what requests experience.
+
+    Attributes:
+        movements: has running sequences go on at other workers.
     """
 
-    def __init__(self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int) -> None:
+    def __init__(
+        self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int, meter: RequestMeter
+    ) -> None:
         self._request_timeout_s = request_timeout_s
         self._placement_timeout_s = placement_timeout_s
         self._max_attempts = max_attempts
+        self._meter = meter
         self._fleet: Fleet | None = None
         self._active: dict[str, ActiveGeneration] = {}
         self._by_handoff: dict[str, ActiveGeneration] = {}
+        self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
 
     def bind(self, fleet: Fleet) -> None:
         """Says which fleet; once, before the first request."""
@@ -75,29 +89,54 @@ class FleetDispatcher:
         """Requests accepted and not ended."""
         return len(self._active)
 
+    @property
+    def num_waiting(self) -> int:
+        """Of these, those that no worker has been given."""
+        return sum(generation.state is RequestState.WAITING for generation in self._active.values())
+
+    def oldest_waiting_s(self, now_s: float) -> float:
+        """For how long the oldest request without a first token has waited for it."""
+        waiting = (g.times.arrived_s for g in self._active.values() if not g.answer.tokens)
+        return max(0.0, now_s - min(waiting, default=now_s))
+
     # --- for front ends (Dispatcher)
 
     def submit(self, request: GenerationRequest) -> ActiveGeneration:
         """Accepts a request and places it, now or when workers are there."""
-        generation = ActiveGeneration(request, self._cancel)
+        generation = ActiveGeneration(request, self._cancel, self._meter.arrived(len(request.prompt)))
         self._active[request.request_id] = generation
         timeout = DeadlineError(f"the request did not end within {self._request_timeout_s:g} s; ask for fewer tokens")
         generation.timers.start(Purpose.DEADLINE, self._request_timeout_s, lambda: self._fail(generation, timeout))
         self._try_place(generation)
+        attempt = generation.attempt
+        generation.times.placed(attempt.open_prompt_tokens if attempt else len(request.prompt))
         return generation
 
     def unready_reason(self) -> str | None:
         """Names the roles that have no worker."""
-        missing = [role.value for role in HALVES if not self.fleet.with_role(role)]
+        missing = [half.value for half in HALVES if not self.fleet.taking(half)]
         return f"no {' and no '.join(missing)} worker is attached yet" if missing else None
 
     # --- from the fleet (FleetObserver)
 
     def on_attached(self, link: WorkerLink) -> None:  # noqa: ARG002 - any worker may be the missing one
         """Places what waits for a worker."""
-        for generation in list(self._active.values()):
-            if generation.state is RequestState.WAITING:
-                self._try_place(generation)
+        self._place_waiting()
+
+    def on_role_state(self, link: WorkerLink, before: RoleState) -> None:
+        """Places by the new role from now on, and moves what has no place in it."""
+        state = link.role_state
+        self._place_waiting()
+        if not state.takes(Role.DECODE):
+            self.movements.move_away(link)
+        elif not before.takes(Role.DECODE):
+            self.movements.even_out(link)
+        if state.takes(Role.PREFILL) and not before.takes(Role.PREFILL):
+            recall_for(self.fleet, link.worker)
+
+    def on_role_refusal(self, link: WorkerLink, refusal: RoleRefusal) -> None:  # noqa: ARG002 - nothing has changed
+        """Places what has waited for the answer."""
+        self._place_waiting()
 
     def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
         """Takes in tokens, then returned work. Words of attempts that have ended are dropped."""
@@ -106,30 +145,40 @@ class FleetDispatcher:
             generation = self._by_handoff.get(event.handoff_id)
             if generation is not None and generation.answer.accept(event):
                 touched[generation.request_id] = generation
+                moving = generation.placement.next
+                if moving is not None and moving.handoff_id == event.handoff_id:
+                    moving.has_spoken = True
         for generation in touched.values():
             self._on_tokens(generation)
         for work in report.returned:
             generation = self._by_handoff.get(work.handoff_id)
-            if generation is not None and generation.placement.needs(link):
+            if generation is None or self.movements.take_returned(generation, work):
+                continue
+            if generation.placement.needs(link):
                 self._suspect_peer(generation, link, work)
                 self._on_returned(generation, work)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
-        for generation in list(self._by_handoff.values()):
-            attempt = generation.placement
-            if attempt.needs(link):
+        placed = [generation for generation in self._active.values() if generation.state is RequestState.PLACED]
+        for generation in placed:
+            if not self.movements.lose(generation, link):
                 message = f"worker {link.worker} was lost"
-                self._on_returned(generation, ReturnedWork(attempt.assignment.handoff_id, "worker_lost", message))
+                self._on_returned(generation, ReturnedWork(generation.placement.handoff_id, "worker_lost", message))
 
     # --- placing
+
+    def _place_waiting(self) -> None:
+        for generation in list(self._active.values()):
+            if generation.state is RequestState.WAITING:
+                self._try_place(generation)
 
     def _try_place(self, generation: ActiveGeneration) -> None:
         """Places a waiting request; without workers it goes on waiting, for a bounded time."""
         if generation.state is not RequestState.WAITING:
             return
-        prefill = {link.worker: link for link in self.fleet.with_role(Role.PREFILL)}
-        decode = {link.worker: link for link in self.fleet.with_role(Role.DECODE)}
+        prefill = {link.worker: link for link in self.fleet.taking(Role.PREFILL)}
+        decode = {link.worker: link for link in self.fleet.taking(Role.DECODE)}
         present = present_tokens(self.fleet, generation)
         chosen = place(
             [prefill_candidate(link, present.get(worker, 0)) for worker, link in prefill.items()],
@@ -177,9 +226,12 @@ class FleetDispatcher:
         attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
         discharge_prompt(attempt)
         generation.failures = 0
+        generation.times.received(len(generation.answer.tokens))
         generation.notify()
         if generation.answer.finish_reason is not None:
+            generation.times.answered()
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
+            attempt.decode.num_finished += attempt.is_handed_over and not attempt.decode.is_for(Role.DECODE)
             self._end(generation, cancel_workers=not attempt.is_handed_over)
 
     def _suspect_peer(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
@@ -195,8 +247,13 @@ class FleetDispatcher:
         if not work.retryable:
             self._fail(generation, FINAL_ERRORS.get(work.code, InternalError)(work.message))
             return
+        prefill = generation.placement.prefill
         self._leave_attempt(generation, cancel_workers=True)
         generation.move(RequestEvent.RETURN)
+        if work.code in GIVEN_BACK:
+            prefill.num_returned += 1
+            self._try_place(generation)
+            return
         generation.failures += 1
         if generation.failures >= self._max_attempts:
             tried = f"tried {generation.failures} times"
@@ -215,6 +272,7 @@ class FleetDispatcher:
     def _fail(self, generation: ActiveGeneration, error: BatonError) -> None:
         if generation.state is not RequestState.ENDED:
             self._end(generation, cancel_workers=True)
+            generation.times.failed(is_given_up=isinstance(error, CancelledRequestError))
             generation.fail(error)
 
     def _end(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:
@@ -228,10 +286,12 @@ class FleetDispatcher:
         attempt = generation.attempt
         if attempt is None:
             return
+        is_moving = attempt.next is not None
+        self.movements.leave_next(attempt)
         generation.attempt = None
         generation.answer.drop_held()
-        del self._by_handoff[attempt.assignment.handoff_id]
+        del self._by_handoff[attempt.handoff_id]
         discharge_all(attempt)
-        if cancel_workers:
+        if cancel_workers or is_moving:
             for link in attempt.links():
                 link.cancel(attempt.assignment.handoff_id)

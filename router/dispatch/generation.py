@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from core.errors import BatonError
@@ -13,6 +13,7 @@ from router.dispatch.prompt_names import PromptNames
 from router.dispatch.timers import RequestTimers
 from router.fleet.link import WorkerLink
 from router.generation import TokenDelta
+from router.meter import RequestTimes
 
 
 class RequestState(Enum):
@@ -51,6 +52,11 @@ class Attempt:
         open_prompt_tokens: prompt tokens charged to the prefill worker and not yet computed; those that it has cached
             or is to fetch are not.
         is_handed_over: whether the decode worker has generated, so that the prefill worker is not needed any more.
+        next: the attempt that is to go on with this one at another worker, of which `decode` is still generating;
+            None while nothing of the kind is under way.
+        has_spoken: whether a token of it has been accepted.
+        num_failed_moves: how often it was to go on elsewhere and stayed.
+        move_after_s: on the event loop's time, when that may be tried again.
     """
 
     assignment: Assignment
@@ -59,6 +65,15 @@ class Attempt:
     open_blocks: int
     open_prompt_tokens: int
     is_handed_over: bool = False
+    next: "Attempt | None" = None
+    has_spoken: bool = False
+    num_failed_moves: int = 0
+    move_after_s: float = 0.0
+
+    @property
+    def handoff_id(self) -> str:
+        """Names it."""
+        return self.assignment.handoff_id
 
     def links(self) -> tuple[WorkerLink, WorkerLink]:
         """Both workers, which may be the same."""
@@ -82,9 +97,12 @@ class ActiveGeneration:
         avoid: workers that failed this request.
         timers: what is to happen to it later.
         names: of the blocks of its prompt.
+        times: hears what happens to it.
     """
 
-    def __init__(self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None]) -> None:
+    def __init__(
+        self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None], times: RequestTimes
+    ) -> None:
         self.request = request
         self.answer = TokenAssembler()
         self.state = RequestState.WAITING
@@ -94,6 +112,7 @@ class ActiveGeneration:
         self.avoid: set[WorkerId] = set()
         self.timers = RequestTimers()
         self.names = PromptNames(request.cache_salt)
+        self.times = times
         self._on_cancel = on_cancel
         self._num_read = 0
         self._error: BatonError | None = None
@@ -152,8 +171,8 @@ class ActiveGeneration:
     ) -> Assignment:
         """The next attempt: goes on exactly where the answer stands."""
         num_emitted = len(self.answer.tokens)
-        assignment = Assignment(
-            handoff_id=handoff_id(self.request_id, self.num_attempts),
+        return Assignment(
+            handoff_id=self._next_handoff_id(),
             prompt=self.next_prompt,
             first_position=num_emitted,
             max_new_tokens=self.request.max_tokens - num_emitted,
@@ -164,8 +183,21 @@ class ActiveGeneration:
             cache_salt=self.request.cache_salt,
             prefix_source=prefix_source,
         )
+
+    def moved_assignment(self, decode: WorkerLink) -> Assignment:
+        """The current attempt's work as it goes on at another worker, which gets the KV from the current one."""
+        here = self.placement
+        return replace(
+            here.assignment,
+            handoff_id=self._next_handoff_id(),
+            prefill=here.decode.endpoint,
+            decode=decode.endpoint,
+            prefix_source=None,
+        )
+
+    def _next_handoff_id(self) -> str:
         self.num_attempts += 1
-        return assignment
+        return handoff_id(self.request_id, self.num_attempts - 1)
 
     def notify(self) -> None:
         """Wakes the reader: tokens have arrived."""

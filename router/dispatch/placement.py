@@ -107,11 +107,11 @@ def place(
     if not prefill or not decode:
         return None
     best_prefill = min(prefill, key=lambda c: (c.worker in avoid, c.completion_s(num_prompt_tokens), c.worker))
-    return best_prefill.worker, _best_decode(decode, num_prompt_tokens, avoid).worker
+    return best_prefill.worker, best_decode(decode, num_prompt_tokens, avoid).worker
 
 
-def _best_decode(
-    decode: Sequence[DecodeCandidate], num_prompt_tokens: int, avoid: Collection[WorkerId]
+def best_decode(
+    decode: Sequence[DecodeCandidate], num_prompt_tokens: int, avoid: Collection[WorkerId] = ()
 ) -> DecodeCandidate:
     """Of those with room, one with the shortest step; of several such, one that has most of the prompt.
 

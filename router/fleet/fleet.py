@@ -10,6 +10,7 @@ from core.clock import Clock
 from core.errors import BatonError, ConfigError, InvalidRequestError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
+from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.fleet.awake_clock import AwakeClock
 from router.fleet.graves import Graves
@@ -82,9 +83,9 @@ class Fleet:
         """Attached workers, ordered by name."""
         return sorted((link for link in self._links.values() if link.hello), key=lambda link: link.worker)
 
-    def with_role(self, role: Role) -> list[WorkerLink]:
-        """Attached workers in a role, ordered by name."""
-        return [link for link in self.links() if link.has_role(role)]
+    def taking(self, half: Role) -> list[WorkerLink]:
+        """Attached workers that get new work of a half, ordered by name."""
+        return [link for link in self.links() if link.takes(half)]
 
     def silent_s(self, link: WorkerLink) -> float:
         """Seconds since a worker was last heard."""
@@ -166,7 +167,7 @@ class Fleet:
                 reason = f"worker {link.worker} cannot serve with {other.worker}: {difference}"
                 self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
                 raise ConfigError(reason)
-        logger.info("worker %s attached as %s", link.worker, link.attached.role)
+        logger.info("worker %s attached as %s", link.worker, link.role_state.role)
         self._pulse.introduce(link.worker, link.attached.processes)
         for dead in self._graves:
             link.tell_gone(dead)
@@ -178,6 +179,14 @@ class Fleet:
         if self.prefixes.hear(link.worker, report):
             link.ask_kv_snapshot()
         self._observer.on_report(link, report)
+
+    def on_role_state(self, link: WorkerLink, before: RoleState) -> None:
+        """Passes on that a worker is for something else."""
+        self._observer.on_role_state(link, before)
+
+    def on_role_refusal(self, link: WorkerLink, refusal: RoleRefusal) -> None:
+        """Passes on that an order changed nothing."""
+        self._observer.on_role_refusal(link, refusal)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Forgets a worker; it comes back by registering again."""

@@ -6,7 +6,7 @@ from core.cost import CostModel
 from core.errors import ConfigError
 from core.ids import WorkerEndpoint
 from core.processes import RankProcess
-from core.request import Role
+from core.roles import RoleState
 
 MAY_DIFFER = {
     "kv_heads",
@@ -21,12 +21,11 @@ POSITIVE = (
 
 @dataclass(frozen=True, slots=True)
 class WorkerHello:
-    """Facts that hold until the stream ends, or until another hello on it.
+    """Facts that hold until the stream ends or another hello comes on it; what it is for changes meanwhile.
 
     Attributes:
         endpoint: the worker's id and address.
-        role: which half it is for.
-        role_epoch: grows with every change of role; goes back with every assignment.
+        role_state: what it is for; its epoch goes back with every assignment.
         fingerprint: of model and serving type.
         layout: of its KV blocks, as (field, value) pairs; the router only compares them.
         block_tokens: tokens per KV block.
@@ -45,8 +44,7 @@ class WorkerHello:
     """
 
     endpoint: WorkerEndpoint
-    role: Role
-    role_epoch: int
+    role_state: RoleState
     fingerprint: str
     layout: tuple[tuple[str, int | str], ...]
     block_tokens: int

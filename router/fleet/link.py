@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import grpc
@@ -15,6 +16,7 @@ from core.events import WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
+from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.transfers import TransferReport
 from router import wire
 from router.fleet.expert_queries import ExpertQueries
@@ -39,6 +41,14 @@ class FleetObserver(Protocol):
         """A step's tokens and returned work."""
         ...
 
+    def on_role_state(self, link: "WorkerLink", before: RoleState) -> None:
+        """The worker is for something else now, because of an order of this router or of another."""
+        ...
+
+    def on_role_refusal(self, link: "WorkerLink", refusal: RoleRefusal) -> None:
+        """An order of this router changed nothing."""
+        ...
+
     def on_lost(self, link: "WorkerLink") -> None:
         """The stream has ended: the worker has dropped all work of this router, or is dead."""
         ...
@@ -53,6 +63,10 @@ class WorkerLink:
         load: as last reported.
         transfers: what has moved between it and its peers, as last reported.
         heard_s: when it was last heard, on the router's clock.
+        num_migrated: sequences of this router that went on elsewhere.
+        num_returned: prompts of it that came back because of a change of role, before they had started.
+        num_finished: requests of it that ended here though the worker's role had no place for them any more.
+        order: the change of role that it has been sent and has not answered; None when there is none.
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
         assigned_blocks: KV blocks promised to prompts that are not computed yet.
@@ -65,6 +79,8 @@ class WorkerLink:
         self.load = WorkerLoad()
         self.transfers = TransferReport()
         self.heard_s = clock.now_s()
+        self.num_migrated = self.num_returned = self.num_finished = 0
+        self.order: RoleOrder | None = None
         self.assigned_prompt_tokens = 0
         self.assigned_sequences = 0
         self.assigned_blocks = 0
@@ -91,13 +107,39 @@ class WorkerLink:
         """What its steps cost now: as it measured, and as its load says that they have changed since."""
         return self.attached.cost_model.changed(self.load.cost_change)
 
-    def has_role(self, role: Role) -> bool:
-        """Whether it is attached and in this role."""
-        return self.hello is not None and self.hello.role is role
+    @property
+    def role_state(self) -> RoleState:
+        """What an attached worker is for, as it said last."""
+        return self.attached.role_state
+
+    def is_for(self, half: Role) -> bool:
+        """Whether it is attached and its role has a place for work of a half."""
+        return self.hello is not None and self.role_state.takes(half)
+
+    def takes(self, half: Role) -> bool:
+        """Whether it is to be given new work of a half: not while a change of its role is on its way."""
+        return self.order is None and self.is_for(half)
+
+    def set_role(self, order: RoleOrder) -> None:
+        """Sends an order; until its answer comes the worker gets no work that its new role may have no place for.
+
+        One at a time.
+        """
+        assert self.order is None, f"worker {self.worker} has not answered order {self.order}"
+        self.order = order
+        self._orders.put_nowait(wire.role_order_to_proto(order))
+
+    def migrate(self, handoff_id: str, new: Assignment) -> None:
+        """Has the sequence that runs here as `handoff_id` go on as `new`, which the new worker has been sent."""
+        self._orders.put_nowait(wire.migration_to_proto(handoff_id, new))
+
+    def recall(self, num_tokens: int) -> None:
+        """Has prompts come back that have not started: of at most so many tokens, but one at least."""
+        self._orders.put_nowait(wire.recall_to_proto(num_tokens))
 
     def assign(self, assignment: Assignment) -> None:
         """Sends an assignment; what becomes of it comes with the reports."""
-        self._orders.put_nowait(wire.assignment_to_proto(assignment, self.attached.role_epoch))
+        self._orders.put_nowait(wire.assignment_to_proto(assignment, self.role_state.epoch))
 
     def cancel(self, handoff_id: str) -> None:
         """Sends a cancel; unknown ids are ignored by the worker."""
@@ -158,9 +200,25 @@ class WorkerLink:
                 self._expert_queries.resolve(wire.expert_report_from_proto(message.expert_report))
             elif message.HasField("transfers"):
                 self.transfers = wire.transfers_from_proto(message.transfers)
+            elif message.HasField("role_state"):
+                self._take_role(wire.role_state_from_proto(self.worker, message.role_state), observer)
+            elif message.HasField("role_refusal"):
+                self._take_refusal(wire.role_refusal_from_proto(message.role_refusal), observer)
             elif message.HasField("hello"):
                 self.hello = wire.hello_from_proto(message.hello)
                 observer.on_attached(self)
+
+    def _take_role(self, state: RoleState, observer: FleetObserver) -> None:
+        before = self.role_state
+        self.hello = replace(self.attached, role_state=state)
+        if self.order is not None and self.order.order_id == state.order_id:
+            self.order = None
+        observer.on_role_state(self, before)
+
+    def _take_refusal(self, refusal: RoleRefusal, observer: FleetObserver) -> None:
+        if self.order is not None and self.order.order_id == refusal.order_id:
+            self.order = None
+        observer.on_role_refusal(self, refusal)
 
     async def _read(self, call: AttachCall) -> object:
         """The next message. A worker is silent only when this router, too, had time to hear it.

@@ -5,6 +5,9 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from router.config import RouterConfig
+from router.dashboard.feed import DashboardFeed
+from router.dashboard.order_bodies import ORDERS
+from router.dashboard.routes import dashboard_router
 from router.generation import Dispatcher
 from router.http.chat_completions import chat_completions_router
 from router.http.chat_request import ChatCompletionRequest
@@ -13,23 +16,29 @@ from router.http.errors import install_error_handlers
 from router.http.health import health_router
 from router.http.models import models_router
 from router.http.openapi import DocumentedApp
+from router.roles.operations import RoleOperations
 from router.text.tokenizer import TextCodec
 
 _DESCRIPTION = 'OpenAI-style API of Baton. Every error is `{"error": {"message", "type", "param", "code"}}`.'
 
 
-def build_app(config: RouterConfig, dispatcher: Dispatcher, codec: TextCodec) -> FastAPI:
+def build_app(
+    config: RouterConfig, dispatcher: Dispatcher, codec: TextCodec, *, feed: DashboardFeed, roles: RoleOperations
+) -> FastAPI:
     """The ASGI application of one router process; it starts nothing and needs no shutdown.
 
     Args:
         config: the process's settings.
         dispatcher: who has answers generated.
         codec: the served model's tokenizer and chat template.
+        feed: what the dashboard shows; closing it is the caller's, before the server stops.
+        roles: carries out what operators order on the dashboard.
     """
     app = DocumentedApp(title="Baton", description=_DESCRIPTION, version=version("baton"), redirect_slashes=False)
-    app.documented = (ChatCompletionRequest, ChatCompletionChunk)
+    app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
     app.include_router(chat_completions_router(config, dispatcher, codec))
     app.include_router(models_router(config))
     app.include_router(health_router(dispatcher))
+    app.include_router(dashboard_router(feed, roles, config.operator_key))
     install_error_handlers(app)
     return app

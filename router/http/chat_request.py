@@ -22,7 +22,8 @@ from core.sampling import (
     MAX_TEMPERATURE,
     MIN_REPETITION_PENALTY,
 )
-from router.describe import describe, shorten
+from router.describe import describe
+from router.http.invalid_field import invalid_field
 from router.http.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS, without_unsupported
 from router.intake import MAX_BAD_WORDS, MAX_STOPS
 
@@ -35,7 +36,7 @@ _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=Fal
 
 
 def _tag(value: object) -> str:
-    # In angle brackets, so that a tag in an error's location is told from a field (see `_param`).
+    # In angle brackets, so that a tag in an error's location is told from a field (see `router.http.invalid_field`).
     return "<string>" if isinstance(value, str) else "<array>"
 
 
@@ -193,7 +194,7 @@ def parse_chat_request(body: dict[str, Any]) -> ChatCompletionRequest:
     try:
         request = ChatCompletionRequest.model_validate(fields)
     except ValidationError as error:
-        raise _invalid(error) from None
+        raise invalid_field(error) from None
     _check_together(request)
     return request
 
@@ -233,29 +234,3 @@ def _check_together(request: ChatCompletionRequest) -> None:
             "they mean the same, send one",
             param="max_tokens",
         )
-
-
-def _invalid(error: ValidationError) -> InvalidRequestError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    param = _param(first["loc"])
-    match first["type"]:
-        case "missing":
-            message = f"{param} is missing; it is required"
-        case "extra_forbidden":
-            message = f"{param} is not a known field; leave it out"
-        case "model_type" | "dict_type":
-            message = f"{param} is {describe(first['input'])}: input should be an object"
-        case _:
-            message = f"{param} is {describe(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-    return InvalidRequestError(message, param=param)
-
-
-def _param(location: tuple[int | str, ...]) -> str:
-    # pydantic's ("messages", 0, "content", "<array>", 1, "text") becomes messages[0].content[1].text
-    path = ""
-    for step in location:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif not (step.startswith("<") and step.endswith(">")):
-            path += f".{step}" if path else step
-    return shorten(path)

@@ -19,7 +19,10 @@ RETRY_AFTER_S = 1  # a worker is restarted in 1-2 s; sooner is in vain, later ke
 MAX_ECHO_CHARS = 200  # of a client's own text in a message about it
 _DESCRIPTIONS = {
     400: "The request can never succeed as it is; `param` names the field.",
+    401: "No key, or not the right one.",
+    403: "Switched off on this server.",
     404: "The model is not served here.",
+    409: "The order is for an incarnation or role epoch that is gone, or another one is under way.",
     413: "The body is too large.",
     500: "A defect of the server.",
     503: "Nobody can serve this now; try again after `Retry-After` seconds.",
@@ -67,11 +70,13 @@ def error_body(error: Exception) -> bytes:
 
 
 def error_response(error: Exception, request_id: str | None = None) -> Response:
-    """The HTTP response for an error; status 503 carries `Retry-After` in seconds."""
+    """The HTTP response for an error; status 503 carries `Retry-After` in seconds, 401 the scheme."""
     status = error.http_status if isinstance(error, BatonError) else HTTPStatus.INTERNAL_SERVER_ERROR
     headers = {} if request_id is None else {"x-request-id": request_id}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["retry-after"] = str(RETRY_AFTER_S)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers["connection"] = "close"  # what is left of the body is not worth receiving
     return Response(error_body(error), status, headers, media_type="application/json")

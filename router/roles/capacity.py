@@ -165,7 +165,14 @@ class Prompts:
     """
 
     def __init__(
-        self, load: Load, waiting_rate: float, new_rate: float, alone_s: float, num_workers: float, horizon_s: float
+        self,
+        load: Load,
+        *,
+        waiting_rate: float,
+        new_rate: float,
+        alone_s: float,
+        num_workers: float,
+        horizon_s: float,
     ) -> None:
         self._load = load
         self._waiting_rate = waiting_rate
@@ -209,12 +216,12 @@ class Prompts:
         spread = forecast.prompt_tokens_squared / max(forecast.prompt_tokens, 1.0) ** 2
         used = min(forecast.arrivals_per_s / self._new_rate, 1.0)
         spare = max(1 - used, math.sqrt(prompt_s / (num_workers * horizon_s)))
-        busy: float = used ** math.sqrt(2 * (num_workers + 1))
+        busy: float = used ** (math.sqrt(2 * (num_workers + 1)) - 1)
         return prompt_s * spread / 2 * busy / (num_workers * spare)
 
 
 class Sequences:
-    """The second tank.
+    """The second tank. A sequence counts with half of its answer.
 
     Args:
         load: what runs now.
@@ -241,7 +248,7 @@ class Sequences:
         return tokens_per_s, self._running / tokens_per_s
 
     def advance(self, step_s: float, tpot_s: float, flow: float, prompt_tokens: float) -> None:
-        """Lets time pass while so many sequences per second come, of so many tokens; answers are half as long then."""
+        """Lets time pass while so many sequences per second come, of so many prompt tokens."""
         stay_s = tpot_s * self._forecast.answer_tokens
         kept = math.exp(-step_s / stay_s)
         context = prompt_tokens + self._forecast.answer_tokens / 2

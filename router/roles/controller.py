@@ -48,7 +48,7 @@ class RoleController:
 
     def decide(self, snapshot: FleetSnapshot) -> Decision:
         """What to do now. Its flips are taken to be ordered; one that fails is tried again later."""
-        forecast = self._forecaster.observe(snapshot)
+        forecast = self._forecaster.observe(snapshot.demand)
         load = Load.of(snapshot, forecast)
         workers = self._memory.effective(snapshot)
         now = Roster(workers, Kinds(workers), lambda _: False).split()

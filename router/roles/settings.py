@@ -11,11 +11,10 @@ class ControllerSettings:
     """Settings of a `RoleController`.
 
     Attributes:
-        horizon_s: how far it looks ahead. Backlogs and batches take tens of seconds to build up; a role can be
-            changed again long before the end.
+        horizon_s: how far it looks ahead. A change takes effect within a second and can be taken back as fast, so
+            what comes later can be met later; and by then the forecast is better.
         memory_s: how far back the forecast looks at most: long enough that the mean of a few requests per second is
             steady.
-        recent_s: how fast it forgets what running sequences have told: about the time of an answer.
         significance: by how many standard deviations the last seconds must differ from what was before, so that this
             is forgotten. There are some thousand looks in an hour; at 4 hardly one of them is wrong by chance.
         min_gain: by what part of the requests in question a split must be better than staying. Below this, what
@@ -31,9 +30,8 @@ class ControllerSettings:
         ConfigError: on construction, when a value is out of range.
     """
 
-    horizon_s: float = 15.0
+    horizon_s: float = 5.0
     memory_s: float = 60.0
-    recent_s: float = 15.0
     significance: float = 4.0
     min_gain: float = 0.04
     dwell_s: float = 20.0
@@ -43,7 +41,7 @@ class ControllerSettings:
     moved_sequence_s: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("horizon_s", "memory_s", "recent_s", "significance", "max_flip_share"):
+        for name in ("horizon_s", "memory_s", "significance", "max_flip_share"):
             self._require(name, 0 < getattr(self, name) < math.inf, "positive and finite")
         for name in ("min_gain", "dwell_s", "emergency_dwell_s", "flip_s", "moved_sequence_s"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "finite and not below 0")

@@ -4,12 +4,15 @@ import asyncio
 
 from baton.v1 import control_pb2, control_pb2_grpc
 
+from core.clock import Clock
 from core.errors import BatonError, InvalidRequestError
 from router import wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
+from router.roles.operations import RoleOperations
 from router.rpc.context import Context, abort
+from router.rpc.role_calls import RoleCalls
 
 
 class MembershipService(control_pb2_grpc.MembershipServiceServicer):
@@ -29,10 +32,13 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
         return control_pb2.RegisterWorkerResponse()
 
 
-class ControlService(control_pb2_grpc.ControlServiceServicer):
+class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
     """Serves `ControlService`."""
 
-    def __init__(self, model: str, fleet: Fleet, dispatcher: FleetDispatcher) -> None:
+    def __init__(
+        self, model: str, fleet: Fleet, dispatcher: FleetDispatcher, roles: RoleOperations, clock: Clock
+    ) -> None:
+        super().__init__(roles, clock)
         self._model = model
         self._fleet = fleet
         self._dispatcher = dispatcher

@@ -19,13 +19,14 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from core.sampling import SamplingParams
-from decode_worker import half as half_module
-from decode_worker.half import ANNOUNCED_S, BEGUN_S, LEASE_S, DecodeHalf
+from decode_worker import book
+from decode_worker.half import DecodeHalf
+from decode_worker.receiver import ANNOUNCED_S, BEGUN_S, LEASE_S
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
 from kvtransfer.port import Reservation
-from tests.builders import PREFILL, STOP_TOKEN, ListOutbox, assignment, drawn, small_pool
+from tests.builders import PREFILL, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
 
 ROUTER = "router-1"
 TOKEN = 5
@@ -42,12 +43,13 @@ class Rig:
     num_blocks: int = 16
     max_num_seqs: int = 4
     num_partitions: int = 1
+    port: ListPort = field(default_factory=ListPort)
     outbox: ListOutbox = field(default_factory=ListOutbox)
     clock: ManualClock = field(default_factory=ManualClock)
 
     def __post_init__(self) -> None:
         self.pool: BlockPool = small_pool(self.num_blocks, BLOCK_TOKENS, num_partitions=self.num_partitions)
-        self.half = DecodeHalf(self.pool, self.outbox, self.clock, self.max_num_seqs)
+        self.half = DecodeHalf(self.pool, self.port, self.outbox, self.clock, self.max_num_seqs)
         self.begun: dict[str, list[Answer]] = {}
         self.committed: dict[str, list[Answer]] = {}
         self.asked: Counter[str] = Counter()
@@ -57,29 +59,29 @@ class Rig:
 
     def begin(self, handoff_id: str) -> None:
         self.asked[handoff_id] += 1
-        self.half.begin(handoff_id, SOURCE, self.begun.setdefault(handoff_id, []).append)
+        self.half.receiver.begin(handoff_id, SOURCE, None, self.begun.setdefault(handoff_id, []).append)
 
     def commit(self, handoff_id: str, num_blocks: int) -> Answer:
         self.asked[handoff_id] += 1
         answers = self.committed.setdefault(handoff_id, [])
-        self.half.commit(handoff_id, SOURCE, FIRST, num_blocks, answers.append)
+        self.half.receiver.commit(handoff_id, SOURCE, (FIRST,), num_blocks, answers.append)
         return answers[-1]
 
     def reject(self, handoff_id: str) -> Answer:
         self.asked[handoff_id] += 1
         answers = self.committed.setdefault(handoff_id, [])
-        self.half.reject(handoff_id, SOURCE, answers.append)
+        self.half.receiver.reject(handoff_id, SOURCE, answers.append)
         return answers[-1]
 
     def renew(self, *handoff_ids: str, source: WorkerId = SOURCE) -> list[str]:
         """Returns those without a lease."""
         answers: list[Seq[str]] = []
-        self.half.renew(source, handoff_ids, answers.append)
+        self.half.receiver.renew(source, handoff_ids, answers.append)
         (lost,) = answers
         return list(lost)
 
     def ended(self, handoff_id: str) -> None:
-        self.half.source_ended(handoff_id, SOURCE)
+        self.half.receiver.source_ended(handoff_id, SOURCE)
 
     def receive(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> list[int]:
         """Assigned, begun and reserved; returns the blocks."""
@@ -107,7 +109,7 @@ class Rig:
 
     @property
     def is_free(self) -> bool:
-        return self.pool.blocks.num_free == self.pool.num_blocks and not self.half._sequences
+        return self.pool.blocks.num_free == self.pool.num_blocks and self.half.is_idle
 
     def returned(self) -> list[tuple[str, str, bool]]:
         return [(work.handoff_id, work.code, work.retryable) for work in self.outbox.returns]
@@ -138,7 +140,7 @@ def test_begin_is_answered_with_leased_blocks_in_whatever_order_words_come(rig: 
     assert isinstance(reserved, Reservation)
     assert (reserved.num_present, len(reserved.block_ids), reserved.block_tokens) == (0, 3, BLOCK_TOKENS)
     assert rig.counts() == {BlockState.LEASED: 3, BlockState.FREE: 13}
-    assert (rig.half.num_incoming, rig.half.num_receiving, rig.half.num_running) == (1, 1, 0)
+    assert (rig.half.num_incoming, rig.half.receiver.num_receiving, rig.half.num_running) == (1, 1, 0)
 
 
 def test_commit_joins_and_the_next_step_continues_after_the_first_token(rig: Rig) -> None:
@@ -149,14 +151,14 @@ def test_commit_joins_and_the_next_step_continues_after_the_first_token(rig: Rig
     assert rig.half.plan() == []
     assert rig.commit("h", 2) is None
     assert rig.counts() == {BlockState.RUNNING: 2, BlockState.FREE: 14}
-    assert (rig.half.num_incoming, rig.half.num_receiving, rig.half.num_running) == (0, 0, 1)
+    assert (rig.half.num_incoming, rig.half.receiver.num_receiving, rig.half.num_running) == (0, 0, 1)
     (piece,) = rig.step()
     assert (piece.kind, list(piece.token_ids), piece.start) == (SliceKind.DECODE, [FIRST], 6)
     assert piece.draw == Draw(work.sampling, position=4)
     assert rig.outbox.tokens == [TokenEvent("h", 4, TOKEN, None)]
     (piece,) = rig.step()
     assert (list(piece.token_ids), piece.start) == ([TOKEN], 7)
-    assert rig.half.num_received == 1
+    assert rig.half.receiver.num_received == 1
 
 
 def test_rules_know_the_answer_of_earlier_attempts_the_first_token_and_every_other(rig: Rig) -> None:
@@ -418,10 +420,10 @@ def test_abort_while_receiving_frees(rig: Rig) -> None:
 
 
 def test_ended_handoffs_remembered_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(half_module, "MAX_TOMBSTONES", 3)
+    monkeypatch.setattr(book, "MAX_TOMBSTONES", 3)
     for i in range(5):
         rig.ended(f"h{i}")
-    assert list(rig.half._ended) == ["h2", "h3", "h4"]
+    assert list(rig.half._book.ended) == ["h2", "h3", "h4"]
 
 
 # --- deadlines
@@ -437,8 +439,8 @@ def test_lease_expires_quarantines_gives_back_once_and_is_freed_by_the_source(ri
     rig.half.expire()
     assert rig.returned() == [("h", "lease_expired", True)]
     assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.FREE: 14}
-    assert rig.half.num_receiving == 1  # the source may still write
-    assert rig.half.pairs[SOURCE].num_expired_leases == 1
+    assert rig.half.receiver.num_receiving == 1  # the source may still write
+    assert rig.half.receiver.pairs[SOURCE].num_expired_leases == 1
     rig.ended("h")
     assert rig.is_free
 
@@ -537,7 +539,7 @@ def test_corrupt_kv_gives_the_work_back_and_frees(rig: Rig) -> None:
     rig.receive("h")
     assert isinstance(rig.reject("h"), CorruptKvError)
     assert rig.returned() == [("h", "kv_corrupt", True)]
-    assert rig.half.pairs[SOURCE].failures == {"kv_corrupt": 1}
+    assert rig.half.receiver.pairs[SOURCE].failures == {"kv_corrupt": 1}
     assert rig.is_free
 
 
@@ -568,18 +570,10 @@ def test_worker_gone_frees_what_it_was_sending(rig: Rig) -> None:
     assert [piece.sequence_id for piece in rig.step()] == ["running"]
 
 
-def test_newer_incarnation_of_the_source_means_that_the_older_is_gone(rig: Rig) -> None:
-    rig.receive("h")
-    rig.half.worker_superseded(NEWER)
-    assert rig.returned() == [("h", "source_lost", True)]
-    assert rig.is_free
-
-
 @pytest.mark.parametrize("worker", [WorkerId(SOURCE.name, SOURCE.incarnation - 1), WorkerId("prefill-9", 99)])
 def test_other_workers_dying_concern_nobody(rig: Rig, worker: WorkerId) -> None:
     rig.receive("h")
     rig.half.worker_gone(worker)
-    rig.half.worker_superseded(SOURCE)
     assert rig.commit("h", 2) is None
 
 
@@ -598,7 +592,7 @@ def test_reborn_worker_is_served(rig: Rig) -> None:
     rig.half.worker_gone(SOURCE)
     rig.half.assign(ROUTER, replace(assignment("h"), prefill=WorkerEndpoint(NEWER, "127.0.0.1:3")))
     answers: list[Answer] = []
-    rig.half.begin("h", NEWER, answers.append)
+    rig.half.receiver.begin("h", NEWER, None, answers.append)
     rig.half.admit()
     assert isinstance(answers[0], Reservation)
 
@@ -606,10 +600,10 @@ def test_reborn_worker_is_served(rig: Rig) -> None:
 def test_words_of_another_worker_about_a_handoff_change_nothing(rig: Rig) -> None:
     rig.receive("h")
     answers: list[Answer] = []
-    rig.half.commit("h", NEWER, FIRST, 2, answers.append)
-    rig.half.reject("h", NEWER, answers.append)
+    rig.half.receiver.commit("h", NEWER, (FIRST,), 2, answers.append)
+    rig.half.receiver.reject("h", NEWER, answers.append)
     assert [type(answer) for answer in answers] == [StaleEpochError] * 2
-    rig.half.source_ended("h", NEWER)
+    rig.half.receiver.source_ended("h", NEWER)
     assert rig.counts() == {BlockState.LEASED: 2, BlockState.FREE: 14}
     assert rig.commit("h", 2) is None
 
@@ -666,7 +660,7 @@ def test_drop_router_ends_its_sequences_in_every_state(rig: Rig) -> None:
     rig.half.assign("router-2", assignment("other"))
     rig.half.drop_router(ROUTER)
     assert rig.counts() == {BlockState.QUARANTINED: 2, BlockState.FREE: 14}
-    assert set(rig.half._sequences) == {"receiving", "other"}
+    assert set(rig.half._book.sequences) == {"receiving", "other"}
     assert rig.outbox.returns == []
 
 

@@ -12,7 +12,7 @@ from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice, StepResult
 from kvtransfer.port import Reservation
-from tests.builders import PREFILL, ListOutbox, assignment, small_pool
+from tests.builders import PREFILL, ListOutbox, ListPort, assignment, small_pool
 
 ROUTER = "router-1"
 BLOCK_TOKENS = 4
@@ -25,7 +25,7 @@ class Rig:
         self.pool: BlockPool = small_pool(
             num_blocks, BLOCK_TOKENS, enable_prefix_caching=True, num_host_blocks=num_host_blocks
         )
-        self.half = DecodeHalf(self.pool, ListOutbox(), ManualClock(), max_num_seqs=4)
+        self.half = DecodeHalf(self.pool, ListPort(), ListOutbox(), ManualClock(), max_num_seqs=4)
 
     def receive(self, handoff_id: str, num_prompt_tokens: int) -> Reservation:
         answers = self.begin(handoff_id, num_prompt_tokens)
@@ -37,7 +37,7 @@ class Rig:
         answers: list[Reservation | BatonError] = []
         work = assignment(handoff_id, num_prompt_tokens, max_new_tokens=100)
         self.half.assign(ROUTER, replace(work, stop_token_ids=frozenset()))
-        self.half.begin(handoff_id, PREFILL.worker, answers.append)
+        self.half.receiver.begin(handoff_id, PREFILL.worker, None, answers.append)
         self.half.admit()
         self.pool.check()
         return answers
@@ -45,7 +45,9 @@ class Rig:
     def run(self, handoff_id: str, num_prompt_tokens: int) -> Reservation:
         reserved = self.receive(handoff_id, num_prompt_tokens)
         answers: list[BatonError | None] = []
-        self.half.commit(handoff_id, PREFILL.worker, num_prompt_tokens + 1, len(reserved.block_ids), answers.append)
+        self.half.receiver.commit(
+            handoff_id, PREFILL.worker, (num_prompt_tokens + 1,), len(reserved.block_ids), answers.append
+        )
         assert answers == [None]
         return reserved
 
@@ -69,7 +71,7 @@ def rig() -> Iterator[Rig]:
 def test_received_blocks_are_found_after_the_commit_only(rig: Rig) -> None:
     rig.receive("a", 10)
     assert rig.receive("b", 10).num_present == 0
-    rig.half.commit("a", PREFILL.worker, 11, 3, lambda _: None)
+    rig.half.receiver.commit("a", PREFILL.worker, (11,), 3, lambda _: None)
     assert rig.receive("c", 10).num_present == 2
     assert rig.counts() == {BlockState.RUNNING: 3, BlockState.LEASED: 4, BlockState.FREE: 9}
 
@@ -77,7 +79,7 @@ def test_received_blocks_are_found_after_the_commit_only(rig: Rig) -> None:
 def test_abandoned_blocks_are_never_found(rig: Rig) -> None:
     rig.receive("a", 10)
     rig.half.cancel("a")
-    rig.half.source_ended("a", PREFILL.worker)
+    rig.half.receiver.source_ended("a", PREFILL.worker)
     assert rig.counts() == {BlockState.FREE: 16}
     assert rig.receive("b", 10).num_present == 0
 
@@ -97,7 +99,7 @@ def test_two_handoffs_of_one_prompt_end_with_one_copy(rig: Rig) -> None:
         rig.receive(name, 12)
     assert rig.counts() == {BlockState.LEASED: 6, BlockState.FREE: 10}
     for name in "ab":
-        rig.half.commit(name, PREFILL.worker, 13, 3, lambda _: None)
+        rig.half.receiver.commit(name, PREFILL.worker, (13,), 3, lambda _: None)
     assert rig.counts() == {BlockState.RUNNING: 3, BlockState.FREE: 13}
     slices = rig.step()
     assert slices[0].block_ids[:3] == slices[1].block_ids[:3]
@@ -108,7 +110,7 @@ def test_commit_of_what_the_target_has_anyway_is_refused(rig: Rig) -> None:
     rig.run("a", 10)
     rig.receive("b", 10)
     answers: list[BatonError | None] = []
-    rig.half.commit("b", PREFILL.worker, 11, 3, answers.append)
+    rig.half.receiver.commit("b", PREFILL.worker, (11,), 3, answers.append)
     assert "1 blocks expected, 3 came" in str(answers[0])
 
 
@@ -118,7 +120,7 @@ def test_generated_blocks_are_found_as_soon_as_they_are_full(rig: Rig) -> None:
         rig.step()
         name = f"after-{num_final}"
         assert rig.receive(name, 13).num_present == num_present, num_final
-        rig.half.source_ended(name, PREFILL.worker)
+        rig.half.receiver.source_ended(name, PREFILL.worker)
 
 
 def test_ended_sequence_stays_cached_but_for_its_last_token(rig: Rig) -> None:
@@ -144,7 +146,7 @@ def test_cancelled_handoff_lets_go_of_present_blocks_when_its_source_has_ended(r
     rig.receive("b", 10)
     rig.half.cancel("b")
     assert rig.counts() == {BlockState.RUNNING: 2, BlockState.QUARANTINED: 1, BlockState.FREE: 13}
-    rig.half.source_ended("b", PREFILL.worker)
+    rig.half.receiver.source_ended("b", PREFILL.worker)
     assert rig.counts() == {BlockState.CACHED: 2, BlockState.FREE: 14}
 
 

@@ -27,12 +27,12 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_installed_command_lists_its_commands() -> None:
     result = subprocess.run([BATON, "--help"], capture_output=True, text=True, timeout=60, check=True)
-    for command in ("serve", "status", "experts", "chat", "down", "model"):
+    for command in ("serve", "status", "top", "experts", "drain", "uncordon", "roles", "chat", "down", "model"):
         assert f" {command} " in result.stdout
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["status", "experts", "down"])
+@pytest.mark.parametrize("command", ["status", "experts", "down", "top", "roles show", "drain decode-0"])
 @pytest.mark.parametrize(("arguments", "where"), [([], ""), (["--port", "7999"], " at port 7999")])
 def test_command_without_a_cluster_is_one_sentence_and_exit_code_1(
     command: str,
@@ -41,7 +41,7 @@ def test_command_without_a_cluster_is_one_sentence_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run_main(monkeypatch, command, *arguments) == 1
+    assert run_main(monkeypatch, *command.split(), *arguments) == 1
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err == f"error: no cluster runs{where} on this machine; start one with `baton serve`\n"

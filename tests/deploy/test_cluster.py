@@ -43,6 +43,11 @@ def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:
     assert (worker.kv_host_gb, worker.enable_prefix_caching) == (0.0, False)
 
 
+def test_state_reaches_the_router(text_model_dir: Path) -> None:
+    config = ServeConfig(model=text_model_dir, state="redis://h:7/1")
+    assert router_settings(config, text_model_dir).state == "redis://h:7/1"
+
+
 def test_context_comes_from_the_checkpoint_unless_given(text_model_dir: Path) -> None:
     assert router_settings(ServeConfig(model=text_model_dir), text_model_dir).max_model_len == 512
     given = ServeConfig(model=text_model_dir, max_model_len=64)

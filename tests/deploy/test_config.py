@@ -154,3 +154,11 @@ def test_ucx_that_may_not_use_tcp_is_refused_before_anything_starts() -> None:
     assert ServeConfig(ucx_tls="tcp,sm").ucx_tls == "tcp,sm"
     with pytest.raises(ConfigError, match="UCX_TLS is 'sm'; it must contain 'tcp'"):
         ServeConfig(ucx_tls="sm")
+
+
+def test_state_is_memory_or_a_redis_url_and_its_password_is_not_shown() -> None:
+    config = ServeConfig(state="redis://:s3cret@h:7/1")
+    assert "s3cret" not in repr(config)
+    with pytest.raises(ConfigError, match=r"^--state is a redis:// URL whose port is no number") as caught:
+        ServeConfig(state="redis://h:s3cret")
+    assert "s3cret" not in str(caught.value)

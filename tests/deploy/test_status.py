@@ -4,7 +4,8 @@ import pytest
 from baton.v1 import common_pb2, control_pb2, worker_pb2
 from rich.console import Console
 
-from deploy.commands.status import COLUMNS, PAIR_COLUMNS, hit_rate, print_status, status_as_dict
+from deploy.commands.status import COLUMNS, PAIR_COLUMNS, hit_rate, print_status
+from deploy.proto_dict import as_dict
 
 
 def status_of(load: worker_pb2.WorkerLoad) -> control_pb2.GetStatusResponse:
@@ -34,7 +35,7 @@ def test_hit_rate_is_a_share_of_all_prompt_tokens(query: int, hit: int, shown: s
 
 
 def test_json_has_every_count_as_a_number() -> None:
-    (worker,) = status_as_dict(status_of(worker_pb2.WorkerLoad(prefix_hit_tokens=2**40)))["workers"]
+    (worker,) = as_dict(status_of(worker_pb2.WorkerLoad(prefix_hit_tokens=2**40)))["workers"]
     assert worker["load"]["prefix_hit_tokens"] == 2**40
     assert worker["load"]["host_blocks"] == 0
     assert set(worker["load"]) == {field.name for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields}
@@ -84,9 +85,7 @@ def test_worker_without_pairs_has_no_table_of_them() -> None:
 
 
 def test_json_has_every_count_of_a_pair_as_a_number() -> None:
-    (worker,) = status_as_dict(status_with(pair_to("decode-0", num_bytes=2**40, failures={"peer_lost": 2})))[
-        "workers"
-    ]
+    (worker,) = as_dict(status_with(pair_to("decode-0", num_bytes=2**40, failures={"peer_lost": 2})))["workers"]
     (pair,) = worker["transfers"]["sent"]
     assert (pair["num_bytes"], pair["num_retried"], pair["failures"]) == (2**40, 0, {"peer_lost": 2})
     assert set(pair) == {field.name for field in worker_pb2.PairTransfers.DESCRIPTOR.fields}

@@ -8,7 +8,7 @@ from kvtransfer.states import SOURCE_TRANSITIONS, TARGET_TRANSITIONS, SourceStat
 
 Table = dict[tuple[Enum, Enum], Enum]
 TABLES = {"Source": SOURCE_TRANSITIONS, "Target": TARGET_TRANSITIONS}
-STARTS = {"Source": {SourceState.NEW}, "Target": {TargetState.ANNOUNCED, TargetState.BEGUN}}
+STARTS = {"Source": {SourceState.NEW}, "Target": {TargetState.ANNOUNCED, TargetState.BEGUN, TargetState.READY}}
 
 STATE_LIST = r"[A-Z]+(?:, [A-Z]+)*"
 

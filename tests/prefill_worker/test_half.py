@@ -15,9 +15,9 @@ from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
 from kvtransfer.move import MoveOutcome
 from kvtransfer.port import Reservation
-from prefill_worker.half import RENEWAL_S, PrefillHalf
-from prefill_worker.sender import WRITE_TIMEOUT_S
-from tests.builders import DECODE, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, small_pool
+from kvtransfer.sender import RENEWAL_S, WRITE_TIMEOUT_S
+from prefill_worker.half import PrefillHalf
+from tests.builders import DECODE, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, keep_here, small_pool
 
 ROUTER = "router-1"
 TOKEN = 5
@@ -35,7 +35,13 @@ class Rig:
     def __post_init__(self) -> None:
         self.num_steps = 0
         self.half = PrefillHalf(
-            self.pool, self.port, self.outbox, self.clock, next_step=lambda: self.num_steps + 1, digest_every=3
+            self.pool,
+            self.port,
+            self.outbox,
+            self.clock,
+            next_step=lambda: self.num_steps + 1,
+            take_over=keep_here,
+            digest_every=3,
         )
 
     def assign(self, handoff_id: str, num_prompt_tokens: int, max_new_tokens: int = 8) -> None:
@@ -55,13 +61,13 @@ class Rig:
 
     def written(self, handoff_id: str, error: HandoffError | None = None, ended_s: float = 0.0) -> None:
         """The oldest write of a handoff ends after two seconds under way."""
-        write_id = min(self.half._prompts[handoff_id].open_writes)
+        write_id = min(self.half._prompts[handoff_id].handoff.open_writes)
         num_bytes = 0 if error else 10
         self.half.on_written(handoff_id, write_id, MoveOutcome(error, num_bytes, 1, 2.0), ended_s)
 
     def finished(self, handoff_id: str, error: BatonError | None = None, acknowledged_s: float = 0.0) -> None:
         """Every write has ended, then the target has answered."""
-        while self.half._prompts[handoff_id].open_writes:
+        while self.half._prompts[handoff_id].handoff.open_writes:
             self.written(handoff_id)
         self.half.on_finished(handoff_id, error, acknowledged_s)
 
@@ -194,7 +200,7 @@ def test_begin_is_sent_with_the_first_chunk_and_not_again(rig: Rig) -> None:
     rig.assign("h", 10)
     assert rig.port.orders == []
     rig.half.plan(4)
-    assert rig.port.take() == [("begin", "h", DECODE)]
+    assert rig.port.take() == [("begin", "h", DECODE, None)]
     rig.step(4)
     rig.step(4)
     assert rig.port.take() == []
@@ -246,8 +252,8 @@ def test_commit_is_ordered_with_the_first_token_whatever_is_still_in_flight(rig:
 
 def test_target_is_ready_only_after_the_prompt_everything_goes_in_one_write(rig: Rig) -> None:
     blocks = rig.to_committing()
-    writes = [("write", "h", 0, blocks, REMOTE[:3]), ("finish", "h", TOKEN, 3)]
-    assert rig.port.take() == [("begin", "h", DECODE), *writes]
+    writes = [("write", "h", 0, blocks, REMOTE[:3]), ("finish", "h", (TOKEN,), 3)]
+    assert rig.port.take() == [("begin", "h", DECODE, None), *writes]
     assert [move.final_after_step for move in rig.port.moves] == [None]
     assert [(e.position, e.token_id, e.finish_reason) for e in rig.outbox.tokens] == [(0, TOKEN, None)]
 
@@ -297,7 +303,7 @@ def test_first_token_is_a_stop_token_aborts_the_handoff(rig: Rig) -> None:
     rig.assign("h", 6)
     rig.step(64, token=STOP_TOKEN)
     assert rig.outbox.tokens == [TokenEvent("h", 0, STOP_TOKEN, FinishReason.STOP)]
-    assert rig.port.take() == [("begin", "h", DECODE), ("abort", "h")]
+    assert rig.port.take() == [("begin", "h", DECODE, None), ("abort", "h")]
     assert rig.is_free
     rig.begun("h", 2)  # the answer crosses the abort
     assert rig.port.take() == []
@@ -340,7 +346,7 @@ def test_target_reserves_another_number_of_blocks_gives_the_work_back(rig: Rig, 
     rig.step(64)
     rig.begun("h", num_blocks)
     assert rig.returned() == [("h", "handoff_failed", True)]
-    assert f"{num_blocks} blocks of 4 tokens for a prompt of 3" in rig.outbox.returns[0].message
+    assert f"{num_blocks} blocks of 4 tokens where 3 were asked for" in rig.outbox.returns[0].message
     assert rig.port.take()[1:] == [("abort", "h")]
     assert rig.is_free
 

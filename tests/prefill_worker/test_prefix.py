@@ -13,7 +13,7 @@ from engine.plan import SequenceSlice
 from kvtransfer.move import MoveOutcome
 from kvtransfer.port import Reservation
 from prefill_worker.half import PrefillHalf
-from tests.builders import ListOutbox, ListPort, assignment, drawn, small_pool
+from tests.builders import ListOutbox, ListPort, assignment, drawn, keep_here, small_pool
 
 ROUTER = "router-1"
 TOKEN = 50
@@ -30,7 +30,9 @@ class Rig:
     outbox: ListOutbox = field(default_factory=ListOutbox)
 
     def __post_init__(self) -> None:
-        self.half = PrefillHalf(self.pool, self.port, self.outbox, ManualClock(), next_step=lambda: 1)
+        self.half = PrefillHalf(
+            self.pool, self.port, self.outbox, ManualClock(), next_step=lambda: 1, take_over=keep_here
+        )
 
     def assign(self, handoff_id: str, num_prompt_tokens: int, max_new_tokens: int = 8) -> None:
         self.half.assign(ROUTER, assignment(handoff_id, num_prompt_tokens, max_new_tokens))
@@ -145,7 +147,7 @@ def test_blocks_that_the_target_has_are_not_written(rig: Rig, num_present: int) 
     rig.half.on_begun("h", Reservation(num_present, REMOTE[num_present:3], BLOCK_TOKENS))
     local = list(piece.block_ids)[num_present:]
     writes = [("write", "h", 0, local, REMOTE[num_present:3])] if local else []
-    assert rig.port.take()[1:] == [*writes, ("finish", "h", TOKEN, 3 - num_present)]
+    assert rig.port.take()[1:] == [*writes, ("finish", "h", (TOKEN,), 3 - num_present)]
     assert rig.half.stats.num_bytes_saved == num_present * rig.pool.layout.block_bytes
     assert rig.half.stats.num_bytes == (3 - num_present) * rig.pool.layout.block_bytes
 
@@ -165,7 +167,7 @@ def test_target_with_another_number_of_blocks_in_all_gives_the_work_back(rig: Ri
     rig.assign("h", 10)
     rig.step()
     rig.half.on_begun("h", Reservation(2, REMOTE[:2], BLOCK_TOKENS))
-    assert "reserved 4 blocks of 4 tokens for a prompt of 3" in rig.outbox.returns[0].message
+    assert "reserved 4 blocks of 4 tokens where 3 were asked for" in rig.outbox.returns[0].message
 
 
 def test_full_pool_evicts_what_nobody_uses(rig: Rig) -> None:

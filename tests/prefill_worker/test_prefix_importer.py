@@ -20,7 +20,7 @@ from kvtransfer.prefix_port import FetchEnd, PrefixFetch
 from prefill_worker.half import PrefillHalf
 from prefill_worker.prefix_importer import ASK_AGAIN_S, MAX_POOL_SHARE, MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from prefill_worker.source_trust import FIRST_PAUSE_S
-from tests.builders import DECODE, ListOutbox, ListPort, assignment, drawn, small_pool
+from tests.builders import DECODE, ListOutbox, ListPort, assignment, drawn, keep_here, small_pool
 
 BLOCK_TOKENS = 4
 SOURCE = DECODE
@@ -50,7 +50,9 @@ class Rig:
     port: ListPrefixPort = field(default_factory=ListPrefixPort)
 
     def __post_init__(self) -> None:
-        self.half = PrefillHalf(self.pool, ListPort(), ListOutbox(), self.clock, next_step=lambda: 1)
+        self.half = PrefillHalf(
+            self.pool, ListPort(), ListOutbox(), self.clock, next_step=lambda: 1, take_over=keep_here
+        )
         self.imports = self.half.imports
         self.imports.bind(self.port)
 

@@ -11,7 +11,7 @@ from core.clock import ManualClock
 from kvtransfer.move import MoveOutcome
 from kvtransfer.port import Reservation
 from prefill_worker.half import PrefillHalf
-from tests.builders import DECODE, ListOutbox, ListPort, assignment, copy_tokens, drawn, small_pool
+from tests.builders import DECODE, ListOutbox, ListPort, assignment, copy_tokens, drawn, keep_here, small_pool
 
 NUM_BLOCKS = 64
 BLOCK_TOKENS = (2, 4, 8, 16)
@@ -25,7 +25,12 @@ class Rig:
         self.port = ListPort()
         self.num_steps = 0
         self.half = PrefillHalf(
-            self.source, self.port, ListOutbox(), ManualClock(), next_step=lambda: self.num_steps + 1
+            self.source,
+            self.port,
+            ListOutbox(),
+            ManualClock(),
+            next_step=lambda: self.num_steps + 1,
+            take_over=keep_here,
         )
         self.num_tokens = num_tokens
         self.remote = list(range(10, 10 + -(-num_tokens // theirs)))
@@ -110,7 +115,7 @@ def test_every_missing_token_arrives_once_and_no_source_block_is_in_two_writes(
     for move in rig.port.moves:
         assert 0 <= move.skip_tokens < mine
         copy_tokens(rig.source, rig.target, move)
-    assert rig.port.orders[-1] == ("finish", "h", 5, len(rig.reserved.block_ids))
+    assert rig.port.orders[-1] == ("finish", "h", (5,), len(rig.reserved.block_ids))
     assert rig.received() == [0.0] * num_present_tokens + list(range(num_present_tokens + 1, num_tokens + 1))
     for ids in ("local_ids", "remote_ids"):
         assert max(Counter(i for move in rig.port.moves for i in getattr(move, ids)).values(), default=0) <= 1

@@ -5,12 +5,16 @@ from typing import Any
 from core.clock import ManualClock
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, GenerationRequest, Role
+from core.roles import RoleOrder, RoleState
 from core.sampling import SamplingParams
 from router.fleet.hello import WorkerHello
 from router.fleet.link import WorkerLink
 from router.fleet.prefixes import FleetPrefixes
+from router.meter import RequestMeter
+from router.roles.snapshot import Limits
 from tests.builders import cost_model
 
+LIMITS = Limits(ttft_s=1.0, tpot_s=0.1)
 LAYOUT = (("num_layers", 2), ("kv_heads", 1), ("block_tokens", 4), ("head_dim", 8), ("dtype", "float32"))
 
 
@@ -18,8 +22,7 @@ def worker_hello(endpoint: WorkerEndpoint, role: Role, **changes: Any) -> Worker
     """What a small worker says of itself."""
     fields = {
         "endpoint": endpoint,
-        "role": role,
-        "role_epoch": 3,
+        "role_state": RoleState(role, epoch=3),
         "fingerprint": "abc",
         "layout": LAYOUT,
         "block_tokens": 4,
@@ -39,6 +42,11 @@ def generation_request(
     return GenerationRequest(request_id, prompt, max_tokens, SamplingParams(seed=seed), frozenset({9}))
 
 
+def request_meter() -> RequestMeter:
+    """A meter that nobody looks at, in a time that stands still."""
+    return RequestMeter(ManualClock(), LIMITS)
+
+
 class RecordingLink(WorkerLink):
     """An attached worker in memory that keeps the orders it is sent."""
 
@@ -48,12 +56,25 @@ class RecordingLink(WorkerLink):
         self.hello = worker_hello(endpoint, role, **changes)
         self.assigned: list[Assignment] = []
         self.cancelled: list[str] = []
+        self.role_orders: list[RoleOrder] = []
+        self.migrations: list[tuple[str, Assignment]] = []
+        self.recalled: list[int] = []
 
     def assign(self, assignment: Assignment) -> None:
         self.assigned.append(assignment)
 
     def cancel(self, handoff_id: str) -> None:
         self.cancelled.append(handoff_id)
+
+    def set_role(self, order: RoleOrder) -> None:
+        super().set_role(order)
+        self.role_orders.append(order)
+
+    def migrate(self, handoff_id: str, new: Assignment) -> None:
+        self.migrations.append((handoff_id, new))
+
+    def recall(self, num_tokens: int) -> None:
+        self.recalled.append(num_tokens)
 
     def books(self) -> tuple[int, int, int, int]:
         """Prompt tokens, sequences, blocks and context tokens charged to it."""
@@ -71,5 +92,5 @@ class MemoryFleet:
     def links(self) -> list[RecordingLink]:
         return sorted((link for link in self.members if link.hello), key=lambda link: link.worker)
 
-    def with_role(self, role: Role) -> list[RecordingLink]:
-        return [link for link in self.links() if link.has_role(role)]
+    def taking(self, half: Role) -> list[RecordingLink]:
+        return [link for link in self.links() if link.takes(half)]

@@ -33,3 +33,14 @@ def test_limit_that_is_no_positive_number_is_named(tmp_path: Path, name: str, va
 def test_missing_model_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no-such-folder does not exist"):
         RouterConfig(tmp_path / "no-such-folder", "m")
+
+
+def test_state_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^--state is 'disk', which is no store of state; pass memory, or redis://"
+    ):
+        RouterConfig(tmp_path, "m", state="disk")
+
+
+def test_password_of_the_state_is_not_shown(tmp_path: Path) -> None:
+    assert "s3cret" not in repr(RouterConfig(tmp_path, "m", state="redis://:s3cret@h"))

@@ -16,6 +16,8 @@ from core.request import Role
 from router import wire
 from router.config import RouterConfig
 from router.process import run_router
+from router.state import open_state
+from router.state.redis_state import RedisState
 from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker
 from tests.router.http.serving import MODEL
 
@@ -138,3 +140,22 @@ async def test_folder_without_a_tokenizer_is_a_checkpoint_error(free_ports: Rout
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
         async with run_router(replace(free_ports, model_dir=tmp_path)):
             pytest.fail("there is no tokenizer")
+
+
+async def test_router_serves_while_its_store_of_state_is_away_and_closes_it(
+    free_ports: RouterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with taken_port() as port:
+        pass
+    closed = []
+
+    class WatchedState(RedisState):
+        async def close(self) -> None:
+            await super().close()
+            closed.append(self)
+
+    monkeypatch.setattr(open_state, "RedisState", WatchedState)
+    async with run_router(replace(free_ports, state=f"redis://127.0.0.1:{port}")) as addresses:
+        assert (await get(addresses.http_port, "/health")).status_code == 200
+        assert not closed
+    assert len(closed) == 1

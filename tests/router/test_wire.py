@@ -145,7 +145,7 @@ def test_change_of_costs_that_cannot_be_is_a_config_error() -> None:
 @pytest.mark.parametrize("role", [common_pb2.ROLE_UNSPECIFIED, 17])
 def test_unknown_role_is_a_config_error(role: int) -> None:
     message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
-    message.role = role
+    message.role_state.role = role
     with pytest.raises(ConfigError, match=f"worker decode-0@1 says its role is number {role}"):
         wire.hello_from_proto(message)
 

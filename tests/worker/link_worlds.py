@@ -12,7 +12,6 @@ from baton.v1 import handoff_pb2_grpc
 from core.clock import ManualClock
 from core.errors import HandoffError
 from core.ids import WorkerEndpoint, WorkerId
-from core.request import Role
 from decode_worker.half import DecodeHalf
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
@@ -25,7 +24,7 @@ from kvtransfer.memory import RankMemory, memory_of
 from kvtransfer.move import Direction, Move, MoveOutcome
 from kvtransfer.mover import BlockMover
 from kvtransfer.runs import RunIds, RunTable
-from tests.builders import ListOutbox, cost_model
+from tests.builders import ListOutbox, ListPort, cost_model
 from worker.deaths import DeathDesk
 from worker.identity import WorkerIdentity
 from worker.inbound import InboundCount
@@ -89,7 +88,7 @@ class End:
         self.pool = BlockPool(layout, NUM_BLOCKS, enable_prefix_caching=False)
         self.progress = StepProgress(layout.num_layers)
         self.mailbox = Mailbox()
-        self.decode = DecodeHalf(self.pool, ListOutbox(), self.clock, max_num_seqs=4)
+        self.decode = DecodeHalf(self.pool, ListPort(), ListOutbox(), self.clock, max_num_seqs=4)
         memory = memory_of(self.pool)
         self.transports: Mapping[str, FlakyTransport] = {
             name: FlakyTransport(worker, memory, neighbours) for name in transports
@@ -104,7 +103,7 @@ class End:
         inbound = InboundCount(self.inbound.append)
         pulling = PullClient(self.endpoint, self.peers, self.progress.has_settled, inbound) if is_pulled else None
         self.links = Links(self.peers, self.mover, asyncio.get_running_loop(), pulling)
-        self.reads = ReadDesk(self.links, self.mailbox, self.decode)
+        self.reads = ReadDesk(self.links, self.mailbox, self.decode.receiver)
         self.deaths = DeathDesk(self.peers, self.mailbox, asyncio.get_running_loop(), [self.decode.worker_gone])
         self.service = LinkService(self._identity(fingerprint), self.peers, self.mover, self.reads, self.deaths)
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(self.service, self.server)
@@ -125,8 +124,6 @@ class End:
     def _identity(self, fingerprint: str) -> WorkerIdentity:
         return WorkerIdentity(
             endpoint=self.endpoint,
-            role=Role.DECODE,
-            role_epoch=1,
             fingerprint=fingerprint,
             layout=self.pool.layout,
             num_blocks=NUM_BLOCKS,

@@ -51,13 +51,13 @@ class InProcessPort:
         self._commits: dict[str, Callable[[], None]] = {}
         self._written: dict[str, list[int]] = {}
 
-    def begin(self, handoff_id: str, target: WorkerEndpoint) -> None:
+    def begin(self, handoff_id: str, target: WorkerEndpoint, num_tokens: int | None) -> None:
         def reply(answer: Reservation | BatonError) -> None:
             heard = self.source.on_begin_refused if isinstance(answer, BatonError) else self.source.on_begun
             self.mailbox.post(lambda: heard(handoff_id, answer))  # type: ignore[arg-type]
 
         peer = self._fleet[target.worker]
-        peer.mailbox.post(partial(peer.decode.begin, handoff_id, self._worker, reply))
+        peer.mailbox.post(partial(peer.decode.receiver.begin, handoff_id, self._worker, num_tokens, reply))
 
     def write(self, handoff_id: str, target: WorkerEndpoint, write_id: int, move: Move) -> None:
         def try_move() -> bool:
@@ -76,14 +76,15 @@ class InProcessPort:
         self._written.setdefault(handoff_id, []).extend(move.remote_ids)
         self.move_final()
 
-    def finish(self, handoff_id: str, target: WorkerEndpoint, first_token: int, num_blocks: int) -> None:
+    def finish(self, handoff_id: str, target: WorkerEndpoint, token_ids: Sequence[int], num_blocks: int) -> None:
         def reply(error: BatonError | None) -> None:
             self.mailbox.post(partial(self.source.on_finished, handoff_id, error, 0.0))
 
         def commit() -> None:
             self.before_commit(handoff_id, self._written.pop(handoff_id, []))
             peer = self._fleet[target.worker]
-            peer.mailbox.post(partial(peer.decode.commit, handoff_id, self._worker, first_token, num_blocks, reply))
+            call = partial(peer.decode.receiver.commit, handoff_id, self._worker, tuple(token_ids), num_blocks, reply)
+            peer.mailbox.post(call)
 
         self._commits[handoff_id] = commit
         self.move_final()
@@ -93,11 +94,11 @@ class InProcessPort:
             self.mailbox.post(partial(self.source.on_leases_lost, lost))
 
         peer = self._fleet[target.worker]
-        peer.mailbox.post(partial(peer.decode.renew, self._worker, handoff_ids, reply))
+        peer.mailbox.post(partial(peer.decode.receiver.renew, self._worker, handoff_ids, reply))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
         peer = self._fleet[target.worker]
-        peer.mailbox.post(partial(peer.decode.source_ended, handoff_id, self._worker))
+        peer.mailbox.post(partial(peer.decode.receiver.source_ended, handoff_id, self._worker))
 
     def move_final(self) -> None:
         """Carries out the moves whose blocks are final, and the commits that no move holds up."""
@@ -118,15 +119,23 @@ class LoopWorker:
         self.engine = engine
         self.pool = engine.pool
         self.mailbox = Mailbox()
-        self.port = InProcessPort(endpoint.worker, engine.pool, engine.progress, fleet.workers)
+        self.port, self.migration_port = (
+            InProcessPort(endpoint.worker, engine.pool, engine.progress, fleet.workers) for _ in range(2)
+        )
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []
         outbox = StepOutbox()
+        self.decode = DecodeHalf(engine.pool, self.migration_port, outbox, fleet.clock, max_num_seqs)
         self.prefill = PrefillHalf(
-            engine.pool, self.port, outbox, fleet.clock, next_step=lambda: engine.progress.num_begun + 1
+            engine.pool,
+            self.port,
+            outbox,
+            fleet.clock,
+            next_step=lambda: engine.progress.num_begun + 1,
+            take_over=self.decode.take_over,
         )
-        self.decode = DecodeHalf(engine.pool, outbox, fleet.clock, max_num_seqs)
         self.port.source, self.port.mailbox = self.prefill, self.mailbox
+        self.migration_port.source, self.migration_port.mailbox = self.decode.migrator, self.mailbox
         self.loop = WorkerLoop(
             engine=engine,
             prefill=self.prefill,
@@ -143,6 +152,7 @@ class LoopWorker:
     def tick(self) -> bool:
         did_work = self.loop.tick()
         self.port.move_final()
+        self.migration_port.move_final()
         self.pool.check()
         return did_work
 

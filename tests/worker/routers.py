@@ -157,4 +157,4 @@ def wait_until(process: WorkerProcess, condition: Callable[[WorkerProcess], bool
 def is_free(process: WorkerProcess) -> bool:
     blocks = process.engine.pool.blocks
     blocks.check()
-    return blocks.num_free == blocks.num_blocks and process.prefill.is_idle and not process.decode._sequences
+    return blocks.num_free == blocks.num_blocks and process.prefill.is_idle and process.decode.is_idle

@@ -13,13 +13,14 @@ from core.events import TokenEvent, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment, FinishReason, Role
+from core.roles import RoleState
 from core.sampling import SamplingParams
 from core.transfers import PairReport, PairStats, TransferReport
 from decode_worker.half import DecodeHalf
 from engine.kv.name_log import NameLog
 from prefill_worker.half import PrefillHalf
 from router import wire
-from tests.builders import ListPort, assignment, small_pool
+from tests.builders import ListPort, assignment, keep_here, small_pool
 from tests.oracles import greedy_tokens
 from tests.worker.loops import greedy
 from tests.worker.routers import AttachedRouter, attached, is_free, look, wait_until
@@ -31,6 +32,7 @@ from worker.mailbox import Mailbox
 from worker.name_desk import NameDesk
 from worker.process import WorkerProcess
 from worker.report import StepOutbox, StepReport
+from worker.role_book import RoleBook
 
 PROMPT = (5, 17, 40, 99, 3, 3, 120)
 NOWHERE = WorkerEndpoint(WorkerId("nobody-0", 1), "127.0.0.1:1")  # nothing listens at port 1
@@ -47,7 +49,7 @@ def test_hello_says_who_the_worker_is_and_what_it_can_do(prefill: WorkerProcess)
     hello = router.hello()
     router.close()
     assert hello.endpoint == prefill.endpoint
-    assert (hello.role, hello.role_epoch) == (Role.PREFILL, 1)
+    assert hello.role_state == RoleState(Role.PREFILL, epoch=1)
     assert hello.fingerprint == prefill.engine.fingerprint
     assert dict(hello.layout) == {
         "num_layers": 4, "kv_heads": 2, "block_tokens": 4, "head_dim": 16, "dtype": "float32"
@@ -227,11 +229,12 @@ class Orders:
 
 def lone_service(on_gone: Callable[[WorkerId], None] = lambda _: None) -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
-    prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1)
-    halves = prefill, DecodeHalf(pool, outbox, clock, max_num_seqs=4)
+    prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1, take_over=keep_here)
+    halves = prefill, DecodeHalf(pool, ListPort(), outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
     desks = ExpertDesk(no_engine, mailbox, nullcontext), NameDesk(pool.name_log, mailbox)
-    return AttachService(IDENTITY, mailbox, *halves, *desks, on_gone=on_gone), mailbox
+    roles = RoleBook(IDENTITY.endpoint.worker, Role.PREFILL, clock, lambda *_: None)
+    return AttachService(IDENTITY, mailbox, *halves, *desks, roles, on_gone=on_gone), mailbox
 
 
 async def test_word_that_a_worker_is_gone_is_passed_on() -> None:

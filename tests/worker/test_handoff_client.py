@@ -75,7 +75,7 @@ class Target(End):
         super().__init__(worker, neighbours)
         self.is_intact = True
         self.verified: list[Sequence[Digest]] = []
-        handoffs = HandoffService(self.service._identity, self.mailbox, self.decode, self._verify)
+        handoffs = HandoffService(self.service._identity, self.mailbox, self.decode.receiver, self._verify)
         handoff_pb2_grpc.add_HandoffServiceServicer_to_server(handoffs, self.server)
 
     def _verify(self, digests: Sequence[Digest]) -> "Future[bool]":
@@ -166,7 +166,7 @@ def move_to(endpoint: WorkerEndpoint) -> Move:
 async def begun(world: World, target: Target, handoff_id: str = "h") -> None:
     """The target has reserved two blocks."""
     target.assign(handoff_id)
-    world.port.begin(handoff_id, target.endpoint)
+    world.port.begin(handoff_id, target.endpoint, None)
     ((kind, _, block_ids),) = await world.hear()
     assert kind == "begun"
     assert len(block_ids) == 2  # type: ignore[arg-type]
@@ -179,7 +179,7 @@ async def test_begin_write_finish_are_each_answered_once(world: World) -> None:
     assert world.moves.held[0][0] == move_to(target.endpoint)
     world.moves.end()
     assert await world.hear() == [("written 0", "h", None)]
-    world.port.finish("h", target.endpoint, 7, 2)
+    world.port.finish("h", target.endpoint, (7,), 2)
     assert await world.hear() == [("finished", "h", None)]
     assert target.decode.num_running == 1
     assert target.verified == []  # nothing came with it
@@ -194,7 +194,7 @@ async def test_finish_commits_when_the_last_of_several_writes_has_ended(world: W
     for write_id in range(3):
         world.port.write("h", target.endpoint, write_id, move_to(target.endpoint))
     world.moves.end(1, MoveOutcome(None, digests=DIGESTS[:1]))
-    world.port.finish("h", target.endpoint, 7, 2)
+    world.port.finish("h", target.endpoint, (7,), 2)
     world.moves.end(1)
     assert await world.hear(2) == [("written 1", "h", None), ("written 2", "h", None)]
     assert not world.port._calls
@@ -211,7 +211,7 @@ async def test_finish_after_a_write_that_failed_does_not_commit_and_waits_for_th
     for write_id in range(2):
         world.port.write("h", target.endpoint, write_id, move_to(target.endpoint))
     world.moves.end(0, MoveOutcome(HandoffError("the link broke")))
-    world.port.finish("h", target.endpoint, 7, 2)
+    world.port.finish("h", target.endpoint, (7,), 2)
     assert await world.hear() == [("written 0", "h", "the link broke")]
     world.moves.end()
     assert await world.hear(2) == [("written 1", "h", None), ("finished", "h", "the link broke")]
@@ -238,7 +238,7 @@ async def test_blocks_with_other_checksums_are_refused_and_peer_and_ways_are_nam
         world.port.write("h", target.endpoint, write_id, move_to(target.endpoint))
     world.moves.end(0, MoveOutcome(None, digests=DIGESTS, transport=FAST))
     world.moves.end(0, MoveOutcome(None, transport=SLOW, direction=Direction.READ))
-    world.port.finish("h", target.endpoint, 7, 2)
+    world.port.finish("h", target.endpoint, (7,), 2)
     (*_, (kind, _, message)) = await world.hear(3)
     assert (kind, type(world.source.errors[0])) == ("finished", CorruptKvError)
     assert "other checksums here than it left with" in str(message)
@@ -248,7 +248,7 @@ async def test_blocks_with_other_checksums_are_refused_and_peer_and_ways_are_nam
 
 async def test_commit_refused_is_answered_with_the_reason(world: World) -> None:
     target = await world.target(D1)
-    world.port.finish("nobody", target.endpoint, 7, 2)
+    world.port.finish("nobody", target.endpoint, (7,), 2)
     ((kind, _, message),) = await world.hear()
     assert kind == "finished"
     assert "CANCELLED" in str(message)
@@ -278,24 +278,24 @@ async def test_peer_refuses_to_connect_the_next_call_tries_again(world: World) -
     right = target.service._identity
     target.service._identity = replace(right, fingerprint="f2")
     for handoff_id in ("a", "b"):
-        world.port.begin(handoff_id, target.endpoint)
+        world.port.begin(handoff_id, target.endpoint, None)
     for kind, _, message in await world.hear(2):
         assert kind == "refused"
         assert "serves model f1" in str(message)
     target.service._identity = right
     target.assign("c")
-    world.port.begin("c", target.endpoint)
+    world.port.begin("c", target.endpoint, None)
     assert (await world.hear())[0][:2] == ("begun", "c")
 
 
 async def test_newer_incarnation_ends_calls_that_wait_for_the_older(world: World) -> None:
     """A hanging worker is replaced while a begin waits there: the half must hear, or it keeps its blocks for ever."""
     hanging = await world.target(D1, is_pumped=False)
-    world.port.begin("old", hanging.endpoint)
+    world.port.begin("old", hanging.endpoint, None)
     await world.until_connected(D1)
     replacement = await world.target(D2)
     replacement.assign("new")
-    world.port.begin("new", replacement.endpoint)
+    world.port.begin("new", replacement.endpoint, None)
     heard = {handoff_id: (kind, answer) for kind, handoff_id, answer in await world.hear(2)}
     assert heard["new"][0] == "begun"
     kind, message = heard["old"]
@@ -310,9 +310,9 @@ async def test_newer_incarnation_ends_a_connection_that_is_being_made(world: Wor
     replacement = await world.target(D2)
     replacement.assign("new")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        world.port.begin("old", WorkerEndpoint(D1, f"127.0.0.1:{silent.getsockname()[1]}"))
+        world.port.begin("old", WorkerEndpoint(D1, f"127.0.0.1:{silent.getsockname()[1]}"), None)
         await world.until(lambda: D1 in world.peers._tasks)
-        world.port.begin("new", replacement.endpoint)
+        world.port.begin("new", replacement.endpoint, None)
         heard = {handoff_id: kind for kind, handoff_id, _ in await world.hear(2)}
     assert heard == {"old": "refused", "new": "begun"}
 
@@ -320,7 +320,7 @@ async def test_newer_incarnation_ends_a_connection_that_is_being_made(world: Wor
 async def test_abort_frees_what_the_target_has_reserved(world: World) -> None:
     target = await world.target(D1)
     target.assign("h")
-    world.port.begin("h", target.endpoint)
+    world.port.begin("h", target.endpoint, None)
     await world.hear()
     assert target.pool.blocks.num_free == 14
     world.port.abort("h", target.endpoint)
@@ -365,7 +365,7 @@ async def test_abort_to_a_dead_worker_is_not_tried_again(world: World, caplog: p
 
 async def test_close_gives_up_calls_under_way(world: World) -> None:
     hanging = await world.target(D1, is_pumped=False)
-    world.port.begin("h", hanging.endpoint)
+    world.port.begin("h", hanging.endpoint, None)
     await world.until_connected(D1)
     await world.port.close()
     assert not world.port._calls

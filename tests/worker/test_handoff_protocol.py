@@ -12,6 +12,7 @@ from random import Random
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from prefill_worker.sender import WRITE_TIMEOUT_S
 
 from core.errors import InternalError
 from core.ids import WorkerId
@@ -20,7 +21,6 @@ from decode_worker.half import ANNOUNCED_S, LEASE_S
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from prefill_worker.half import RENEWAL_S
-from prefill_worker.sender import WRITE_TIMEOUT_S
 from tests.builders import STOP_TOKEN, assignment, small_pool
 from tests.worker.handoff_world import Fate, World
 

@@ -75,7 +75,7 @@ def test_answer_across_two_workers_is_that_of_transformers(prefill: WorkerProces
         assert answers[work.handoff_id] == expected, work
     assert (decode.engine.num_prompt_tokens, prefill.engine.num_decode_tokens) == before
     sent = look(prefill, lambda p: p.loop.load())
-    assert sent.handoffs_sent == look(decode, lambda d: d.decode.num_received)
+    assert sent.handoffs_sent == look(decode, lambda d: d.decode.receiver.num_received)
 
 
 def test_second_prompt_of_a_tenant_is_neither_computed_nor_moved_again(
@@ -122,7 +122,7 @@ def test_target_that_has_cancelled_gives_the_work_back(prefill: WorkerProcess, d
     with attached(prefill) as p, attached(decode) as d:
         d.assign(work)
         d.cancel(work.handoff_id)
-        wait_until(decode, lambda worker: work.handoff_id in worker.decode._ended)
+        wait_until(decode, lambda worker: work.handoff_id in worker.decode._book.ended)
         p.assign(work)
         returned = p.wait_returned(work.handoff_id)
     assert (returned.code, returned.retryable) == ("handoff_failed", True)
@@ -220,7 +220,7 @@ def test_words_for_another_incarnation_are_refused(
         (links.ReadBlocks, link_wire.read_order_to_proto(read)),
         (peer.BeginHandoff, wire.begin_to_proto("h", SOURCE, other)),
         (peer.RenewLeases, wire.renewal_to_proto(SOURCE, other, ["h"])),
-        (peer.CommitHandoff, wire.commit_to_proto("h", SOURCE, other, first_token=1, num_blocks=1)),
+        (peer.CommitHandoff, wire.commit_to_proto("h", SOURCE, other, token_ids=[1], num_blocks=1)),
     ]
     for call, request in calls:
         code, details = refused(call, request)
@@ -235,7 +235,7 @@ def test_begin_that_meets_its_deadline_is_withdrawn(
     begin = wire.begin_to_proto("withdrawn", SOURCE, decode.worker)
     code, _ = refused(peer.BeginHandoff, begin, BEGIN_TIMEOUT_S)
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_until(decode, lambda d: "withdrawn" in d.decode._ended)
+    wait_until(decode, lambda d: "withdrawn" in d.decode._book.ended)
     assert look(decode, is_free)
     look(decode, lambda d: d.decode.assign("router-x", work_for(d.endpoint, d.endpoint, "withdrawn")))
     assert look(decode, is_free)
@@ -262,14 +262,14 @@ def test_commit_without_all_blocks_is_refused(
     decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub
 ) -> None:
     reserve(decode, peer, "incomplete")
-    request = wire.commit_to_proto("incomplete", SOURCE, decode.worker, first_token=1, num_blocks=1)
+    request = wire.commit_to_proto("incomplete", SOURCE, decode.worker, token_ids=[1], num_blocks=1)
     code, details = refused(peer.CommitHandoff, request)
     assert code is grpc.StatusCode.ABORTED
     assert "2 blocks expected, 1 came" in details
 
 
 def test_commit_of_unknown_is_refused(decode: WorkerProcess, peer: handoff_pb2_grpc.HandoffServiceStub) -> None:
-    request = wire.commit_to_proto("nobody", SOURCE, decode.worker, first_token=1, num_blocks=1)
+    request = wire.commit_to_proto("nobody", SOURCE, decode.worker, token_ids=[1], num_blocks=1)
     code, details = refused(peer.CommitHandoff, request)
     assert code is grpc.StatusCode.CANCELLED
     assert "not wanted here" in details
@@ -280,7 +280,7 @@ def test_words_of_another_source_leave_a_handoff_alone(
 ) -> None:
     reserve(decode, peer, "guarded")
     other = WorkerId(SOURCE.name, SOURCE.incarnation + 1)
-    commit = wire.commit_to_proto("guarded", other, decode.worker, first_token=1, num_blocks=2)
+    commit = wire.commit_to_proto("guarded", other, decode.worker, token_ids=[1], num_blocks=2)
     code, details = refused(peer.CommitHandoff, commit)
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert f"from {SOURCE}, not from {other}" in details

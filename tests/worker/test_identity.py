@@ -4,7 +4,6 @@ import pytest
 
 from core.errors import HandoffError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
-from core.request import Role
 from engine.kv.layout import KvLayout
 from tests.builders import DECODE, PREFILL, assignment, cost_model
 from worker.identity import WorkerIdentity
@@ -12,8 +11,6 @@ from worker.identity import WorkerIdentity
 LAYOUT = KvLayout(num_layers=4, kv_heads=2, block_tokens=4, head_dim=16, dtype="float32")
 IDENTITY = WorkerIdentity(
     endpoint=PREFILL,
-    role=Role.PREFILL,
-    role_epoch=3,
     fingerprint="f1",
     layout=LAYOUT,
     num_blocks=100,
@@ -27,26 +24,18 @@ RESTARTED = WorkerEndpoint(WorkerId(PREFILL.worker.name, PREFILL.worker.incarnat
 
 @pytest.mark.parametrize("me", [PREFILL, DECODE])
 def test_assignment_that_names_this_worker_is_taken(me: WorkerEndpoint) -> None:
-    assert replace(IDENTITY, endpoint=me).refusal(assignment("h"), role_epoch=3) is None
+    assert replace(IDENTITY, endpoint=me).refusal(assignment("h")) is None
 
 
 def test_assignment_for_others_is_stale() -> None:
-    error = replace(IDENTITY, endpoint=RESTARTED).refusal(assignment("h"), role_epoch=3)
+    error = replace(IDENTITY, endpoint=RESTARTED).refusal(assignment("h"))
     assert isinstance(error, StaleEpochError)
     assert "prefill-0@2" in error.message
 
 
-@pytest.mark.parametrize("role_epoch", [2, 4, 0])
-def test_assignment_of_another_epoch_is_stale_with_both_values(role_epoch: int) -> None:
-    error = IDENTITY.refusal(assignment("h"), role_epoch)
-    assert isinstance(error, StaleEpochError)
-    assert f"role epoch {role_epoch}" in error.message
-    assert "at 3" in error.message
-
-
 def test_token_just_inside_the_vocabulary_is_taken_and_just_outside_is_not() -> None:
-    assert IDENTITY.refusal(replace(assignment("h"), prompt=(49,)), 3) is None
-    error = IDENTITY.refusal(replace(assignment("h"), prompt=(1, 50, 2)), 3)
+    assert IDENTITY.refusal(replace(assignment("h"), prompt=(49,))) is None
+    error = IDENTITY.refusal(replace(assignment("h"), prompt=(1, 50, 2)))
     assert error is not None
     assert (error.code, error.http_status) == ("invalid_value", 400)
     assert "token id 50" in error.message
@@ -54,8 +43,8 @@ def test_token_just_inside_the_vocabulary_is_taken_and_just_outside_is_not() -> 
 
 
 def test_length_at_the_limit_is_taken_and_over_it_is_not() -> None:
-    assert IDENTITY.refusal(assignment("h", 12, 8), 3) is None
-    error = IDENTITY.refusal(assignment("h", 13, 8), 3)
+    assert IDENTITY.refusal(assignment("h", 12, 8)) is None
+    error = IDENTITY.refusal(assignment("h", 13, 8))
     assert error is not None
     assert error.code == "context_length_exceeded"
     assert "21 tokens" in error.message
@@ -64,7 +53,7 @@ def test_length_at_the_limit_is_taken_and_over_it_is_not() -> None:
 
 @pytest.mark.parametrize("changes", [{"prompt": ()}, {"max_new_tokens": 0}])
 def test_nothing_to_compute_is_refused(changes: dict[str, object]) -> None:
-    error = IDENTITY.refusal(replace(assignment("h"), **changes), 3)
+    error = IDENTITY.refusal(replace(assignment("h"), **changes))
     assert error is not None
     assert error.code == "invalid_value"
 

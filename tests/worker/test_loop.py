@@ -7,10 +7,10 @@ import torch
 
 from core.events import ReturnedWork, WorkerLoad
 from core.request import FinishReason
-from decode_worker.half import LEASE_S
+from decode_worker.receiver import LEASE_S
 from engine.engine import Engine
 from engine.plan import StepPlan, StepResult
-from prefill_worker.half import RENEWAL_S
+from kvtransfer.sender import RENEWAL_S
 from tests.builders import DECODE, PREFILL
 from tests.engine.driver import Driver
 from tests.oracles import greedy_tokens
@@ -131,7 +131,7 @@ def test_interleaved_requests_get_the_answers_they_would_get_alone(fleet: LoopFl
         assert fleet.answer(name) == greedy_tokens(tiny_model_dir, work.prompt, work.max_new_tokens), name
     assert fleet.is_free
     assert fleet.p.prefill.is_idle
-    assert fleet.d.decode.num_running == fleet.d.decode.num_receiving == 0
+    assert fleet.d.decode.num_running == fleet.d.decode.receiver.num_receiving == 0
     assert fleet.tokens("h3")[-1].finish_reason is FinishReason.LENGTH
 
 
@@ -305,7 +305,7 @@ def test_running_sequences_report_the_tokens_they_attend_to(fleet: LoopFleet) ->
     fleet.assign(greedy("a", prompt_of(9), NUM_NEW))
     while not fleet.d.decode.num_running:
         fleet.tick()
-    (sequence,) = fleet.d.decode._running.values()
+    (sequence,) = fleet.d.decode._batch.running.values()
     assert fleet.d.loop.load().running_context_tokens == 9 + len(sequence.tokens)
     fleet.d.tick()
     assert fleet.d.loop.load().running_context_tokens == 9 + len(sequence.tokens)
@@ -341,7 +341,7 @@ def test_source_keeps_its_leases_while_a_step_takes_long(fleet: LoopFleet, monke
     fleet.assign(greedy("h", prompt_of(100), NUM_NEW))
     for _ in range(3):
         fleet.tick()
-    assert fleet.d.decode.num_receiving == 1
+    assert fleet.d.decode.receiver.num_receiving == 1
     with monkeypatch.context() as patch:
         patch.setattr(fleet.p.engine, "step", step_slowly)
         fleet.tick()
@@ -356,7 +356,7 @@ def test_loop_that_never_comes_back_loses_its_leases(fleet: LoopFleet) -> None:
         fleet.tick()
     with fleet.p.loop.keep_alive():
         while fleet.clock.now_s() < MAX_WORK_S + LEASE_S:
-            assert fleet.d.decode.num_receiving == 1
+            assert fleet.d.decode.receiver.num_receiving == 1
             fleet.clock.advance(RENEWAL_S)
             fleet.p.loop._pacemaker.tick()
             fleet.d.tick()

@@ -186,8 +186,8 @@ def test_handoff_messages_carry_every_field() -> None:
     source, target = WorkerId("prefill-0", 1), WorkerId("decode-0", 2)
     digest = Digest(rank=1, block_id=5, first_head=2, num_heads=3, value=2**64 - 1)
     messages = (
-        wire.begin_to_proto("h", source, target),
-        wire.commit_to_proto("h", source, target, first_token=3, num_blocks=4, digests=[digest]),
+        wire.begin_to_proto("h", source, target, 20),
+        wire.commit_to_proto("h", source, target, token_ids=[3, 1], num_blocks=4, digests=[digest]),
         wire.abort_to_proto("h", source, target),
     )
     assert wire.digest_from_proto(parsed(wire.digest_to_proto(digest))) == digest
@@ -199,4 +199,5 @@ def test_handoff_messages_carry_every_field() -> None:
         assert message.handoff_id == "h"
         assert wire.worker_id_from_proto(message.source) == source
         assert wire.worker_id_from_proto(message.target) == target
-    assert (messages[1].first_token, messages[1].num_blocks) == (3, 4)
+    assert (messages[1].tokens, messages[1].num_blocks) == ([3, 1], 4)
+    assert wire.begin_to_proto("h", source, target).num_tokens == 0

@@ -34,7 +34,7 @@ class WorkerStream:
 
     def assign(self, work: Assignment) -> None:
         """Gives the worker its part of a request."""
-        self._orders.put(wire.assignment_to_proto(work, self._hello.role_epoch))
+        self._orders.put(wire.assignment_to_proto(work, self._hello.role_state.epoch))
 
     def wait_token(self, handoff_id: str, position: int) -> float:
         """Reads on until a token comes; returns when that was, as `time.perf_counter` counts.

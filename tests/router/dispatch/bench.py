@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
+from core.clock import ManualClock
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.request import Assignment, FinishReason, GenerationRequest, Role
 from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
 from router.dispatch.generation import ActiveGeneration
 from router.generation import TokenDelta
+from router.meter import RequestMeter
 from router.wire import StepReport
-from tests.router.builders import MemoryFleet, RecordingLink, generation_request
+from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, generation_request
 from tests.router.dispatch.loop_time import LoopTime, settle
 
 REQUEST_TIMEOUT_S = 100.0
@@ -27,6 +29,8 @@ class Bench:
     time: LoopTime
     fleet: MemoryFleet
     dispatcher: FleetDispatcher
+    clock: ManualClock
+    meter: RequestMeter
 
     @property
     def links(self) -> list[RecordingLink]:
@@ -63,12 +67,16 @@ class Bench:
 
 
 def make_bench(*links: RecordingLink) -> Bench:
-    fleet = MemoryFleet()
+    fleet, clock = MemoryFleet(), ManualClock()
+    meter = RequestMeter(clock, LIMITS)
     dispatcher = FleetDispatcher(
-        request_timeout_s=REQUEST_TIMEOUT_S, placement_timeout_s=PLACEMENT_TIMEOUT_S, max_attempts=MAX_ATTEMPTS
+        request_timeout_s=REQUEST_TIMEOUT_S,
+        placement_timeout_s=PLACEMENT_TIMEOUT_S,
+        max_attempts=MAX_ATTEMPTS,
+        meter=meter,
     )
     dispatcher.bind(fleet)
-    bench = Bench(LoopTime(asyncio.get_running_loop()), fleet, dispatcher)
+    bench = Bench(LoopTime(asyncio.get_running_loop()), fleet, dispatcher, clock, meter)
     bench.attach(*links)
     return bench
 

@@ -13,6 +13,7 @@ from core.events import ReturnedWork
 from core.request import HALVES, Assignment, FinishReason, Role
 from router.dispatch.dispatcher import MAX_RETRY_S
 from router.generation import TokenDelta
+from router.meter import Percentiles
 from tests.router.builders import RecordingLink, generation_request
 from tests.router.dispatch.bench import (
     PLACEMENT_TIMEOUT_S,
@@ -104,6 +105,26 @@ async def test_burst_spreads_over_the_workers(empty: Bench) -> None:
     for index in range(9):
         empty.submit(generation_request(f"r{index}"))
     assert {len(link.assigned) for link in links} == {3}
+
+
+async def test_meter_hears_what_requests_experience(bench: Bench) -> None:
+    bench.submit(generation_request("served", prompt=(1, 2, 3)))
+    bench.submit(generation_request("given-up")).cancel()
+    work = bench.link("p").assigned[0]
+    bench.clock.advance(0.5)
+    bench.report(bench.link("p"), token(work, 0))
+    bench.clock.advance(0.125)
+    bench.report(bench.link("d"), token(work, 1), token(work, 2, FinishReason.STOP))
+    report, demand = bench.meter.report(), bench.meter.take_demand()
+    assert (report.ttft, report.tpot) == (Percentiles(0.5, 0.5, 0.5), Percentiles(0.0625, 0.0625, 0.0625))
+    assert (report.num_judged, report.attainment, report.num_failed) == (1, 1.0, 0)
+    assert (demand.num_arrived, demand.prompt_tokens, demand.num_finished, demand.answer_tokens) == (2, 6, 2, 3)
+
+
+async def test_meter_hears_of_requests_that_fail(empty: Bench) -> None:
+    empty.submit(generation_request(prompt=(1, 2, 3)))
+    await empty.time.advance(PLACEMENT_TIMEOUT_S + 0.001)
+    assert (empty.meter.report().num_failed, empty.meter.take_demand().prompt_tokens) == (1, 3)
 
 
 # --- requests that wait

@@ -1,11 +1,12 @@
-"""A dispatcher in a world of workers that die, give back, and speak in any order: every reader gets its answer.
+"""A dispatcher in a world of workers that die, change roles, give back, and speak in any order: every reader gets its
+answer.
 
 Workers generate what the position says, so a token lost, repeated or moved is seen at once.
 """
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import hypothesis.strategies as st
 from hypothesis import settings
@@ -14,17 +15,27 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from core.errors import BatonError, CancelledRequestError, NoWorkerError, WorkerLostError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.request import Assignment, FinishReason, GenerationRequest, Role
+from core.roles import RoleState
 from core.sampling import SamplingParams
 from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
 from router.dispatch.generation import ActiveGeneration, RequestState
 from router.wire import StepReport
-from tests.router.builders import MemoryFleet, RecordingLink
+from tests.router.builders import MemoryFleet, RecordingLink, request_meter
 from tests.router.dispatch.loop_time import LoopTime, settle
 
 STOP = 9
 ROLES = {"p0": Role.PREFILL, "p1": Role.PREFILL, "d0": Role.DECODE, "d1": Role.DECODE}
 EXPECTED_ERRORS = (CancelledRequestError, NoWorkerError, WorkerLostError)
+MIGRATION_ENDS = ["moves", "moves", "refused", "unknown", "unknown but moves", "dies before", "dies after"]
 DRAIN_ROUNDS = 60  # far more than any request needs when nothing goes wrong any more
+
+
+@dataclass(frozen=True)
+class Migration:
+    """An order to have a sequence go on elsewhere."""
+
+    handoff_id: str
+    new: Assignment
 
 
 class SimulatedWorker(RecordingLink):
@@ -32,23 +43,38 @@ class SimulatedWorker(RecordingLink):
 
     def __init__(self, name: str, incarnation: int) -> None:
         super().__init__(name, ROLES[name], incarnation)
-        self.orders: deque[Assignment | str] = deque()
+        self.orders: deque[tuple[Assignment, int] | str | Migration] = deque()
+        self.migrating: list[Migration] = []
         self.work: dict[str, Assignment] = {}
         self.num_generated: dict[str, int] = {}
         self.stream: deque[TokenEvent | ReturnedWork] = deque()
 
     def assign(self, assignment: Assignment) -> None:
-        self.orders.append(assignment)
+        self.orders.append((assignment, self.role_state.epoch))
+
+    def migrate(self, handoff_id: str, new: Assignment) -> None:
+        self.orders.append(Migration(handoff_id, new))
+
+    def recall(self, num_tokens: int) -> None:
+        """The world recalls when it likes."""
 
     def cancel(self, handoff_id: str) -> None:
         self.orders.append(handoff_id)
 
     def receive(self) -> None:
-        order = self.orders.popleft()
-        if isinstance(order, str):
-            self.work.pop(order, None)
-        else:
-            self.work[order.handoff_id] = order
+        match self.orders.popleft():
+            case str() as handoff_id:
+                self.work.pop(handoff_id, None)
+            case Migration() as migration:
+                self.migrating.append(migration)
+            case assignment, epoch if epoch == self.role_state.epoch:
+                self.work[assignment.handoff_id] = assignment
+            case assignment, epoch:
+                self.stream.append(ReturnedWork(assignment.handoff_id, "stale_epoch", f"{epoch} is stale"))
+
+    def is_computing(self, work: Assignment) -> bool:
+        """Whether it has work for the prompt, not for the tokens."""
+        return work.prefill.worker == self.worker and work.handoff_id not in self.num_generated
 
 
 @dataclass
@@ -80,7 +106,9 @@ class DispatchWorld(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.time = LoopTime(self.runner.get_loop())
         self.fleet = MemoryFleet()
-        self.dispatcher = FleetDispatcher(request_timeout_s=1e6, placement_timeout_s=5.0, max_attempts=3)
+        self.dispatcher = FleetDispatcher(
+            request_timeout_s=1e6, placement_timeout_s=5.0, max_attempts=3, meter=request_meter()
+        )
         self.dispatcher.bind(self.fleet)
         self.workers: dict[str, SimulatedWorker] = {}
         self.lost: list[SimulatedWorker] = []
@@ -92,7 +120,7 @@ class DispatchWorld(RuleBasedStateMachine):
 
     # --- what can happen
 
-    @rule(prompt_length=st.integers(1, 9), num_tokens=st.integers(1, 6), stops=st.booleans())
+    @rule(prompt_length=st.integers(1, 9), num_tokens=st.sampled_from([1, 2, 6, 20]), stops=st.booleans())
     def submit(self, prompt_length: int, num_tokens: int, stops: bool) -> None:
         number = len(self.readers)
         answer = [1000 * number + position for position in range(10, 10 + num_tokens)]
@@ -137,6 +165,48 @@ class DispatchWorld(RuleBasedStateMachine):
             worker, handoff_id = data.draw(st.sampled_from(ready))
             del worker.work[handoff_id]
             worker.stream.append(ReturnedWork(handoff_id, code, "it came back"))
+
+    @rule(
+        name=st.sampled_from(sorted(ROLES)),
+        role=st.sampled_from(Role),
+        is_cordoned=st.sampled_from([False, False, True]),
+    )
+    def worker_changes_its_role(self, name: str, role: Role, is_cordoned: bool) -> None:
+        if worker := self.workers.get(name):
+            self._take_role(worker, RoleState(role, worker.role_state.epoch + 1, is_cordoned))
+
+    @rule(is_role=st.booleans())
+    def worker_has_to_let_a_running_sequence_go(self, is_role: bool) -> None:
+        """What chance alone brings about too rarely: a long answer that runs, with room for it elsewhere."""
+        for name, worker in self.workers.items():
+            self._take_role(worker, RoleState(ROLES[name], worker.role_state.epoch + 1))
+        self.submit(3, 20, stops=False)
+        for _ in range(3):
+            self._round(seconds=0.0)
+        attempt = self.readers[-1].generation.attempt
+        if attempt is not None and attempt.is_handed_over:
+            role, epoch = attempt.decode.role_state.role, attempt.decode.role_state.epoch + 1
+            self._take_role(attempt.decode, RoleState(Role.PREFILL if is_role else role, epoch, not is_role))
+
+    @rule(data=st.data())
+    def worker_gives_back_prompts_that_have_not_started(self, data: st.DataObject) -> None:
+        ready = [(w, work) for w in self.workers.values() for work in w.work.values() if w.is_computing(work)]
+        if ready:
+            worker, work = data.draw(st.sampled_from(ready))
+            del worker.work[work.handoff_id]
+            code = data.draw(st.sampled_from(["role_changed", "recalled"]))
+            worker.stream.append(ReturnedWork(work.handoff_id, code, "not started"))
+
+    @rule(data=st.data(), outcome=st.sampled_from(MIGRATION_ENDS))
+    def migration_ends(self, data: st.DataObject, outcome: str) -> None:
+        if ready := [(worker, each) for worker in self.workers.values() for each in worker.migrating]:
+            worker, migration = data.draw(st.sampled_from(ready))
+            if outcome == "dies before":
+                self.worker_dies(worker.worker.name)
+                return
+            self._end_migration(worker, migration, "moves" if outcome == "dies after" else outcome)
+            if outcome == "dies after":
+                self.worker_dies(worker.worker.name)
 
     @rule(name=st.sampled_from(sorted(ROLES)))
     def worker_dies(self, name: str) -> None:
@@ -184,6 +254,7 @@ class DispatchWorld(RuleBasedStateMachine):
     @invariant()
     def books_are_those_of_the_open_attempts(self) -> None:
         attempts = [reader.generation.attempt for reader in self.readers if reader.generation.attempt is not None]
+        attempts += [attempt.next for attempt in attempts if attempt.next is not None]
         for worker in (*self.workers.values(), *self.lost):
             decoding = [attempt for attempt in attempts if attempt.decode is worker]
             prompt_tokens = sum(a.open_prompt_tokens for a in attempts if a.prefill is worker)
@@ -195,7 +266,9 @@ class DispatchWorld(RuleBasedStateMachine):
     def every_request_is_placed_or_has_a_timer_or_has_ended(self) -> None:
         states = [reader.generation.state for reader in self.readers]
         assert self.dispatcher.num_active == len(states) - states.count(RequestState.ENDED)
-        assert len(self.dispatcher._by_handoff) == states.count(RequestState.PLACED)
+        attempts = [reader.generation.attempt for reader in self.readers if reader.generation.attempt is not None]
+        num_moving = sum(attempt.next is not None for attempt in attempts)
+        assert len(self.dispatcher._by_handoff) == states.count(RequestState.PLACED) + num_moving
         for reader in self.readers:
             num_timers = len(reader.generation.timers.running())
             match reader.generation.state:
@@ -212,6 +285,8 @@ class DispatchWorld(RuleBasedStateMachine):
             return
         for name in sorted(ROLES.keys() - self.workers.keys()):
             self._attach(name)
+        for name, worker in self.workers.items():
+            self._take_role(worker, RoleState(ROLES[name], worker.role_state.epoch + 1))
         for _ in range(DRAIN_ROUNDS):
             self._round(seconds=MAX_RETRY_S)
             if all(reader.is_done for reader in self.readers):
@@ -241,7 +316,7 @@ class DispatchWorld(RuleBasedStateMachine):
             (worker, work)
             for worker in self.workers.values()
             for work in worker.work.values()
-            if worker.hello.role is Role.PREFILL or work.handoff_id in self.handed
+            if worker.is_computing(work) or (work.decode.worker == worker.worker and work.handoff_id in self.handed)
         ]
 
     def _generate(self, worker: SimulatedWorker, work: Assignment) -> None:
@@ -249,7 +324,7 @@ class DispatchWorld(RuleBasedStateMachine):
         emitted = reader.answer[: work.first_position]
         assert work.prompt == (*reader.request.prompt, *emitted), "an attempt does not go on where the answer stands"
         assert work.max_new_tokens == reader.request.max_tokens - work.first_position
-        is_prefill = worker.hello.role is Role.PREFILL
+        is_prefill = worker.is_computing(work)
         num_generated = 1 if is_prefill else worker.num_generated.get(work.handoff_id, 1) + 1
         position = work.first_position + num_generated - 1
         token_id = reader.answer[position]
@@ -257,9 +332,35 @@ class DispatchWorld(RuleBasedStateMachine):
         worker.stream.append(TokenEvent(work.handoff_id, position, token_id, reason))
         if is_prefill and reason is None:
             self.handed.add(work.handoff_id)
-        worker.num_generated[work.handoff_id] = num_generated
-        if is_prefill or reason is not None:
+        if not is_prefill or work.decode.worker == worker.worker:
+            worker.num_generated[work.handoff_id] = num_generated
+        if (is_prefill and work.decode.worker != worker.worker) or reason is not None:
             del worker.work[work.handoff_id]
+
+    def _take_role(self, worker: SimulatedWorker, state: RoleState) -> None:
+        before, worker.hello = worker.role_state, replace(worker.hello, role_state=state)
+
+        async def tell() -> None:
+            self.dispatcher.on_role_state(worker, before)
+
+        self.runner.run(tell())
+
+    def _end_migration(self, worker: SimulatedWorker, migration: Migration, outcome: str) -> None:
+        """As a worker does it: it hands over what it runs, or goes on and gives the new attempt back."""
+        worker.migrating.remove(migration)
+        old, new = migration.handoff_id, migration.new
+        target = next((w for w in self.workers.values() if w.worker == new.decode.worker), None)
+        is_running = old in worker.work and old in self.handed
+        is_announced = target is not None and new.handoff_id in target.work
+        if outcome in ("moves", "unknown but moves") and is_running and is_announced:
+            self.handed.add(new.handoff_id)
+            target.num_generated[new.handoff_id] = worker.num_generated.get(old, 1)
+        elif outcome != "unknown" or not is_running:
+            worker.stream.append(ReturnedWork(new.handoff_id, "handoff_failed", "it stays"))
+            return
+        del worker.work[old]
+        code = "migrated" if outcome == "moves" else "migration_unknown"
+        worker.stream.append(ReturnedWork(old, code, "it has gone"))
 
     def _deliver(self, worker: SimulatedWorker, num_words: int) -> None:
         words = [worker.stream.popleft() for _ in range(min(num_words, len(worker.stream)))]
@@ -295,6 +396,9 @@ class DispatchWorld(RuleBasedStateMachine):
         for worker in self.workers.values():
             while worker.orders:
                 worker.receive()
+        for worker in self.workers.values():
+            for migration in list(worker.migrating):
+                self._end_migration(worker, migration, "moves")
         for worker, work in self._generating():
             self._generate(worker, work)
         for worker in self.workers.values():
@@ -304,4 +408,4 @@ class DispatchWorld(RuleBasedStateMachine):
 
 
 TestDispatchWorld = DispatchWorld.TestCase
-TestDispatchWorld.settings = settings(max_examples=60, stateful_step_count=60)
+TestDispatchWorld.settings = settings(max_examples=80, stateful_step_count=60)

@@ -6,9 +6,11 @@ from typing import Any, Self
 
 import grpc
 from baton.v1 import common_pb2, worker_pb2, worker_pb2_grpc
+from google.protobuf.message import Message
 
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
+from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.fleet.link import WorkerLink
 from router.wire import StepReport
@@ -77,8 +79,20 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         hello = worker_pb2.WorkerHello()
         hello.CopyFrom(self.hello)
         for name, value in changes.items():
-            setattr(hello, name, value)
+            if isinstance(value, Message):
+                getattr(hello, name).CopyFrom(value)
+            else:
+                setattr(hello, name, value)
         self._says.put_nowait(worker_pb2.AttachResponse(hello=hello))
+
+    def say_role(self, role: Role, epoch: int, order_id: str = "") -> None:
+        """It is for something else now."""
+        state = wire.role_state_to_proto(RoleState(role, epoch, order_id=order_id))
+        self._says.put_nowait(worker_pb2.AttachResponse(role_state=state))
+
+    def refuse_role(self, order_id: str, epoch: int, message: str) -> None:
+        refusal = worker_pb2.RoleRefusal(order_id=order_id, role_epoch=epoch, message=message)
+        self._says.put_nowait(worker_pb2.AttachResponse(role_refusal=refusal))
 
     def report(self, *tokens: worker_pb2.TokenEvent, running: int = 0) -> None:
         load = worker_pb2.WorkerLoad(running_sequences=running)
@@ -123,6 +137,8 @@ class RecordingObserver:
     def __init__(self) -> None:
         self._heard: asyncio.Queue[tuple[str, WorkerId]] = asyncio.Queue()
         self.reports: list[StepReport] = []
+        self.states: list[tuple[RoleState, RoleState]] = []
+        self.refusals: list[RoleRefusal] = []
         self.fails_at: set[str] = set()
 
     def on_attached(self, link: WorkerLink) -> None:
@@ -131,6 +147,14 @@ class RecordingObserver:
     def on_report(self, link: WorkerLink, report: StepReport) -> None:
         self.reports.append(report)
         self._hear("report", link)
+
+    def on_role_state(self, link: WorkerLink, before: RoleState) -> None:
+        self.states.append((before, link.role_state))
+        self._hear("role", link)
+
+    def on_role_refusal(self, link: WorkerLink, refusal: RoleRefusal) -> None:
+        self.refusals.append(refusal)
+        self._hear("refused", link)
 
     def on_lost(self, link: WorkerLink) -> None:
         self._hear("lost", link)

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 import pytest_asyncio
-from baton.v1 import common_pb2
+from baton.v1 import common_pb2, worker_pb2
 
 from core.clock import ManualClock
 from core.errors import ConfigError, InvalidRequestError, StaleEpochError
@@ -68,8 +68,8 @@ async def test_registered_worker_is_attached_once_it_has_said_hello(
     fleet.register(worker.endpoint)
     assert fleet.links() == []
     await observer.expect(("attached", worker))
-    assert names(fleet.links()) == names(fleet.with_role(Role.PREFILL)) == ["p0@1"]
-    assert fleet.with_role(Role.DECODE) == []
+    assert names(fleet.links()) == names(fleet.taking(Role.PREFILL)) == ["p0@1"]
+    assert fleet.taking(Role.DECODE) == []
     assert await worker.attaching.get() == "router-1"
 
 
@@ -92,7 +92,7 @@ async def test_workers_are_ordered_by_name(fleet: Fleet, observer: RecordingObse
         for worker in (b, a):
             fleet.register(worker.endpoint)
             await observer.expect(("attached", worker))
-        assert names(fleet.with_role(Role.DECODE)) == ["a@1", "b@1"]
+        assert names(fleet.taking(Role.DECODE)) == ["a@1", "b@1"]
 
 
 async def test_silence_is_measured_on_the_fleets_clock(
@@ -245,7 +245,7 @@ async def test_worker_with_an_unknown_role_is_refused_and_the_others_stay(
     fleet: Fleet, observer: RecordingObserver, worker: ScriptedWorker, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with ScriptedWorker("bad") as bad:
-        bad.hello.role = 17
+        bad.hello.role_state.role = 17
         fleet.register(worker.endpoint)
         await observer.expect(("attached", worker))
         fleet.register(bad.endpoint)
@@ -262,11 +262,11 @@ async def test_worker_whose_second_hello_has_another_role_changes_its_role(
 ) -> None:
     fleet.register(worker.endpoint)
     await observer.expect(("attached", worker))
-    worker.say_hello(role=common_pb2.ROLE_DECODE, role_epoch=4)
+    worker.say_hello(role_state=worker_pb2.RoleState(role=common_pb2.ROLE_DECODE, role_epoch=4))
     await observer.expect(("attached", worker))
-    assert fleet.with_role(Role.PREFILL) == []
-    (link,) = fleet.with_role(Role.DECODE)
-    assert link.attached.role_epoch == 4
+    assert fleet.taking(Role.PREFILL) == []
+    (link,) = fleet.taking(Role.DECODE)
+    assert link.role_state.epoch == 4
 
 
 async def test_worker_whose_second_hello_does_not_fit_is_lost(
@@ -473,7 +473,7 @@ async def test_late_word_of_a_death_leaves_the_newer_incarnation_alone(
             await observer.expect(("attached", each))
         for _ in range(2):
             fleet.worker_gone(WorkerId("p0", 1))
-        assert names(fleet.with_role(Role.PREFILL)) == ["p0@2"]
+        assert names(fleet.taking(Role.PREFILL)) == ["p0@2"]
         assert await peer.hears_gone() == WorkerId("p0", 1)
         with pytest.raises(InvalidRequestError, match=r"worker p0@3 is not known; the latest of that name is p0@2"):
             fleet.worker_gone(WorkerId("p0", 3))

@@ -35,8 +35,8 @@ async def test_stream_begins_with_both_hellos(worker: ScriptedWorker, observer: 
     running = asyncio.create_task(link.run(observer))
     await observer.expect(("attached", worker))
     assert await worker.attaching.get() == "router-1"
-    assert link.has_role(Role.DECODE)
-    assert not link.has_role(Role.PREFILL)
+    assert link.takes(Role.DECODE)
+    assert not link.takes(Role.PREFILL)
     assert link.attached.endpoint == worker.endpoint
     worker.end_stream()
     with pytest.raises(UnavailableError, match="worker w@1 ended the stream"):
@@ -123,7 +123,7 @@ async def test_address_where_nobody_listens_is_unavailable(observer: RecordingOb
 
 @pytest.mark.parametrize("role", [0, 17])
 async def test_unknown_role_is_a_config_error(worker: ScriptedWorker, observer: RecordingObserver, role: int) -> None:
-    worker.hello.role = role  # type: ignore[union-attr]
+    worker.hello.role_state.role = role  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match=f"worker w@1 says its role is number {role}; run the same version"):
         await asyncio.wait_for(link_to(worker).run(observer), WAIT_S)
     assert observer.is_quiet()

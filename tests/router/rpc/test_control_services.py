@@ -15,9 +15,11 @@ from core.request import Role
 from router import wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
+from router.fleet.observers import Observers
 from router.rpc.control_services import ControlService, MembershipService
-from tests.router.builders import generation_request
+from tests.router.builders import generation_request, request_meter
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker
+from tests.router.roles.world import RoleWorld
 from tests.router.rpc.serving import channel_to
 
 
@@ -43,34 +45,19 @@ class Router:
         return await self.control.GetExperts(control_pb2.GetExpertsRequest(worker=worker), timeout=WAIT_S)
 
 
-class Both:
-    """A dispatcher that hears what a fleet says, and somebody who writes it down."""
-
-    def __init__(self, dispatcher: FleetDispatcher, recorder: RecordingObserver) -> None:
-        self._observers = (dispatcher, recorder)
-
-    def on_attached(self, link: object) -> None:
-        for observer in self._observers:
-            observer.on_attached(link)
-
-    def on_report(self, link: object, report: object) -> None:
-        for observer in self._observers:
-            observer.on_report(link, report)
-
-    def on_lost(self, link: object) -> None:
-        for observer in self._observers:
-            observer.on_lost(link)
-
-
 @pytest_asyncio.fixture
 async def router() -> AsyncIterator[Router]:
     heard, clock = RecordingObserver(), ManualClock()
-    dispatcher = FleetDispatcher(request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2)
-    fleet = Fleet("router-1", clock, WAIT_S, Both(dispatcher, heard))
+    dispatcher = FleetDispatcher(
+        request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, meter=request_meter()
+    )
+    fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, heard))
     dispatcher.bind(fleet)
     server = grpc.aio.server()
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), server)
-    control_pb2_grpc.add_ControlServiceServicer_to_server(ControlService("m", fleet, dispatcher), server)
+    control_pb2_grpc.add_ControlServiceServicer_to_server(
+        ControlService("m", fleet, dispatcher, RoleWorld().director, clock), server
+    )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(fleet.close)
         channel = await stack.enter_async_context(channel_to(server))
@@ -155,7 +142,11 @@ async def test_status_has_every_worker_with_its_load_and_silence(router: Router)
         assert status.unready_reason == ""
         first, second = status.workers
         assert (first.hello, second.hello) == (decode.hello, prefill.hello)
-        assert (first.hello.role, first.load.running_sequences, first.silent_s) == (common_pb2.ROLE_DECODE, 3, 0.5)
+        assert (first.hello.role_state.role, first.load.running_sequences, first.silent_s) == (
+            common_pb2.ROLE_DECODE,
+            3,
+            0.5,
+        )
         assert (second.load.running_sequences, second.silent_s) == (0, 2.0)
 
 

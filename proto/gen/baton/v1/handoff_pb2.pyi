@@ -128,20 +128,20 @@ class RenewLeasesResponse(_message.Message):
     def __init__(self, lost_handoff_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CommitHandoffRequest(_message.Message):
-    __slots__ = ("handoff_id", "source", "target", "first_token", "num_blocks", "digests")
+    __slots__ = ("handoff_id", "source", "target", "num_blocks", "digests", "tokens")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
-    FIRST_TOKEN_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
     DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     source: _common_pb2.WorkerId
     target: _common_pb2.WorkerId
-    first_token: int
     num_blocks: int
     digests: _containers.RepeatedCompositeFieldContainer[KvDigest]
-    def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., first_token: _Optional[int] = ..., num_blocks: _Optional[int] = ..., digests: _Optional[_Iterable[_Union[KvDigest, _Mapping]]] = ...) -> None: ...
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, handoff_id: _Optional[str] = ..., source: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., target: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., num_blocks: _Optional[int] = ..., digests: _Optional[_Iterable[_Union[KvDigest, _Mapping]]] = ..., tokens: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class KvDigest(_message.Message):
     __slots__ = ("rank", "block_id", "first_head", "num_heads", "value")

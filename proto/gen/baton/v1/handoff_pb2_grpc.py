@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class HandoffServiceStub:
-    """Served by every worker; called by the worker that computed the prompt.
+    """Served by every worker; called by the worker that computed the prompt, or that has run the sequence so far.
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class HandoffServiceStub:
 
 
 class HandoffServiceServicer:
-    """Served by every worker; called by the worker that computed the prompt.
+    """Served by every worker; called by the worker that computed the prompt, or that has run the sequence so far.
     """
 
     def BeginHandoff(self, request, context):
@@ -123,7 +123,7 @@ def add_HandoffServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HandoffService:
-    """Served by every worker; called by the worker that computed the prompt.
+    """Served by every worker; called by the worker that computed the prompt, or that has run the sequence so far.
     """
 
     @staticmethod

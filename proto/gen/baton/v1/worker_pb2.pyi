@@ -213,10 +213,8 @@ class PairTransfers(_message.Message):
     def __init__(self, peer: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., transport: _Optional[str] = ..., path: _Optional[str] = ..., direction: _Optional[str] = ..., num_handoffs: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_bytes_saved: _Optional[int] = ..., num_descriptors: _Optional[int] = ..., busy_s: _Optional[float] = ..., exposed_s: _Optional[float] = ..., acknowledge_s: _Optional[float] = ..., num_expired_leases: _Optional[int] = ..., num_retried: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("endpoint", "role", "role_epoch", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model", "block_bytes", "processes")
+    __slots__ = ("endpoint", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model", "block_bytes", "processes", "role_state")
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
-    ROLE_FIELD_NUMBER: _ClassVar[int]
-    ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     NUM_BLOCKS_FIELD_NUMBER: _ClassVar[int]
@@ -226,9 +224,8 @@ class WorkerHello(_message.Message):
     COST_MODEL_FIELD_NUMBER: _ClassVar[int]
     BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    ROLE_STATE_FIELD_NUMBER: _ClassVar[int]
     endpoint: _common_pb2.WorkerEndpoint
-    role: _common_pb2.Role
-    role_epoch: int
     model_fingerprint: str
     layout: _common_pb2.KvLayout
     num_blocks: int
@@ -238,7 +235,8 @@ class WorkerHello(_message.Message):
     cost_model: CostModel
     block_bytes: int
     processes: _containers.RepeatedCompositeFieldContainer[RankProcess]
-    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ..., block_bytes: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[RankProcess, _Mapping]]] = ...) -> None: ...
+    role_state: RoleState
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ..., block_bytes: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[RankProcess, _Mapping]]] = ..., role_state: _Optional[_Union[RoleState, _Mapping]] = ...) -> None: ...
 
 class RankProcess(_message.Message):
     __slots__ = ("node", "pid", "started_s")

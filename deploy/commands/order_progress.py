@@ -1,0 +1,120 @@
+"""Shows how an order about roles goes, until it has ended. Ctrl-C ends the showing, not the order."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import typer
+from baton.v1 import control_pb2
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from core.errors import BatonError, UnreachableError
+from deploy.commands.options import output_console, print_error
+from deploy.commands.roles_tables import describe_change, stage_word
+from deploy.roles_client import Progress
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes; the last as the shell has it for SIGINT
+REFRESHES_PER_S = 10
+WHERE_IT_STANDS = "`baton roles show` says where it stands"
+
+Show = Callable[[control_pb2.RoleProgress], object]
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Within, an order that the router refuses ends the command with exit code 2, whatever the reason."""
+    try:
+        yield
+    except UnreachableError:
+        raise
+    except BatonError as error:
+        print_error(error)
+        raise typer.Exit(REFUSED) from error
+
+
+def watch(progress: Progress, *, is_dry_run: bool = False) -> None:
+    """Shows an order's progress and how it ended: a live line per worker in a terminal, else a line per change.
+
+    Raises:
+        typer.Exit: with 1 when it failed, 2 when it was refused, 130 after Ctrl-C.
+        UnreachableError: the router went away; the order may go on.
+    """
+    console = output_console()
+    changes: dict[str, control_pb2.RoleChange] = {}
+    with contextlib.closing(progress):
+        try:
+            last = _follow(progress, console, changes, is_dry_run=is_dry_run)
+        except KeyboardInterrupt:
+            console.print(Text(f"stopped watching; the order goes on: {WHERE_IT_STANDS}"), soft_wrap=True)
+            raise typer.Exit(INTERRUPTED) from None
+    for change in changes.values():
+        console.print(Text(describe_change(change)), soft_wrap=True)
+    if not is_dry_run and last.stage not in (control_pb2.ROLE_STAGE_CHANGED, control_pb2.ROLE_STAGE_VERIFIED):
+        raise typer.Exit(FAILED)
+
+
+def _follow(
+    progress: Progress, console: Console, changes: dict[str, control_pb2.RoleChange], *, is_dry_run: bool
+) -> control_pb2.RoleProgress:
+    """Shows all of it and keeps the latest change of each worker; returns the last progress."""
+    with refusals():
+        step = next(progress)
+    with _showing(console, is_dry_run=is_dry_run) as show:
+        try:
+            while True:
+                show(step)
+                if step.HasField("change"):
+                    changes[step.change.worker] = step.change
+                if step.is_last:
+                    return step
+                step = next(progress)
+        except UnreachableError as error:
+            raise UnreachableError(f"{error.message}; the order may go on: {WHERE_IT_STANDS}") from error
+
+
+@contextlib.contextmanager
+def _showing(console: Console, *, is_dry_run: bool) -> Iterator[Show]:
+    board = ProgressBoard(is_dry_run=is_dry_run)
+    if not console.is_terminal or is_dry_run:
+        yield lambda step: _print_if_new(board, step, console)
+        return
+    with Live(console=console, get_renderable=board.lines, refresh_per_second=REFRESHES_PER_S):
+        yield board.update
+
+
+def _print_if_new(board: "ProgressBoard", step: control_pb2.RoleProgress, console: Console) -> None:
+    if board.update(step):
+        console.print(board.line(step), soft_wrap=True)
+
+
+class ProgressBoard:
+    """The latest progress of each worker that an order concerns."""
+
+    def __init__(self, *, is_dry_run: bool = False) -> None:
+        """A dry run has messages only: no stage is reached."""
+        self._is_dry_run = is_dry_run
+        self._steps: dict[str, control_pb2.RoleProgress] = {}
+
+    def update(self, step: control_pb2.RoleProgress) -> bool:
+        """Takes it in; whether it says something new, the time apart."""
+        before = self._steps.get(step.worker)
+        self._steps[step.worker] = step
+        return before is None or _without_time(before) != _without_time(step)
+
+    def lines(self) -> Group:
+        """All workers, in the order in which they were first heard of."""
+        return Group(*map(self.line, self._steps.values()))
+
+    def line(self, step: control_pb2.RoleProgress) -> Text:
+        """One worker's."""
+        who = f"{step.worker}: " if step.worker else ""
+        if self._is_dry_run:
+            return Text(f"{who}{step.message}")
+        left = f", {step.num_leaving} request(s) still to leave" if step.num_leaving else ""
+        said = f": {step.message}" if step.message else ""
+        return Text(f"{who}{stage_word(step.stage)} after {step.elapsed_s:.1f} s{left}{said}")
+
+
+def _without_time(step: control_pb2.RoleProgress) -> tuple[int, str, int, bool]:
+    return step.stage, step.message, step.num_leaving, step.is_last

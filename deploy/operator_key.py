@@ -1,0 +1,30 @@
+"""Where the operator's key comes from: a file, or the environment. It is never shown, not even in an error."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from core.errors import ConfigError
+from router.config import check_operator_key
+
+KEY_VARIABLE = "BATON_OPERATOR_KEY"
+
+
+def read_operator_key(file: Path | None, environment: Mapping[str, str]) -> str | None:
+    """The first line of the file, else the variable; None without either, or with an empty variable.
+
+    Raises:
+        ConfigError: the file cannot be read, or the key is none.
+    """
+    if file is None:
+        key = environment.get(KEY_VARIABLE, "").strip()
+        if key:
+            check_operator_key(key, KEY_VARIABLE)
+        return key or None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"--operator-key-file {file} cannot be read: {reason}") from error
+    key = text.partition("\n")[0].strip()
+    check_operator_key(key, f"the first line of --operator-key-file {file}")
+    return key

@@ -1,0 +1,126 @@
+"""Which prompts get the next chunks. Not what becomes of what they compute."""
+
+from collections.abc import Callable, Iterator
+
+from core.request import Assignment
+from engine.kv.pool import BlockPool
+from engine.plan import Draw, SequenceSlice, SliceKind
+from engine.sampling.rules import LogitRules
+from prefill_worker.prefix_importer import PrefixImporter
+from prefill_worker.prompt import Prompt
+
+
+class Lineup:
+    """Prompts that have not started, and those that are being computed; both first come, first served.
+
+    Args:
+        pool: gives each prompt that starts all its blocks.
+        imports: a queued prompt whose beginning is on its way here lets others go first.
+        on_start: hears of each prompt that starts.
+
+    Attributes:
+        queued: not started, by handoff id.
+        computing: started and not finished, by handoff id.
+    """
+
+    def __init__(self, pool: BlockPool, imports: PrefixImporter, on_start: Callable[[Prompt], None]) -> None:
+        self._pool = pool
+        self._imports = imports
+        self._on_start = on_start
+        self.queued: dict[str, Prompt] = {}
+        self.computing: dict[str, Prompt] = {}
+
+    @property
+    def num_pending_tokens(self) -> int:
+        """Tokens of queued and started prompts that are still to be computed."""
+        return sum(p.num_remaining for p in (*self.queued.values(), *self.computing.values()))
+
+    @property
+    def is_awaiting_host(self) -> bool:
+        """Whether a prompt goes on with the next step although the last plan had nothing of it to compute."""
+        return any(p.table.is_awaiting_host(self._max_shared(p)) for p in self.computing.values())
+
+    def add(self, prompt: Prompt) -> None:
+        """Queues a prompt."""
+        self.queued[prompt.handoff_id] = prompt
+        self._imports.want(prompt.assignment)
+
+    def remove(self, prompt: Prompt) -> None:
+        """Computes no more of a prompt; one that is not here is ignored."""
+        if self.queued.pop(prompt.handoff_id, None) is not None:
+            self._imports.leave(prompt.handoff_id)
+        self.computing.pop(prompt.handoff_id, None)
+
+    def youngest_queued(self, num_tokens: int | None) -> list[Prompt]:
+        """The prompts queued last, that one first: of `num_tokens` tokens at most, but one at least; all for None."""
+        youngest: list[Prompt] = []
+        num_left = num_tokens
+        for prompt in reversed(self.queued.values()):
+            if num_left is not None:
+                num_left -= prompt.num_tokens
+                if num_left < 0 and youngest:
+                    break
+            youngest.append(prompt)
+        return youngest
+
+    def chunks(self, budget_tokens: int) -> Iterator[tuple[Prompt, SequenceSlice]]:
+        """The chunks of the next step, at most `budget_tokens` tokens; prompts start as there is room for them."""
+        prompts = self._in_turn()
+        while budget_tokens > 0 and (prompt := next(prompts, None)) is not None:
+            if self._find_cached(prompt):
+                chunk = _chunk(prompt, budget_tokens)
+                yield prompt, chunk
+                budget_tokens -= len(chunk.token_ids)
+
+    # --- inside
+
+    def _in_turn(self) -> Iterator[Prompt]:
+        """The prompts that get the next chunks: started ones in order, then new ones, started on demand."""
+        yield from list(self.computing.values())
+        while (prompt := self._next_queued()) is not None and self._try_start(prompt):
+            yield prompt
+
+    def _next_queued(self) -> Prompt | None:
+        """The oldest prompt that does not wait for its beginning to come from a peer."""
+        return next((p for p in self.queued.values() if not self._imports.is_awaited(p.handoff_id)), None)
+
+    def _try_start(self, prompt: Prompt) -> bool:
+        """Reserves a prompt's blocks; False when they do not fit."""
+        num_blocks = self._pool.layout.blocks_for(prompt.num_tokens)
+        if not prompt.table.try_reserve(num_blocks, max_shared=self._max_shared(prompt)):
+            return False
+        self.remove(prompt)
+        self.computing[prompt.handoff_id] = prompt
+        self._on_start(prompt)
+        return True
+
+    def _find_cached(self, prompt: Prompt) -> bool:
+        """Goes on behind what the cache knows of a prompt; False when more of it comes with the next step."""
+        max_shared = self._max_shared(prompt)
+        num_found = prompt.table.adopt(max_shared) * self._pool.layout.block_tokens
+        if num_found > prompt.num_computed:
+            prompt.num_cached += num_found - prompt.num_computed
+            prompt.num_computed = num_found
+        return not prompt.table.is_awaiting_host(max_shared)
+
+    def _max_shared(self, prompt: Prompt) -> int:
+        """Leading blocks that may come from the cache."""
+        return (prompt.num_tokens - 1) // self._pool.layout.block_tokens
+
+
+def first_draw(work: Assignment) -> Draw:
+    """How an attempt's first token is drawn, after its whole prompt."""
+    rules = LogitRules.of(work.sampling, work.stop_token_ids, work.prompt, work.first_position)
+    return Draw(work.sampling, work.first_position, rules)
+
+
+def _chunk(prompt: Prompt, budget_tokens: int) -> SequenceSlice:
+    end = prompt.num_computed + min(prompt.num_remaining, budget_tokens)
+    return SequenceSlice(
+        sequence_id=prompt.handoff_id,
+        kind=SliceKind.PROMPT,
+        token_ids=prompt.assignment.prompt[prompt.num_computed : end],
+        start=prompt.num_computed,
+        block_ids=prompt.table.block_ids,
+        draw=first_draw(prompt.assignment) if end == prompt.num_tokens else None,
+    )

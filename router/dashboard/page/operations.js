@@ -1,0 +1,100 @@
+// The operator's hand. The key lives in this tab's session storage only and is sent in a header, so that no other page
+// can use it.
+import { byId, replaceIfChanged, setText, show, timed } from "./dom.js";
+
+const STORED_KEY = "baton-operator-key";
+const TIMEOUT_MS = 15000;
+const numbers = [byId("num-prefill"), byId("num-decode")];
+let isSplitTouched = false;
+
+export function listen() {
+  byId("key").value = sessionStorage.getItem(STORED_KEY) ?? "";
+  byId("key").addEventListener("input", () => sessionStorage.setItem(STORED_KEY, byId("key").value.trim()));
+  byId("key-form").addEventListener("submit", (event) => event.preventDefault());
+  byId("forget").addEventListener("click", forget);
+  for (const input of numbers) input.addEventListener("input", () => { isSplitTouched = true; });
+  byId("rebalance").addEventListener("submit", (event) => {
+    event.preventDefault();
+    rebalance(false, event.submitter);
+  });
+  byId("preview").addEventListener("click", (event) => {
+    if (byId("rebalance").reportValidity()) rebalance(true, event.currentTarget);
+  });
+  byId("auto").addEventListener("click", (event) => {
+    order("auto", { is_auto: event.currentTarget.getAttribute("aria-pressed") !== "true" }, event.currentTarget);
+  });
+  byId("outcome").querySelector("button").addEventListener("click", () => show(byId("outcome"), false));
+}
+
+export function drawOperations(state) {
+  show(byId("operations-off"), !state.can_operate);
+  show(byId("operations"), state.can_operate);
+  if (!isSplitTouched) {
+    ["prefill", "decode"].forEach((role, index) => {
+      numbers[index].value = state.workers.filter((worker) => worker.role === role).length;
+    });
+  }
+  byId("auto").setAttribute("aria-pressed", state.is_auto);
+  setText(byId("auto-note"), state.is_auto ? "on: the controller decides" : "off: only operators change roles");
+  if (state.decision) setText(byId("decision"), inWords(state.decision));
+  replaceIfChanged(byId("actions"), state.actions.map((entry) => timed(entry.at, `${entry.actor}: ${entry.action}: ${entry.outcome}`)));
+  show(byId("no-actions"), !state.actions.length);
+}
+
+// Sends an order and shows what the router says to it; returns whether it was taken.
+export async function order(path, body, button) {
+  if (button.getAttribute("aria-disabled") === "true") return false;
+  const key = byId("key").value.trim();
+  if (!key) {
+    say("Enter the operator's key first.", true);
+    byId("key").focus();
+    return false;
+  }
+  button.setAttribute("aria-disabled", "true");
+  try {
+    say(...(await send(path, body, key)));
+  } catch (error) {
+    say(`The router did not answer: ${error.message}`, true);
+  } finally {
+    button.removeAttribute("aria-disabled");
+  }
+  return !byId("outcome").classList.contains("failed");
+}
+
+async function send(path, body, key) {
+  const response = await fetch(`dashboard/roles/${path}`, {
+    method: "POST",
+    credentials: "omit",
+    headers: { authorization: `Bearer ${key}`, "content-type": "application/json" },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
+  const answer = await response.json();
+  return response.ok ? [answer.messages.join("\n"), answer.stage === "failed"] : [`Refused: ${answer.error.message}`, true];
+}
+
+async function rebalance(isDryRun, button) {
+  const [prefill, decode] = numbers.map((input) => input.valueAsNumber);
+  const isTaken = await order("rebalance", { num_prefill: prefill, num_decode: decode, is_dry_run: isDryRun }, button);
+  if (isTaken && !isDryRun) isSplitTouched = false;
+}
+
+function forget() {
+  sessionStorage.removeItem(STORED_KEY);
+  byId("key").value = "";
+  say("The key is forgotten.", false);
+}
+
+function say(text, hasFailed) {
+  const box = byId("outcome");
+  box.classList.toggle("failed", hasFailed);
+  show(box, true);
+  box.querySelector("p").textContent = text;
+}
+
+function inWords(decision) {
+  const split = `${decision.num_prefill} prefill and ${decision.num_decode} decode`;
+  const isKept = decision.num_prefill === decision.wanted_prefill && decision.num_decode === decision.wanted_decode;
+  const wanted = isKept ? `keeps ${split}` : `from ${split} to ${decision.wanted_prefill} and ${decision.wanted_decode}`;
+  return `${decision.reason} (${wanted})`;
+}

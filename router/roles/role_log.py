@@ -1,0 +1,39 @@
+"""What was decided, changed and ordered, for people: bounded, in memory, and in the process's log."""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from typing import Generic, TypeVar
+
+from router.roles.changes import OperatorAction
+
+MAX_ENTRIES = 1000  # a controller that decides every second and changes its mind every minute fills it in a day
+
+T = TypeVar("T")
+
+audit = logging.getLogger("baton.audit")
+
+
+class Latest(Generic[T]):
+    """The latest entries, newest first."""
+
+    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+        self._entries: deque[T] = deque(maxlen=max_entries)
+
+    def add(self, entry: T) -> None:
+        """Keeps an entry; the oldest makes room."""
+        self._entries.appendleft(entry)
+
+    def newest(self, limit: int = 0) -> Sequence[T]:
+        """At most `limit` of them; 0 for all."""
+        return tuple(islice(self._entries, limit or None))
+
+
+class AuditLog(Latest[OperatorAction]):
+    """What operators have ordered: who, what, when, and how it ended."""
+
+    def add(self, entry: OperatorAction) -> None:
+        """Keeps an entry, and writes it to the log `baton.audit`."""
+        super().add(entry)
+        audit.info("%s: %s: %s", entry.actor, entry.action, entry.outcome)

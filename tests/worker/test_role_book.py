@@ -1,0 +1,57 @@
+import pytest
+
+from core.clock import ManualClock
+from core.errors import StaleEpochError
+from core.ids import WorkerId
+from core.request import Role
+from core.roles import RoleOrder, RoleState
+from worker.role_book import RoleBook
+
+ME = WorkerId("w", 7)
+
+
+class Heard:
+    """A book, and what it has told."""
+
+    def __init__(self, role: Role = Role.PREFILL) -> None:
+        self.clock = ManualClock()
+        self.changes: list[tuple[RoleState, float]] = []
+        self.book = RoleBook(ME, role, self.clock, lambda state, ordered_s: self.changes.append((state, ordered_s)))
+
+
+def test_change_of_role_begins_an_epoch_and_is_told_with_its_time() -> None:
+    heard = Heard()
+    heard.clock.advance(5.0)
+    state = heard.book.order(RoleOrder("a", Role.DECODE, epoch=1, is_pinned=True))
+    assert state == RoleState(Role.DECODE, 2, is_pinned=True, order_id="a") == heard.book.state
+    assert heard.changes == [(state, heard.clock.now_s())]
+
+
+def test_cordon_and_pin_leave_the_epoch_so_that_work_on_its_way_is_taken() -> None:
+    heard = Heard()
+    state = heard.book.order(RoleOrder("a", Role.PREFILL, epoch=1, is_cordoned=True))
+    assert (state.epoch, state.takes(Role.PREFILL)) == (1, False)
+    heard.book.check_epoch(1)
+
+
+def test_second_order_for_the_same_epoch_changes_nothing() -> None:
+    heard = Heard()
+    first = heard.book.order(RoleOrder("a", Role.DECODE, epoch=1))
+    with pytest.raises(StaleEpochError, match="for role epoch 1 and the worker is at 2"):
+        heard.book.order(RoleOrder("b", Role.MIXED, epoch=1))
+    assert heard.book.state == first
+    assert len(heard.changes) == 1
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_work_of_another_epoch_is_stale_with_both_values(epoch: int) -> None:
+    with pytest.raises(StaleEpochError, match=f"role epoch {epoch} is stale; worker w@7 is at 1"):
+        Heard().book.check_epoch(epoch)
+
+
+@pytest.mark.parametrize(
+    ("role", "halves"), [(Role.PREFILL, {"prefill"}), (Role.DECODE, {"decode"}), (Role.MIXED, {"prefill", "decode"})]
+)
+def test_role_takes_its_halves_unless_it_is_cordoned(role: Role, halves: set[str]) -> None:
+    assert {half.value for half in (Role.PREFILL, Role.DECODE) if RoleState(role).takes(half)} == halves
+    assert not RoleState(role, is_cordoned=True).takes(Role.PREFILL)
