@@ -30,8 +30,8 @@ SEGMENTS = (
 
 CHUNK_TOKENS = 2048
 COST = CostModel(
-    # A prompt of n tokens takes 2e-8 n^2 + 6e-5 n + 0.005 s. The last term falls out of the published simulator, which
-    # takes differences; here every step pays it.
+    # A prompt of n tokens takes 2e-8 n^2 + 6e-5 n + 0.005 s. The last term falls out of the published simulator,
+    # which takes differences; here every step pays it.
     chunk_tokens=CHUNK_TOKENS,
     prefill=Curve(((1, 0.005 + 6e-5), (CHUNK_TOKENS, 0.005 + 6e-5 * CHUNK_TOKENS))),
     prefill_pair_s=4e-8,  # n^2 / 2 pairs, see `core.cost.chunk_pairs`

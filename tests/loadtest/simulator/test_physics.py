@@ -47,15 +47,15 @@ def test_prompt_beside_a_decoding_sequence_slows_its_tokens_by_the_shared_step()
 
 
 def test_wait_for_one_worker_is_that_of_an_m_d_1_queue() -> None:
-    service_s, rho, draws = 0.11, 0.7, random.Random(3)
+    service_s, rho, draws = 0.11, 0.7, random.Random(3)  # noqa: S311 - a load
     cost = CostModel(100, Curve(((1, service_s),)), 0.0, COST.decode, 0.0)
     now_s, arrivals = 0.0, []
-    for _ in range(20_000):
+    for _ in range(10_000):
         now_s += draws.expovariate(rho / service_s)
         arrivals.append(Arrival(now_s, 100, 1))
     outcome = run(fleet_spec(2, cost=cost), [P, D], arrivals)
     waits = [times(job)[0] - job.arrival.at_s - service_s for job in outcome.jobs]
-    assert sum(waits) / len(waits) == pytest.approx(rho * service_s / (2 * (1 - rho)), rel=0.05)
+    assert sum(waits) / len(waits) == pytest.approx(rho * service_s / (2 * (1 - rho)), rel=0.1)
 
 
 def test_prompts_that_share_steps_end_together_and_first_come_first_served_ones_do_not() -> None:
