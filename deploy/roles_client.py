@@ -11,8 +11,10 @@ from deploy.status_client import TIMEOUT_S, control_stub
 # The longest that an order is watched. Sequences that nobody has room for end where they are, and may take as long as
 # a request may.
 WATCH_TIMEOUT_S = 3600.0
+ORDER_TIMEOUT_S = 15.0  # the router gives a worker ten seconds to answer
 
 Progress = Generator[control_pb2.RoleProgress, None, None]
+Answer = control_pb2.SetRoleResponse | control_pb2.RebalanceRolesResponse | control_pb2.DrainWorkerResponse
 """Where an order stands, again and again; the last one has `is_last`. Closing it stops watching, not the order."""
 
 
@@ -76,20 +78,20 @@ def drain_worker(grpc_address: str, worker: str, actor: str) -> Progress:
 def uncordon_worker(grpc_address: str, worker: str, actor: str) -> None:
     """Lets a drained worker have work again. Raises as `control_stub` does."""
     with control_stub(grpc_address) as stub:
-        stub.UncordonWorker(control_pb2.UncordonWorkerRequest(worker=worker, actor=actor), timeout=TIMEOUT_S)
+        stub.UncordonWorker(control_pb2.UncordonWorkerRequest(worker=worker, actor=actor), timeout=ORDER_TIMEOUT_S)
 
 
 def set_auto_roles(grpc_address: str, actor: str, *, is_auto: bool) -> list[str]:
     """Has the controller decide, or not; returns the names of pinned workers. Raises as `control_stub` does."""
     with control_stub(grpc_address) as stub:
         request = control_pb2.SetAutoRolesRequest(is_auto=is_auto, actor=actor)
-        answer = stub.SetAutoRoles(request, timeout=TIMEOUT_S)
+        answer = stub.SetAutoRoles(request, timeout=ORDER_TIMEOUT_S)
     return list(answer.pinned)
 
 
-def _to_the_last(grpc_address: str, stream: Iterator[control_pb2.RoleProgress]) -> Progress:
-    for progress in stream:
-        yield progress
-        if progress.is_last:
+def _to_the_last(grpc_address: str, stream: Iterator[Answer]) -> Progress:
+    for answer in stream:
+        yield answer.progress
+        if answer.progress.is_last:
             return
     raise UnreachableError(f"the router at {grpc_address} stopped telling how the order goes")

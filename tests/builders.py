@@ -82,7 +82,8 @@ class ListOutbox:
 class ListPort:
     """A handoff port that keeps all orders in order, and answers none."""
 
-    def __init__(self) -> None:
+    def __init__(self, *targets: WorkerEndpoint) -> None:
+        self._targets = targets or (DECODE,)
         self.orders: list[tuple[object, ...]] = []
         self.moves: list[Move] = []
 
@@ -95,14 +96,14 @@ class ListPort:
         self.orders.append(("write", handoff_id, write_id, list(move.local_ids), list(move.remote_ids)))
 
     def finish(self, handoff_id: str, target: WorkerEndpoint, token_ids: Sequence[int], num_blocks: int) -> None:
-        assert target == DECODE
+        assert target in self._targets
         self.orders.append(("finish", handoff_id, tuple(token_ids), num_blocks))
 
     def renew(self, target: WorkerEndpoint, handoff_ids: Sequence[str]) -> None:
         self.orders.append(("renew", target, list(handoff_ids)))
 
     def abort(self, handoff_id: str, target: WorkerEndpoint) -> None:
-        assert target == DECODE
+        assert target in self._targets
         self.orders.append(("abort", handoff_id))
 
     def take(self) -> list[tuple[object, ...]]:

@@ -54,10 +54,19 @@ def measure_server(url: str, model: str, codec: TextCodec, say: Say) -> dict[str
 
 
 def chat_body(model: str, codec: TextCodec, number: int) -> dict[str, Any]:
-    """A request of `PROMPT_TOKENS` tokens and its template, unlike all others from its first word: no cache helps."""
-    words = " ".join(f"w{(number * 977 + i * 31) % 8000}" for i in range(PROMPT_TOKENS))
-    shortened = codec.decode(codec.encode(words, add_special_tokens=False)[:PROMPT_TOKENS])
-    return greedy_body(model, shortened, ANSWER_TOKENS)
+    """A request of `PROMPT_TOKENS` tokens and its template."""
+    return greedy_body(model, prompt_text(codec, number, PROMPT_TOKENS), ANSWER_TOKENS)
+
+
+def prompt_text(codec: TextCodec, number: int, num_tokens: int) -> str:
+    """A text of so many tokens, unlike those of other numbers from its first word: no cache helps."""
+    return codec.decode(prompt_ids(codec, number, num_tokens))
+
+
+def prompt_ids(codec: TextCodec, number: int, num_tokens: int) -> list[int]:
+    """The tokens of such a text."""
+    words = " ".join(f"w{(number * 977 + i * 31) % 8000}" for i in range(num_tokens))
+    return codec.encode(words, add_special_tokens=False)[:num_tokens]
 
 
 def cluster_checks(cluster: dict[str, Any], peers: dict[str, Any], *, is_tiny: bool) -> list[dict[str, Any]]:

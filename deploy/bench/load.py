@@ -1,7 +1,6 @@
 """Closed-loop clients against a running cluster, timed as a client sees it: over HTTP, by server-sent events."""
 
 import asyncio
-import json
 import statistics
 import time
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import httpx
 
 from core.errors import InternalError
+from deploy.bench.stream_record import record_http
 
 REQUEST_TIMEOUT_S = 600.0
 
@@ -100,21 +100,8 @@ async def run_client(client: httpx.AsyncClient, bodies: list[dict[str, Any]]) ->
 
 async def timed_request(client: httpx.AsyncClient, body: dict[str, Any]) -> RequestTiming:
     """Streams one answer."""
-    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    started_s = time.perf_counter()
-    first_s = last_s = 0.0
-    usage: dict[str, int] = {}
-    async with client.stream("POST", "/v1/chat/completions", json=streamed) as answer:
-        if answer.is_error:
-            raise InternalError(f"a request of the benchmark failed: {(await answer.aread()).decode()}")
-        async for line in answer.aiter_lines():
-            if not line.startswith("data: {"):
-                continue
-            chunk = json.loads(line.removeprefix("data: "))
-            if "error" in chunk:
-                raise InternalError(f"a request of the benchmark failed: {chunk['error']['message']}")
-            if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
-                last_s = time.perf_counter()
-                first_s = first_s or last_s
-            usage = chunk.get("usage") or usage
-    return RequestTiming(first_s - started_s, last_s - started_s, usage["prompt_tokens"], usage["completion_tokens"])
+    record = await record_http(client, body)
+    if record.failure:
+        raise InternalError(f"a request of the benchmark failed: {record.failure}")
+    duration_s = record.times_s[-1] - record.sent_s
+    return RequestTiming(record.ttft_s, duration_s, record.num_prompt_tokens, record.num_tokens)

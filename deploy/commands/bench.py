@@ -17,6 +17,7 @@ from deploy.bench.kv.kv_bench import FULL, QUICK
 from deploy.bench.kv.tables import print_kv_result
 from deploy.bench.serve_bench import ServeBench
 from deploy.bench.tiny_model import write_tiny_model
+from deploy.commands.bench_roles import bench_flip, bench_swing
 from deploy.commands.serve import progress_lines
 from deploy.config import ServeConfig
 from deploy.demo_model import ensure_demo_model
@@ -24,6 +25,8 @@ from deploy.demo_model import ensure_demo_model
 DTYPE_ALIASES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
 
 bench_app = typer.Typer(help="Measure; every command can write its figures as JSON.", no_args_is_help=True)
+bench_app.command("flip")(bench_flip)
+bench_app.command("swing")(bench_swing)
 
 
 @bench_app.command("serve")

@@ -9,9 +9,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from core.errors import BatonError, UnreachableError
+from core.errors import InvalidRequestError, StaleEpochError, UnavailableError, UnreachableError
 from deploy.commands.options import output_console, print_error
-from deploy.commands.roles_tables import describe_change, stage_word
+from deploy.commands.roles_tables import stage_word
 from deploy.roles_client import Progress
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130  # exit codes; the last as the shell has it for SIGINT
@@ -23,17 +23,20 @@ Show = Callable[[control_pb2.RoleProgress], object]
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Within, an order that the router refuses ends the command with exit code 2, whatever the reason."""
+    """Within, an order that the router refuses ends the command with exit code 2, whatever the reason.
+
+    Other errors are failures: nobody answers, or somebody has too late.
+    """
     try:
         yield
     except UnreachableError:
         raise
-    except BatonError as error:
+    except (InvalidRequestError, StaleEpochError, UnavailableError) as error:
         print_error(error)
         raise typer.Exit(REFUSED) from error
 
 
-def watch(progress: Progress, *, is_dry_run: bool = False) -> None:
+def watch(progress: Progress) -> None:
     """Shows an order's progress and how it ended: a live line per worker in a terminal, else a line per change.
 
     Raises:
@@ -41,31 +44,24 @@ def watch(progress: Progress, *, is_dry_run: bool = False) -> None:
         UnreachableError: the router went away; the order may go on.
     """
     console = output_console()
-    changes: dict[str, control_pb2.RoleChange] = {}
     with contextlib.closing(progress):
         try:
-            last = _follow(progress, console, changes, is_dry_run=is_dry_run)
+            last = _follow(progress, console)
         except KeyboardInterrupt:
             console.print(Text(f"stopped watching; the order goes on: {WHERE_IT_STANDS}"), soft_wrap=True)
             raise typer.Exit(INTERRUPTED) from None
-    for change in changes.values():
-        console.print(Text(describe_change(change)), soft_wrap=True)
-    if not is_dry_run and last.stage not in (control_pb2.ROLE_STAGE_CHANGED, control_pb2.ROLE_STAGE_VERIFIED):
+    if last.stage not in (control_pb2.ROLE_STAGE_CHANGED, control_pb2.ROLE_STAGE_VERIFIED):
         raise typer.Exit(FAILED)
 
 
-def _follow(
-    progress: Progress, console: Console, changes: dict[str, control_pb2.RoleChange], *, is_dry_run: bool
-) -> control_pb2.RoleProgress:
-    """Shows all of it and keeps the latest change of each worker; returns the last progress."""
+def _follow(progress: Progress, console: Console) -> control_pb2.RoleProgress:
+    """Shows all of it; returns the last."""
     with refusals():
         step = next(progress)
-    with _showing(console, is_dry_run=is_dry_run) as show:
+    with _showing(console) as show:
         try:
             while True:
                 show(step)
-                if step.HasField("change"):
-                    changes[step.change.worker] = step.change
                 if step.is_last:
                     return step
                 step = next(progress)
@@ -74,9 +70,9 @@ def _follow(
 
 
 @contextlib.contextmanager
-def _showing(console: Console, *, is_dry_run: bool) -> Iterator[Show]:
-    board = ProgressBoard(is_dry_run=is_dry_run)
-    if not console.is_terminal or is_dry_run:
+def _showing(console: Console) -> Iterator[Show]:
+    board = ProgressBoard()
+    if not console.is_terminal:
         yield lambda step: _print_if_new(board, step, console)
         return
     with Live(console=console, get_renderable=board.lines, refresh_per_second=REFRESHES_PER_S):
@@ -85,36 +81,33 @@ def _showing(console: Console, *, is_dry_run: bool) -> Iterator[Show]:
 
 def _print_if_new(board: "ProgressBoard", step: control_pb2.RoleProgress, console: Console) -> None:
     if board.update(step):
-        console.print(board.line(step), soft_wrap=True)
+        console.print(progress_line(step), soft_wrap=True)
 
 
 class ProgressBoard:
-    """The latest progress of each worker that an order concerns."""
+    """The latest progress of each worker that an order concerns, and how all of it ended."""
 
-    def __init__(self, *, is_dry_run: bool = False) -> None:
-        """A dry run has messages only: no stage is reached."""
-        self._is_dry_run = is_dry_run
+    def __init__(self) -> None:
         self._steps: dict[str, control_pb2.RoleProgress] = {}
 
     def update(self, step: control_pb2.RoleProgress) -> bool:
         """Takes it in; whether it says something new, the time apart."""
-        before = self._steps.get(step.worker)
-        self._steps[step.worker] = step
+        key = "" if step.is_last else step.worker
+        before = self._steps.get(key)
+        self._steps[key] = step
         return before is None or _without_time(before) != _without_time(step)
 
     def lines(self) -> Group:
         """All workers, in the order in which they were first heard of."""
-        return Group(*map(self.line, self._steps.values()))
-
-    def line(self, step: control_pb2.RoleProgress) -> Text:
-        """One worker's."""
-        who = f"{step.worker}: " if step.worker else ""
-        if self._is_dry_run:
-            return Text(f"{who}{step.message}")
-        left = f", {step.num_leaving} request(s) still to leave" if step.num_leaving else ""
-        said = f": {step.message}" if step.message else ""
-        return Text(f"{who}{stage_word(step.stage)} after {step.elapsed_s:.1f} s{left}{said}")
+        return Group(*map(progress_line, self._steps.values()))
 
 
-def _without_time(step: control_pb2.RoleProgress) -> tuple[int, str, int, bool]:
-    return step.stage, step.message, step.num_leaving, step.is_last
+def progress_line(step: control_pb2.RoleProgress) -> Text:
+    """The time since the order, and what the router says; or the stage, when it says nothing."""
+    left = f", {step.num_leaving} request(s) still to leave" if step.num_leaving else ""
+    said = step.message or f"{step.worker or 'all workers'}: {stage_word(step.stage)}{left}"
+    return Text(f"{step.elapsed_s:6.1f} s  {said}")
+
+
+def _without_time(step: control_pb2.RoleProgress) -> tuple[int, str, int]:
+    return step.stage, step.message, step.num_leaving

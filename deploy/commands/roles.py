@@ -70,7 +70,7 @@ def rebalance(
     progress = roles_client.rebalance_roles(
         router_address(port, grpc), prefill, decode, actor_name(actor), is_dry_run=dry_run
     )
-    watch(progress, is_dry_run=dry_run)
+    watch(progress)
 
 
 @roles_app.command("auto")

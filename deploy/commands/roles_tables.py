@@ -131,11 +131,9 @@ def describe_change(change: control_pb2.RoleChange) -> str:
     names = ("in its role", "first work", "verified")
     times = [f"{name} after {time_s:.2f} s" for name, time_s in zip(names, _times(change), strict=True) if time_s]
     parts = [
-        ", ".join([f"{change.worker}: {change_roles(change)}", *times]),
+        ", ".join([f"{change.worker}: {change_roles(change)} {stage_word(change.stage)}", *times]),
         f"{change.num_migrated} moved, {change.num_returned} placed again, {change.num_finished} ended there",
     ]
-    if change.stage == control_pb2.ROLE_STAGE_CHANGED:
-        parts.append("no work yet to verify it with")
     return "; ".join(filter(None, (*parts, change.message)))
 
 

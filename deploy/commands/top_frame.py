@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from baton.v1 import common_pb2, control_pb2
+from baton.v1 import common_pb2, control_pb2, worker_pb2
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -40,17 +40,17 @@ def frame(view: FleetView, trouble: str = "") -> RenderableType:
 def worker_table(view: FleetView) -> Table:
     """One line per worker, by role, then by name."""
     table = Table(*COLUMNS, box=None, header_style="dim")
-    states = {worker.worker.name: worker.state for worker in view.latest.roles.workers}
     workers = view.latest.status.workers
-    roles = {worker.hello.endpoint.worker.name: worker.hello.role_state.role for worker in workers}
-    for worker in sorted(workers, key=lambda w: _place(w, roles)):
+    states = {worker.hello.endpoint.worker.name: worker.hello.role_state for worker in workers}
+    states.update({worker.worker.name: worker.state for worker in view.latest.roles.workers})  # asked for later
+    for worker in sorted(workers, key=lambda w: _place(w, states)):
         name, load = worker.hello.endpoint.worker.name, worker.load
         rates = view.rates(name)
         used = kv_use(worker)
         table.add_row(
-            role_word(roles[name]),
+            role_word(states[name].role),
             name,
-            hold_words(states[name]) if name in states else "-",
+            hold_words(states[name]),
             f"{load.queued_prompts}",
             f"{load.pending_prompt_tokens}",
             f"{load.running_sequences}",
@@ -64,9 +64,9 @@ def worker_table(view: FleetView) -> Table:
     return table
 
 
-def _place(worker: control_pb2.WorkerStatus, roles: Mapping[str, int]) -> tuple[int, str]:
+def _place(worker: control_pb2.WorkerStatus, states: Mapping[str, worker_pb2.RoleState]) -> tuple[int, str]:
     name = worker.hello.endpoint.worker.name
-    role = roles[name]
+    role = states[name].role
     return ROLE_ORDER.index(role) if role in ROLE_ORDER else len(ROLE_ORDER), name
 
 

@@ -65,10 +65,10 @@ class DashboardFeed:
             self._leave()
 
     def _enter(self) -> None:
-        self._num_viewers += 1
         if self._ticking is None:
             self._publish()
             self._ticking = asyncio.create_task(self._tick())
+        self._num_viewers += 1
 
     def _leave(self) -> None:
         self._num_viewers -= 1
@@ -94,7 +94,7 @@ class DashboardFeed:
     def _publish(self) -> None:
         self._marks = self._source.role_marks()
         self._due_s = asyncio.get_running_loop().time() + self._tick_s
-        self._state = json.dumps(asdict(self._source.build()), separators=(",", ":")).encode("ascii")
+        self._state = json.dumps(asdict(self._source.build()), separators=(",", ":"), allow_nan=False).encode("ascii")
         self._version += 1
         self._news.set()
         self._news = asyncio.Event()

@@ -1,6 +1,7 @@
 """What the dashboard shows, as plain values that become JSON. Not how it gets there: `router.dashboard.feed`."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,14 +33,6 @@ class FleetView(Protocol):
         ...
 
 
-class WallClock(Protocol):
-    """The time of day."""
-
-    def __call__(self) -> float:
-        """Unix seconds."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class WorkerCard:
     """A worker.
@@ -64,6 +57,10 @@ class WorkerCard:
         kv_blocks_cached: of these, those that can be given away, but hold a known prefix.
         prompt_tokens_computed: since its process started.
         decode_tokens_computed: since its process started.
+        migrations_open: sequences that are on their way to other workers.
+        migrations_sent: sequences that went on elsewhere, since its process started.
+        migrations_failed: those that stayed, because a target refused or a transfer failed.
+        migration_longest_pause_s: the longest time that one stood still.
     """
 
     name: str
@@ -85,6 +82,10 @@ class WorkerCard:
     kv_blocks_cached: int
     prompt_tokens_computed: int
     decode_tokens_computed: int
+    migrations_open: int
+    migrations_sent: int
+    migrations_failed: int
+    migration_longest_pause_s: float
 
     @classmethod
     def of(cls, link: WorkerLink, known: WorkerRole, silent_s: float) -> "WorkerCard":
@@ -110,6 +111,10 @@ class WorkerCard:
             kv_blocks_cached=load.blocks_cached,
             prompt_tokens_computed=load.prompt_tokens_computed,
             decode_tokens_computed=load.decode_tokens_computed,
+            migrations_open=load.migrations_open,
+            migrations_sent=load.migrations_sent,
+            migrations_failed=load.migrations_failed,
+            migration_longest_pause_s=load.migration_longest_pause_s,
         )
 
 
@@ -137,6 +142,39 @@ class PairTotals:
         stats = pair.stats
         return cls(
             link.worker.name, pair.peer.name, stats.num_handoffs, stats.num_bytes, sum(stats.failures.values())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionSeen:
+    """The controller's latest decision, as in `router.roles.decision.Decision`.
+
+    Attributes:
+        reason: one sentence.
+        num_prefill: workers for prompts then.
+        num_decode: workers for tokens then.
+        wanted_prefill: after its flips.
+        wanted_decode: after its flips.
+        numbers: what it rests on, by name with the unit at its end; those that JSON has no word for are left out.
+    """
+
+    reason: str
+    num_prefill: int
+    num_decode: int
+    wanted_prefill: int
+    wanted_decode: int
+    numbers: Mapping[str, float]
+
+    @classmethod
+    def of(cls, decision: Decision) -> "DecisionSeen":
+        """What the page shows of a decision."""
+        return cls(
+            decision.reason,
+            decision.num_prefill,
+            decision.num_decode,
+            decision.wanted_prefill,
+            decision.wanted_decode,
+            {name: value for name, value in decision.numbers.items() if math.isfinite(value)},
         )
 
 
@@ -171,7 +209,7 @@ class DashboardState:
     requests: MeterReport
     pairs: Sequence[PairTotals]
     changes: Sequence[RoleChange]
-    decision: Decision | None
+    decision: DecisionSeen | None
     actions: Sequence[OperatorAction]
 
 
@@ -183,7 +221,7 @@ class StateSource:
         fleet: the workers.
         roles: what they are for.
         meter: what requests experience.
-        wall_clock: `time.time`, or a test's.
+        unix_time: `time.time`, or a test's.
         can_operate: see `DashboardState`.
     """
 
@@ -193,7 +231,7 @@ class StateSource:
         fleet: FleetView,
         roles: RoleOperations,
         meter: RequestMeter,
-        wall_clock: WallClock,
+        unix_time: Callable[[], float],
         *,
         can_operate: bool,
     ) -> None:
@@ -201,7 +239,7 @@ class StateSource:
         self._fleet = fleet
         self._roles = roles
         self._meter = meter
-        self._wall_clock = wall_clock
+        self._unix_time = unix_time
         self._can_operate = can_operate
 
     def role_marks(self) -> object:
@@ -212,7 +250,7 @@ class StateSource:
 
     def build(self) -> DashboardState:
         """The state now."""
-        at, links = self._wall_clock(), self._fleet.links()
+        at, links = self._unix_time(), self._fleet.links()
         known = {role.worker: role for role in self._roles.workers()}
         return DashboardState(
             at=at,
@@ -230,6 +268,6 @@ class StateSource:
             requests=self._meter.report(),
             pairs=[PairTotals.of(link, pair) for link in links for pair in link.transfers.sent],
             changes=[change for change in self._roles.changes(MAX_CHANGES) if change.ordered_at > at - HISTORY_S],
-            decision=next(iter(self._roles.decisions(1)), None),
+            decision=next((DecisionSeen.of(decision) for decision in self._roles.decisions(1)), None),
             actions=self._roles.actions(MAX_ACTIONS),
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -42,12 +42,13 @@ async def _send_states(states: AsyncIterator[bytes], send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     opening = _OPENING if first is None else _OPENING + _event(first)
     await send({"type": "http.response.body", "body": opening, "more_body": True})
-    async for event in _with_keep_alive(states):
-        await send({"type": "http.response.body", "body": event, "more_body": True})
+    async with contextlib.aclosing(_with_keep_alive(states)) as events:
+        async for event in events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
     await send({"type": "http.response.body"})
 
 
-async def _with_keep_alive(states: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _with_keep_alive(states: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Events, and a comment whenever none has come for a while."""
     next_state = asyncio.ensure_future(anext(states, None))
     try:
@@ -62,6 +63,7 @@ async def _with_keep_alive(states: AsyncIterator[bytes]) -> AsyncIterator[bytes]
                 next_state = asyncio.ensure_future(anext(states, None))
     finally:
         next_state.cancel()
+        await asyncio.gather(next_state, return_exceptions=True)  # who closes `states` next must find them idle
 
 
 def _event(state: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Has the controller look at the fleet every second, and carries out what it decides."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -80,6 +81,11 @@ class Autopilot:
         """Whether it is this router's."""
         return self._leadership.is_leader
 
+    def alarms(self) -> list[str]:
+        """Why routers cannot agree now on who decides; empty when they can."""
+        trouble = self._leadership.trouble
+        return [] if trouble is None else [f"routers cannot agree on who decides: {trouble}"]
+
     async def switch(self, *, is_on: bool) -> None:
         """Has the controller decide, or not.
 
@@ -98,8 +104,7 @@ class Autopilot:
 
     async def tick(self) -> None:
         """Looks at the fleet once; every second or so."""
-        await self._leadership.refresh()
-        await self._switch.refresh()
+        await asyncio.gather(self._leadership.refresh(), self._switch.refresh())
         snapshot = self.snapshot()
         if self.is_on and self.is_leader:
             self._carry_out(self._controller.decide(snapshot))

@@ -72,7 +72,7 @@ class RoleDirector:
 
     def alarms(self) -> list[str]:
         """See `RoleOperations.alarms`."""
-        return self._orders.alarms()
+        return [*self._orders.alarms(), *self._autopilot.alarms()]
 
     def changes(self, limit: int = 0) -> Sequence[RoleChange]:
         """See `RoleOperations.changes`."""

@@ -8,7 +8,8 @@ from core.errors import UnavailableError
 from router.state.store import StateStore
 
 LEASE = "roles"
-LEASE_S = 5.0  # five refreshes: two that fail change nothing, and a dead leader is followed within seconds
+# Outlasts a refresh that fails at its deadline and several that fail at once; a dead leader's is over soon.
+LEASE_S = 5.0
 # Of a lease's end that its owner does not use: an order given in the last moment arrives before somebody else's
 # first, and clocks of two machines may differ by a tenth in speed, far more than they do.
 MARGIN_S = 0.5

@@ -42,7 +42,7 @@ class RoleOperations(Protocol):
         ...
 
     def alarms(self) -> list[str]:
-        """What is wrong with changes, one line each."""
+        """What is wrong with changes and with agreement among routers, one line each."""
         ...
 
     def changes(self, limit: int = 0) -> Sequence[RoleChange]:

@@ -39,7 +39,7 @@ class RoleCalls:
 
     async def SetRole(  # noqa: N802 - the name is the service's
         self, request: control_pb2.SetRoleRequest, context: Context
-    ) -> AsyncIterator[control_pb2.RoleProgress]:
+    ) -> AsyncIterator[control_pb2.SetRoleResponse]:
         """What `baton roles set` orders."""
         try:
             role = role_wire.wished_role(request.role)
@@ -49,24 +49,24 @@ class RoleCalls:
             request.worker, role, request.actor, epoch=request.role_epoch, incarnation=request.incarnation
         )
         async for message in _told(progress, context):
-            yield message
+            yield control_pb2.SetRoleResponse(progress=message)
 
     async def RebalanceRoles(  # noqa: N802 - the name is the service's
         self, request: control_pb2.RebalanceRolesRequest, context: Context
-    ) -> AsyncIterator[control_pb2.RoleProgress]:
+    ) -> AsyncIterator[control_pb2.RebalanceRolesResponse]:
         """What `baton roles rebalance` orders."""
         progress = self._roles.rebalance(
             request.num_prefill, request.num_decode, request.actor, is_dry_run=request.dry_run
         )
         async for message in _told(progress, context):
-            yield message
+            yield control_pb2.RebalanceRolesResponse(progress=message)
 
     async def DrainWorker(  # noqa: N802 - the name is the service's
         self, request: control_pb2.DrainWorkerRequest, context: Context
-    ) -> AsyncIterator[control_pb2.RoleProgress]:
+    ) -> AsyncIterator[control_pb2.DrainWorkerResponse]:
         """What `baton drain` orders."""
         async for message in _told(self._roles.drain(request.worker, request.actor), context):
-            yield message
+            yield control_pb2.DrainWorkerResponse(progress=message)
 
     async def UncordonWorker(  # noqa: N802 - the name is the service's
         self, request: control_pb2.UncordonWorkerRequest, context: Context

@@ -52,7 +52,7 @@ def parse_state(setting: str) -> RedisAddress | None:
         return None
     scheme, separator, _ = setting.partition("://")
     if not separator or scheme not in TLS_BY_SCHEME:
-        raise ConfigError(f"--state is {_shown(scheme)}, which is no store of state; {USAGE}")
+        raise ConfigError(f"--state{_shown(scheme)} is no store of state; {USAGE}")
     try:
         url = urlsplit(setting)
     except ValueError:
@@ -96,5 +96,5 @@ def _wrong(scheme: str, what: str) -> ConfigError:
 
 
 def _shown(text: str) -> str:
-    """A word as it is; anything else may hold a password."""
-    return repr(text) if re.fullmatch(r"[\w.-]*", text) else "no such word or URL"
+    """A word as it is; nothing of anything else, which may hold a password."""
+    return f" {text!r}" if re.fullmatch(r"[\w.-]*", text) else ""

@@ -14,9 +14,8 @@ from core.errors import UnavailableError
 from router.state.address import RedisAddress
 
 PREFIX = "baton:"
-CALL_DEADLINE_S = (
-    1.0  # of one round trip, connecting included: milliseconds where routers run, and asked every second
-)
+# Of one round trip, connecting included: milliseconds where routers run. They ask again every second.
+CALL_DEADLINE_S = 1.0
 MS_PER_S = 1000
 
 # Owner and term in one hash that expires as a whole. In a script, because between two commands somebody could come.
@@ -63,6 +62,7 @@ class RedisState:
             socket_timeout=CALL_DEADLINE_S,
             retry=Retry(NoBackoff(), 1),  # that the server has closed a connection is found out by using it
             decode_responses=True,
+            encoding_errors="replace",  # of what somebody else wrote under our keys
             protocol=2,  # the newer one adds a greeting to every connection and nothing that is used here
             driver_info=None,  # what Redis 6.2 would refuse to be told
         )

@@ -56,7 +56,8 @@ class ServedCluster:
 
     def loads(self, role: str) -> list[dict[str, Any]]:
         """The load of every worker in a role."""
-        return [worker["load"] for worker in self.status()["workers"] if worker["hello"]["role"] == role]
+        workers = self.status()["workers"]
+        return [worker["load"] for worker in workers if worker["hello"]["role_state"]["role"] == role]
 
     def load_of(self, name: str) -> dict[str, Any]:
         """The load of one worker."""

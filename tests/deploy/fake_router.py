@@ -46,7 +46,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
         for method in self.answers:
             setattr(self, method, partial(self._answer, method))
         for method in ("SetRole", "RebalanceRoles", "DrainWorker"):
-            setattr(self, method, self._stream)
+            setattr(self, method, partial(self._stream, getattr(control_pb2, f"{method}Response")))
         self.server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         control_pb2_grpc.add_ControlServiceServicer_to_server(self, self.server)
         self.port = self.server.add_insecure_port("127.0.0.1:0")
@@ -63,9 +63,9 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
         self._take(request, context)
         return self.answers[method]
 
-    def _stream(self, request: object, context: grpc.ServicerContext) -> Iterator[control_pb2.RoleProgress]:
+    def _stream(self, answer: type[Message], request: object, context: grpc.ServicerContext) -> Iterator[Message]:
         self._take(request, context)
-        yield from self.steps
+        yield from (answer(progress=step) for step in self.steps)
         if self.hangs:
             context.add_callback(self.is_cancelled.set)
             self.is_cancelled.wait(WAIT_S)
@@ -105,7 +105,8 @@ def worker_status(
 ) -> control_pb2.WorkerStatus:
     endpoint = common_pb2.WorkerEndpoint(worker=worker_id(name, incarnation))
     return control_pb2.WorkerStatus(
-        hello=worker_pb2.WorkerHello(endpoint=endpoint, role=role), load=worker_pb2.WorkerLoad(**load)
+        hello=worker_pb2.WorkerHello(endpoint=endpoint, role_state=worker_pb2.RoleState(role=role)),
+        load=worker_pb2.WorkerLoad(**load),
     )
 
 

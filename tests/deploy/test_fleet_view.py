@@ -68,7 +68,9 @@ def test_frame_has_workers_by_the_role_they_have_now() -> None:
     assert second[:3] == ["prefill", "prefill-0", "-"]
     assert third[:3] == ["decode", "decode-0", "-"]
     assert "50%" in third
-    assert shown[-1].endswith("decode-0: decode -> prefill; 0 moved, 0 placed again, 0 ended there; decode-0 is slow")
+    assert shown[-1].endswith(
+        "decode-0: decode -> prefill verified; 0 moved, 0 placed again, 0 ended there; decode-0 is slow"
+    )
 
 
 def test_kv_use_is_what_is_neither_free_nor_cached() -> None:

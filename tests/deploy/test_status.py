@@ -10,7 +10,7 @@ from deploy.proto_dict import as_dict
 
 def status_of(load: worker_pb2.WorkerLoad) -> control_pb2.GetStatusResponse:
     worker = common_pb2.WorkerEndpoint(worker=common_pb2.WorkerId(name="prefill-0", incarnation=1))
-    hello = worker_pb2.WorkerHello(endpoint=worker, role=common_pb2.ROLE_PREFILL)
+    hello = worker_pb2.WorkerHello(endpoint=worker, role_state=worker_pb2.RoleState(role=common_pb2.ROLE_PREFILL))
     status = control_pb2.WorkerStatus(hello=hello, load=load, silent_s=0.5, transfers=worker_pb2.TransferReport())
     return control_pb2.GetStatusResponse(model="demo", workers=[status])
 

@@ -8,16 +8,17 @@ from core.errors import BatonError, CorruptKvError, HandoffError, InternalError,
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
-from core.request import FinishReason
+from core.request import Assignment, FinishReason
 from core.sampling import SamplingParams
 from engine.kv.accounting import BlockState
+from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
 from kvtransfer.move import MoveOutcome
 from kvtransfer.port import Reservation
 from kvtransfer.sender import RENEWAL_S, WRITE_TIMEOUT_S
 from prefill_worker.half import PrefillHalf
-from tests.builders import DECODE, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, keep_here, small_pool
+from tests.builders import DECODE, PREFILL, STOP_TOKEN, ListOutbox, ListPort, assignment, drawn, keep_here, small_pool
 
 ROUTER = "router-1"
 TOKEN = 5
@@ -670,3 +671,77 @@ def test_drop_router_ends_its_prompts_only(rig: Rig) -> None:
     rig.half.assign("router-2", assignment("other", 4))
     rig.half.drop_router(ROUTER)
     assert [p.sequence_id for p in rig.step(64)] == ["other"]
+
+
+# --- given back, and computed for this worker itself
+
+
+def queue_five(rig: Rig) -> None:
+    """The first is being computed; behind it wait prompts of 4, 6, 8 and 10 tokens."""
+    rig.assign("started", 20)
+    rig.step(4)
+    for num_tokens in (4, 6, 8, 10):
+        rig.assign(f"q{num_tokens}", num_tokens)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "expected"),
+    [(0, ["q10"]), (1, ["q10"]), (17, ["q10"]), (18, ["q10", "q8"]), (28, ["q10", "q8", "q6", "q4"]), (99, 4)],
+)
+def test_queued_prompts_go_back_youngest_first_up_to_so_many_tokens(
+    rig: Rig, num_tokens: int, expected: list[str] | int
+) -> None:
+    queue_five(rig)
+    rig.half.return_queued(num_tokens, "recalled")
+    names = [name for name, code, retryable in rig.returned() if (code, retryable) == ("recalled", True)]
+    assert (len(names) if isinstance(expected, int) else names) == expected
+    assert rig.half.num_queued == 4 - len(names)
+    assert [piece.sequence_id for piece in rig.step(16)] == ["started"]
+    assert "abort" not in [order[0] for order in rig.port.take()]
+
+
+def test_all_queued_prompts_go_back_when_the_role_changes_and_started_ones_are_computed(rig: Rig) -> None:
+    queue_five(rig)
+    rig.half.return_queued(None, "role_changed")
+    assert [name for name, _, _ in rig.returned()] == ["q10", "q8", "q6", "q4"]
+    assert rig.half.num_queued == 0
+    assert [piece.end for piece in rig.step(64)] == [20]
+    rig.half.return_queued(None, "role_changed")
+    assert len(rig.outbox.returns) == 4
+
+
+def test_prompt_to_decode_here_passes_its_blocks_on_without_a_handoff() -> None:
+    taken: list[tuple[str, str, list[int], int]] = []
+
+    def take_over(router_id: str, work: Assignment, table: BlockTable, first_token: int) -> None:
+        taken.append((router_id, work.handoff_id, list(table.block_ids), first_token))
+
+    rig = Rig()
+    rig.half._take_over = take_over
+    rig.half.assign(ROUTER, replace(assignment("h", 10), decode=PREFILL))
+    (chunk,) = rig.step(8)
+    block_ids = list(chunk.block_ids)
+    rig.half.worker_gone(PREFILL.worker)
+    assert taken == []
+    rig.step(8)
+    assert taken == [(ROUTER, "h", block_ids, TOKEN)]
+    assert [(event.position, event.token_id) for event in rig.outbox.tokens] == [(0, TOKEN)]
+    assert rig.port.take() == []
+    assert rig.half.is_idle
+    assert rig.counts() == {BlockState.RUNNING: 3, BlockState.FREE: 13}
+    rig.half.cancel("h")  # the token half's from now on
+    assert rig.counts()[BlockState.RUNNING] == 3
+
+
+@pytest.mark.parametrize("end", ["cancel", "fail", "stop", "last"])
+def test_prompt_to_decode_here_that_ends_before_frees_its_blocks(rig: Rig, end: str) -> None:
+    rig.half.assign(ROUTER, replace(assignment("h", 10, 1 if end == "last" else 8), decode=PREFILL))
+    if end == "cancel":
+        rig.step(8)
+        rig.half.cancel("h")
+    elif end == "fail":
+        rig.half.fail(rig.half.plan(64), InternalError("out of memory"))
+    else:
+        rig.step(64, STOP_TOKEN if end == "stop" else TOKEN)
+    assert rig.is_free
+    assert rig.port.take() == []

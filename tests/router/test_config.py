@@ -36,11 +36,34 @@ def test_missing_model_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_state_that_is_no_store_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"^--state is 'disk', which is no store of state; pass memory, or redis://"
-    ):
+    with pytest.raises(ConfigError, match=r"^--state 'disk' is no store of state; pass memory, or redis://"):
         RouterConfig(tmp_path, "m", state="disk")
 
 
 def test_password_of_the_state_is_not_shown(tmp_path: Path) -> None:
     assert "s3cret" not in repr(RouterConfig(tmp_path, "m", state="redis://:s3cret@h"))
+
+
+KEY = "0123456789abcdef"
+
+
+def test_operator_key_is_not_in_the_repr(tmp_path: Path) -> None:
+    config = RouterConfig(tmp_path, "m", operator_key=KEY)
+    assert config.operator_key == KEY
+    assert KEY not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("", "has 0 characters; an operator's key has at least 16"),
+        (KEY[:-1], "has 15 characters"),
+        (f"{KEY} x", "a space or a character that is not ASCII"),
+        (f"{KEY}\n", "a space or a character that is not ASCII"),
+        (f"{KEY}\xe9", "a space or a character that is not ASCII"),
+    ],
+)
+def test_operator_key_that_cannot_serve_is_refused_and_not_shown(tmp_path: Path, key: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=f"^operator_key .*{reason}") as caught:
+        RouterConfig(tmp_path, "m", operator_key=key)
+    assert not key or key not in caught.value.message

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import gc
+import json
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -93,6 +94,19 @@ async def test_leaving_ends_calls_and_closes_both_ports(free_ports: RouterConfig
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
     assert asyncio.all_tasks() == before
+
+
+async def test_page_that_looks_at_the_dashboard_is_let_go_when_the_router_stops(free_ports: RouterConfig) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=WAIT_S, trust_env=False))
+        async with run_router(free_ports) as addresses:
+            url = f"http://127.0.0.1:{addresses.http_port}/dashboard/events"
+            events = await stack.enter_async_context(client.stream("GET", url))
+            lines = events.aiter_lines()
+            while not (line := await anext(lines)).startswith("data: "):
+                pass
+            assert json.loads(line.removeprefix("data: "))["workers"] == []
+        assert [line async for line in lines if not line.startswith("data: ")]  # ends as it should, not cut off
 
 
 async def read_answer(port: int) -> grpc.aio.AioRpcError:

@@ -203,7 +203,7 @@ class LoopFleet:
                 return
         raise AssertionError(f"not quiet after {MAX_TICKS} ticks")
 
-    def tokens(self, handoff_id: str, router_id: str = ROUTER, *, first_position: int = 0) -> list[TokenEvent]:
+    def events(self, router_id: str = ROUTER) -> list[TokenEvent]:
         """What both workers told the router, in the order of positions."""
         events = [
             event
@@ -211,9 +211,12 @@ class LoopFleet:
             for reports, _ in worker.published
             if router_id in reports
             for event in reports[router_id].tokens
-            if event.handoff_id == handoff_id
         ]
-        events.sort(key=lambda event: event.position)
+        return sorted(events, key=lambda event: event.position)
+
+    def tokens(self, handoff_id: str, router_id: str = ROUTER, *, first_position: int = 0) -> list[TokenEvent]:
+        """What both workers told the router of an attempt, in the order of positions."""
+        events = [event for event in self.events(router_id) if event.handoff_id == handoff_id]
         assert [event.position - first_position for event in events] == list(range(len(events)))
         return events
 

@@ -306,7 +306,7 @@ async def reserve(world: LinkWorld, source: End, target: End) -> list[int]:
     work = replace(assignment("h", num_prompt_tokens=8), prefill=source.endpoint, decode=target.endpoint)
     target.decode.assign("router-1", work)
     reserved: list[object] = []
-    target.decode.begin("h", source.worker, reserved.append)
+    target.decode.receiver.begin("h", source.worker, None, reserved.append)
     target.decode.admit()
     await world.until(lambda: bool(reserved))
     return list(reserved[0].block_ids)  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
 // KV that moves between workers: totals, and a line whenever the totals of a pair have grown.
-import { byId, bytes, count, make, replaceIfChanged, show, timed, whole } from "./dom.js";
+import { byId, bytes, count, make, replaceIfChanged, seconds, show, timed, whole } from "./dom.js";
 
 const MAX_EVENTS = 40;
 const events = [];
@@ -7,8 +7,15 @@ const events = [];
 export function drawMoves(state, before) {
   if (before) noteEvents(state, before);
   const sum = (name) => state.pairs.reduce((total, pair) => total + pair[name], 0);
-  const migrated = state.changes.reduce((total, change) => total + change.num_migrated, 0);
-  const counts = [["Handoffs", whole(sum("num_handoffs"))], ["KV moved", bytes(sum("num_bytes"))], ["Failed", whole(sum("num_failed"))], ["Migrated, last hour", whole(migrated)]];
+  const ofWorkers = (name) => state.workers.map((worker) => worker[name]);
+  const migrated = ofWorkers("migrations_sent").reduce((total, number) => total + number, 0);
+  const counts = [
+    ["Handoffs", whole(sum("num_handoffs"))],
+    ["Failed", whole(sum("num_failed"))],
+    ["KV moved", bytes(sum("num_bytes"))],
+    ["Migrated", whole(migrated)],
+    ["Longest stop", migrated ? seconds(Math.max(...ofWorkers("migration_longest_pause_s"))) : "–"],
+  ];
   replaceIfChanged(byId("move-counts"), counts.map(([label, text]) => {
     const group = make("div");
     group.append(make("dt", label), make("dd", text));
@@ -29,10 +36,13 @@ function noteEvents(state, before) {
     if (failed > 0) words.push(`${count(failed, "handoff")} failed`);
     if (words.length) note(state.at, `${pair.source} → ${pair.target}: ${words.join("; ")}`);
   }
-  const migrated = new Map(before.changes.map((change) => [change.order_id, change.num_migrated]));
-  for (const change of state.changes) {
-    const number = change.num_migrated - (migrated.get(change.order_id) ?? 0);
-    if (number > 0) note(state.at, `${change.worker.name}: ${count(number, "sequence")} migrated to other workers`);
+  const workers = new Map(before.workers.map((worker) => [worker.name, worker]));
+  for (const worker of state.workers) {
+    const was = workers.get(worker.name);
+    if (was?.incarnation !== worker.incarnation) continue;
+    const [moved, stayed] = [worker.migrations_sent - was.migrations_sent, worker.migrations_failed - was.migrations_failed];
+    if (moved > 0) note(state.at, `${worker.name}: ${count(moved, "sequence")} migrated to other workers`);
+    if (stayed > 0) note(state.at, `${worker.name}: ${count(stayed, "sequence")} could not migrate and stayed`);
   }
 }
 

@@ -1,6 +1,6 @@
 // The operator's hand. The key lives in this tab's session storage only and is sent in a header, so that no other page
 // can use it.
-import { byId, replaceIfChanged, setText, show, timed } from "./dom.js";
+import { byId, make, replaceIfChanged, setText, show, timed } from "./dom.js";
 
 const STORED_KEY = "baton-operator-key";
 const TIMEOUT_MS = 15000;
@@ -36,7 +36,7 @@ export function drawOperations(state) {
   }
   byId("auto").setAttribute("aria-pressed", state.is_auto);
   setText(byId("auto-note"), state.is_auto ? "on: the controller decides" : "off: only operators change roles");
-  if (state.decision) setText(byId("decision"), inWords(state.decision));
+  if (state.decision) drawDecision(state.decision);
   replaceIfChanged(byId("actions"), state.actions.map((entry) => timed(entry.at, `${entry.actor}: ${entry.action}: ${entry.outcome}`)));
   show(byId("no-actions"), !state.actions.length);
 }
@@ -51,16 +51,13 @@ export async function order(path, body, button) {
     return false;
   }
   button.setAttribute("aria-disabled", "true");
-  try {
-    say(...(await send(path, body, key)));
-  } catch (error) {
-    say(`The router did not answer: ${error.message}`, true);
-  } finally {
-    button.removeAttribute("aria-disabled");
-  }
-  return !byId("outcome").classList.contains("failed");
+  const [text, hasFailed] = await send(path, body, key).catch((error) => [`There is no answer: ${error.message}`, true]);
+  button.removeAttribute("aria-disabled");
+  say(text, hasFailed);
+  return !hasFailed;
 }
 
+// What the router says, and whether it is a failure.
 async function send(path, body, key) {
   const response = await fetch(`dashboard/roles/${path}`, {
     method: "POST",
@@ -90,6 +87,13 @@ function say(text, hasFailed) {
   box.classList.toggle("failed", hasFailed);
   show(box, true);
   box.querySelector("p").textContent = text;
+}
+
+function drawDecision(decision) {
+  setText(byId("decision"), inWords(decision));
+  const numbers = Object.entries(decision.numbers);
+  show(byId("numbers"), numbers.length > 0);
+  replaceIfChanged(byId("numbers").querySelector("ul"), numbers.map(([name, value]) => make("li", `${name}: ${Number(value.toPrecision(4))}`)));
 }
 
 function inWords(decision) {

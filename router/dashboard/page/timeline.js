@@ -18,12 +18,13 @@ export function drawHistory(state) {
 // Redrawn when a pixel's worth of time has passed, or a role has changed.
 function drawTimeline(state) {
   const box = byId("timeline");
-  const changes = state.changes.filter((change) => change.stage !== "failed" && change.stage !== "ordered");
+  const isFlip = (change) => change.before !== change.after && (change.stage === "changed" || change.stage === "verified");
+  const changes = state.changes.filter(isFlip);
   const roles = new Map(state.workers.map((worker) => [worker.name, worker]));
   const names = [...new Set([...roles.keys(), ...changes.map((change) => change.worker.name)])].sort();
   show(box, names.length > 0);
   const width = Math.max(260, box.clientWidth - 24);
-  const sign = JSON.stringify([width, Math.floor(state.at / 4), names, changes.length, state.workers.map((w) => w.role)]);
+  const sign = JSON.stringify([width, Math.floor(state.at / 4), names, changes.length, changes[0]?.order_id, state.workers.map((w) => w.role)]);
   if (sign === drawn) return;
   drawn = sign;
 
@@ -33,7 +34,8 @@ function drawTimeline(state) {
   svg.setAttribute("aria-label", `Roles of ${names.length} workers in the last hour, ${changes.length} changes; the table has each`);
   svg.append(patterns());
   const x = (at) => left + (width - left) * Math.min(1, Math.max(0, 1 - (state.at - at) / HOUR_S));
-  for (let minutes = 60; minutes >= 0; minutes -= 15) axis(svg, x(state.at - 60 * minutes), height, minutes);
+  const step = width - left < 400 ? 30 : 15;
+  for (let minutes = 60; minutes >= 0; minutes -= step) axis(svg, x(state.at - 60 * minutes), height, minutes);
   names.forEach((name, index) => {
     const y = TOP + ROW * index;
     svg.append(node("text", { x: 0, y: y + 13, class: "name" }, shorten(name, left)));

@@ -19,6 +19,7 @@ from router.http.app import build_app
 from router.http.server import serve_http
 from router.text.tokenizer import TextCodec
 from tests.byte_tokenizer import BYTE_EOS, NUM_BYTE_TOKENS, write_byte_tokenizer
+from tests.router.dashboard.fakes import DashboardWorld
 from tests.router.http.fakes import WAIT_S, FakeDispatcher, Script, Step, tokens
 
 MODEL = "org/tiny"
@@ -61,14 +62,15 @@ def config(tiny_model_dir: Path) -> RouterConfig:
 @pytest.fixture(scope="session")
 def running_api(config: RouterConfig, codec: TextCodec) -> Iterator[Api]:
     """A server in a thread of its own, so that the synchronous clients can be used as they are."""
-    dispatcher = FakeDispatcher()
+    dispatcher, world = FakeDispatcher(), DashboardWorld()
     started: list[asyncio.AbstractEventLoop] = []
     ready, stop = threading.Event(), asyncio.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
 
     async def serve() -> None:
-        async with serve_http(build_app(config, dispatcher, codec), listener, stop_timeout_s=5):
+        app = build_app(config, dispatcher, codec, feed=world.feed(), roles=world.roles)
+        async with serve_http(app, listener, stop_timeout_s=5):
             started.append(asyncio.get_running_loop())
             ready.set()
             await stop.wait()

@@ -298,3 +298,17 @@ async def test_snapshot_says_what_the_router_knows(world: RoleWorld) -> None:
     assert (prefill.queued_prompts, prefill.pending_prompt_tokens, prefill.kv_tokens) == (2, 70, 4000)
     decode = next(view for view in seen.workers if view.running_sequences)
     assert (decode.running_sequences, decode.context_tokens, decode.is_changing) == (1, 3, False)
+
+
+async def test_routers_that_cannot_agree_are_an_alarm_until_they_can(
+    world: RoleWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise UnavailableError("the state store redis://far/0 is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "hold_lease", fail)
+        await world.autopilot.tick()
+    assert world.director.alarms() == ["routers cannot agree on who decides: the state store redis://far/0 is away"]
+    await world.autopilot.tick()
+    assert world.director.alarms() == []

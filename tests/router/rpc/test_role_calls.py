@@ -47,7 +47,8 @@ async def served() -> AsyncIterator[Served]:
 async def test_set_role_streams_progress_until_verified(served: Served) -> None:
     request = control_pb2.SetRoleRequest(worker="d1", role=common_pb2.ROLE_PREFILL, actor="me")
     stages = []
-    async for progress in served.stub.SetRole(request, timeout=WAIT_S):
+    async for answer in served.stub.SetRole(request, timeout=WAIT_S):
+        progress = answer.progress
         stages.append(progress.stage)
         if progress.stage == control_pb2.ROLE_STAGE_ORDERED:
             await served.obeyed("d1")
@@ -154,7 +155,7 @@ async def test_drained_worker_is_let_in_again(served: Served) -> None:
     draining = served.stub.DrainWorker(control_pb2.DrainWorkerRequest(worker="d0", actor="me"), timeout=WAIT_S)
     reading = asyncio.ensure_future(draining.read())
     await served.obeyed("d0")
-    assert (await reading).is_last
+    assert (await reading).progress.is_last
     assert served.world.link("d0").role_state.is_cordoned
     lifting = asyncio.ensure_future(
         served.stub.UncordonWorker(control_pb2.UncordonWorkerRequest(worker="d0", actor="me"), timeout=WAIT_S)
@@ -166,5 +167,5 @@ async def test_drained_worker_is_let_in_again(served: Served) -> None:
 
 async def test_rebalance_is_streamed_for_each_change(served: Served) -> None:
     request = control_pb2.RebalanceRolesRequest(num_prefill=2, num_decode=1, actor="me", dry_run=True)
-    told = [progress async for progress in served.stub.RebalanceRoles(request, timeout=WAIT_S)]
+    told = [answer.progress async for answer in served.stub.RebalanceRoles(request, timeout=WAIT_S)]
     assert [progress.is_last for progress in told] == [False, True]

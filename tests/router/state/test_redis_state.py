@@ -162,6 +162,13 @@ async def test_key_that_somebody_else_uses_is_unavailable_and_says_so(
     assert redis_server.ask("GET baton:lease:l") == b"$6\r\ntheirs\r\n"
 
 
+async def test_bytes_that_somebody_else_wrote_are_some_other_value(
+    store: RedisState, redis_server: RedisServer
+) -> None:
+    redis_server.ask(r'SET baton:value:k "\xff"')
+    assert await store.read("k") == "\ufffd"
+
+
 @pytest.fixture
 def guarded_server(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(redis_program, tmp_path, SECRET)

@@ -26,7 +26,7 @@ from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 from baton.v1 import worker_pb2 as baton_dot_v1_dot_worker__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/control.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\x1a\x15\x62\x61ton/v1/worker.proto\"C\n\x15RegisterWorkerRequest\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\"\x18\n\x16RegisterWorkerResponse\"\x12\n\x10GetStatusRequest\"|\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eunready_reason\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\r\x12\'\n\x07workers\x18\x04 \x03(\x0b\x32\x16.baton.v1.WorkerStatus\"\x97\x01\n\x0cWorkerStatus\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHello\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\x12+\n\ttransfers\x18\x46 \x01(\x0b\x32\x18.baton.v1.TransferReport\"#\n\x11GetExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\">\n\x12GetExpertsResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.baton.v1.WorkerExperts\"G\n\rWorkerExperts\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.baton.v1.ExpertReport\")\n\x17RebalanceExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\"B\n\x18RebalanceExpertsResponse\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.baton.v1.ExpertReport\",\n\x18ListSilentWorkersRequest\x12\x10\n\x08silent_s\x18\x01 \x01(\x01\"D\n\x19ListSilentWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.baton.v1.SilentWorker\"n\n\x0cSilentWorker\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x10\n\x08silent_s\x18\x02 \x01(\x01\x12(\n\tprocesses\x18\x03 \x03(\x0b\x32\x15.baton.v1.RankProcess\"=\n\x17ReportWorkerGoneRequest\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x1a\n\x18ReportWorkerGoneResponse\"\x11\n\x0fGetRolesRequest\"\x99\x01\n\x10GetRolesResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.baton.v1.WorkerRole\x12\x0f\n\x07is_auto\x18\x02 \x01(\x08\x12\x11\n\tis_leader\x18\x03 \x01(\x08\x12\x14\n\x0cttft_limit_s\x18\x04 \x01(\x01\x12\x14\n\x0ctpot_limit_s\x18\x05 \x01(\x01\x12\x0e\n\x06\x61larms\x18\x06 \x03(\t\"\xd8\x01\n\nWorkerRole\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x05state\x18\x02 \x01(\x0b\x32\x13.baton.v1.RoleState\x12\x0f\n\x07since_s\x18\x03 \x01(\x01\x12)\n\x0blast_change\x18\x04 \x01(\x0b\x32\x14.baton.v1.RoleChange\x12\x16\n\x0equeued_prompts\x18\x05 \x01(\r\x12\x19\n\x11running_sequences\x18\x06 \x01(\r\x12\x13\n\x0bnum_leaving\x18\x07 \x01(\r\"\xcf\x02\n\nRoleChange\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x1c\n\x04\x66rom\x18\x03 \x01(\x0e\x32\x0e.baton.v1.Role\x12\x1a\n\x02to\x18\x04 \x01(\x0e\x32\x0e.baton.v1.Role\x12\"\n\x05stage\x18\x05 \x01(\x0e\x32\x13.baton.v1.RoleStage\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0f\n\x07message\x18\x08 \x01(\t\x12\x12\n\nordered_at\x18\t \x01(\x01\x12\x11\n\tchanged_s\x18\n \x01(\x01\x12\x14\n\x0c\x66irst_work_s\x18\x0b \x01(\x01\x12\x12\n\nverified_s\x18\x0c \x01(\x01\x12\x14\n\x0cnum_migrated\x18\r \x01(\r\x12\x14\n\x0cnum_returned\x18\x0e \x01(\r\x12\x14\n\x0cnum_finished\x18\x0f \x01(\r\"v\n\x0eSetRoleRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.baton.v1.Role\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x12\n\nrole_epoch\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\"`\n\x15RebalanceRolesRequest\x12\x13\n\x0bnum_prefill\x18\x01 \x01(\r\x12\x12\n\nnum_decode\x18\x02 \x01(\r\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"3\n\x12\x44rainWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"6\n\x15UncordonWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"\x18\n\x16UncordonWorkerResponse\"\xb2\x01\n\x0cRoleProgress\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\"\n\x05stage\x18\x02 \x01(\x0e\x32\x13.baton.v1.RoleStage\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0bnum_leaving\x18\x04 \x01(\r\x12\x11\n\telapsed_s\x18\x05 \x01(\x01\x12\x0f\n\x07is_last\x18\x06 \x01(\x08\x12$\n\x06\x63hange\x18\x07 \x01(\x0b\x32\x14.baton.v1.RoleChange\"5\n\x13SetAutoRolesRequest\x12\x0f\n\x07is_auto\x18\x01 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"&\n\x14SetAutoRolesResponse\x12\x0e\n\x06pinned\x18\x01 \x03(\t\")\n\x18ListRoleDecisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"F\n\x19ListRoleDecisionsResponse\x12)\n\tdecisions\x18\x01 \x03(\x0b\x32\x16.baton.v1.RoleDecision\"\xb2\x02\n\x0cRoleDecision\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0bnum_prefill\x18\x03 \x01(\r\x12\x12\n\nnum_decode\x18\x04 \x01(\r\x12\x16\n\x0ewanted_prefill\x18\x05 \x01(\r\x12\x15\n\rwanted_decode\x18\x06 \x01(\r\x12!\n\x05\x66lips\x18\x07 \x03(\x0b\x32\x12.baton.v1.RoleFlip\x12\x34\n\x07numbers\x18\x08 \x03(\x0b\x32#.baton.v1.RoleDecision.NumbersEntry\x12%\n\x07options\x18\t \x03(\x0b\x32\x14.baton.v1.SplitScore\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"8\n\x08RoleFlip\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.baton.v1.Role\"f\n\nSplitScore\x12\x13\n\x0bnum_prefill\x18\x01 \x01(\r\x12\x12\n\nnum_decode\x18\x02 \x01(\r\x12\x0f\n\x07goodput\x18\x03 \x01(\x01\x12\x0e\n\x06ttft_s\x18\x04 \x01(\x01\x12\x0e\n\x06tpot_s\x18\x05 \x01(\x01\"\'\n\x16ListRoleChangesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"@\n\x17ListRoleChangesResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.baton.v1.RoleChange\"+\n\x1aListOperatorActionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"H\n\x1bListOperatorActionsResponse\x12)\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x18.baton.v1.OperatorAction\"L\n\x0eOperatorAction\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t*\x87\x01\n\tRoleStage\x12\x1a\n\x16ROLE_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12ROLE_STAGE_ORDERED\x10\x01\x12\x16\n\x12ROLE_STAGE_CHANGED\x10\x02\x12\x17\n\x13ROLE_STAGE_VERIFIED\x10\x03\x12\x15\n\x11ROLE_STAGE_FAILED\x10\x04\x32h\n\x11MembershipService\x12S\n\x0eRegisterWorker\x12\x1f.baton.v1.RegisterWorkerRequest\x1a .baton.v1.RegisterWorkerResponse2\x87\t\n\x0e\x43ontrolService\x12\x44\n\tGetStatus\x12\x1a.baton.v1.GetStatusRequest\x1a\x1b.baton.v1.GetStatusResponse\x12G\n\nGetExperts\x12\x1b.baton.v1.GetExpertsRequest\x1a\x1c.baton.v1.GetExpertsResponse\x12Y\n\x10RebalanceExperts\x12!.baton.v1.RebalanceExpertsRequest\x1a\".baton.v1.RebalanceExpertsResponse\x12\\\n\x11ListSilentWorkers\x12\".baton.v1.ListSilentWorkersRequest\x1a#.baton.v1.ListSilentWorkersResponse\x12Y\n\x10ReportWorkerGone\x12!.baton.v1.ReportWorkerGoneRequest\x1a\".baton.v1.ReportWorkerGoneResponse\x12\x41\n\x08GetRoles\x12\x19.baton.v1.GetRolesRequest\x1a\x1a.baton.v1.GetRolesResponse\x12=\n\x07SetRole\x12\x18.baton.v1.SetRoleRequest\x1a\x16.baton.v1.RoleProgress0\x01\x12K\n\x0eRebalanceRoles\x12\x1f.baton.v1.RebalanceRolesRequest\x1a\x16.baton.v1.RoleProgress0\x01\x12\x45\n\x0b\x44rainWorker\x12\x1c.baton.v1.DrainWorkerRequest\x1a\x16.baton.v1.RoleProgress0\x01\x12S\n\x0eUncordonWorker\x12\x1f.baton.v1.UncordonWorkerRequest\x1a .baton.v1.UncordonWorkerResponse\x12M\n\x0cSetAutoRoles\x12\x1d.baton.v1.SetAutoRolesRequest\x1a\x1e.baton.v1.SetAutoRolesResponse\x12\\\n\x11ListRoleDecisions\x12\".baton.v1.ListRoleDecisionsRequest\x1a#.baton.v1.ListRoleDecisionsResponse\x12V\n\x0fListRoleChanges\x12 .baton.v1.ListRoleChangesRequest\x1a!.baton.v1.ListRoleChangesResponse\x12\x62\n\x13ListOperatorActions\x12$.baton.v1.ListOperatorActionsRequest\x1a%.baton.v1.ListOperatorActionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62\x61ton/v1/control.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\x1a\x15\x62\x61ton/v1/worker.proto\"C\n\x15RegisterWorkerRequest\x12*\n\x08\x65ndpoint\x18\x01 \x01(\x0b\x32\x18.baton.v1.WorkerEndpoint\"\x18\n\x16RegisterWorkerResponse\"\x12\n\x10GetStatusRequest\"|\n\x11GetStatusResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x16\n\x0eunready_reason\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63tive_requests\x18\x03 \x01(\r\x12\'\n\x07workers\x18\x04 \x03(\x0b\x32\x16.baton.v1.WorkerStatus\"\x97\x01\n\x0cWorkerStatus\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x15.baton.v1.WorkerHello\x12\"\n\x04load\x18\x02 \x01(\x0b\x32\x14.baton.v1.WorkerLoad\x12\x10\n\x08silent_s\x18\x03 \x01(\x01\x12+\n\ttransfers\x18\x46 \x01(\x0b\x32\x18.baton.v1.TransferReport\"#\n\x11GetExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\">\n\x12GetExpertsResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.baton.v1.WorkerExperts\"G\n\rWorkerExperts\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12&\n\x06report\x18\x02 \x01(\x0b\x32\x16.baton.v1.ExpertReport\")\n\x17RebalanceExpertsRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\"B\n\x18RebalanceExpertsResponse\x12&\n\x06report\x18\x01 \x01(\x0b\x32\x16.baton.v1.ExpertReport\",\n\x18ListSilentWorkersRequest\x12\x10\n\x08silent_s\x18\x01 \x01(\x01\"D\n\x19ListSilentWorkersResponse\x12\'\n\x07workers\x18\x01 \x03(\x0b\x32\x16.baton.v1.SilentWorker\"n\n\x0cSilentWorker\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\x10\n\x08silent_s\x18\x02 \x01(\x01\x12(\n\tprocesses\x18\x03 \x03(\x0b\x32\x15.baton.v1.RankProcess\"=\n\x17ReportWorkerGoneRequest\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\"\x1a\n\x18ReportWorkerGoneResponse\"\x11\n\x0fGetRolesRequest\"\x99\x01\n\x10GetRolesResponse\x12%\n\x07workers\x18\x01 \x03(\x0b\x32\x14.baton.v1.WorkerRole\x12\x0f\n\x07is_auto\x18\x02 \x01(\x08\x12\x11\n\tis_leader\x18\x03 \x01(\x08\x12\x14\n\x0cttft_limit_s\x18\x04 \x01(\x01\x12\x14\n\x0ctpot_limit_s\x18\x05 \x01(\x01\x12\x0e\n\x06\x61larms\x18\x06 \x03(\t\"\xd8\x01\n\nWorkerRole\x12\"\n\x06worker\x18\x01 \x01(\x0b\x32\x12.baton.v1.WorkerId\x12\"\n\x05state\x18\x02 \x01(\x0b\x32\x13.baton.v1.RoleState\x12\x0f\n\x07since_s\x18\x03 \x01(\x01\x12)\n\x0blast_change\x18\x04 \x01(\x0b\x32\x14.baton.v1.RoleChange\x12\x16\n\x0equeued_prompts\x18\x05 \x01(\r\x12\x19\n\x11running_sequences\x18\x06 \x01(\r\x12\x13\n\x0bnum_leaving\x18\x07 \x01(\r\"\xcf\x02\n\nRoleChange\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06worker\x18\x02 \x01(\t\x12\x1c\n\x04\x66rom\x18\x03 \x01(\x0e\x32\x0e.baton.v1.Role\x12\x1a\n\x02to\x18\x04 \x01(\x0e\x32\x0e.baton.v1.Role\x12\"\n\x05stage\x18\x05 \x01(\x0e\x32\x13.baton.v1.RoleStage\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0f\n\x07message\x18\x08 \x01(\t\x12\x12\n\nordered_at\x18\t \x01(\x01\x12\x11\n\tchanged_s\x18\n \x01(\x01\x12\x14\n\x0c\x66irst_work_s\x18\x0b \x01(\x01\x12\x12\n\nverified_s\x18\x0c \x01(\x01\x12\x14\n\x0cnum_migrated\x18\r \x01(\r\x12\x14\n\x0cnum_returned\x18\x0e \x01(\r\x12\x14\n\x0cnum_finished\x18\x0f \x01(\r\"v\n\x0eSetRoleRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.baton.v1.Role\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x12\n\nrole_epoch\x18\x04 \x01(\x04\x12\x13\n\x0bincarnation\x18\x05 \x01(\x04\";\n\x0fSetRoleResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x16.baton.v1.RoleProgress\"`\n\x15RebalanceRolesRequest\x12\x13\n\x0bnum_prefill\x18\x01 \x01(\r\x12\x12\n\nnum_decode\x18\x02 \x01(\r\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"B\n\x16RebalanceRolesResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x16.baton.v1.RoleProgress\"3\n\x12\x44rainWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"?\n\x13\x44rainWorkerResponse\x12(\n\x08progress\x18\x01 \x01(\x0b\x32\x16.baton.v1.RoleProgress\"6\n\x15UncordonWorkerRequest\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"\x18\n\x16UncordonWorkerResponse\"\xb2\x01\n\x0cRoleProgress\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\"\n\x05stage\x18\x02 \x01(\x0e\x32\x13.baton.v1.RoleStage\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x13\n\x0bnum_leaving\x18\x04 \x01(\r\x12\x11\n\telapsed_s\x18\x05 \x01(\x01\x12\x0f\n\x07is_last\x18\x06 \x01(\x08\x12$\n\x06\x63hange\x18\x07 \x01(\x0b\x32\x14.baton.v1.RoleChange\"5\n\x13SetAutoRolesRequest\x12\x0f\n\x07is_auto\x18\x01 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"&\n\x14SetAutoRolesResponse\x12\x0e\n\x06pinned\x18\x01 \x03(\t\")\n\x18ListRoleDecisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"F\n\x19ListRoleDecisionsResponse\x12)\n\tdecisions\x18\x01 \x03(\x0b\x32\x16.baton.v1.RoleDecision\"\xb2\x02\n\x0cRoleDecision\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x13\n\x0bnum_prefill\x18\x03 \x01(\r\x12\x12\n\nnum_decode\x18\x04 \x01(\r\x12\x16\n\x0ewanted_prefill\x18\x05 \x01(\r\x12\x15\n\rwanted_decode\x18\x06 \x01(\r\x12!\n\x05\x66lips\x18\x07 \x03(\x0b\x32\x12.baton.v1.RoleFlip\x12\x34\n\x07numbers\x18\x08 \x03(\x0b\x32#.baton.v1.RoleDecision.NumbersEntry\x12%\n\x07options\x18\t \x03(\x0b\x32\x14.baton.v1.SplitScore\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"8\n\x08RoleFlip\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.baton.v1.Role\"f\n\nSplitScore\x12\x13\n\x0bnum_prefill\x18\x01 \x01(\r\x12\x12\n\nnum_decode\x18\x02 \x01(\r\x12\x0f\n\x07goodput\x18\x03 \x01(\x01\x12\x0e\n\x06ttft_s\x18\x04 \x01(\x01\x12\x0e\n\x06tpot_s\x18\x05 \x01(\x01\"\'\n\x16ListRoleChangesRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"@\n\x17ListRoleChangesResponse\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.baton.v1.RoleChange\"+\n\x1aListOperatorActionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"H\n\x1bListOperatorActionsResponse\x12)\n\x07\x61\x63tions\x18\x01 \x03(\x0b\x32\x18.baton.v1.OperatorAction\"L\n\x0eOperatorAction\x12\n\n\x02\x61t\x18\x01 \x01(\x01\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t*\x87\x01\n\tRoleStage\x12\x1a\n\x16ROLE_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12ROLE_STAGE_ORDERED\x10\x01\x12\x16\n\x12ROLE_STAGE_CHANGED\x10\x02\x12\x17\n\x13ROLE_STAGE_VERIFIED\x10\x03\x12\x15\n\x11ROLE_STAGE_FAILED\x10\x04\x32h\n\x11MembershipService\x12S\n\x0eRegisterWorker\x12\x1f.baton.v1.RegisterWorkerRequest\x1a .baton.v1.RegisterWorkerResponse2\x9b\t\n\x0e\x43ontrolService\x12\x44\n\tGetStatus\x12\x1a.baton.v1.GetStatusRequest\x1a\x1b.baton.v1.GetStatusResponse\x12G\n\nGetExperts\x12\x1b.baton.v1.GetExpertsRequest\x1a\x1c.baton.v1.GetExpertsResponse\x12Y\n\x10RebalanceExperts\x12!.baton.v1.RebalanceExpertsRequest\x1a\".baton.v1.RebalanceExpertsResponse\x12\\\n\x11ListSilentWorkers\x12\".baton.v1.ListSilentWorkersRequest\x1a#.baton.v1.ListSilentWorkersResponse\x12Y\n\x10ReportWorkerGone\x12!.baton.v1.ReportWorkerGoneRequest\x1a\".baton.v1.ReportWorkerGoneResponse\x12\x41\n\x08GetRoles\x12\x19.baton.v1.GetRolesRequest\x1a\x1a.baton.v1.GetRolesResponse\x12@\n\x07SetRole\x12\x18.baton.v1.SetRoleRequest\x1a\x19.baton.v1.SetRoleResponse0\x01\x12U\n\x0eRebalanceRoles\x12\x1f.baton.v1.RebalanceRolesRequest\x1a .baton.v1.RebalanceRolesResponse0\x01\x12L\n\x0b\x44rainWorker\x12\x1c.baton.v1.DrainWorkerRequest\x1a\x1d.baton.v1.DrainWorkerResponse0\x01\x12S\n\x0eUncordonWorker\x12\x1f.baton.v1.UncordonWorkerRequest\x1a .baton.v1.UncordonWorkerResponse\x12M\n\x0cSetAutoRoles\x12\x1d.baton.v1.SetAutoRolesRequest\x1a\x1e.baton.v1.SetAutoRolesResponse\x12\\\n\x11ListRoleDecisions\x12\".baton.v1.ListRoleDecisionsRequest\x1a#.baton.v1.ListRoleDecisionsResponse\x12V\n\x0fListRoleChanges\x12 .baton.v1.ListRoleChangesRequest\x1a!.baton.v1.ListRoleChangesResponse\x12\x62\n\x13ListOperatorActions\x12$.baton.v1.ListOperatorActionsRequest\x1a%.baton.v1.ListOperatorActionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLEDECISION_NUMBERSENTRY']._loaded_options = None
   _globals['_ROLEDECISION_NUMBERSENTRY']._serialized_options = b'8\001'
-  _globals['_ROLESTAGE']._serialized_start=3333
-  _globals['_ROLESTAGE']._serialized_end=3468
+  _globals['_ROLESTAGE']._serialized_start=3527
+  _globals['_ROLESTAGE']._serialized_end=3662
   _globals['_REGISTERWORKERREQUEST']._serialized_start=82
   _globals['_REGISTERWORKERREQUEST']._serialized_end=149
   _globals['_REGISTERWORKERRESPONSE']._serialized_start=151
@@ -77,44 +77,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLECHANGE']._serialized_end=1811
   _globals['_SETROLEREQUEST']._serialized_start=1813
   _globals['_SETROLEREQUEST']._serialized_end=1931
-  _globals['_REBALANCEROLESREQUEST']._serialized_start=1933
-  _globals['_REBALANCEROLESREQUEST']._serialized_end=2029
-  _globals['_DRAINWORKERREQUEST']._serialized_start=2031
-  _globals['_DRAINWORKERREQUEST']._serialized_end=2082
-  _globals['_UNCORDONWORKERREQUEST']._serialized_start=2084
-  _globals['_UNCORDONWORKERREQUEST']._serialized_end=2138
-  _globals['_UNCORDONWORKERRESPONSE']._serialized_start=2140
-  _globals['_UNCORDONWORKERRESPONSE']._serialized_end=2164
-  _globals['_ROLEPROGRESS']._serialized_start=2167
-  _globals['_ROLEPROGRESS']._serialized_end=2345
-  _globals['_SETAUTOROLESREQUEST']._serialized_start=2347
-  _globals['_SETAUTOROLESREQUEST']._serialized_end=2400
-  _globals['_SETAUTOROLESRESPONSE']._serialized_start=2402
-  _globals['_SETAUTOROLESRESPONSE']._serialized_end=2440
-  _globals['_LISTROLEDECISIONSREQUEST']._serialized_start=2442
-  _globals['_LISTROLEDECISIONSREQUEST']._serialized_end=2483
-  _globals['_LISTROLEDECISIONSRESPONSE']._serialized_start=2485
-  _globals['_LISTROLEDECISIONSRESPONSE']._serialized_end=2555
-  _globals['_ROLEDECISION']._serialized_start=2558
-  _globals['_ROLEDECISION']._serialized_end=2864
-  _globals['_ROLEDECISION_NUMBERSENTRY']._serialized_start=2818
-  _globals['_ROLEDECISION_NUMBERSENTRY']._serialized_end=2864
-  _globals['_ROLEFLIP']._serialized_start=2866
-  _globals['_ROLEFLIP']._serialized_end=2922
-  _globals['_SPLITSCORE']._serialized_start=2924
-  _globals['_SPLITSCORE']._serialized_end=3026
-  _globals['_LISTROLECHANGESREQUEST']._serialized_start=3028
-  _globals['_LISTROLECHANGESREQUEST']._serialized_end=3067
-  _globals['_LISTROLECHANGESRESPONSE']._serialized_start=3069
-  _globals['_LISTROLECHANGESRESPONSE']._serialized_end=3133
-  _globals['_LISTOPERATORACTIONSREQUEST']._serialized_start=3135
-  _globals['_LISTOPERATORACTIONSREQUEST']._serialized_end=3178
-  _globals['_LISTOPERATORACTIONSRESPONSE']._serialized_start=3180
-  _globals['_LISTOPERATORACTIONSRESPONSE']._serialized_end=3252
-  _globals['_OPERATORACTION']._serialized_start=3254
-  _globals['_OPERATORACTION']._serialized_end=3330
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=3470
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=3574
-  _globals['_CONTROLSERVICE']._serialized_start=3577
-  _globals['_CONTROLSERVICE']._serialized_end=4736
+  _globals['_SETROLERESPONSE']._serialized_start=1933
+  _globals['_SETROLERESPONSE']._serialized_end=1992
+  _globals['_REBALANCEROLESREQUEST']._serialized_start=1994
+  _globals['_REBALANCEROLESREQUEST']._serialized_end=2090
+  _globals['_REBALANCEROLESRESPONSE']._serialized_start=2092
+  _globals['_REBALANCEROLESRESPONSE']._serialized_end=2158
+  _globals['_DRAINWORKERREQUEST']._serialized_start=2160
+  _globals['_DRAINWORKERREQUEST']._serialized_end=2211
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=2213
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=2276
+  _globals['_UNCORDONWORKERREQUEST']._serialized_start=2278
+  _globals['_UNCORDONWORKERREQUEST']._serialized_end=2332
+  _globals['_UNCORDONWORKERRESPONSE']._serialized_start=2334
+  _globals['_UNCORDONWORKERRESPONSE']._serialized_end=2358
+  _globals['_ROLEPROGRESS']._serialized_start=2361
+  _globals['_ROLEPROGRESS']._serialized_end=2539
+  _globals['_SETAUTOROLESREQUEST']._serialized_start=2541
+  _globals['_SETAUTOROLESREQUEST']._serialized_end=2594
+  _globals['_SETAUTOROLESRESPONSE']._serialized_start=2596
+  _globals['_SETAUTOROLESRESPONSE']._serialized_end=2634
+  _globals['_LISTROLEDECISIONSREQUEST']._serialized_start=2636
+  _globals['_LISTROLEDECISIONSREQUEST']._serialized_end=2677
+  _globals['_LISTROLEDECISIONSRESPONSE']._serialized_start=2679
+  _globals['_LISTROLEDECISIONSRESPONSE']._serialized_end=2749
+  _globals['_ROLEDECISION']._serialized_start=2752
+  _globals['_ROLEDECISION']._serialized_end=3058
+  _globals['_ROLEDECISION_NUMBERSENTRY']._serialized_start=3012
+  _globals['_ROLEDECISION_NUMBERSENTRY']._serialized_end=3058
+  _globals['_ROLEFLIP']._serialized_start=3060
+  _globals['_ROLEFLIP']._serialized_end=3116
+  _globals['_SPLITSCORE']._serialized_start=3118
+  _globals['_SPLITSCORE']._serialized_end=3220
+  _globals['_LISTROLECHANGESREQUEST']._serialized_start=3222
+  _globals['_LISTROLECHANGESREQUEST']._serialized_end=3261
+  _globals['_LISTROLECHANGESRESPONSE']._serialized_start=3263
+  _globals['_LISTROLECHANGESRESPONSE']._serialized_end=3327
+  _globals['_LISTOPERATORACTIONSREQUEST']._serialized_start=3329
+  _globals['_LISTOPERATORACTIONSREQUEST']._serialized_end=3372
+  _globals['_LISTOPERATORACTIONSRESPONSE']._serialized_start=3374
+  _globals['_LISTOPERATORACTIONSRESPONSE']._serialized_end=3446
+  _globals['_OPERATORACTION']._serialized_start=3448
+  _globals['_OPERATORACTION']._serialized_end=3524
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=3664
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=3768
+  _globals['_CONTROLSERVICE']._serialized_start=3771
+  _globals['_CONTROLSERVICE']._serialized_end=4950
 # @@protoc_insertion_point(module_scope)

@@ -209,6 +209,12 @@ class SetRoleRequest(_message.Message):
     incarnation: int
     def __init__(self, worker: _Optional[str] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., actor: _Optional[str] = ..., role_epoch: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
 
+class SetRoleResponse(_message.Message):
+    __slots__ = ("progress",)
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    progress: RoleProgress
+    def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ...) -> None: ...
+
 class RebalanceRolesRequest(_message.Message):
     __slots__ = ("num_prefill", "num_decode", "actor", "dry_run")
     NUM_PREFILL_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +227,12 @@ class RebalanceRolesRequest(_message.Message):
     dry_run: bool
     def __init__(self, num_prefill: _Optional[int] = ..., num_decode: _Optional[int] = ..., actor: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
+class RebalanceRolesResponse(_message.Message):
+    __slots__ = ("progress",)
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    progress: RoleProgress
+    def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ...) -> None: ...
+
 class DrainWorkerRequest(_message.Message):
     __slots__ = ("worker", "actor")
     WORKER_FIELD_NUMBER: _ClassVar[int]
@@ -228,6 +240,12 @@ class DrainWorkerRequest(_message.Message):
     worker: str
     actor: str
     def __init__(self, worker: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class DrainWorkerResponse(_message.Message):
+    __slots__ = ("progress",)
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    progress: RoleProgress
+    def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ...) -> None: ...
 
 class UncordonWorkerRequest(_message.Message):
     __slots__ = ("worker", "actor")

@@ -145,17 +145,17 @@ class ControlServiceStub:
         self.SetRole = channel.unary_stream(
                 '/baton.v1.ControlService/SetRole',
                 request_serializer=baton_dot_v1_dot_control__pb2.SetRoleRequest.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.SetRoleResponse.FromString,
                 _registered_method=True)
         self.RebalanceRoles = channel.unary_stream(
                 '/baton.v1.ControlService/RebalanceRoles',
                 request_serializer=baton_dot_v1_dot_control__pb2.RebalanceRolesRequest.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RebalanceRolesResponse.FromString,
                 _registered_method=True)
         self.DrainWorker = channel.unary_stream(
                 '/baton.v1.ControlService/DrainWorker',
                 request_serializer=baton_dot_v1_dot_control__pb2.DrainWorkerRequest.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.DrainWorkerResponse.FromString,
                 _registered_method=True)
         self.UncordonWorker = channel.unary_unary(
                 '/baton.v1.ControlService/UncordonWorker',
@@ -323,17 +323,17 @@ def add_ControlServiceServicer_to_server(servicer, server):
             'SetRole': grpc.unary_stream_rpc_method_handler(
                     servicer.SetRole,
                     request_deserializer=baton_dot_v1_dot_control__pb2.SetRoleRequest.FromString,
-                    response_serializer=baton_dot_v1_dot_control__pb2.RoleProgress.SerializeToString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.SetRoleResponse.SerializeToString,
             ),
             'RebalanceRoles': grpc.unary_stream_rpc_method_handler(
                     servicer.RebalanceRoles,
                     request_deserializer=baton_dot_v1_dot_control__pb2.RebalanceRolesRequest.FromString,
-                    response_serializer=baton_dot_v1_dot_control__pb2.RoleProgress.SerializeToString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RebalanceRolesResponse.SerializeToString,
             ),
             'DrainWorker': grpc.unary_stream_rpc_method_handler(
                     servicer.DrainWorker,
                     request_deserializer=baton_dot_v1_dot_control__pb2.DrainWorkerRequest.FromString,
-                    response_serializer=baton_dot_v1_dot_control__pb2.RoleProgress.SerializeToString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.DrainWorkerResponse.SerializeToString,
             ),
             'UncordonWorker': grpc.unary_unary_rpc_method_handler(
                     servicer.UncordonWorker,
@@ -550,7 +550,7 @@ class ControlService:
             target,
             '/baton.v1.ControlService/SetRole',
             baton_dot_v1_dot_control__pb2.SetRoleRequest.SerializeToString,
-            baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+            baton_dot_v1_dot_control__pb2.SetRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -577,7 +577,7 @@ class ControlService:
             target,
             '/baton.v1.ControlService/RebalanceRoles',
             baton_dot_v1_dot_control__pb2.RebalanceRolesRequest.SerializeToString,
-            baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+            baton_dot_v1_dot_control__pb2.RebalanceRolesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -604,7 +604,7 @@ class ControlService:
             target,
             '/baton.v1.ControlService/DrainWorker',
             baton_dot_v1_dot_control__pb2.DrainWorkerRequest.SerializeToString,
-            baton_dot_v1_dot_control__pb2.RoleProgress.FromString,
+            baton_dot_v1_dot_control__pb2.DrainWorkerResponse.FromString,
             options,
             channel_credentials,
             insecure,
