@@ -11,6 +11,7 @@ from loadtest.presets.preset import CLAIRVOYANT, Contestant, Preset
 from loadtest.simulator.outcome import Outcome
 from loadtest.simulator.simulation import simulate
 
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One simulation."""

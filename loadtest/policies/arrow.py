@@ -3,8 +3,8 @@
 Written from the paper's description; where it leaves a number open, the one of the published set-up is taken (see
 `loadtest.presets.arrow`). Requests go to the cheapest instance of the right pool that is predicted to keep the limit
 (5.3, Algorithm 1); when there is none, an instance changes its pool, and the monitor moves instances to decode when
-that is overloaded, or when prefill idles while decode does not (5.5, Algorithms 2 and 3). An instance that changes its
-pool finishes what it has. Loads are parts of a limit.
+that is overloaded, or when prefill idles while decode does not (5.5, Algorithms 2 and 3). An instance that changes
+its pool finishes what it has. Loads are parts of a limit.
 """
 
 from collections.abc import Sequence

@@ -18,9 +18,14 @@ def static_name(num_prefill: int, num_decode: int) -> str:
     return f"static:{num_prefill}:{num_decode}"
 
 
-def static_names(num_workers: int) -> list[str]:
-    """All roles that stay: every split, and every worker for both halves."""
-    return [static_name(num, num_workers - num) for num in range(1, num_workers)] + [MIXED]
+def split_names(num_workers: int) -> list[str]:
+    """Every split that stays."""
+    return [static_name(num, num_workers - num) for num in range(1, num_workers)]
+
+
+def is_static(name: str) -> bool:
+    """Whether a policy's roles stay."""
+    return name == MIXED or name.startswith("static:")
 
 
 def policy_by_name(name: str, num_workers: int, limits: Limits) -> tuple[list[Role], Policy]:

@@ -1,4 +1,4 @@
-"""The seam between the simulated fleet and whoever decides: where a request goes, and which worker changes its role."""
+"""The seam between the simulated fleet and whoever decides where requests go, and who changes its role."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -52,7 +52,9 @@ class ScheduledRoles(RouterPlacement):
         """The changes that make it so."""
         missing = self._timetable.at(fleet.now_s) - len(fleet.prefill_workers)
         if missing > 0:
-            chosen = sorted(fleet.decode_workers, key=lambda worker: (fleet.assigned(worker).num_sequences, worker.id))
+            chosen = sorted(
+                fleet.decode_workers, key=lambda worker: (fleet.assigned(worker).num_sequences, worker.id)
+            )
             return [Flip(worker.id.name, Role.PREFILL) for worker in chosen[:missing]]
         chosen = sorted(fleet.prefill_workers, key=lambda worker: (worker.pending_prompt_tokens, worker.id))
         return [Flip(worker.id.name, Role.DECODE) for worker in chosen[: -missing or 0]]

@@ -12,7 +12,7 @@ instances has 100 % of requests inside both limits, all instances for both halve
 
 from core.cost import CostModel, Curve
 from loadtest.arrivals import Arrival, Segment, segmented_arrivals
-from loadtest.policies.by_name import ARROW, AUTO, static_names
+from loadtest.policies.by_name import ARROW, AUTO, MIXED, split_names
 from loadtest.presets.preset import CLAIRVOYANT, Contestant, Preset, Ratio
 from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec
 from router.roles.snapshot import Limits
@@ -30,8 +30,8 @@ SEGMENTS = (
 
 CHUNK_TOKENS = 2048
 COST = CostModel(
-    # A prompt of n tokens takes 2e-8 n^2 + 6e-5 n + 0.005 s. The last term falls out of the published simulator, which
-    # takes differences; here every step pays it.
+    # A prompt of n tokens takes 2e-8 n^2 + 6e-5 n + 0.005 s. The last term falls out of the published simulator,
+    # which takes differences; here every step pays it.
     chunk_tokens=CHUNK_TOKENS,
     prefill=Curve(((1, 0.005 + 6e-5), (CHUNK_TOKENS, 0.005 + 6e-5 * CHUNK_TOKENS))),
     prefill_pair_s=4e-8,  # n^2 / 2 pairs, see `core.cost.chunk_pairs`
@@ -62,7 +62,8 @@ FLEETS = {
 
 def arrow_preset() -> Preset:
     """The set-up: Baton on its own workers, beside what is published on the published ones, and on its own."""
-    statics = {kind: tuple(Contestant(kind, name) for name in static_names(NUM_WORKERS)) for kind in FLEETS}
+    names = (*split_names(NUM_WORKERS), MIXED)
+    statics = {kind: tuple(Contestant(kind, name) for name in names) for kind in FLEETS}
     return Preset(
         name="arrow",
         fleets=FLEETS,

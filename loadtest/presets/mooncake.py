@@ -12,7 +12,7 @@ from pathlib import Path
 
 from core.cost import CostModel, Curve
 from loadtest.arrivals import Arrival
-from loadtest.policies.by_name import ARROW, AUTO, static_names
+from loadtest.policies.by_name import AUTO, MIXED, split_names
 from loadtest.presets.preset import Contestant, Preset, Ratio
 from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec
 from loadtest.traces import faster, read_mooncake
@@ -37,13 +37,13 @@ COMPUTE_EFFICIENCY = 0.5  # ours: share of the peak that large matrix products o
 MEMORY_EFFICIENCY = 0.8  # ours: likewise of the memory's bandwidth
 USABLE_MEMORY = 0.9  # ours: vLLM's default, the rest is for activations
 
-CHUNK_TOKENS = 2048
+CHUNK_TOKENS = 512  # Baton's default
 MAX_NUM_SEQS = 256
-NUM_WORKERS = 8
+NUM_WORKERS = 4
 BATON = "baton"
 LIMITS = Limits(ttft_s=30.0, tpot_s=0.1)
 TARGET = 0.9  # of requests inside both limits
-SPEEDS = (0.8, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+SPEEDS = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
 
 _FLOPS_PER_S = NUM_GPUS * FLOPS_PER_S * COMPUTE_EFFICIENCY
 _BYTES_PER_S = NUM_GPUS * MEMORY_BYTES_PER_S * MEMORY_EFFICIENCY
@@ -74,7 +74,7 @@ def mooncake_preset(trace: Path) -> Preset:
     Raises:
         ConfigError: when loads are made, and the trace cannot be read.
     """
-    statics = tuple(Contestant(BATON, name) for name in static_names(NUM_WORKERS))
+    statics = tuple(Contestant(BATON, name) for name in split_names(NUM_WORKERS))
     return Preset(
         name="mooncake",
         fleets={BATON: FLEET},
@@ -86,7 +86,7 @@ def mooncake_preset(trace: Path) -> Preset:
         make=partial(_load_at, trace),
         ours=Contestant(BATON, AUTO),
         ratios=(Ratio("sustained_vs_best_static", statics, 1.15),),
-        others=(Contestant(BATON, ARROW),),
+        others=(Contestant(BATON, MIXED),),
     )
 
 

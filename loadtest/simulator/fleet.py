@@ -19,8 +19,9 @@ from loadtest.simulator.view import Assigned, decode_candidate, prefill_candidat
 from loadtest.simulator.worker import SimWorker
 from router.dispatch.placement import place
 from router.roles.decision import Flip
-from router.roles.snapshot import Demand, FleetSnapshot, Limits
+from router.roles.snapshot import FleetSnapshot, Limits
 
+ROOM_WAIT_S = 60.0  # for room on the decode worker, as in `worker.handoff_client`
 RETRY_S = 1.0  # between two attempts to find room for sequences that are to leave
 
 
@@ -82,15 +83,15 @@ class SimFleet:
     def snapshot(self) -> FleetSnapshot:
         """What the role controller sees; what happened until now is told once."""
         views = [worker_view(w, self._assigned[w], is_changing=self._is_changing(w)) for w in self.workers]
-        oldest = min((job.arrival.at_s for worker in self.workers for job in worker.queued[:1]), default=self.now_s)
-        oldest = min((job.arrival.at_s for job in self.waiting), default=oldest)
+        unstarted = [job for worker in self.workers if (job := worker.oldest_queued) is not None]
+        oldest_s = min((job.arrival.at_s for job in (*unstarted, *self.waiting)), default=self.now_s)
         return FleetSnapshot(
             now_s=self.now_s,
             workers=tuple(views),
             demand=self._meter.take(self.now_s),
             limits=self.limits,
             waiting_prompts=len(self.waiting),
-            oldest_waiting_s=self.now_s - oldest,
+            oldest_waiting_s=self.now_s - oldest_s,
         )
 
     def _is_changing(self, worker: SimWorker) -> bool:
@@ -182,8 +183,23 @@ class SimFleet:
             self._agenda.after(self._moves.copy_s(chunk), partial(self._hand_over, job))
         elif job.decode is job.prefill:
             job.prefill.adopt(job)
-        elif not job.decode.is_asked(job):
-            job.decode.open(job)
+        else:
+            self._await_room(job, job.decode)
+
+    def _await_room(self, job: Job, decode: SimWorker) -> None:
+        """The computed prompt keeps its own room meanwhile, so the wait is bounded, as a real worker's is."""
+        attempt = job.num_places
+
+        def give_up() -> None:
+            if job.num_places == attempt and decode.is_asked(job) and not job.is_reserved:
+                assert job.prefill is not None, f"request {job.number} waits nowhere"
+                decode.close(job)
+                job.prefill.release_prompt(job)
+                self._place_again(job)
+
+        if not decode.is_asked(job):
+            decode.open(job)
+        self._agenda.after(ROOM_WAIT_S, give_up)
 
     def on_reserved(self, job: Job) -> None:
         """Room was found: what waited for it goes on."""
@@ -220,8 +236,12 @@ class SimFleet:
         assert job.prefill is not None, f"request {job.number} comes from nowhere"
         assert job.decode is not None, f"request {job.number} goes nowhere"
         job.prefill.release_prompt(job)
-        job.decode.join(job)
-        if self._policy.moves_work and not job.decode.role.serves(Role.DECODE):
+        self._join(job, job.decode)
+
+    def _join(self, job: Job, decode: SimWorker) -> None:
+        """It may be sent on at once, when its worker has meanwhile become another half's, or preempted."""
+        decode.join(job)
+        if self._policy.moves_work and not decode.role.serves(Role.DECODE) and job in decode.running:
             self._migrate(job)
 
     def _migrate(self, job: Job) -> bool:
@@ -251,9 +271,7 @@ class SimFleet:
         self._assigned[source].context_tokens -= job.prompt_tokens
         job.decode = target
         job.num_migrations += 1
-        target.join(job)
-        if not target.role.serves(Role.DECODE):
-            self._migrate(job)
+        self._join(job, target)
 
     def _end_move(self, job: Job) -> None:
         """The sequence is gone from its source before it could move."""

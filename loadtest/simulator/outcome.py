@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.simulator.job import Job
+from loadtest.simulator.worker import SimWorker
 from router.roles.decision import Flip
 from router.roles.snapshot import Limits
 
@@ -16,13 +17,13 @@ class Outcome:
         limits: of every request.
         jobs: all requests.
         flips: changes of roles: when, and which.
-        simulated_s: until the last event.
+        workers: as they are at the end.
     """
 
     limits: Limits
     jobs: Sequence[Job]
     flips: Sequence[tuple[float, Flip]]
-    simulated_s: float
+    workers: Sequence[SimWorker]
 
     @property
     def attainment(self) -> float:

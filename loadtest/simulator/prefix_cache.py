@@ -1,4 +1,4 @@
-"""Which beginnings of prompts a simulated worker still has. Room that nobody uses keeps them, the latest used longest."""
+"""Beginnings of prompts that a simulated worker still has, in room that nobody uses, the latest used longest."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -33,5 +33,5 @@ class PrefixCache:
 
     def shrink(self, room_tokens: int) -> None:
         """Evicts what does not fit into a room."""
-        while len(self._blocks) * self._block_tokens > room_tokens:
+        while self._blocks and len(self._blocks) * self._block_tokens > room_tokens:
             self._blocks.popitem(last=False)

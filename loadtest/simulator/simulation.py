@@ -38,7 +38,7 @@ def simulate(
     _await_next(agenda, fleet, iter(arrivals))
     _look(agenda, fleet, policy, arrivals[-1].at_s if arrivals else 0.0)
     agenda.run(end_s)
-    return Outcome(limits, fleet.jobs, fleet.flips, agenda.now_s)
+    return Outcome(limits, fleet.jobs, fleet.flips, fleet.workers)
 
 
 def _await_next(agenda: Agenda, fleet: SimFleet, arrivals: Iterator[Arrival]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from core.request import Role
 from loadtest.simulator.job import Job
 from loadtest.simulator.worker import SimWorker
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
@@ -110,7 +109,7 @@ def worker_view(worker: SimWorker, assigned: Assigned, *, is_changing: bool) -> 
         is_changing=is_changing,
         since_s=worker.since_s,
         cost=worker.spec.cost,
-        queued_prompts=len(worker.queued),
+        queued_prompts=worker.num_queued,
         pending_prompt_tokens=worker.pending_prompt_tokens,
         running_sequences=assigned.num_sequences,
         context_tokens=max(worker.running_context_tokens, assigned.context_tokens),

@@ -79,11 +79,13 @@ class SimWorker:
         self._observer = observer
         self._queued: deque[Job] = deque()
         self._computing: list[Job] = []
-        self._opening: deque[Job] = deque()  # sequences that wait for a place
+        self._opening: deque[Job] = deque()  # sequences that wait for a place and room
+        self._adopted: deque[Job] = deque()  # sequences computed here, which need a place only
         self._reserved: dict[Job, int] = {}  # sequences with a place that have not joined, and their tokens
         self._running: dict[Job, int] = {}  # in order of joining, and the number of the step that ends each
         self._ends: list[tuple[int, int, Job]] = []  # heap of the same, with what has left meanwhile
-        self._stopping: set[Job] = set()
+        self._joining: list[Job] = []
+        self._stopping: list[Job] = []
         self._prompt_kv: dict[Job, int] = {}  # tokens of prompts that are started and not handed over
         self._kv_tokens_used = 0
         self._num_steps = 0  # that generated
@@ -100,9 +102,14 @@ class SimWorker:
     # --- what it has
 
     @property
-    def queued(self) -> tuple[Job, ...]:
-        """Prompts that it has not started, oldest first."""
-        return tuple(self._queued)
+    def num_queued(self) -> int:
+        """Prompts that it has not started."""
+        return len(self._queued)
+
+    @property
+    def oldest_queued(self) -> Job | None:
+        """The one of them that came first."""
+        return self._queued[0] if self._queued else None
 
     @property
     def prompts(self) -> tuple[Job, ...]:
@@ -111,13 +118,18 @@ class SimWorker:
 
     @property
     def running(self) -> tuple[Job, ...]:
-        """Sequences that it generates, oldest first."""
-        return tuple(self._running)
+        """Sequences that it generates, or does from the next step on, oldest first."""
+        return (*self._running, *self._joining)
 
     @property
     def incoming(self) -> tuple[Job, ...]:
-        """Sequences that have a place here, or wait for one, and have not joined."""
-        return (*self._reserved, *self._opening)
+        """Sequences that have a place here, or wait for one, and do not run."""
+        return (*self._reserved, *self._adopted, *self._opening)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing to do and waits for nothing."""
+        return not (self._is_busy or self._queued or self._computing or self._prompt_kv or self.incoming)
 
     @property
     def kv_tokens_free(self) -> int:
@@ -125,8 +137,9 @@ class SimWorker:
         return self.spec.kv_tokens - self._kv_tokens_used
 
     def num_generated(self, job: Job) -> int:
-        """Tokens of the answer of a sequence that runs here, as of the last step that is in the books."""
-        return job.arrival.answer_tokens - (self._running[job] - self._num_steps)
+        """Tokens of the answer of a sequence that is here, as of the last step that is in the books."""
+        last_step = self._running.get(job)
+        return job.num_generated if last_step is None else job.arrival.answer_tokens - (last_step - self._num_steps)
 
     @property
     def generated(self) -> tuple[int, float]:
@@ -177,22 +190,17 @@ class SimWorker:
         self._wake()
 
     def adopt(self, job: Job) -> None:
-        """A prompt computed here is to be generated here: its KV is the sequence's, which wants a place."""
-        self._opening.append(job)
+        """A prompt computed here is to be generated here: its KV is the sequence's, which wants a place only."""
+        self._adopted.append(job)
 
     def join(self, job: Job) -> None:
         """A sequence that has a place is in the batch from the next step on."""
-        self._kv_tokens_used += job.context_tokens - self._reserved.pop(job)
-        self.running_context_tokens += job.context_tokens
-        last_step = self._num_steps + job.arrival.answer_tokens - job.num_generated
-        self._running[job] = last_step
-        heapq.heappush(self._ends, (last_step, job.number, job))
-        self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
+        self._joining.append(job)
         self._wake()
 
     def stop(self, job: Job) -> None:
-        """Has a running sequence stand still after the step under way; `on_stopped` says when."""
-        self._stopping.add(job)
+        """Has a running sequence stand still after the step under way; `on_stopped` says when, unless it ends."""
+        self._stopping.append(job)
         self._wake()
 
     # --- steps
@@ -224,6 +232,7 @@ class SimWorker:
         """Plans steps and lets them take their time."""
         self._is_busy = True  # what is heard meanwhile is in this plan, or in the next
         self._admit()
+        self._let_in()
         self._make_room()
         self._chunks = self._plan_chunks()
         self._is_busy = bool(self._chunks or self._running)
@@ -262,24 +271,35 @@ class SimWorker:
         return min(self._ends[0][0] - self._num_steps, self.kv_tokens_free // len(self._running))
 
     def _admit(self) -> None:
-        """Gives places to sequences that wait, first come, first served."""
-        while self._opening and self._has_place(self._opening[0]):
-            job = self._opening.popleft()
-            self._kv_tokens_used += job.context_tokens - self._prompt_kv.pop(job, 0)
-            self._reserved[job] = job.context_tokens
-            self._observer.on_reserved(job)
+        """Gives places to sequences that wait: those that need no room, then the others, first come, first served."""
+        for waiting in (self._adopted, self._opening):
+            while waiting and self._has_place(waiting[0]):
+                job = waiting.popleft()
+                self._kv_tokens_used += job.context_tokens - self._prompt_kv.pop(job, 0)
+                self._reserved[job] = job.context_tokens
+                self._observer.on_reserved(job)
 
     def _has_place(self, job: Job) -> bool:
-        """Whether there is a place in the batch, room for a context, and for every running one to grow."""
+        """Whether there is a place in the batch, and room: what was computed here has it."""
         num_sequences = len(self._running) + len(self._reserved)
-        kept = self._prompt_kv.get(job, 0)  # computed here: its KV need not find room a second time
         if num_sequences >= self.spec.max_num_seqs:
             return False
         if self.spec.batching.counts_contexts and num_sequences:
             num_tokens = self.running_context_tokens + sum(self._reserved.values()) + job.context_tokens
             if num_tokens > self.spec.batching.step_tokens:
                 return False
-        return job.context_tokens - kept + len(self._running) <= self.kv_tokens_free
+        return job in self._prompt_kv or job.context_tokens + len(self._running) <= self.kv_tokens_free
+
+    def _let_in(self) -> None:
+        """Those that joined during the steps before are in the batch."""
+        for job in self._joining:
+            self._kv_tokens_used += job.context_tokens - self._reserved.pop(job)
+            self.running_context_tokens += job.context_tokens
+            last_step = self._num_steps + job.arrival.answer_tokens - job.num_generated
+            self._running[job] = last_step
+            heapq.heappush(self._ends, (last_step, job.number, job))
+            self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
+        self._joining.clear()
 
     def _make_room(self) -> None:
         """Gives back the youngest while there is no room for all to grow by a token."""
@@ -343,12 +363,13 @@ class SimWorker:
         for job in [job for job in self._stopping if job in self._running]:
             self._leave(job)
             self._observer.on_stopped(job)
-        self._stopping.clear()
 
     def _leave(self, job: Job) -> None:
         """Takes a sequence out of the batch; its KV goes with it, but for what is cached."""
         job.num_generated = self.num_generated(job)
         del self._running[job]
+        if job in self._stopping:
+            self._stopping.remove(job)
         self._kv_tokens_used -= job.context_tokens
         self.running_context_tokens -= job.context_tokens
         self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)

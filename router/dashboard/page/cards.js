@@ -11,7 +11,6 @@ const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 // Draws the workers of `state`; `before` is the state before, for rates, or null. Returns what has happened, in words.
 export function drawWorkers(state, before, order) {
   const news = [];
-  const focused = document.activeElement;
   const places = new Map([...cards].map(([name, card]) => [name, card.getBoundingClientRect()]));
   const former = new Map((before?.workers ?? []).map((worker) => [worker.name, worker]));
   for (const worker of state.workers) {
@@ -19,6 +18,7 @@ export function drawWorkers(state, before, order) {
     if (was && was.role !== worker.role) news.push(`${worker.name} is now a ${worker.role} worker.`);
     drawCard(worker, was, state.at - (before?.at ?? state.at), state.can_operate, order);
   }
+  const focused = document.activeElement; // a card that is put elsewhere loses it
   removeLost(state.workers, news);
   putIntoPools(state.workers);
   if (focused !== document.activeElement && focused?.isConnected) focused.focus({ preventScroll: true });
@@ -77,12 +77,14 @@ function gauge(card, name, used, total) {
   meter.firstElementChild.style.setProperty("width", `${percent}%`);
 }
 
-// Buttons are kept while they mean the same, so that the keyboard's focus stays.
+// Buttons are kept while they mean the same, so that the keyboard's focus stays. Else it goes to the one with the same
+// label, or to the card: never to a button that does something else.
 function drawButtons(group, worker, canOperate, order) {
   const wanted = canOperate ? orders(worker) : [];
   const sign = JSON.stringify(wanted);
   if (group.dataset.sign === sign) return;
   group.dataset.sign = sign;
+  const focused = group.contains(document.activeElement) ? document.activeElement.textContent : null;
   group.replaceChildren(...wanted.map(([label, path, body]) => {
     const button = make("button", label);
     button.type = "button";
@@ -90,6 +92,9 @@ function drawButtons(group, worker, canOperate, order) {
     button.addEventListener("click", () => order(path, body, button));
     return button;
   }));
+  if (focused === null) return;
+  const successor = [...group.children].find((button) => button.textContent === focused) ?? group.closest(".card");
+  successor.focus({ preventScroll: true });
 }
 
 function orders(worker) {

@@ -196,15 +196,13 @@ def test_card_glides_to_the_other_pool_and_the_change_is_said(
     look: Callable[..., Page], server: DashboardServer
 ) -> None:
     page = look(prefers_reduced_motion="no-preference")
-    page.run(f'document.querySelector("{card(2)} button").focus()')
+    page.run(f'document.querySelector("{card(2)} button:nth-child(2)").focus()')
     server.do(lambda: server.world.roles.flip("worker-2", Role.PREFILL, CONTROLLER, "a burst of long prompts"))
     page.wait_for(f"{pool_of(2)} === 'prefill'")
     assert page.run("window.glides") > 0
     assert "worker-2 is now a prefill worker." in page.text("#said")
     assert "a burst of long prompts" in page.text("#changes")
-    assert page.run(
-        f'document.activeElement.closest("{card(2)}") !== null || document.activeElement === document.body'
-    )
+    assert page.run(f'document.activeElement.closest("{card(2)}") && document.activeElement.innerText') == "To mixed"
 
 
 def test_card_does_not_glide_where_motion_is_unwelcome(look: Callable[..., Page], server: DashboardServer) -> None:
