@@ -146,6 +146,24 @@ class CostModel:
         shared_s = min(self.prefill.at(1), self.decode.at(1)) if prompt_s and decode_s else 0.0
         return prompt_s + decode_s - shared_s
 
+    def prompt_tokens_beside(self, sequences: StepShape, most_tokens: int, stretch: float) -> int:
+        """How many prompt tokens fit into a step beside sequences that decode, so that it does not get too long.
+
+        Args:
+            sequences: what decodes; without any, all fit.
+            most_tokens: the step has room for.
+            stretch: how many times as long as without prompts the step may be; at least 1. Attention of the prompt
+                tokens is not counted.
+
+        Returns:
+            At most `most_tokens`; may be 0.
+        """
+        decode_s = self.decode_s(sequences.num_sequences, sequences.num_context_tokens)
+        if not decode_s:
+            return most_tokens
+        room_s = (stretch - 1) * decode_s + min(self.prefill.at(1), self.decode.at(1))
+        return bisect_right(range(1, most_tokens + 1), room_s, key=self.prefill.at)
+
     # --- many steps
 
     def backlog_s(self, num_tokens: int) -> float:

@@ -37,8 +37,10 @@ from kvtransfer.port import LEASE_LOST, TARGET_LOST, HandoffPort, Outbox, Reserv
 from kvtransfer.sender import WRITE_TIMEOUT_S, HandoffSender
 from kvtransfer.states import SourceState, TargetState
 
-MAX_UNDER_WAY = 4  # they share a link: a few at once are through sooner, and hold fewer blocks at their targets
-MAX_STANDING_STILL = 2  # so many may have to be placed again when a target dies just then
+# Each takes a few steps of either worker, however little there is to copy: many at once are through sooner. They hold
+# blocks at their targets meanwhile, and share a link.
+MAX_UNDER_WAY = 16
+MAX_STANDING_STILL = 8  # so many may have to be placed again when a target dies just then
 
 MIGRATED = "migrated"
 MIGRATION_UNKNOWN = "migration_unknown"

@@ -27,6 +27,8 @@ from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
 ROLE_CHANGED = "role_changed"  # code of prompts that have no place in the new role
+MAX_STRETCH = 2.0  # by this factor a step of sequences may be longer because of prompts computed beside them ...
+MIN_PROMPT_TOKENS = 16  # ... but so much of prompts is computed all the same, or they would never end
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
 ROLE_CHANGED = "role_changed"
@@ -223,7 +225,13 @@ class WorkerLoop:
         self.engine.pool.begin_step()
         self.decode.admit()
         decode_slices = self.decode.plan()
-        return self.prefill.plan(self._max_num_batched_tokens - len(decode_slices)), decode_slices
+        return self.prefill.plan(self._prompt_budget(decode_slices)), decode_slices
+
+    def _prompt_budget(self, decode_slices: list[SequenceSlice]) -> int:
+        """Prompt tokens of the next step: where sequences run, in whatever role, they must not stutter."""
+        room = self._max_num_batched_tokens - len(decode_slices)
+        beside = self._cost.model.prompt_tokens_beside(step_shape((), decode_slices), room, MAX_STRETCH)
+        return min(room, max(beside, MIN_PROMPT_TOKENS))
 
     def _execute(self, prompt_slices: list[SequenceSlice], decode_slices: list[SequenceSlice]) -> None:
         started_s = self._clock.now_s()

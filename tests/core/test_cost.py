@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
@@ -143,3 +144,21 @@ def test_change_is_a_share_of_each_part() -> None:
 def test_change_that_cannot_be_is_refused_by_name(change: float) -> None:
     with pytest.raises(ConfigError, match="decode is said to have changed"):
         CostChange(decode=change)
+
+
+def test_prompt_tokens_beside_sequences_keep_the_step_within_its_stretch() -> None:
+    model = cost_model()
+    sequences = StepShape(num_sequences=16, num_context_tokens=1000)
+    alone_s = model.step_s(sequences)
+    for stretch in (1.0, 1.5, 2.0, 3.0):
+        fit = model.prompt_tokens_beside(sequences, 512, stretch)
+        longest = model.step_s(replace(sequences, num_prompt_tokens=fit))
+        assert longest <= stretch * alone_s * (1 + 1e-9)
+        assert model.step_s(replace(sequences, num_prompt_tokens=fit + 1)) > stretch * alone_s
+
+
+def test_all_prompt_tokens_fit_where_nothing_decodes_or_there_is_time_enough() -> None:
+    model = cost_model()
+    assert model.prompt_tokens_beside(StepShape(), 512, 1.0) == 512
+    assert model.prompt_tokens_beside(StepShape(num_sequences=1), 7, 1000.0) == 7
+    assert model.prompt_tokens_beside(StepShape(num_sequences=1), 0, 2.0) == 0

@@ -57,14 +57,14 @@ class Rig:
     def assign(self, handoff_id: str, num_prompt_tokens: int = 6, max_new_tokens: int = 8) -> None:
         self.half.assign(ROUTER, assignment(handoff_id, num_prompt_tokens, max_new_tokens))
 
-    def begin(self, handoff_id: str) -> None:
+    def begin(self, handoff_id: str, num_tokens: int | None = None) -> None:
         self.asked[handoff_id] += 1
-        self.half.receiver.begin(handoff_id, SOURCE, None, self.begun.setdefault(handoff_id, []).append)
+        self.half.receiver.begin(handoff_id, SOURCE, num_tokens, self.begun.setdefault(handoff_id, []).append)
 
-    def commit(self, handoff_id: str, num_blocks: int) -> Answer:
+    def commit(self, handoff_id: str, num_blocks: int, token_ids: Seq[int] = (FIRST,)) -> Answer:
         self.asked[handoff_id] += 1
         answers = self.committed.setdefault(handoff_id, [])
-        self.half.receiver.commit(handoff_id, SOURCE, (FIRST,), num_blocks, answers.append)
+        self.half.receiver.commit(handoff_id, SOURCE, token_ids, num_blocks, answers.append)
         return answers[-1]
 
     def reject(self, handoff_id: str) -> Answer:
@@ -379,6 +379,76 @@ def test_commit_of_another_number_of_blocks_is_refused_and_given_back(rig: Rig, 
     assert f"2 blocks expected, {num_blocks} came" in str(answer)
     assert rig.returned() == [("h", "handoff_incomplete", True)]
     assert rig.is_free
+
+
+# --- sequences that have been running elsewhere
+
+
+def receive_running(rig: Rig, num_tokens: int, max_new_tokens: int = 40) -> Reservation:
+    """A prompt of six tokens whose sequence runs at its source; answered for `num_tokens` tokens."""
+    rig.assign("h", 6, max_new_tokens)
+    rig.begin("h", num_tokens)
+    rig.half.admit()
+    (reserved,) = rig.begun["h"]
+    assert isinstance(reserved, Reservation)
+    return reserved
+
+
+def test_running_sequence_goes_on_behind_all_its_tokens_in_the_room_it_has_brought(rig: Rig) -> None:
+    assert len(receive_running(rig, 30).block_ids) == 8
+    assert rig.commit("h", 3, (FIRST, 1, 2, 3, 4)) is None
+    assert rig.counts() == {BlockState.RUNNING: 8, BlockState.FREE: 8}
+    (piece,) = rig.step()
+    assert (piece.start, list(piece.token_ids)) == (10, [4])
+    assert piece.draw is not None
+    assert (piece.draw.position, rig.outbox.tokens[-1].position) == (5, 5)
+    for _ in range(21):
+        rig.step()
+    assert rig.counts()[BlockState.RUNNING] == 8
+    rig.step()
+    assert rig.counts()[BlockState.RUNNING] == 9
+    assert (rig.half.receiver.num_received, rig.half.receiver.num_migrated_here) == (1, 1)
+
+
+def test_running_sequence_s_rules_know_all_its_tokens(rig: Rig) -> None:
+    params = SamplingParams(repetition_penalty=2.0, min_tokens=12, bad_words=((4, 8),))
+    rig.half.assign(ROUTER, replace(assignment("h", 6, 40), sampling=params))
+    rig.begin("h", 30)
+    rig.half.admit()
+    assert rig.commit("h", 3, (FIRST, 1, 2, 3, 4)) is None
+    rules = rig.step()[0].draw.rules  # type: ignore[union-attr]
+    assert rules is not None
+    assert rules.counts is not None
+    assert dict(zip(rules.counts.token_ids.tolist(), rules.counts.counts.tolist(), strict=True))[FIRST] == 1
+    assert STOP_TOKEN in rules.masked_ids(5)
+
+
+def test_source_that_asks_for_less_than_the_prompt_gets_room_for_the_prompt(rig: Rig) -> None:
+    assert len(receive_running(rig, 1).block_ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "num_blocks", "fault"),
+    [
+        ((), 2, "0 tokens came of an answer of 40"),
+        ((FIRST,) * 40, 8, "40 tokens came of an answer of 40"),
+        ((FIRST,) * 5, 2, "3 blocks expected, 2 came"),
+        ((FIRST,) * 5, 8, "3 blocks expected, 8 came"),
+        ((FIRST,) * 28, 9, "fills 9 blocks and 8 were asked for"),
+    ],
+)
+def test_commit_that_does_not_fit_the_sequence_is_refused_and_given_back(
+    rig: Rig, token_ids: tuple[int, ...], num_blocks: int, fault: str
+) -> None:
+    receive_running(rig, 30)
+    answer = rig.commit("h", num_blocks, token_ids)
+    assert isinstance(answer, HandoffError)
+    assert fault in str(answer)
+    assert rig.returned() == [("h", "handoff_incomplete", True)]
+    assert rig.is_free
+
+
+# --- words that come twice, late or from strangers
 
 
 def test_commit_twice_is_refused_and_the_sequence_runs_on(rig: Rig) -> None:

@@ -220,7 +220,7 @@ def test_sequence_that_outgrows_its_room_before_the_target_answers_stays(rig: Ri
 
 
 def test_few_are_under_way_and_fewer_stand_still_at_a_time() -> None:
-    rig = Rig(num_blocks=256)
+    rig = Rig(num_blocks=256, max_num_seqs=32)
     names = [f"h{i}" for i in range(MAX_UNDER_WAY + 2)]
     for name in names:
         rig.run(name)

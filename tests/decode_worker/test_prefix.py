@@ -7,15 +7,18 @@ import pytest
 
 from core.clock import ManualClock
 from core.errors import BatonError
+from core.ids import WorkerEndpoint, WorkerId
 from decode_worker.half import DecodeHalf
 from engine.kv.accounting import BlockState
 from engine.kv.pool import BlockPool
 from engine.plan import SequenceSlice, StepResult
+from kvtransfer.move import MoveOutcome
 from kvtransfer.port import Reservation
 from tests.builders import PREFILL, ListOutbox, ListPort, assignment, small_pool
 
 ROUTER = "router-1"
 BLOCK_TOKENS = 4
+DECODE_1 = WorkerEndpoint(WorkerId("decode-1", 1), "127.0.0.1:3")
 
 
 class Rig:
@@ -25,7 +28,7 @@ class Rig:
         self.pool: BlockPool = small_pool(
             num_blocks, BLOCK_TOKENS, enable_prefix_caching=True, num_host_blocks=num_host_blocks
         )
-        self.half = DecodeHalf(self.pool, ListPort(), ListOutbox(), ManualClock(), max_num_seqs=4)
+        self.half = DecodeHalf(self.pool, ListPort(DECODE_1), ListOutbox(), ManualClock(), max_num_seqs=4)
 
     def receive(self, handoff_id: str, num_prompt_tokens: int) -> Reservation:
         answers = self.begin(handoff_id, num_prompt_tokens)
@@ -169,3 +172,33 @@ def test_blocks_in_host_memory_need_not_come_from_the_source() -> None:
     reserved = rig.receive("b", 13)
     assert (reserved.num_present, len(reserved.block_ids)) == (3, 1)
     assert rig.counts() == {BlockState.RUNNING: 3, BlockState.LEASED: 1}
+
+
+def test_generated_blocks_that_come_with_a_running_sequence_are_found_under_their_tokens(rig: Rig) -> None:
+    """The prompt ends inside the second block; the answer of its source fills that and another one."""
+    answers: list[Reservation | BatonError] = []
+    rig.half.assign(ROUTER, replace(assignment("a", 6, max_new_tokens=100), stop_token_ids=frozenset()))
+    rig.half.receiver.begin("a", PREFILL.worker, 40, answers.append)
+    rig.half.admit()
+    assert rig.receive("b", 13).num_present == 0
+    rig.half.receiver.commit("a", PREFILL.worker, tuple(range(7, 15)), 4, lambda _: None)
+    assert rig.receive("c", 13).num_present == 3
+
+
+def test_what_a_sequence_leaves_behind_when_it_migrates_stays_cached(rig: Rig) -> None:
+    rig.run("a", 10)
+    rig.half.migrate(ROUTER, "a", "a+", DECODE_1)
+    migrator = rig.half.migrator
+    rig.step()
+    num_blocks = -(-migrator._migrations["a+"].handoff.num_tokens // BLOCK_TOKENS)
+    migrator.on_begun("a+", Reservation(0, range(100, 100 + num_blocks), BLOCK_TOKENS))
+    rig.step()
+    for _ in range(2):
+        for write_id in list(migrator._migrations["a+"].handoff.open_writes):
+            migrator.on_written("a+", write_id, MoveOutcome(None), 0.0)
+        rig.step()
+    migrator.on_written("a+", 2, MoveOutcome(None), 0.0)
+    migrator.on_finished("a+", None, 0.0)
+    assert rig.half.is_idle
+    assert rig.counts() == {BlockState.CACHED: 3, BlockState.FREE: 13}
+    assert rig.receive("b", 14).num_present == 3

@@ -11,7 +11,7 @@ import pytest
 from baton.v1 import handoff_pb2_grpc
 
 from core.clock import SystemClock
-from core.errors import BatonError, CorruptKvError, HandoffError
+from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError, UnknownOutcomeError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Digest, Direction, Move, MoveOutcome, OnMoved
@@ -254,6 +254,60 @@ async def test_commit_refused_is_answered_with_the_reason(world: World) -> None:
     assert "CANCELLED" in str(message)
     assert "not wanted here" in str(message)
     assert world.corrupt == []
+
+
+async def test_commit_that_is_refused_or_not_sent_is_told_from_one_that_nobody_answered(world: World) -> None:
+    """Only after the last the target may run the sequence."""
+    target = await world.target(D1)
+    await begun(world, target)
+    world.port.finish("nobody", target.endpoint, (7,), 2)
+    await world.hear()
+    world.port.write("h", target.endpoint, 0, move_to(target.endpoint))
+    world.moves.end(0, MoveOutcome(HandoffError("the link broke")))
+    world.port.finish("h", target.endpoint, (7,), 2)
+    await world.hear(2)
+    await target.stop()
+    world.port.finish("unheard", target.endpoint, (7,), 2)
+    await world.hear()
+    world.peers.worker_gone(D1)
+    world.port.finish("dead", target.endpoint, (7,), 2)
+    await world.hear()
+    assert [type(error) for error in world.source.errors] == [
+        HandoffError,
+        HandoffError,
+        UnknownOutcomeError,
+        PeerLostError,
+    ]
+
+
+async def test_commit_to_a_target_that_is_replaced_meanwhile_has_an_unknown_outcome(world: World) -> None:
+    hanging = await world.target(D1, is_pumped=False)
+    world.port.finish("h", hanging.endpoint, (7,), 2)
+    await world.until(lambda: hanging.mailbox._calls.qsize() > 0)
+    world.peers.worker_gone(D1)
+    ((kind, _, message),) = await world.hear()
+    assert (kind, type(world.source.errors[0])) == ("finished", UnknownOutcomeError)
+    assert "was replaced" in str(message)
+
+
+async def test_wish_for_room_is_withdrawn_after_the_port_s_own_time(world: World) -> None:
+    target = await world.target(D1)
+    world.port._begin_timeout_s = 0.2
+    world.port.begin("h", target.endpoint, 12)
+    ((kind, _, message),) = await world.hear()
+    assert kind == "refused"
+    assert "DEADLINE_EXCEEDED" in str(message)
+    await world.until(lambda: "h" in target.decode._book.ended)
+
+
+async def test_begin_of_a_running_sequence_gets_the_blocks_it_asks_for(world: World) -> None:
+    target = await world.target(D1)
+    target.assign("h")
+    world.port.begin("h", target.endpoint, 14)
+    ((kind, _, block_ids),) = await world.hear()
+    assert (kind, len(block_ids)) == ("begun", 4)  # type: ignore[arg-type]
+    world.port.abort("h", target.endpoint)
+    await world.until(lambda: target.pool.blocks.num_free == 16)
 
 
 async def test_renewal_is_answered_with_what_is_lost(world: World) -> None:

@@ -58,7 +58,7 @@ class HandoffProtocol(RuleBasedStateMachine):
     """Three workers with pools too small for the load, and prompts that often begin alike."""
 
     @initialize(
-        num_units=st.tuples(*[st.integers(4, 8)] * 3),
+        num_units=st.tuples(st.integers(4, 8), st.integers(4, 20), st.integers(4, 20)),
         host_blocks=st.integers(0, 8),
         block_tokens=st.sampled_from([(4, 4, 4), (2, 8, 8), (8, 2, 2), (4, 4, 8), (8, 4, 2)]),
     )
@@ -94,10 +94,13 @@ class HandoffProtocol(RuleBasedStateMachine):
         self.world.assign(ROUTER, work, *halves)
 
     def migrate(self, chance: Random) -> None:
-        """One of the latest attempts is to go on at any worker, wherever it is now."""
-        if not self.works:
+        """Something that runs, or now and then any of the latest attempts, is to go on at any worker."""
+        names = [name for worker in self.world.workers for name in worker.decode._batch.running]
+        if chance.random() < ONE_IN_TWENTY:
+            names = list(self.works)[-6:]
+        if not names:
             return
-        work = chance.choice(list(self.works.values())[-6:])
+        work = self.works[chance.choice(names)]
         source = self.world.workers_ever[work.decode.worker]
         target = chance.choice(self.world.workers).endpoint
         new = moved(work, len(self.orders) + 1, target)
