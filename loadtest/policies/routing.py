@@ -1,5 +1,7 @@
 """Placement by the router's own code, which all policies but Arrow's share."""
 
+import math
+
 from loadtest.simulator.job import Job
 from loadtest.simulator.view import FleetView, decode_candidate, prefill_candidate
 from loadtest.simulator.worker import SimWorker
@@ -13,7 +15,9 @@ class RouterPlacement:
         """See `Policy.place`."""
         prefill = [prefill_candidate(worker, job) for worker in fleet.prefill_workers]
         decode = [decode_candidate(worker, fleet.assigned(worker), job) for worker in fleet.decode_workers]
-        chosen = place(prefill, decode, job.prompt_tokens)
+        due_s = job.arrival.at_s + fleet.limits.ttft_s
+        left_s = due_s - fleet.now_s if job.first_token_s is None else math.inf
+        chosen = place(prefill, decode, job.prompt_tokens, wanted_in_s=left_s)
         return (fleet.worker(chosen[0].name), fleet.worker(chosen[1].name)) if chosen else None
 
     def place_decode(self, job: Job, fleet: FleetView) -> SimWorker:  # noqa: ARG002 - `place` says it all

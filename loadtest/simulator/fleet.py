@@ -36,6 +36,7 @@ class SimFleet:
         agenda: the clock.
 
     Attributes:
+        limits: of every request.
         jobs: all requests so far, in order of arrival.
         flips: changes of roles: when, and which.
         waiting: requests that no worker could be given.
@@ -54,7 +55,7 @@ class SimFleet:
         self.waiting: list[Job] = []
         self._moves = spec.moves
         self._policy = policy
-        self._limits = limits
+        self.limits = limits
         self._agenda = agenda
         self._meter = DemandMeter(limits)
         self._by_name = {worker.id.name: worker for worker in self.workers}
@@ -88,7 +89,7 @@ class SimFleet:
             now_s=self.now_s,
             workers=tuple(views),
             demand=self._meter.take(self.now_s),
-            limits=self._limits,
+            limits=self.limits,
             waiting_prompts=len(self.waiting),
             oldest_waiting_s=self.now_s - oldest_s,
         )

@@ -14,8 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.roles.forecast import Forecast, generating_share, num_uncomputed
-from router.roles.kinds import Kind
+from router.roles.forecast import Forecast, generating_share, num_prompts
+from router.roles.kinds import Kind, Kinds
 from router.roles.snapshot import FleetSnapshot, Limits
 
 NUM_STEPS = 10
@@ -39,7 +39,7 @@ class Load:
         limits: to keep.
         backlog: prompts that wait or are being computed.
         backlog_tokens: of these, still to be computed.
-        oldest_s: for how long the oldest that waits has waited.
+        oldest_s: for how long the oldest that can be in time has waited.
         running: sequences that generate.
         running_context: tokens these attend to, in sum.
     """
@@ -53,19 +53,29 @@ class Load:
     running_context: float
 
     @classmethod
-    def of(cls, snapshot: FleetSnapshot, forecast: Forecast) -> "Load":
-        """What a snapshot shows. Sequences whose prompts are not computed count as these, not as running."""
+    def of(cls, snapshot: FleetSnapshot, forecast: Forecast, kinds: Kinds) -> "Load":
+        """What a snapshot shows. Sequences whose prompts are not computed count as these, not as running.
+
+        What a worker cannot compute within the limit of TTFT does not count: it is late whatever happens, and
+        placement sends what can still be in time elsewhere.
+        """
         workers = snapshot.workers
-        pending_tokens = sum(worker.pending_prompt_tokens for worker in workers)
-        context = sum(worker.context_tokens for worker in workers)
+        context = sum(worker.context_tokens - worker.pending_prompt_tokens for worker in workers)
+        backlog, backlog_tokens = float(snapshot.waiting_prompts), snapshot.waiting_prompts * forecast.prompt_tokens
+        for worker in workers:
+            if worker.pending_prompt_tokens:
+                work_s = worker.pending_prompt_tokens * kinds.of(worker.name).prompt_token_s()
+                share = min(1.0, snapshot.limits.ttft_s / work_s)
+                backlog += share * num_prompts(worker)
+                backlog_tokens += share * worker.pending_prompt_tokens
         return cls(
             forecast=forecast,
             limits=snapshot.limits,
-            backlog=num_uncomputed(snapshot),
-            backlog_tokens=pending_tokens + snapshot.waiting_prompts * forecast.prompt_tokens,
-            oldest_s=snapshot.oldest_waiting_s,
+            backlog=backlog,
+            backlog_tokens=backlog_tokens,
+            oldest_s=min(snapshot.oldest_waiting_s, snapshot.limits.ttft_s),
             running=generating_share(snapshot) * sum(worker.running_sequences for worker in workers),
-            running_context=max(0.0, context - pending_tokens),
+            running_context=max(0.0, context),
         )
 
     @property

@@ -7,7 +7,7 @@ those a forecast is late by the length of an answer. That is why the controller 
 from dataclasses import dataclass
 
 from router.roles.settings import ControllerSettings
-from router.roles.snapshot import Demand, FleetSnapshot
+from router.roles.snapshot import Demand, FleetSnapshot, WorkerView
 from router.roles.window import AdaptiveWindow, Events
 
 PRIOR_ANSWER_TOKENS = 256.0
@@ -72,14 +72,13 @@ class Forecaster:
         )
 
 
-def num_uncomputed(snapshot: FleetSnapshot) -> int:
-    """Prompts that wait or are being computed; a worker computes about one at a time."""
-    workers = snapshot.workers
-    return snapshot.waiting_prompts + sum(w.queued_prompts + (w.pending_prompt_tokens > 0) for w in workers)
+def num_prompts(worker: WorkerView) -> int:
+    """That wait at a worker or are being computed there, about one at a time."""
+    return worker.queued_prompts + (worker.pending_prompt_tokens > 0)
 
 
 def generating_share(snapshot: FleetSnapshot) -> float:
     """Of the sequences that workers have or are promised, the part whose prompts are computed."""
     promised = sum(worker.running_sequences for worker in snapshot.workers)
-    uncomputed = num_uncomputed(snapshot) - snapshot.waiting_prompts
+    uncomputed = sum(map(num_prompts, snapshot.workers))
     return max(0, promised - uncomputed) / promised if promised else 0.0

@@ -61,9 +61,10 @@ def snapshot(workers: tuple[WorkerView, ...], now_s: float = 0.0, happened: Dema
 
 
 def flooded(workers: tuple[WorkerView, ...], now_s: float = 0.0) -> FleetSnapshot:
-    """Prompts that the prefill workers cannot compute in time, and nothing that generates."""
-    waiting = busy(workers, Role.PREFILL, queued_prompts=20, pending_prompt_tokens=20_000)
-    return replace(snapshot(waiting, now_s, demand(8, 1000, 8, 10)), oldest_waiting_s=2.0)
+    """More prompts than one prefill worker can compute in time, shared among all, and nothing that generates."""
+    number = max(1, sum(worker.role is Role.PREFILL for worker in workers))
+    waiting = busy(workers, Role.PREFILL, queued_prompts=20 // number, pending_prompt_tokens=20_000 // number)
+    return replace(snapshot(waiting, now_s, demand(3, 1000, 3, 10)), oldest_waiting_s=2.0)
 
 
 def crowded(workers: tuple[WorkerView, ...], now_s: float = 0.0) -> FleetSnapshot:

@@ -1,7 +1,7 @@
 import pytest
 
 from core.request import Role
-from router.roles.forecast import PRIOR_ANSWER_TOKENS, Forecaster, generating_share, num_uncomputed
+from router.roles.forecast import PRIOR_ANSWER_TOKENS, Forecaster, generating_share, num_prompts
 from router.roles.settings import ControllerSettings
 from tests.router.roles.scenes import busy, demand, fleet, snapshot
 
@@ -42,7 +42,7 @@ def test_sequence_whose_prompt_waits_does_not_generate() -> None:
     workers = busy(fleet(1, 1), Role.PREFILL, queued_prompts=3, pending_prompt_tokens=4000)
     workers = busy(workers, Role.DECODE, running_sequences=8)
     seen = snapshot(workers)
-    assert num_uncomputed(seen) == 4
+    assert [num_prompts(worker) for worker in workers] == [4, 0]
     assert generating_share(seen) == 0.5
 
 
