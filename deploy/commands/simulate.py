@@ -15,7 +15,7 @@ from rich.table import Table
 from core.errors import ConfigError
 from deploy.bench.checks import at_least, print_checks
 from deploy.commands.options import output_console
-from loadtest.policies.by_name import is_static, policy_by_name
+from loadtest.policies.by_name import policy_by_name
 from loadtest.presets.arrow import arrow_preset
 from loadtest.presets.mooncake import mooncake_preset
 from loadtest.presets.preset import CLAIRVOYANT, Contestant, Preset
@@ -46,7 +46,7 @@ def simulate(
     result = as_result(chosen, contestants, scores)
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    print_result(chosen, contestants, scores, result, output_console())
+    print_result(chosen, contestants, scores, result["checks"], output_console())
 
 
 def preset_maker(name: str, trace: Path | None, loads: str, seeds: Sequence[int]) -> Callable[[], Preset]:
@@ -122,18 +122,8 @@ def as_result(preset: Preset, contestants: Sequence[Contestant], scores: Sequenc
             for one in contestants
         ],
         "runs": [asdict(score) for score in sorted(scores, key=_order)],
-        "same_workers": same_workers(preset, sustained),
         "checks": checks(preset, sustained),
     }
-
-
-def same_workers(preset: Preset, sustained: dict[Contestant, float]) -> dict[str, float] | None:
-    """Ours beside the best roles that stay, on workers like ours; None unless both were simulated."""
-    static = [load for one, load in sustained.items() if one.workers == preset.ours.workers and is_static(one.policy)]
-    if not static or preset.ours not in sustained:
-        return None
-    best, ours = max(static), sustained[preset.ours]
-    return {"best_static": best, "ours": ours, "ratio": ours / best if best else 0.0}
 
 
 def _order(score: Score) -> tuple[str, str, float, int]:
@@ -156,7 +146,7 @@ def print_result(
     preset: Preset,
     contestants: Sequence[Contestant],
     scores: Sequence[Score],
-    result: dict[str, Any],
+    checked: list[dict[str, Any]],
     console: Console,
 ) -> None:
     """One line for each contestant: the share of requests inside both limits, by load."""
@@ -170,12 +160,7 @@ def print_result(
         curve = by_contestant[one]
         table.add_row(one.workers, one.policy, *_cells(curve, preset), f"{curve.sustained(preset.target):g}")
     console.print(table)
-    if (beside := result["same_workers"]) is not None:
-        console.print(
-            f"on {preset.ours.workers}'s workers: {preset.ours.policy} sustains {beside['ours']:g}, the best roles "
-            f"that stay {beside['best_static']:g}"
-        )
-    print_checks(result["checks"], console)
+    print_checks(checked, console)
 
 
 def _cells(curve: Curve, preset: Preset) -> list[str]:

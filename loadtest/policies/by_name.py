@@ -23,11 +23,6 @@ def split_names(num_workers: int) -> list[str]:
     return [static_name(num, num_workers - num) for num in range(1, num_workers)]
 
 
-def is_static(name: str) -> bool:
-    """Whether a policy's roles stay."""
-    return name == MIXED or name.startswith("static:")
-
-
 def policy_by_name(name: str, num_workers: int, limits: Limits) -> tuple[list[Role], Policy]:
     """The roles to begin with, and who decides from then on; those who change roles begin with halves.
 

@@ -78,8 +78,11 @@ def arrow_preset() -> Preset:
             Ratio("sustained_vs_best_static", statics[PUBLISHED], 1.3),
             Ratio("sustained_vs_arrow", (Contestant(PUBLISHED, ARROW),), 1.3),
             Ratio("sustained_vs_clairvoyant", (Contestant(BATON, CLAIRVOYANT),), 0.9),
+            # What of that is the roles' doing, and not the workers':
+            Ratio("sustained_vs_best_static_same_workers", statics[BATON], 1.3),
+            Ratio("sustained_vs_arrow_same_workers", (Contestant(BATON, ARROW),), 1.3),
         ),
-        others=(*statics[BATON], Contestant(BATON, ARROW), Contestant(PUBLISHED, AUTO)),
+        others=(Contestant(PUBLISHED, AUTO),),
     )
 
 

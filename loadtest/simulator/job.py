@@ -28,7 +28,6 @@ class Job:
         is_reserved: whether `decode` has a place and room for it.
         num_places: how often it was placed.
         num_migrations: how often it moved while it was generated.
-        longest_pause_s: that a migration took from it.
     """
 
     number: int
@@ -44,7 +43,6 @@ class Job:
     is_reserved: bool = False
     num_places: int = 0
     num_migrations: int = 0
-    longest_pause_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.prompt_tokens = self.arrival.prompt_tokens

@@ -6,10 +6,9 @@ from typer.testing import CliRunner
 
 from core.errors import ConfigError
 from deploy.cli import app
-from deploy.commands.simulate import as_result, checks, chosen_contestants, parse_loads, preset_maker
+from deploy.commands.simulate import checks, chosen_contestants, parse_loads, preset_maker
 from loadtest.presets.arrow import BATON, PUBLISHED, arrow_preset
 from loadtest.presets.preset import Contestant
-from loadtest.sweep import Run, Score
 
 PRESET = arrow_preset()
 
@@ -37,19 +36,12 @@ def test_checks_compare_ours_with_the_best_rival() -> None:
     assert values["sustained_vs_best_static"] == (pytest.approx(4 / 3), True)
     assert values["sustained_vs_arrow"] == (3.2, True)
     assert values["sustained_vs_clairvoyant"] == (3.2, True)
+    assert values["sustained_vs_best_static_same_workers"] == (3.2, True)
 
 
 def test_nothing_sustained_by_a_rival_is_no_success() -> None:
     sustained = dict.fromkeys(PRESET.contestants, 0.0)
-    assert [check["holds"] for check in checks(PRESET, sustained)] == [False, False, False]
-
-
-def test_same_workers_are_told_apart_from_the_published_ones() -> None:
-    scores = [
-        Score(Run(one, 2.4, 7), 10, 10 if one.workers == BATON else 5, 10, 10, 0, 0) for one in PRESET.contestants
-    ]
-    beside = as_result(PRESET, PRESET.contestants, scores)["same_workers"]
-    assert beside == {"best_static": 2.4, "ours": 2.4, "ratio": 1.0}
+    assert [check["holds"] for check in checks(PRESET, sustained)] == [False] * 5
 
 
 @pytest.mark.parametrize("text", ["a", "0", "-1,2", "1,,2", "nan", "inf"])
