@@ -148,6 +148,7 @@ class LoopWorker:
             on_inbound=self.inbound.append,
             clock=fleet.clock,
             cost=CostTracker(cost_model(chunk_tokens=budget)),
+            tpot_limit_s=1000.0,  # a step takes what there is
             max_num_batched_tokens=budget,
         )
 
