@@ -14,6 +14,7 @@ from deploy.commands.model import model_app
 from deploy.commands.options import print_error
 from deploy.commands.roles import roles_app
 from deploy.commands.serve import serve
+from deploy.commands.simulate import simulate
 from deploy.commands.status import status
 from deploy.commands.top import top
 
@@ -34,6 +35,7 @@ app.command()(drain)
 app.command()(uncordon)
 app.command()(chat)
 app.command()(down)
+app.command()(simulate)
 app.add_typer(roles_app, name="roles")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")

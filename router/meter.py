@@ -99,6 +99,11 @@ class RequestTimes:
             tally.prompt_tokens += num_uncached_tokens
             tally.prompt_tokens_squared += num_uncached_tokens**2
 
+    def left_s(self) -> float:
+        """Seconds in which its first token must come to be in time; below 0 when late, infinite when it has come."""
+        due_s = self.arrived_s + self._meter.limits.ttft_s
+        return due_s - self._meter.now_s() if self._first_s is None else math.inf
+
     def received(self, num_tokens: int) -> None:
         """Its answer has `num_tokens` tokens by now, at least one."""
         now = self._last_s = self._meter.now_s()

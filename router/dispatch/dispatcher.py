@@ -185,6 +185,7 @@ class FleetDispatcher:
             [decode_candidate(link, present.get(worker, 0)) for worker, link in decode.items()],
             generation.num_prompt_tokens,
             generation.avoid,
+            generation.times.left_s(),
         )
         if chosen is None:
             give_up = partial(self._give_up_waiting, generation)

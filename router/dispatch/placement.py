@@ -1,5 +1,6 @@
 """Which prefill and which decode worker serve a request. Pure arithmetic over a snapshot."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ SAME_STEP_TIME = 1.25
 # By how much of its places a worker that has most of a prompt may be fuller than the emptiest, and still get it.
 # Where steps take the same whatever the batch, nothing else would keep a beginning that all share from filling one.
 SAME_FULLNESS = 1 / 8
+# A prompt is late because of others when it waits for at least this part of the time that it is computed. One that is
+# late by itself harms nobody while no queue is long, and should not queue behind its like.
+WAITING_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,11 @@ class PrefillCandidate:
     pending_tokens: int
     cost: CostModel
     cached_tokens: int = 0
+
+    @property
+    def wait_s(self) -> float:
+        """Predicted seconds until those are computed that are there already."""
+        return self.cost.backlog_s(self.pending_tokens)
 
     def completion_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds until a prompt placed now is computed, but for what is in its cache."""
@@ -96,8 +105,12 @@ def place(
     decode: Sequence[DecodeCandidate],
     num_prompt_tokens: int,
     avoid: Collection[WorkerId] = (),
+    wanted_in_s: float = math.inf,
 ) -> tuple[WorkerId, WorkerId] | None:
     """Chooses (prefill, decode) for a prompt: earliest predicted completion, and the shortest predicted step.
+
+    A prompt that no worker can have computed in `wanted_in_s` seconds, because of those that wait, goes to the one
+    that would have it latest: it is late wherever it waits, and there it makes the fewest others late.
 
     Workers in `avoid` failed this request before; they are taken only if there is no other.
 
@@ -106,8 +119,18 @@ def place(
     """
     if not prefill or not decode:
         return None
-    best_prefill = min(prefill, key=lambda c: (c.worker in avoid, c.completion_s(num_prompt_tokens), c.worker))
-    return best_prefill.worker, best_decode(decode, num_prompt_tokens, avoid).worker
+    chosen = _best_prefill(prefill, num_prompt_tokens, avoid, wanted_in_s)
+    return chosen.worker, best_decode(decode, num_prompt_tokens, avoid).worker
+
+
+def _best_prefill(
+    prefill: Sequence[PrefillCandidate], num_prompt_tokens: int, avoid: Collection[WorkerId], wanted_in_s: float
+) -> PrefillCandidate:
+    soonest = min(prefill, key=lambda c: (c.worker in avoid, c.completion_s(num_prompt_tokens), c.worker))
+    completion_s = soonest.completion_s(num_prompt_tokens)
+    if completion_s <= wanted_in_s or soonest.wait_s < WAITING_SHARE * (completion_s - soonest.wait_s):
+        return soonest
+    return min(prefill, key=lambda c: (c.worker in avoid, -c.completion_s(num_prompt_tokens), c.worker))
 
 
 def best_decode(

@@ -14,12 +14,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.roles.forecast import Forecast, generating_share
-from router.roles.kinds import Kind
+from router.roles.forecast import Forecast, generating_share, num_prompts
+from router.roles.kinds import Kind, Kinds
 from router.roles.snapshot import FleetSnapshot, Limits
 
-NUM_STEPS = 12
-STEP_GROWTH = 1.3
+NUM_STEPS = 10
+STEP_GROWTH = 1.2
 """Each step is longer than the one before: what happens soon is known better, and matters more."""
 BACKLOG_PARTS = 4
 """The prompts that wait now are looked at as so many groups of equal age."""
@@ -37,25 +37,51 @@ class Load:
     Attributes:
         forecast: what will come.
         limits: to keep.
-        backlog: prompts that wait or are being computed, in mean prompts.
-        oldest_s: for how long the oldest of them has waited.
+        backlog: prompts that wait or are being computed.
+        backlog_tokens: of these, still to be computed.
+        oldest_s: for how long the oldest that can be in time has waited.
         running: sequences that generate.
+        running_context: tokens these attend to, in sum.
     """
 
     forecast: Forecast
     limits: Limits
     backlog: float
+    backlog_tokens: float
     oldest_s: float
     running: float
+    running_context: float
 
     @classmethod
-    def of(cls, snapshot: FleetSnapshot, forecast: Forecast) -> "Load":
-        """What a snapshot shows. Sequences whose prompts still wait count as these, not as running."""
+    def of(cls, snapshot: FleetSnapshot, forecast: Forecast, kinds: Kinds) -> "Load":
+        """What a snapshot shows. Sequences whose prompts are not computed count as these, not as running.
+
+        What a worker cannot compute within the limit of TTFT does not count: it is late whatever happens, and
+        placement sends what can still be in time elsewhere.
+        """
         workers = snapshot.workers
-        mean_tokens = max(forecast.prompt_tokens, 1.0)
-        backlog = sum(worker.pending_prompt_tokens for worker in workers) / mean_tokens + snapshot.waiting_prompts
-        running = generating_share(snapshot) * sum(worker.running_sequences for worker in workers)
-        return cls(forecast, snapshot.limits, backlog, snapshot.oldest_waiting_s, running)
+        context = sum(worker.context_tokens - worker.pending_prompt_tokens for worker in workers)
+        backlog, backlog_tokens = float(snapshot.waiting_prompts), snapshot.waiting_prompts * forecast.prompt_tokens
+        for worker in workers:
+            if worker.pending_prompt_tokens:
+                work_s = worker.pending_prompt_tokens * kinds.of(worker.name).prompt_token_s()
+                share = min(1.0, snapshot.limits.ttft_s / work_s)
+                backlog += share * num_prompts(worker)
+                backlog_tokens += share * worker.pending_prompt_tokens
+        return cls(
+            forecast=forecast,
+            limits=snapshot.limits,
+            backlog=backlog,
+            backlog_tokens=backlog_tokens,
+            oldest_s=min(snapshot.oldest_waiting_s, snapshot.limits.ttft_s),
+            running=generating_share(snapshot) * sum(worker.running_sequences for worker in workers),
+            running_context=max(0.0, context),
+        )
+
+    @property
+    def backlog_prompt_tokens(self) -> float:
+        """Mean of the prompts that wait."""
+        return self.backlog_tokens / self.backlog if self.backlog else 0.0
 
     def requests(self, horizon_s: float) -> float:
         """That are in question within a time: a running one has half of its answer left."""
@@ -81,15 +107,18 @@ class Capacity:
     """Weighs splits of one fleet under one load."""
 
     def __init__(self, kinds: Sequence[Kind], load: Load, horizon_s: float) -> None:
+        forecast = load.forecast
+        self._kinds = kinds
         self._load = load
         self._horizon_s = horizon_s
         first_s = horizon_s * (STEP_GROWTH - 1) / (STEP_GROWTH**NUM_STEPS - 1)
         self._steps_s = [first_s * STEP_GROWTH**index for index in range(NUM_STEPS)]
-        self._kinds = kinds
-        self._prompt_s = [self._service_s(kind) for kind in kinds]
-        self._first_s = [self._alone_s(kind) for kind in kinds]
-        self._places = [kind.places(load.forecast.context_tokens) for kind in kinds]
-        self._in_time = [self._batch_in_time(index) for index in range(len(kinds))]
+        self._new_s = [kind.prompt_s(forecast.prompt_tokens, forecast.prompt_tokens_squared) for kind in kinds]
+        waiting_tokens = load.backlog_prompt_tokens
+        self._waiting_s = [kind.prompt_s(waiting_tokens, waiting_tokens**2) for kind in kinds]
+        self._alone_s = [kind.cost.completion_s(0, max(1, round(forecast.prompt_tokens))) for kind in kinds]
+        context = max(forecast.context_tokens, load.running_context / load.running if load.running else 0.0)
+        self._in_time = [kind.batch_in_time(load.limits.tpot_s, context) for kind in kinds]
 
     def outlook(self, prefill: Sequence[float], decode: Sequence[float]) -> Outlook:
         """Predicts a split.
@@ -100,98 +129,143 @@ class Capacity:
         """
         if not any(prefill) or not any(decode):
             return Outlook(0.0, 0.0 if any(prefill) else NEVER_S, 0.0 if any(decode) else NEVER_S)
-        rate = sum(number / prompt_s for number, prompt_s in zip(prefill, self._prompt_s, strict=True))
-        first_s = sum(n * a / s for n, a, s in zip(prefill, self._first_s, self._prompt_s, strict=True)) / rate
-        return self._run(rate, first_s, self._noise_s(rate, sum(prefill)), decode)
+        prompts = Prompts(
+            self._load,
+            waiting_rate=sum(number / s for number, s in zip(prefill, self._waiting_s, strict=True)),
+            new_rate=sum(number / s for number, s in zip(prefill, self._new_s, strict=True)),
+            alone_s=sum(number * s for number, s in zip(prefill, self._alone_s, strict=True)) / sum(prefill),
+            num_workers=sum(prefill),
+            horizon_s=self._horizon_s,
+        )
+        parts = [part for part in zip(self._kinds, decode, self._in_time, strict=True) if part[1]]
+        return self._run(prompts, Sequences(self._load, parts))
 
-    # --- one kind
+    def _run(self, prompts: "Prompts", sequences: "Sequences") -> Outlook:
+        arrivals, limits = self._load.forecast.arrivals_per_s, self._load.limits
+        in_time, ttft_sum = prompts.waiting_in_time(), 0.0
+        tokens = tokens_in_time = tpot_sum = 0.0
+        for step_s in self._steps_s:
+            ttft_s = prompts.ttft_s()
+            in_time += arrivals * step_s * share_in_time(ttft_s / limits.ttft_s, TTFT_SHARPNESS)
+            ttft_sum += ttft_s * step_s
+            tokens_per_s, tpot_s = sequences.speed()
+            generated = tokens_per_s * step_s
+            tokens += generated
+            tokens_in_time += generated * share_in_time(tpot_s / limits.tpot_s, TPOT_SHARPNESS)
+            tpot_sum += generated * tpot_s
+            sequences.advance(step_s, tpot_s, *prompts.advance(step_s))
+        share = tokens_in_time / tokens if tokens else 1.0
+        return Outlook(
+            requests=share * (in_time + self._load.running / 2),
+            ttft_s=min(ttft_sum / self._horizon_s, NEVER_S),
+            tpot_s=min(tpot_sum / tokens if tokens else tpot_s, NEVER_S),
+        )
 
-    def _service_s(self, kind: Kind) -> float:
-        """Seconds of a worker that a mean prompt takes among others."""
-        forecast = self._load.forecast
-        attention_s = kind.cost.prefill_pair_s * forecast.prompt_tokens_squared / 2
-        return max(max(forecast.prompt_tokens, 1.0) * kind.prompt_token_s() + attention_s, 1e-9)
 
-    def _alone_s(self, kind: Kind) -> float:
-        """Seconds until a mean prompt that waits for nobody is computed."""
-        return kind.cost.completion_s(0, max(1, round(self._load.forecast.prompt_tokens)))
+class Prompts:
+    """The first tank: those that wait now are computed first, then those that come.
 
-    def _batch_in_time(self, index: int) -> float:
-        """The largest batch that keeps the limit of TPOT; by these, sequences are shared among kinds."""
-        kind, context = self._kinds[index], self._load.forecast.context_tokens
-        low, high = 0.0, self._places[index]
-        if kind.decode_step_s(high, context) <= self._load.limits.tpot_s:
-            return high
-        for _ in range(10):
-            middle = (low + high) / 2
-            in_time = kind.decode_step_s(middle, context) <= self._load.limits.tpot_s
-            low, high = (middle, high) if in_time else (low, middle)
-        return high
+    Args:
+        load: what waits and what comes.
+        waiting_rate: prompts of those that wait now that the workers compute per second.
+        new_rate: prompts of those to come that they compute per second.
+        alone_s: seconds of a prompt to come that waits for nobody.
+        num_workers: that compute.
+        horizon_s: see `ControllerSettings`.
+    """
 
-    # --- the two tanks
+    def __init__(
+        self,
+        load: Load,
+        *,
+        waiting_rate: float,
+        new_rate: float,
+        alone_s: float,
+        num_workers: float,
+        horizon_s: float,
+    ) -> None:
+        self._load = load
+        self._waiting_rate = waiting_rate
+        self._new_rate = new_rate
+        self._waiting = load.backlog
+        self._new = 0.0
+        self._alone_s = alone_s
+        self._chance_s = self._mean_wait_s(max(num_workers, 1.0), horizon_s)
 
-    def _noise_s(self, rate: float, num_workers: float) -> float:
+    def ttft_s(self) -> float:
+        """Of a prompt that comes now."""
+        queue_s = self._waiting / self._waiting_rate + self._new / self._new_rate
+        return math.hypot(queue_s, self._chance_s) + self._alone_s
+
+    def waiting_in_time(self) -> float:
+        """Of the prompts that wait now, those that get their first token in time: the oldest comes first."""
+        load = self._load
+        parts = [(index + 0.5) / BACKLOG_PARTS for index in range(BACKLOG_PARTS)]
+        ttfts_s = [load.oldest_s * (1 - part) + load.backlog * part / self._waiting_rate for part in parts]
+        shares = [share_in_time(ttft_s / load.limits.ttft_s, TTFT_SHARPNESS) for ttft_s in ttfts_s]
+        return load.backlog * sum(shares) / BACKLOG_PARTS
+
+    def advance(self, step_s: float) -> tuple[float, float]:
+        """Lets time pass; returns the prompts that were computed per second, and their mean tokens."""
+        done_before = min(self._waiting, self._waiting_rate * step_s)
+        self._waiting -= done_before
+        self._new += self._load.forecast.arrivals_per_s * step_s
+        done_new = min(self._new, self._new_rate * (step_s - done_before / self._waiting_rate))
+        self._new -= done_new
+        done = done_before + done_new
+        tokens = done_before * self._load.backlog_prompt_tokens + done_new * self._load.forecast.prompt_tokens
+        return done / step_s, tokens / done if done else 0.0
+
+    def _mean_wait_s(self, num_workers: float, horizon_s: float) -> float:
         """Mean wait that comes of prompts coming by chance, in any queue of several workers (Sakasegawa, 1977).
 
         Near saturation it would take longer than the horizon to build up: there, diffusion bounds it.
         """
         forecast = self._load.forecast
-        num_workers = max(num_workers, 1.0)
-        prompt_s = num_workers / rate
+        prompt_s = num_workers / self._new_rate
         spread = forecast.prompt_tokens_squared / max(forecast.prompt_tokens, 1.0) ** 2
-        used = min(forecast.arrivals_per_s / rate, 1.0)
-        spare = max(1 - used, math.sqrt(prompt_s / (num_workers * self._horizon_s)))
-        busy: float = used ** math.sqrt(2 * (num_workers + 1))
+        used = min(forecast.arrivals_per_s / self._new_rate, 1.0)
+        spare = max(1 - used, math.sqrt(prompt_s / (num_workers * horizon_s)))
+        busy: float = used ** (math.sqrt(2 * (num_workers + 1)) - 1)
         return prompt_s * spread / 2 * busy / (num_workers * spare)
 
-    def _run(self, rate: float, first_s: float, noise_s: float, decode: Sequence[float]) -> Outlook:
-        load, arrivals = self._load, self._load.forecast.arrivals_per_s
-        waiting, running = load.backlog, load.running
-        in_time, ttft_sum = self._backlog_in_time(rate), 0.0
-        tokens = tokens_in_time = tpot_sum = 0.0
-        for step_s in self._steps_s:
-            ttft_s = math.hypot(waiting / rate, noise_s) + first_s
-            in_time += arrivals * step_s * _share(ttft_s / load.limits.ttft_s, TTFT_SHARPNESS)
-            ttft_sum += ttft_s * step_s
-            flow = min(rate, arrivals + waiting / step_s)
-            waiting = max(0.0, waiting + (arrivals - flow) * step_s)
 
-            tokens_per_s, tpot_s = self._generation(running, decode)
-            generated = tokens_per_s * step_s
-            tokens += generated
-            tokens_in_time += generated * _share(tpot_s / load.limits.tpot_s, TPOT_SHARPNESS)
-            tpot_sum += generated * tpot_s
-            stay_s = tpot_s * load.forecast.answer_tokens
-            running = flow * stay_s + (running - flow * stay_s) * math.exp(-step_s / stay_s)
-        share = tokens_in_time / tokens if tokens else 1.0
-        return Outlook(
-            requests=share * (in_time + load.running / 2),
-            ttft_s=min(ttft_sum / self._horizon_s, NEVER_S),
-            tpot_s=min(tpot_sum / tokens if tokens else self._generation(0.0, decode)[1], NEVER_S),
-        )
+class Sequences:
+    """The second tank. A sequence counts with half of its answer.
 
-    def _backlog_in_time(self, rate: float) -> float:
-        """Of the prompts that wait now, those that get their first token in time: the oldest comes first."""
-        load = self._load
-        parts = [(index + 0.5) / BACKLOG_PARTS for index in range(BACKLOG_PARTS)]
-        ttfts_s = [load.oldest_s * (1 - part) + load.backlog * part / rate for part in parts]
-        shares = [_share(ttft_s / load.limits.ttft_s, TTFT_SHARPNESS) for ttft_s in ttfts_s]
-        return load.backlog * sum(shares) / BACKLOG_PARTS
+    Args:
+        load: what runs now.
+        parts: kinds of the workers that generate, the number of each, and the batch that is in time: sequences are
+            shared among kinds by that.
+    """
 
-    def _generation(self, running: float, decode: Sequence[float]) -> tuple[float, float]:
+    def __init__(self, load: Load, parts: Sequence[tuple[Kind, float, float]]) -> None:
+        self._forecast = load.forecast
+        self._parts = parts
+        self._room = sum(number * batch for _, number, batch in parts)
+        self._running = load.running
+        self._context = load.running_context
+
+    def speed(self) -> tuple[float, float]:
         """Tokens per second of all, and seconds per token of each; who waits for a place counts as slow."""
-        context = self._load.forecast.context_tokens
-        filled = running / sum(n * batch for n, batch in zip(decode, self._in_time, strict=True))
+        context = self._context / self._running if self._running > 0 else self._forecast.context_tokens
         tokens_per_s = 0.0
-        for index, number in enumerate(decode):
-            if number:
-                batch = min(filled * self._in_time[index], self._places[index])
-                step_s = self._kinds[index].decode_step_s(batch, context)
-                tokens_per_s += number * batch / max(step_s, 1e-9)
-        idle_s = min(k.decode_step_s(1, context) for k, n in zip(self._kinds, decode, strict=True) if n)
-        return tokens_per_s, max(running / tokens_per_s if tokens_per_s else idle_s, 1e-9)
+        for kind, number, in_time in self._parts:
+            batch = min(self._running / self._room * in_time, kind.places(context))
+            tokens_per_s += number * batch / kind.decode_step_s(batch, context)
+        if not tokens_per_s:
+            return 0.0, min(kind.decode_step_s(1, context) for kind, _, _ in self._parts)
+        return tokens_per_s, self._running / tokens_per_s
+
+    def advance(self, step_s: float, tpot_s: float, flow: float, prompt_tokens: float) -> None:
+        """Lets time pass while so many sequences per second come, of so many prompt tokens."""
+        stay_s = tpot_s * self._forecast.answer_tokens
+        kept = math.exp(-step_s / stay_s)
+        context = prompt_tokens + self._forecast.answer_tokens / 2
+        self._running = flow * stay_s + (self._running - flow * stay_s) * kept
+        self._context = flow * stay_s * context + (self._context - flow * stay_s * context) * kept
 
 
-def _share(ratio: float, sharpness: int) -> float:
+def share_in_time(ratio: float, sharpness: int) -> float:
     """The part of requests inside a limit when their mean is `ratio` of it: half at 1."""
     return 1 / (1 + min(ratio, 1e3) ** sharpness)

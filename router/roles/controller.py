@@ -30,6 +30,20 @@ MOST_OPTIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What one decision rests on: the workers count in the roles that they have been ordered to take."""
+
+    snapshot: FleetSnapshot
+    workers: tuple[WorkerView, ...]
+    kinds: Kinds
+    load: Load
+
+    def roster(self, is_free: Callable[[WorkerView], bool]) -> Roster:
+        """The workers, of which some may change."""
+        return Roster(self.workers, self.kinds, is_free)
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """Which split is to be, and why."""
 
@@ -48,11 +62,12 @@ class RoleController:
 
     def decide(self, snapshot: FleetSnapshot) -> Decision:
         """What to do now. Its flips are taken to be ordered; one that fails is tried again later."""
-        forecast = self._forecaster.observe(snapshot)
-        load = Load.of(snapshot, forecast)
+        forecast = self._forecaster.observe(snapshot.demand)
         workers = self._memory.effective(snapshot)
-        now = Roster(workers, Kinds(workers), lambda _: False).split()
-        verdict = self._verdict(snapshot, workers, load, now)
+        kinds = Kinds(workers)
+        look = Look(snapshot, workers, kinds, Load.of(snapshot, forecast, kinds))
+        now = look.roster(lambda _: False).split()
+        verdict = self._verdict(look, now)
         decision = Decision(
             at_s=snapshot.now_s,
             reason=verdict.reason,
@@ -61,27 +76,27 @@ class RoleController:
             wanted_prefill=len(verdict.split.prefill),
             wanted_decode=len(verdict.split.decode),
             flips=verdict.split.flips,
-            numbers=explain.numbers(snapshot, forecast, load),
+            numbers=explain.numbers(snapshot, forecast, look.load),
             options=tuple(option.score for option in verdict.options),
         )
         self._memory.note(decision)
         return decision
 
-    def _verdict(self, snapshot: FleetSnapshot, workers: tuple[WorkerView, ...], load: Load, now: Split) -> Verdict:
-        kinds = Kinds(workers)
-        any_time = Roster(workers, kinds, self._freedom(snapshot, 0.0))
+    def _verdict(self, look: Look, now: Split) -> Verdict:
+        settings = self._settings
+        any_time = look.roster(self._freedom(look.snapshot, 0.0))
         if any_time.num_workers == 0:
             return Verdict(now, "no worker takes work")
         if any_time.num_workers == 1:
             return _alone(any_time, now)
-        survey = Survey(kinds, load, self._settings)
+        survey = Survey(look.kinds, look.load, settings)
         if not now.is_whole:
             return _repaired(survey.options(any_time), now)
         present = survey.weigh(now)
-        dwell_s = self._settings.dwell_s if _is_calm(snapshot, present) else self._settings.emergency_dwell_s
-        roster = Roster(workers, kinds, self._freedom(snapshot, dwell_s))
-        wanted_gain = self._settings.min_gain * load.requests(self._settings.horizon_s) / self._settings.horizon_s
-        return _better(present, survey.options(roster), wanted_gain, snapshot.limits, roster.num_kept)
+        dwell_s = settings.dwell_s if _is_calm(look.snapshot, present) else settings.emergency_dwell_s
+        roster = look.roster(self._freedom(look.snapshot, dwell_s))
+        wanted_gain = settings.min_gain * look.load.requests(settings.horizon_s) / settings.horizon_s
+        return _better(present, survey.options(roster), wanted_gain, look.snapshot.limits, roster.num_kept)
 
     def _freedom(self, snapshot: FleetSnapshot, dwell_s: float) -> Callable[[WorkerView], bool]:
         """Whether a worker may change after such a dwell time. What was refused is not ordered again at once."""

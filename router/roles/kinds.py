@@ -15,6 +15,12 @@ PROBED_CONTEXT = 1024
 """Tokens of each of these sequences' contexts."""
 
 
+LEAST_STEP_S = 1e-9
+"""Less than any step takes; keeps a cost model of zeros from promising everything."""
+BISECTIONS = 10
+"""To a thousandth of a worker's places."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """Workers that are as good as each other.
@@ -38,14 +44,30 @@ class Kind:
         """Seconds per token of a long queue of prompts, attention apart."""
         return self.cost.prefill.at(self.cost.chunk_tokens) / self.cost.chunk_tokens
 
+    def prompt_s(self, num_tokens: float, num_tokens_squared: float) -> float:
+        """Seconds that a prompt takes among others, by the means of its tokens and their square; above 0."""
+        attention_s = self.cost.prefill_pair_s * num_tokens_squared / 2
+        return max(max(num_tokens, 1.0) * self.prompt_token_s() + attention_s, LEAST_STEP_S)
+
     def decode_step_s(self, num_sequences: float, context_tokens: float) -> float:
-        """Seconds of a step of sequences that attend to so many tokens each; fractions are means over time."""
+        """Seconds of a step of sequences that attend to so many tokens each; above 0. Fractions are means."""
         attention_s = self.cost.decode_context_token_s * num_sequences * context_tokens
-        return self.cost.decode.at(num_sequences) + attention_s
+        return max(self.cost.decode.at(num_sequences) + attention_s, LEAST_STEP_S)
 
     def places(self, context_tokens: float) -> float:
         """Most sequences of such contexts that it can run."""
         return max(1.0, min(self.max_num_seqs, self.kv_tokens / max(context_tokens, 1.0)))
+
+    def batch_in_time(self, limit_s: float, context_tokens: float) -> float:
+        """The largest batch of such contexts whose steps are within a limit; above 0, and no more than has room."""
+        low, high = 0.0, self.places(context_tokens)
+        if self.decode_step_s(high, context_tokens) <= limit_s:
+            return high
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            is_in_time = self.decode_step_s(middle, context_tokens) <= limit_s
+            low, high = (middle, high) if is_in_time else (low, middle)
+        return high
 
 
 class Kinds:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 from core.errors import ConfigError
 
@@ -12,12 +11,12 @@ class ControllerSettings:
     """Settings of a `RoleController`.
 
     Attributes:
-        horizon_s: how far it looks ahead. Backlogs and batches take tens of seconds to build up; a role can be
-            changed again long before the end.
-        memories_s: time constants of the averages that the forecast chooses from, rising. Seconds for bursts, a
-            minute for what is steady.
-        significance: by how many standard deviations a shorter average must differ to be believed. There are some
-            thousand looks in an hour; at 4 hardly one of them is wrong by chance.
+        horizon_s: how far it looks ahead. A change takes effect within a second and can be taken back as fast, so
+            what comes later can be met later; and by then the forecast is better.
+        memory_s: how far back the forecast looks at most: long enough that the mean of a few requests per second is
+            steady.
+        significance: by how many standard deviations the last seconds must differ from what was before, so that this
+            is forgotten. There are some thousand looks in an hour; at 4 hardly one of them is wrong by chance.
         min_gain: by what part of the requests in question a split must be better than staying. Below this, what
             is gained is smaller than the errors of the prediction.
         dwell_s: how long a worker keeps a role, unless a limit is about to be broken. A few times the time that its
@@ -31,8 +30,8 @@ class ControllerSettings:
         ConfigError: on construction, when a value is out of range.
     """
 
-    horizon_s: float = 60.0
-    memories_s: tuple[float, ...] = (5.0, 15.0, 60.0)
+    horizon_s: float = 5.0
+    memory_s: float = 60.0
     significance: float = 4.0
     min_gain: float = 0.04
     dwell_s: float = 20.0
@@ -42,15 +41,12 @@ class ControllerSettings:
     moved_sequence_s: float = 0.05
 
     def __post_init__(self) -> None:
-        for name in ("horizon_s", "significance", "max_flip_share"):
+        for name in ("horizon_s", "memory_s", "significance", "max_flip_share"):
             self._require(name, 0 < getattr(self, name) < math.inf, "positive and finite")
         for name in ("min_gain", "dwell_s", "emergency_dwell_s", "flip_s", "moved_sequence_s"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "finite and not below 0")
         self._require("max_flip_share", self.max_flip_share <= 1, "at most 1")
         self._require("emergency_dwell_s", self.emergency_dwell_s <= self.dwell_s, f"at most dwell_s, {self.dwell_s}")
-        rises = all(a < b for a, b in pairwise(self.memories_s))
-        is_positive = all(0 < memory < math.inf for memory in self.memories_s)
-        self._require("memories_s", bool(self.memories_s) and rises and is_positive, "rising, positive and finite")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:

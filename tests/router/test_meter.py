@@ -116,3 +116,12 @@ def test_demand_is_what_happened_since_it_was_taken(metered: Metered) -> None:
     )
     metered.clock.advance(4.0)
     assert metered.meter.take_demand() == Demand(duration_s=4.0)
+
+
+def test_time_left_runs_out_at_the_limit_and_ends_with_the_first_token(metered: Metered) -> None:
+    times = metered.meter.arrived(10)
+    assert times.left_s() == LIMITS.ttft_s
+    metered.clock.advance(LIMITS.ttft_s + 1)
+    assert times.left_s() == pytest.approx(-1)
+    times.received(1)
+    assert times.left_s() == float("inf")

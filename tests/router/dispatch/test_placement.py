@@ -205,3 +205,29 @@ def test_short_common_beginning_decides_among_equals_only() -> None:
     assert place(PREFILL, [IDLE, has_little], 400) == (PREFILL[0].worker, has_little.worker)
     fuller = replace(has_little, num_sequences=1)
     assert place(PREFILL, [IDLE, fuller], 400) == (PREFILL[0].worker, IDLE.worker)
+
+
+def late_in(num_tokens: int, pending: list[int], wanted_in_s: float) -> str:
+    prefill = [replace(candidate, pending_tokens=tokens) for candidate, tokens in zip(PREFILL, pending, strict=False)]
+    chosen = place(prefill, DECODE, num_tokens, wanted_in_s=wanted_in_s)
+    assert chosen is not None
+    return chosen[0].name
+
+
+def test_prompt_that_will_be_late_waits_where_most_is_late() -> None:
+    assert late_in(100, [6000, 5000, 5500], wanted_in_s=3.0) == "p0"
+
+
+def test_prompt_that_can_be_in_time_goes_where_it_is_soonest() -> None:
+    assert late_in(100, [6000, 2000, 5500], wanted_in_s=3.0) == "p1"
+
+
+def test_prompt_that_is_late_by_itself_does_not_queue_behind_others() -> None:
+    assert late_in(8000, [6000, 500, 5500], wanted_in_s=3.0) == "p1"
+
+
+def test_late_prompt_avoids_workers_that_failed_it() -> None:
+    prefill = [replace(PREFILL[0], pending_tokens=9000), replace(PREFILL[1], pending_tokens=5000)]
+    chosen = place(prefill, DECODE, 100, {PREFILL[0].worker}, wanted_in_s=1.0)
+    assert chosen is not None
+    assert chosen[0] == PREFILL[1].worker
