@@ -24,7 +24,7 @@ from collections.abc import Sequence as Seq
 
 from core.clock import Clock
 from core.errors import BatonError, HandoffError, StalledTransferError, UnknownOutcomeError
-from core.events import ReturnedWork
+from core.events import MIGRATED, ReturnedWork
 from core.ids import WorkerEndpoint, WorkerId
 from core.transfers import PairStats
 from decode_worker.migration import Migration, MigrationStats, num_wanted
@@ -44,7 +44,6 @@ MAX_STANDING_STILL = 8  # so many may have to be placed again when a target dies
 # So little is copied in a few milliseconds, less than a step: beforehand, it would only take steps more.
 STOP_AND_COPY_BYTES = 4 * 2**20
 
-MIGRATED = "migrated"
 MIGRATION_UNKNOWN = "migration_unknown"
 NOT_RUNNING = "not_running"
 ALREADY_MIGRATING = "already_migrating"

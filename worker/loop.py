@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
 from core.errors import InternalError, ShardGroupError
-from core.events import WorkerLoad
+from core.events import ROLE_CHANGED, WorkerLoad
 from core.kv_events import KvEvents
 from core.request import Role
 from core.roles import RoleState
@@ -26,10 +26,8 @@ from worker.mailbox import Mailbox
 from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
-ROLE_CHANGED = "role_changed"  # code of prompts that have no place in the new role
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
-ROLE_CHANGED = "role_changed"
 """Code of queued prompts that go back because this worker computes prompts no more."""
 
 logger = logging.getLogger(__name__)
