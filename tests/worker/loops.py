@@ -125,7 +125,9 @@ class LoopWorker:
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []
         outbox = StepOutbox()
-        self.decode = DecodeHalf(engine.pool, self.migration_port, outbox, fleet.clock, max_num_seqs)
+        self.decode = DecodeHalf(
+            engine.pool, self.migration_port, outbox, fleet.clock, max_num_seqs, stop_and_copy_bytes=0
+        )
         self.prefill = PrefillHalf(
             engine.pool,
             self.port,
