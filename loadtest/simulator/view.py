@@ -7,7 +7,7 @@ from loadtest.simulator.job import Job
 from loadtest.simulator.worker import SimWorker
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
 from router.roles.decision import Flip
-from router.roles.snapshot import Limits, FleetSnapshot, WorkerView
+from router.roles.snapshot import FleetSnapshot, Limits, WorkerView
 
 BLOCK_TOKENS = 16  # of the router's arithmetic; the simulated pool counts tokens
 
