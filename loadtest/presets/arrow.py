@@ -14,7 +14,7 @@ from core.cost import CostModel, Curve
 from loadtest.arrivals import Arrival, Segment, segmented_arrivals
 from loadtest.policies.by_name import ARROW, AUTO, MIXED, split_names
 from loadtest.presets.preset import CLAIRVOYANT, Contestant, Preset, Ratio
-from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec
+from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec, baton_batching
 from router.roles.snapshot import Limits
 
 NUM_WORKERS = 8
@@ -49,8 +49,7 @@ MAX_NUM_SEQS = 256  # ours, likewise
 
 PUBLISHED_BATCHING = Batching(step_tokens=16_384, chunk_tokens=CHUNK_TOKENS, counts_contexts=True, tick_s=0.01)
 """Of Narwhal's instances: every queued prompt gets a chunk in every step, and its loop turns every 10 ms."""
-BATON_BATCHING = Batching(step_tokens=CHUNK_TOKENS, chunk_tokens=CHUNK_TOKENS)
-"""Of Baton's workers: prompts first come, first served."""
+BATON_BATCHING = baton_batching(CHUNK_TOKENS)
 
 
 PUBLISHED, BATON = "published", "baton"

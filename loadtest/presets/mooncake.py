@@ -14,7 +14,7 @@ from core.cost import CostModel, Curve
 from loadtest.arrivals import Arrival
 from loadtest.policies.by_name import AUTO, MIXED, split_names
 from loadtest.presets.preset import Contestant, Preset, Ratio
-from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec
+from loadtest.simulator.spec import FleetSpec, MoveCosts, WorkerSpec, baton_batching
 from loadtest.traces import faster, read_mooncake
 from router.roles.snapshot import Limits
 
@@ -63,7 +63,7 @@ KV_TOKENS = int((NUM_GPUS * MEMORY_BYTES * USABLE_MEMORY - NUM_PARAMETERS * BYTE
 MOVES = MoveCosts(handoff_s=0.01, token_s=_KV_BYTES / NETWORK_BYTES_PER_S, pause_s=0.05, order_s=0.005)
 FLEET = FleetSpec(
     NUM_WORKERS,
-    WorkerSpec(COST, Batching(CHUNK_TOKENS, CHUNK_TOKENS), MAX_NUM_SEQS, KV_TOKENS),
+    WorkerSpec(COST, baton_batching(CHUNK_TOKENS), MAX_NUM_SEQS, KV_TOKENS),
     MOVES,
 )
 

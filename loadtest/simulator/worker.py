@@ -7,6 +7,7 @@ whose batch does not change, are taken in one go. KV is counted in tokens, not i
 """
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
@@ -310,14 +311,25 @@ class SimWorker:
 
     def _plan_chunks(self) -> list[tuple[Job, int]]:
         batching, chunks = self.spec.batching, []
-        used = self.running_context_tokens if batching.counts_contexts else len(self._running)
-        budget_tokens = batching.step_tokens - used
+        budget_tokens = self._prompt_budget()
         prompts = self._in_turn()
         while budget_tokens > 0 and (job := next(prompts, None)) is not None:
             num_tokens = min(job.num_remaining, batching.chunk_tokens, budget_tokens)
             chunks.append((job, num_tokens))
             budget_tokens -= num_tokens
         return chunks
+
+    def _prompt_budget(self) -> int:
+        """Prompt tokens of the next step, see `worker.loop`."""
+        batching = self.spec.batching
+        room = batching.step_tokens - (
+            self.running_context_tokens if batching.counts_contexts else len(self._running)
+        )
+        if not self._running or math.isinf(batching.max_stretch) or not (self._computing or self._queued):
+            return room
+        shape = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
+        beside = self.spec.cost.prompt_tokens_beside(shape, room, batching.max_stretch)
+        return min(room, max(beside, batching.min_prompt_tokens))
 
     def _in_turn(self) -> Iterator[Job]:
         """Started prompts in order, then new ones, started on demand while there is room for all of them."""
