@@ -49,7 +49,7 @@ class Batching:
 
 
 def baton_batching(step_tokens: int) -> Batching:
-    """Of Baton's workers (`worker.loop`): prompts first come, first served, and sequences beside them not slowed much.
+    """Of Baton's workers (`worker.loop`): prompts first come, first served; sequences beside them not slowed much.
 
     Args:
         step_tokens: `--max-num-batched-tokens`.

@@ -1,5 +1,6 @@
 """The simulator beside closed forms."""
 
+import math
 import random
 
 import pytest
@@ -43,6 +44,16 @@ def test_prompt_beside_a_decoding_sequence_slows_its_tokens_by_the_shared_step()
         COST.prefill.at(num) + COST.prefill_pair_s * num * (before + num / 2) - shared_s for num, before in chunks
     )
     assert times(beside.jobs[0])[1] - times(alone.jobs[0])[1] == pytest.approx(slower_s)
+
+
+def test_prompt_beside_a_sequence_is_computed_in_pieces_that_stretch_its_steps_no_further_than_allowed() -> None:
+    arrivals = [Arrival(0.0, 50, 60), Arrival(0.3, 300, 1)]
+    free = run(fleet_spec(1), [M], arrivals)
+    bounded = run(fleet_spec(1, batching=Batching(100, 100, max_stretch=2.0, min_prompt_tokens=4)), [M], arrivals)
+    assert bounded.jobs[1].ttft_s > free.jobs[1].ttft_s
+    # At most 2 x 20 ms a step, so the prompt's part is 29 ms at most, of which 10 are shared: 19 tokens of 1 ms each.
+    num_steps = math.ceil(300 / 19)
+    assert bounded.jobs[1].ttft_s == pytest.approx(num_steps * 0.04, rel=0.1)
 
 
 def test_wait_for_one_worker_is_that_of_an_m_d_1_queue() -> None:
