@@ -15,6 +15,9 @@ from typing import Any
 
 from core.errors import ConfigError
 
+MAX_STRETCH = 2.0  # a step twice as long as the one before is within what a reader of a stream takes for even
+MIN_PROMPT_TOKENS = 16  # a matrix product of so many rows takes hardly longer than one of a single row
+
 
 @dataclass(frozen=True, slots=True)
 class StepShape:
@@ -146,23 +149,27 @@ class CostModel:
         shared_s = min(self.prefill.at(1), self.decode.at(1)) if prompt_s and decode_s else 0.0
         return prompt_s + decode_s - shared_s
 
-    def prompt_tokens_beside(self, sequences: StepShape, most_tokens: int, stretch: float) -> int:
-        """How many prompt tokens fit into a step beside sequences that decode, so that it does not get too long.
+    def prompt_tokens_beside(self, sequences: StepShape, most_tokens: int, tpot_limit_s: float) -> int:
+        """How many prompt tokens a step may compute beside sequences that decode, so that these do not stutter.
+
+        The step may last as long as the limit on the time per token, and where it is no shorter without prompts,
+        `MAX_STRETCH` times as long as that.
 
         Args:
-            sequences: what decodes; without any, all fit.
+            sequences: what decodes; without any, all tokens may.
             most_tokens: the step has room for.
-            stretch: how many times as long as without prompts the step may be; at least 1. Attention of the prompt
-                tokens is not counted.
+            tpot_limit_s: seconds. Attention of the prompt tokens is not counted.
 
         Returns:
-            At most `most_tokens`; may be 0.
+            At most `most_tokens`, and `MIN_PROMPT_TOKENS` if there is room, lest prompts never end.
         """
         decode_s = self.decode_s(sequences.num_sequences, sequences.num_context_tokens)
         if not decode_s:
             return most_tokens
-        room_s = (stretch - 1) * decode_s + min(self.prefill.at(1), self.decode.at(1))
-        return bisect_right(range(1, most_tokens + 1), room_s, key=self.prefill.at)
+        shared_s = min(self.prefill.at(1), self.decode.at(1))
+        room_s = max(tpot_limit_s, MAX_STRETCH * decode_s) - decode_s + shared_s
+        fit = bisect_right(range(1, most_tokens + 1), room_s, key=self.prefill.at)
+        return min(most_tokens, max(fit, MIN_PROMPT_TOKENS))
 
     # --- many steps
 

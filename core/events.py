@@ -28,6 +28,14 @@ class TokenEvent:
     cached_tokens: int = 0
 
 
+ROLE_CHANGED = "role_changed"
+"""Code of a prompt that comes back because the worker's new role has no place for it; it had not started."""
+RECALLED = "recalled"
+"""Code of a prompt that comes back because its router wanted it; it had not started."""
+MIGRATED = "migrated"
+"""Code of a sequence that goes on at another worker."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReturnedWork:
     """Work that a worker gives back unfinished; it holds nothing for it any more, or only quarantined blocks.

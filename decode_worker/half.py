@@ -12,7 +12,7 @@ from core.request import Assignment
 from core.transfers import PairStats
 from decode_worker.batch import Batch
 from decode_worker.book import SequenceBook
-from decode_worker.migrator import NOT_RUNNING, Migrator
+from decode_worker.migrator import NOT_RUNNING, STOP_AND_COPY_BYTES, Migrator
 from decode_worker.receiver import WITH_SOURCE, Receiver
 from decode_worker.sequence import Sequence
 from engine.kv.block_table import BlockTable
@@ -35,6 +35,7 @@ class DecodeHalf:
         clock: for deadlines.
         max_num_seqs: sequences receiving or running at once.
         digest_every: checksums travel with every so manyth block that migrates; 0 for none.
+        stop_and_copy_bytes: a sequence that has no more than this left to copy stands still at once.
         sent_pairs: totals by target, shared with whoever else of this worker sends.
 
     Attributes:
@@ -51,6 +52,7 @@ class DecodeHalf:
         max_num_seqs: int,
         *,
         digest_every: int = 0,
+        stop_and_copy_bytes: int = STOP_AND_COPY_BYTES,
         sent_pairs: dict[WorkerId, PairStats] | None = None,
     ) -> None:
         self._max_num_seqs = max_num_seqs
@@ -64,6 +66,7 @@ class DecodeHalf:
             clock,
             part=self._part,
             digest_every=digest_every,
+            stop_and_copy_bytes=stop_and_copy_bytes,
             pairs={} if sent_pairs is None else sent_pairs,
         )
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence as Seq
 
 from core.clock import Clock
 from core.errors import BatonError, HandoffError, StalledTransferError, UnknownOutcomeError
-from core.events import ReturnedWork
+from core.events import MIGRATED, ReturnedWork
 from core.ids import WorkerEndpoint, WorkerId
 from core.transfers import PairStats
 from decode_worker.migration import Migration, MigrationStats, num_wanted
@@ -41,8 +41,9 @@ from kvtransfer.states import SourceState, TargetState
 # blocks at their targets meanwhile, and share a link.
 MAX_UNDER_WAY = 16
 MAX_STANDING_STILL = 8  # so many may have to be placed again when a target dies just then
+# So little is copied in a few milliseconds, less than a step: beforehand, it would only take steps more.
+STOP_AND_COPY_BYTES = 4 * 2**20
 
-MIGRATED = "migrated"
 MIGRATION_UNKNOWN = "migration_unknown"
 NOT_RUNNING = "not_running"
 ALREADY_MIGRATING = "already_migrating"
@@ -62,6 +63,7 @@ class Migrator:
         clock: for deadlines and pauses.
         part: ends a sequence here and gives it back to its router, with a code and a message.
         digest_every: as the prefill half's.
+        stop_and_copy_bytes: a sequence that has no more than this left to copy stands still at once.
         pairs: totals by target, shared with whoever else of this worker sends.
 
     Attributes:
@@ -77,8 +79,10 @@ class Migrator:
         *,
         part: Callable[[Sequence, str, str], None],
         digest_every: int,
+        stop_and_copy_bytes: int,
         pairs: dict[WorkerId, PairStats],
     ) -> None:
+        self._stop_and_copy_bytes = stop_and_copy_bytes
         self._port = port
         self._outbox = outbox
         self._clock = clock
@@ -244,11 +248,12 @@ class Migrator:
         return [migration for migration in self._migrations.values() if migration.handoff.state in states]
 
     def _push(self, migration: Migration) -> None:
-        """Sends what is final. The sequence stops when all of that has arrived, or when its room there is used up."""
+        """Sends what is final. The sequence stops when little of it has not arrived, or its room there is used up."""
         handoff, num_final = migration.handoff, migration.sequence.next_start
         num_reserved = handoff.target_blocks.num_blocks * handoff.target_blocks.block_tokens
         num_standing_still = len(self._in_states({SourceState.COMMITTING}))
-        is_next = self._sender.has_sent(handoff, num_final) and num_standing_still < MAX_STANDING_STILL
+        is_ready = self._sender.has_sent(handoff, num_final) or self._is_little_left(handoff, num_final)
+        is_next = is_ready and num_standing_still < MAX_STANDING_STILL
         if num_final > num_reserved:
             target = handoff.target.worker
             self._fail(
@@ -259,6 +264,11 @@ class Migrator:
             self._sender.finish(handoff, num_final, migration.sequence.tokens)
         else:
             self._sender.send(handoff, num_final)
+
+    def _is_little_left(self, handoff: Outgoing, num_final: int) -> bool:
+        return (
+            not handoff.open_writes and self._sender.num_bytes_left(handoff, num_final) <= self._stop_and_copy_bytes
+        )
 
     def _fail(self, migration: Migration, code: str, message: str) -> None:
         """The sequence stays, and goes on with the next step."""

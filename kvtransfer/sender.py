@@ -99,6 +99,10 @@ class HandoffSender:
         """Whether all that `send` could send has arrived."""
         return not handoff.open_writes and handoff.num_sent >= self._num_ready(handoff, num_final)
 
+    def num_bytes_left(self, handoff: Outgoing, num_final: int) -> int:
+        """Bytes of what is final and has not been posted."""
+        return self._bytes_of(max(0, num_final - handoff.num_sent))
+
     def send_with_step(self, handoff: Outgoing, num_final: int, step: int) -> None:
         """An engine step computes the rest: it leaves as the layers end, and what is final already leaves at once."""
         self._write(handoff, self._num_ready(handoff, num_final))

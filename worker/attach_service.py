@@ -9,7 +9,7 @@ import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
 from core.errors import BatonError, StaleEpochError, UnavailableError
-from core.events import ReturnedWork, WorkerLoad
+from core.events import RECALLED, ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerId
 from core.kv_events import KvEvents, KvSnapshot
@@ -30,7 +30,6 @@ MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only gro
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
 MAX_QUEUED_EVENTS = 64  # one this many behind is not sent block names: it asks for a snapshot when it has caught up
 
-RECALLED = "recalled"
 """Code of queued prompts that go back because a router has asked for them."""
 
 logger = logging.getLogger(__name__)

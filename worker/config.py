@@ -35,6 +35,7 @@ class WorkerConfig:
         max_model_len: most tokens of prompt plus answer; None takes the model's context.
         max_num_seqs: sequences that decode at once at most.
         max_num_batched_tokens: most tokens of one engine step; bounds how long a prompt chunk stalls decoding.
+        slo_tpot_ms: how long a step may get because of prompts computed beside sequences.
         kv_transport: a key of `KV_TRANSPORTS`: what may move KV between workers; `auto` takes what both ends have.
         kv_direction: `push`: the worker that has the KV writes it; `pull`: the one that gets it reads it.
         kv_verify: a key of `DIGEST_EVERY`: of how many blocks checksums travel with a handoff.
@@ -61,6 +62,7 @@ class WorkerConfig:
     max_model_len: int | None = None
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 512
+    slo_tpot_ms: float = 100.0
     kv_transport: str = "auto"
     kv_direction: str = "push"
     kv_verify: str = "off"
@@ -72,7 +74,7 @@ class WorkerConfig:
     cpu_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens"):
+        for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens", "slo_tpot_ms"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be positive")

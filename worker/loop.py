@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
 from core.errors import InternalError, ShardGroupError
-from core.events import WorkerLoad
+from core.events import ROLE_CHANGED, WorkerLoad
 from core.kv_events import KvEvents
 from core.request import Role
 from core.roles import RoleState
@@ -26,12 +26,8 @@ from worker.mailbox import Mailbox
 from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
-ROLE_CHANGED = "role_changed"  # code of prompts that have no place in the new role
-MAX_STRETCH = 2.0  # by this factor a step of sequences may be longer because of prompts computed beside them ...
-MIN_PROMPT_TOKENS = 16  # ... but so much of prompts is computed all the same, or they would never end
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
-ROLE_CHANGED = "role_changed"
 """Code of queued prompts that go back because this worker computes prompts no more."""
 
 logger = logging.getLogger(__name__)
@@ -54,6 +50,7 @@ class WorkerLoop:
         clock: for heartbeats and the time of steps.
         cost: told of every step.
         max_num_batched_tokens: most tokens of one step; decode tokens first, prompt chunks in the rest.
+        tpot_limit_s: how long a step may get because of prompts computed beside sequences.
     """
 
     def __init__(
@@ -69,6 +66,7 @@ class WorkerLoop:
         clock: Clock,
         cost: CostTracker,
         max_num_batched_tokens: int,
+        tpot_limit_s: float,
     ) -> None:
         self.engine = engine
         self.prefill = prefill
@@ -80,6 +78,7 @@ class WorkerLoop:
         self._num_inbound = 0
         self._clock = clock
         self._max_num_batched_tokens = max_num_batched_tokens
+        self._tpot_limit_s = tpot_limit_s
         self._cost = cost
         self._did_work = False
         self._heartbeat_s = clock.now_s()
@@ -230,8 +229,7 @@ class WorkerLoop:
     def _prompt_budget(self, decode_slices: list[SequenceSlice]) -> int:
         """Prompt tokens of the next step: where sequences run, in whatever role, they must not stutter."""
         room = self._max_num_batched_tokens - len(decode_slices)
-        beside = self._cost.model.prompt_tokens_beside(step_shape((), decode_slices), room, MAX_STRETCH)
-        return min(room, max(beside, MIN_PROMPT_TOKENS))
+        return self._cost.current.prompt_tokens_beside(step_shape((), decode_slices), room, self._tpot_limit_s)
 
     def _execute(self, prompt_slices: list[SequenceSlice], decode_slices: list[SequenceSlice]) -> None:
         started_s = self._clock.now_s()

@@ -166,6 +166,7 @@ class WorkerProcess:
             clock=clock,
             cost=CostTracker(self._cost_model),
             max_num_batched_tokens=config.max_num_batched_tokens,
+            tpot_limit_s=config.slo_tpot_ms / 1000,
         )
         self.loop.begin_epoch(RoleState(config.role).epoch, config.role, clock.now_s())
 

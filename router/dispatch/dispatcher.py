@@ -16,7 +16,7 @@ from core.errors import (
     UnavailableError,
     WorkerLostError,
 )
-from core.events import ReturnedWork
+from core.events import RECALLED, ROLE_CHANGED, ReturnedWork
 from core.ids import WorkerId
 from core.request import HALVES, GenerationRequest, Role
 from core.roles import RoleRefusal, RoleState
@@ -42,7 +42,7 @@ FINAL_ERRORS: dict[str, type[BatonError]] = {
 """What a worker's final refusal is to the client, by code; anything else is our defect."""
 
 
-GIVEN_BACK = frozenset({"role_changed", "recalled"})
+GIVEN_BACK = frozenset({ROLE_CHANGED, RECALLED})
 """Codes of prompts that come back before they have started: they are placed again at once, as if they were new."""
 
 NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code}) | GIVEN_BACK

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from core.events import ReturnedWork
+from core.events import MIGRATED, ReturnedWork
 from core.ids import WorkerId
 from core.request import Role
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestState
@@ -17,9 +17,6 @@ from router.dispatch.ledger import charge, decode_candidate, discharge_all, disc
 from router.dispatch.placement import SAME_STEP_TIME, best_decode
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
-
-MIGRATED = "migrated"
-"""Code of work that a worker gives back because another one goes on with it."""
 
 HEADROOM_TOKENS = 128  # the target reserves room for what is generated while blocks are copied
 MIN_TOKENS_LEFT = 8  # with fewer an answer ends before it has moved

@@ -9,10 +9,11 @@ from router.roles.snapshot import FleetSnapshot, WorkerView
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The last change ordered of a worker."""
+    """The last change ordered of a worker; open until it has been seen not to be changing any more."""
 
     role: Role
     at_s: float
+    is_open: bool = True
 
 
 class FlipMemory:
@@ -23,8 +24,12 @@ class FlipMemory:
 
     def effective(self, snapshot: FleetSnapshot) -> tuple[WorkerView, ...]:
         """The workers, those that are changing in the role that they were ordered to take."""
-        attached = {worker.name for worker in snapshot.workers}
-        self._orders = {name: order for name, order in self._orders.items() if name in attached}
+        is_changing = {worker.name: worker.is_changing for worker in snapshot.workers}
+        self._orders = {
+            name: replace(order, is_open=order.is_open and is_changing[name])
+            for name, order in self._orders.items()
+            if name in is_changing
+        }
         return tuple(self._effective(worker) for worker in snapshot.workers)
 
     def note(self, decision: Decision) -> None:
@@ -38,4 +43,4 @@ class FlipMemory:
 
     def _effective(self, worker: WorkerView) -> WorkerView:
         order = self._orders.get(worker.name)
-        return replace(worker, role=order.role) if order and worker.is_changing else worker
+        return replace(worker, role=order.role) if order and order.is_open else worker

@@ -84,11 +84,12 @@ class Roster:
         by_role: dict[Role, list[str]] = {role: [] for role in Role}
         for name, wanted in roles.items():
             by_role[wanted].append(name)
-        flips = [Flip(worker.name, roles[worker.name]) for worker in self._workers]
-        flips = [flip for flip, worker in zip(flips, self._workers, strict=True) if flip.role is not worker.role]
+        flips = tuple(
+            Flip(worker.name, roles[worker.name]) for worker in self._workers if roles[worker.name] is not worker.role
+        )
         moved = sum(worker.running_sequences for worker in changed) if role is Role.PREFILL else 0
         prefill, decode, mixed = (tuple(by_role[part]) for part in (Role.PREFILL, Role.DECODE, Role.MIXED))
-        return Split(prefill, decode, mixed, tuple(flips), moved)
+        return Split(prefill, decode, mixed, flips, moved)
 
     def _in_order(self, free: Sequence[WorkerView], role: Role) -> list[WorkerView]:
         return sorted((w for w in free if self._roles[w.name] is role), key=self._reluctance)

@@ -1,10 +1,10 @@
 """Weighs the splits that a roster allows: all of a small fleet, of a large one the near ones and a few far ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from router.roles.capacity import Capacity, Load, Outlook
+from router.roles.capacity import Capacity, Load
 from router.roles.decision import SplitScore
 from router.roles.kinds import Kinds
 from router.roles.roster import Roster, Split
@@ -22,13 +22,11 @@ class Option:
 
     Attributes:
         split: the workers, and the flips that lead there.
-        outlook: what is predicted.
-        score: the same in the words of a decision, the cost of the flips taken off.
+        score: what is predicted, the cost of the flips taken off.
         share_in_time: the part of the requests in question that would be inside both limits; 1 where there are none.
     """
 
     split: Split
-    outlook: Outlook
     score: SplitScore
     share_in_time: float
 
@@ -53,7 +51,7 @@ class Survey:
             tpot_s=outlook.tpot_s,
         )
         share = outlook.requests / self._requests if self._requests else 1.0
-        return Option(split, outlook, score, share)
+        return Option(split, score, share)
 
     def options(self, roster: Roster) -> list[Option]:
         """Whole splits, best first; of equals, the one that changes less."""
@@ -94,7 +92,7 @@ class _Search:
         while gaps := self._gaps():
             self._look_at(gaps)
 
-    def _look_at(self, offsets: "range | set[int]") -> None:
+    def _look_at(self, offsets: Iterable[int]) -> None:
         self.found |= {offset: self._weigh(offset) for offset in offsets if offset not in self.found}
 
     def _gaps(self) -> set[int]:

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from core.cost import CostChange, CostModel, Curve, StepShape, chunk_pairs
+from core.cost import MAX_STRETCH, MIN_PROMPT_TOKENS, CostChange, CostModel, Curve, StepShape, chunk_pairs
 from core.errors import ConfigError
 from tests.builders import cost_model
 
@@ -146,19 +146,24 @@ def test_change_that_cannot_be_is_refused_by_name(change: float) -> None:
         CostChange(decode=change)
 
 
-def test_prompt_tokens_beside_sequences_keep_the_step_within_its_stretch() -> None:
+@pytest.mark.parametrize("limit_s", [0.0, 0.03, 0.06, 0.2])
+def test_prompt_tokens_beside_sequences_keep_the_step_within_the_limit_or_twice_its_time(limit_s: float) -> None:
     model = cost_model()
     sequences = StepShape(num_sequences=16, num_context_tokens=1000)
-    alone_s = model.step_s(sequences)
-    for stretch in (1.0, 1.5, 2.0, 3.0):
-        fit = model.prompt_tokens_beside(sequences, 512, stretch)
-        longest = model.step_s(replace(sequences, num_prompt_tokens=fit))
-        assert longest <= stretch * alone_s * (1 + 1e-9)
-        assert model.step_s(replace(sequences, num_prompt_tokens=fit + 1)) > stretch * alone_s
+    longest_s = max(limit_s, MAX_STRETCH * model.step_s(sequences))
+    fit = model.prompt_tokens_beside(sequences, 512, limit_s)
+    assert model.step_s(replace(sequences, num_prompt_tokens=fit)) <= longest_s * (1 + 1e-9)
+    assert model.step_s(replace(sequences, num_prompt_tokens=fit + 1)) > longest_s
 
 
 def test_all_prompt_tokens_fit_where_nothing_decodes_or_there_is_time_enough() -> None:
     model = cost_model()
-    assert model.prompt_tokens_beside(StepShape(), 512, 1.0) == 512
-    assert model.prompt_tokens_beside(StepShape(num_sequences=1), 7, 1000.0) == 7
-    assert model.prompt_tokens_beside(StepShape(num_sequences=1), 0, 2.0) == 0
+    assert model.prompt_tokens_beside(StepShape(), 512, 0.0) == 512
+    assert model.prompt_tokens_beside(StepShape(num_sequences=1), 500, 1000.0) == 500
+    assert model.prompt_tokens_beside(StepShape(num_sequences=1), 0, 1000.0) == 0
+
+
+def test_some_prompt_tokens_are_computed_however_slow_that_is() -> None:
+    slow = replace(cost_model(), prefill=Curve(((1.0, 5.0),)))
+    assert slow.prompt_tokens_beside(StepShape(num_sequences=1), 512, 0.01) == MIN_PROMPT_TOKENS
+    assert slow.prompt_tokens_beside(StepShape(num_sequences=1), 7, 0.01) == 7

@@ -39,10 +39,12 @@ RUNNING, LEASED, FREE, QUARANTINED = (
 class Rig:
     """A decode worker that is the source of migrations."""
 
-    def __init__(self, num_blocks: int = NUM_BLOCKS, max_num_seqs: int = 8) -> None:
+    def __init__(self, num_blocks: int = NUM_BLOCKS, max_num_seqs: int = 8, stop_and_copy_bytes: int = 0) -> None:
         self.pool = small_pool(num_blocks, BLOCK_TOKENS)
         self.port, self.outbox, self.clock = ListPort(TARGET, OTHER), ListOutbox(), ManualClock()
-        self.half = DecodeHalf(self.pool, self.port, self.outbox, self.clock, max_num_seqs)
+        self.half = DecodeHalf(
+            self.pool, self.port, self.outbox, self.clock, max_num_seqs, stop_and_copy_bytes=stop_and_copy_bytes
+        )
 
     def run(self, name: str = "h", num_prompt_tokens: int = 9, max_new_tokens: int = LONG) -> None:
         """A sequence that has got its first token from a prefill worker."""
@@ -242,6 +244,21 @@ def test_few_are_under_way_and_fewer_stand_still_at_a_time() -> None:
     rig.written(f"{third}+")
     assert third not in rig.step()
     assert rig.orders().count("finish") == 1
+
+
+def test_sequence_with_little_to_copy_stands_still_at_once() -> None:
+    rig = Rig(stop_and_copy_bytes=2 * small_pool(1, BLOCK_TOKENS).block_bytes)
+    rig.run("short", num_prompt_tokens=5)
+    rig.run("long", num_prompt_tokens=20)
+    rig.migrate("short")
+    rig.migrate("long")
+    rig.step()
+    rig.begun("short+")
+    rig.begun("long+")
+    assert rig.step() == ["long"]
+    assert rig.orders().count("finish") == 1
+    rig.written("long+")
+    assert rig.step() == []
 
 
 # --- it stays

@@ -28,7 +28,9 @@ class Rig:
         self.pool: BlockPool = small_pool(
             num_blocks, BLOCK_TOKENS, enable_prefix_caching=True, num_host_blocks=num_host_blocks
         )
-        self.half = DecodeHalf(self.pool, ListPort(DECODE_1), ListOutbox(), ManualClock(), max_num_seqs=4)
+        self.half = DecodeHalf(
+            self.pool, ListPort(DECODE_1), ListOutbox(), ManualClock(), max_num_seqs=4, stop_and_copy_bytes=0
+        )
 
     def receive(self, handoff_id: str, num_prompt_tokens: int) -> Reservation:
         answers = self.begin(handoff_id, num_prompt_tokens)

@@ -144,7 +144,11 @@ class Worker:
         self.num_steps = 0
         self._works = world.works
         ports = NetworkPort(self, world), NetworkPort(self, world)
-        self.decode = DecodeHalf(pool, ports[0], self.outbox, world.clock, max_num_seqs=4)
+        # Every other worker copies nothing beforehand, as if all were little.
+        at_once = 0 if self.id.incarnation % 2 else pool.num_blocks * pool.block_bytes
+        self.decode = DecodeHalf(
+            pool, ports[0], self.outbox, world.clock, max_num_seqs=4, stop_and_copy_bytes=at_once
+        )
         self.prefill = PrefillHalf(
             pool,
             ports[1],

@@ -125,7 +125,9 @@ class LoopWorker:
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []
         outbox = StepOutbox()
-        self.decode = DecodeHalf(engine.pool, self.migration_port, outbox, fleet.clock, max_num_seqs)
+        self.decode = DecodeHalf(
+            engine.pool, self.migration_port, outbox, fleet.clock, max_num_seqs, stop_and_copy_bytes=0
+        )
         self.prefill = PrefillHalf(
             engine.pool,
             self.port,
@@ -146,6 +148,7 @@ class LoopWorker:
             on_inbound=self.inbound.append,
             clock=fleet.clock,
             cost=CostTracker(cost_model(chunk_tokens=budget)),
+            tpot_limit_s=1000.0,  # a step takes what there is
             max_num_batched_tokens=budget,
         )
 

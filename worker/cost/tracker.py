@@ -109,6 +109,11 @@ class CostTracker:
             decode_attention=self.decode.attention_change,
         )
 
+    @property
+    def current(self) -> CostModel:
+        """The model as it holds now."""
+        return self.model.changed(self.change)
+
     def observe(self, shape: StepShape, step_s: float) -> None:
         """Takes in one step. Mixed steps say little about either half, nor does one that took no time."""
         if step_s <= 0 or (shape.num_prompt_tokens and shape.num_sequences):
