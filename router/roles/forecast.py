@@ -24,7 +24,7 @@ class Forecast:
         arrivals_per_s: requests.
         prompt_tokens: mean of a request, those in a cache not counted.
         prompt_tokens_squared: mean of the square.
-        answer_tokens: mean of a request.
+        answer_tokens: mean of a request, at least 1.
     """
 
     arrivals_per_s: float = 0.0
@@ -68,7 +68,8 @@ class Forecaster:
             arrivals_per_s=came.count / max(came.duration_s, LEAST_S),
             prompt_tokens=came.mean,
             prompt_tokens_squared=came.mean**2 + came.variance,
-            answer_tokens=ended.mean if ended.count else PRIOR_ANSWER_TOKENS,
+            # What ended without a token has failed.
+            answer_tokens=max(ended.mean, 1.0) if ended.count else PRIOR_ANSWER_TOKENS,
         )
 
 

@@ -4,9 +4,10 @@ import pytest
 
 from router.roles.capacity import NEVER_S, Capacity, Load, Prompts, Sequences
 from router.roles.forecast import Forecast
-from router.roles.kinds import Kind
+from router.roles.kinds import Kind, Kinds
 from router.roles.snapshot import Limits
 from tests.builders import cost_model
+from tests.router.roles.scenes import IDLE, snapshot
 
 LIMITS = Limits(ttft_s=5.0, tpot_s=0.1)
 KIND = Kind(cost_model(), max_num_seqs=64, kv_tokens=100_000)
@@ -76,6 +77,16 @@ def test_every_prompt_is_computed_once_those_that_wait_first() -> None:
     second, tokens = tank.advance(1.0)
     assert second == 2.0
     assert tokens == (2000 + 500) / 2
+
+
+def test_prompts_behind_the_limit_of_their_worker_are_not_in_question() -> None:
+    worker = replace(IDLE, queued_prompts=99, pending_prompt_tokens=100_000)
+    kinds = Kinds([worker])
+    load = Load.of(replace(snapshot((worker,)), oldest_waiting_s=50.0), STEADY, kinds)
+    in_time = LIMITS.ttft_s / kinds.of(worker.name).prompt_token_s()
+    assert load.backlog_tokens == pytest.approx(in_time)
+    assert load.backlog == pytest.approx(100 * in_time / 100_000)
+    assert load.oldest_s == LIMITS.ttft_s
 
 
 def test_chance_makes_prompts_wait_near_saturation() -> None:

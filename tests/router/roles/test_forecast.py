@@ -31,6 +31,10 @@ def test_first_request_is_no_flood() -> None:
     assert forecast.arrivals_per_s <= 1
 
 
+def test_requests_that_ended_without_a_token_are_no_answers_of_none() -> None:
+    assert Forecaster(ControllerSettings()).observe(demand(1, 100, 3, 0)).answer_tokens == 1
+
+
 def test_spread_of_prompts_is_kept() -> None:
     forecaster = Forecaster(ControllerSettings())
     for number in range(20):
