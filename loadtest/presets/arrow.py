@@ -49,7 +49,7 @@ MAX_NUM_SEQS = 256  # ours, likewise
 
 PUBLISHED_BATCHING = Batching(step_tokens=16_384, chunk_tokens=CHUNK_TOKENS, counts_contexts=True, tick_s=0.01)
 """Of Narwhal's instances: every queued prompt gets a chunk in every step, and its loop turns every 10 ms."""
-BATON_BATCHING = baton_batching(CHUNK_TOKENS)
+BATON_BATCHING = baton_batching(CHUNK_TOKENS, LIMITS.tpot_s)
 
 
 PUBLISHED, BATON = "published", "baton"

@@ -1,10 +1,9 @@
 """Mooncake's conversation trace on a small fleet of the machines it was measured on.
 
 The trace (Qin et al., "Mooncake", FAST '25, github.com/kvcache-ai/Mooncake, Apache-2.0): 12,031 requests of an hour,
-12,035 prompt and 343 answer tokens on average, 37 % of the prompt tokens in blocks that came before. Its limits are
-those of the paper's evaluation on it, section 5: TTFT 30 s, time between tokens 0.1 s. The model is the paper's, of
-the shape of LLaMA2-70B, and so are the machines, of 8 NVIDIA A800-SXM4-80GB each. No step times are published; these
-are derived by roofline from the numbers below, and the two efficiencies are ours.
+12,035 prompt and 343 answer tokens on average, 37 % of the prompt tokens in blocks that came before. No step times
+are published with it. Those here are derived by roofline, for a model of the shape of LLaMA2-70B on machines of 8
+NVIDIA A800-SXM4-80GB each, as in the paper. Limits, network, efficiencies and the number of machines are ours.
 """
 
 from functools import cache, partial
@@ -31,7 +30,7 @@ NUM_GPUS = 8
 FLOPS_PER_S = 312e12
 MEMORY_BYTES_PER_S = 2.039e12
 MEMORY_BYTES = 80e9
-NETWORK_BYTES_PER_S = 100e9  # up to 800 Gbit/s of RDMA between machines (Mooncake, section 5.1)
+NETWORK_BYTES_PER_S = 100e9  # ours: two adapters of 400 Gbit/s
 
 COMPUTE_EFFICIENCY = 0.5  # ours: share of the peak that large matrix products of a whole model reach
 MEMORY_EFFICIENCY = 0.8  # ours: likewise of the memory's bandwidth
@@ -63,7 +62,7 @@ KV_TOKENS = int((NUM_GPUS * MEMORY_BYTES * USABLE_MEMORY - NUM_PARAMETERS * BYTE
 MOVES = MoveCosts(handoff_s=0.01, token_s=_KV_BYTES / NETWORK_BYTES_PER_S, pause_s=0.05, order_s=0.005)
 FLEET = FleetSpec(
     NUM_WORKERS,
-    WorkerSpec(COST, baton_batching(CHUNK_TOKENS), MAX_NUM_SEQS, KV_TOKENS),
+    WorkerSpec(COST, baton_batching(CHUNK_TOKENS, LIMITS.tpot_s), MAX_NUM_SEQS, KV_TOKENS),
     MOVES,
 )
 

@@ -18,9 +18,8 @@ class Batching:
         chunk_tokens: most of one prompt in a step. As many as `step_tokens`: the oldest prompt gets all it can use,
             as with Baton's workers. Fewer: prompts share the steps.
         counts_contexts: whether all tokens that a step attends to count, and not only those that it computes.
-        max_stretch: by this factor a step of sequences may be longer because of prompts computed beside them, but so
-            much as `min_prompt_tokens` is computed all the same.
-        min_prompt_tokens: see there.
+        tpot_limit_s: to which prompts stretch the steps of sequences beside them, see
+            `CostModel.prompt_tokens_beside`; None when they take no heed of them.
         tick_s: steps take a multiple of this; 0 for any time.
 
     Raises:
@@ -30,8 +29,7 @@ class Batching:
     step_tokens: int
     chunk_tokens: int
     counts_contexts: bool = False
-    max_stretch: float = math.inf
-    min_prompt_tokens: int = 1
+    tpot_limit_s: float | None = None
     tick_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -48,13 +46,14 @@ class Batching:
         return math.ceil(seconds / self.tick_s - ROUNDING) * self.tick_s if self.tick_s else seconds
 
 
-def baton_batching(step_tokens: int) -> Batching:
-    """Of Baton's workers (`worker.loop`): prompts first come, first served; sequences beside them hardly slowed.
+def baton_batching(step_tokens: int, tpot_limit_s: float) -> Batching:
+    """Of Baton's workers (`worker.loop`): prompts first come, first served, as many as the limit allows.
 
     Args:
         step_tokens: `--max-num-batched-tokens`.
+        tpot_limit_s: of the time per token.
     """
-    return Batching(step_tokens, step_tokens, max_stretch=2.0, min_prompt_tokens=min(16, step_tokens))
+    return Batching(step_tokens, step_tokens, tpot_limit_s=tpot_limit_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ whose batch does not change, are taken in one go. KV is counted in tokens, not i
 """
 
 import heapq
-import math
 from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
@@ -322,14 +321,12 @@ class SimWorker:
     def _prompt_budget(self) -> int:
         """Prompt tokens of the next step, see `worker.loop`."""
         batching = self.spec.batching
-        room = batching.step_tokens - (
-            self.running_context_tokens if batching.counts_contexts else len(self._running)
-        )
-        if not self._running or math.isinf(batching.max_stretch) or not (self._computing or self._queued):
+        used = self.running_context_tokens if batching.counts_contexts else len(self._running)
+        room = batching.step_tokens - used
+        if batching.tpot_limit_s is None or room <= 0 or not (self._computing or self._queued):
             return room
-        shape = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
-        beside = self.spec.cost.prompt_tokens_beside(shape, room, batching.max_stretch)
-        return min(room, max(beside, batching.min_prompt_tokens))
+        sequences = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
+        return self.spec.cost.prompt_tokens_beside(sequences, room, batching.tpot_limit_s)
 
     def _in_turn(self) -> Iterator[Job]:
         """Started prompts in order, then new ones, started on demand while there is room for all of them."""

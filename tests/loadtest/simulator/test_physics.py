@@ -1,5 +1,6 @@
 """The simulator beside closed forms."""
 
+import math
 import random
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from core.cost import CostModel, Curve
 from core.errors import ConfigError
 from loadtest.arrivals import Arrival
-from loadtest.simulator.spec import Batching
+from loadtest.simulator.spec import Batching, baton_batching
 from tests.loadtest.builders import COST, FCFS, MOVES, D, M, P, fleet_spec, run, times
 
 
@@ -43,6 +44,16 @@ def test_prompt_beside_a_decoding_sequence_slows_its_tokens_by_the_shared_step()
         COST.prefill.at(num) + COST.prefill_pair_s * num * (before + num / 2) - shared_s for num, before in chunks
     )
     assert times(beside.jobs[0])[1] - times(alone.jobs[0])[1] == pytest.approx(slower_s)
+
+
+def test_prompt_beside_a_sequence_is_computed_in_pieces_that_keep_the_limit_on_its_tokens() -> None:
+    arrivals = [Arrival(0.0, 50, 60), Arrival(0.3, 300, 1)]
+    free = run(fleet_spec(1), [M], arrivals)
+    bounded = run(fleet_spec(1, batching=baton_batching(100, tpot_limit_s=0.05)), [M], arrivals)
+    assert bounded.jobs[1].ttft_s > free.jobs[1].ttft_s
+    # 20 ms of the 50 are the sequence's and 11 are shared: 41 ms are left for the prompt, which is 31 tokens.
+    attention_s = COST.prefill_pair_s * 300 * 150
+    assert bounded.jobs[1].ttft_s == pytest.approx(math.ceil(300 / 31) * 0.05 + attention_s, abs=0.05)
 
 
 def test_wait_for_one_worker_is_that_of_an_m_d_1_queue() -> None:

@@ -4,15 +4,8 @@ import pytest
 
 from core.cost import CostModel, Curve
 from core.errors import ConfigError
-from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec, baton_batching
+from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec
 from tests.loadtest.builders import COST, FCFS, MOVES
-from worker import loop
-
-
-def test_batons_batching_is_that_of_its_loop() -> None:
-    batching = baton_batching(512)
-    assert (batching.max_stretch, batching.min_prompt_tokens) == (loop.MAX_STRETCH, loop.MIN_PROMPT_TOKENS)
-    assert batching.step_tokens == batching.chunk_tokens == 512
 
 
 def test_steps_are_rounded_to_ticks_and_not_beyond() -> None:
