@@ -149,7 +149,9 @@ class CostModel:
         shared_s = min(self.prefill.at(1), self.decode.at(1)) if prompt_s and decode_s else 0.0
         return prompt_s + decode_s - shared_s
 
-    def prompt_tokens_beside(self, sequences: StepShape, most_tokens: int, tpot_limit_s: float) -> int:
+    def prompt_tokens_beside(
+        self, sequences: StepShape, most_tokens: int, tpot_limit_s: float, num_before: int = 0
+    ) -> int:
         """How many prompt tokens a step may compute beside sequences that decode, so that these do not stutter.
 
         The step may last as long as the limit on the time per token, and where it is no shorter without prompts,
@@ -158,7 +160,8 @@ class CostModel:
         Args:
             sequences: what decodes; without any, all tokens may.
             most_tokens: the step has room for.
-            tpot_limit_s: seconds. Attention of the prompt tokens is not counted.
+            tpot_limit_s: seconds.
+            num_before: tokens of the first prompt that are computed already, which its next ones attend to.
 
         Returns:
             At most `most_tokens`, and `MIN_PROMPT_TOKENS` if there is room, lest prompts never end.
@@ -168,7 +171,9 @@ class CostModel:
             return most_tokens
         shared_s = min(self.prefill.at(1), self.decode.at(1))
         room_s = max(tpot_limit_s, MAX_STRETCH * decode_s) - decode_s + shared_s
-        fit = bisect_right(range(1, most_tokens + 1), room_s, key=self.prefill.at)
+        fit = bisect_right(
+            range(1, most_tokens + 1), room_s, key=lambda n: self.prefill_s(n, chunk_pairs(n, num_before))
+        )
         return min(most_tokens, max(fit, MIN_PROMPT_TOKENS))
 
     # --- many steps
