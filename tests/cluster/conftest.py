@@ -44,7 +44,19 @@ def tiny_text_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide_cluster(tiny_text_model_dir: Path) -> Iterator[ServedCluster]:
     """Two prefill and two decode workers with a tiny model and little room for KV."""
     flags = ("--model", str(tiny_text_model_dir), "--served-model-name", "tiny", "--dtype", "float32")
-    sizes = ("--prefill", "2", "--decode", "2", "--kv-cache-gb", "0.02", "--max-num-seqs", "8", "--ask", "")
+    sizes = (
+        "--prefill",
+        "2",
+        "--decode",
+        "2",
+        "--kv-cache-gb",
+        "0.02",
+        "--max-num-seqs",
+        "8",
+        "--ask",
+        "",
+        "--no-auto-roles",
+    )
     cluster = serve(free_ports(), *flags, *sizes)
     yield cluster
     cluster.close()
@@ -63,7 +75,7 @@ def even_text_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shard_cluster(even_text_model_dir: Path) -> Iterator[ServedCluster]:
     """One prefill and one decode worker of two ranks each, whose blocks differ in size."""
     flags = ("--model", str(even_text_model_dir), "--served-model-name", "tiny", "--dtype", "float32", "--ask", "")
-    sizes = ("--tensor-parallel-size", "2", "--kv-cache-gb", "0.02", "--decode-block-size", "64")
+    sizes = ("--tensor-parallel-size", "2", "--kv-cache-gb", "0.02", "--decode-block-size", "64", "--no-auto-roles")
     cluster = serve(free_ports(), *flags, *sizes)
     yield cluster
     cluster.close()
