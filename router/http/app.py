@@ -34,7 +34,15 @@ def build_app(
         feed: what the dashboard shows; closing it is the caller's, before the server stops.
         roles: carries out what operators order on the dashboard.
     """
-    app = DocumentedApp(title="Baton", description=_DESCRIPTION, version=version("baton"), redirect_slashes=False)
+    # No /docs: FastAPI's page loads scripts from a CDN, and they could read the operator's key of the dashboard.
+    app = DocumentedApp(
+        title="Baton",
+        description=_DESCRIPTION,
+        version=version("baton"),
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
     app.include_router(chat_completions_router(config, dispatcher, codec))
     app.include_router(models_router(config))

@@ -97,7 +97,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), f"registered for HTTPException, got {type(error).__name__}"
     path = request.url.path[:MAX_ECHO_CHARS]
     if error.status_code == HTTPStatus.NOT_FOUND:
-        message = f"{path} does not exist here; see /docs for what does"
+        message = f"{path} does not exist here; see /openapi.json for what does"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "another method")
         message = f"{request.method} is not possible on {path}; use {allowed}"

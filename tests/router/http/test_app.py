@@ -28,6 +28,14 @@ def test_health_does_not_depend_on_workers(http: httpx.Client, dispatcher: FakeD
     assert http.get("/ready").json() == {"status": "ready"}
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])
+def test_no_page_has_scripts_from_elsewhere(http: httpx.Client, path: str) -> None:
+    refused = http.get(path)
+    assert refused.status_code == 404
+    assert "see /openapi.json for what does" in refused.json()["error"]["message"]
+    assert "<script" not in refused.text
+
+
 def test_openapi_document_describes_the_chat_route(http: httpx.Client) -> None:
     response = http.get("/openapi.json")
     document = response.json()
