@@ -54,9 +54,9 @@ def change_roles(change: control_pb2.RoleChange) -> str:
 
 
 def header_line(answer: control_pb2.GetRolesResponse) -> str:
-    """Whether roles follow the load, who decides, and by which limits."""
+    """Whether roles follow the load, whether this router decides (else it cannot tell who does), and the limits."""
     auto = "automatic roles are on" if answer.is_auto else "automatic roles are off"
-    leader = "this router decides" if answer.is_leader else "another router decides"
+    leader = "this router decides" if answer.is_leader else "this router does not decide"
     return (
         f"{auto}; {leader}; limits: TTFT {answer.ttft_limit_s * 1000:.0f} ms, "
         f"TPOT {answer.tpot_limit_s * 1000:.0f} ms"

@@ -71,7 +71,7 @@ function draw(state) {
 
 function controllerInWords(state) {
   if (!state.is_auto) return "Roles: changed by operators only";
-  return state.is_leader ? "Roles: automatic, decided by this router" : "Roles: automatic, decided by another router";
+  return state.is_leader ? "Roles: automatic, decided by this router" : "Roles: automatic; this router does not decide";
 }
 
 function drawAlarms(alarms) {
