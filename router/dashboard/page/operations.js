@@ -30,8 +30,9 @@ export function drawOperations(state) {
   show(byId("operations-off"), !state.can_operate);
   show(byId("operations"), state.can_operate);
   if (!isSplitTouched) {
+    const there = state.workers.filter((worker) => !worker.is_cordoned); // a split is of these
     ["prefill", "decode"].forEach((role, index) => {
-      numbers[index].value = state.workers.filter((worker) => worker.role === role).length;
+      numbers[index].value = there.filter((worker) => worker.role === role).length;
     });
   }
   byId("auto").setAttribute("aria-pressed", state.is_auto);

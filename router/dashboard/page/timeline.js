@@ -18,7 +18,8 @@ export function drawHistory(state) {
 // Redrawn when a pixel's worth of time has passed, or a role has changed.
 function drawTimeline(state) {
   const box = byId("timeline");
-  const isFlip = (change) => change.before !== change.after && (change.stage === "changed" || change.stage === "verified");
+  // Also one that failed later: a worker that was told off for doing nothing is in its new role all the same.
+  const isFlip = (change) => change.before !== change.after && change.changed_s > 0;
   const changes = state.changes.filter(isFlip);
   const roles = new Map(state.workers.map((worker) => [worker.name, worker]));
   const names = [...new Set([...roles.keys(), ...changes.map((change) => change.worker.name)])].sort();
