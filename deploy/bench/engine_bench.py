@@ -71,6 +71,7 @@ class EngineBench:
                 dtype=self.dtype,
                 kernels=self.kernels,
                 enable_prefix_caching=False,  # the chat template begins every prompt, and all of it is to be computed
+                auto_roles=False,  # the figures are of one split
                 port=0,
                 ask="",
             )

@@ -44,9 +44,17 @@ def bench_serve(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Start a cluster, time one client and many, and transformers on the same prompts."""
-    # Without prefix cache, for the same prompts are sent twice, and the chat template begins every one of them.
+    # Without prefix cache, for the same prompts are sent twice, and the chat template begins every one of them; and
+    # with the split that was asked for.
     config = ServeConfig(
-        model=model, dtype=dtype, prefill=prefill, decode=decode, enable_prefix_caching=False, port=0, ask=""
+        model=model,
+        dtype=dtype,
+        prefill=prefill,
+        decode=decode,
+        enable_prefix_caching=False,
+        auto_roles=False,
+        port=0,
+        ask="",
     )
     console = Console(stderr=True, highlight=False)
     plan = ServeBench(clients, requests, prompt_tokens, output_tokens)

@@ -6,10 +6,13 @@ from safetensors import safe_open
 
 from core.errors import ConfigError
 from deploy.bench.cluster_load import cluster_checks
+from deploy.bench.engine_bench import EngineBench
 from deploy.bench.engine_run import measure
 from deploy.bench.growth import growth_checks, write_report
+from deploy.bench.serve_bench import ServeBench
 from deploy.bench.tiny_model import write_tiny_model
-from deploy.commands.bench import parse_batches, parse_peers
+from deploy.commands.bench import bench_serve, parse_batches, parse_peers
+from deploy.config import ServeConfig
 from engine.config import ModelConfig
 from router.text.tokenizer import TextCodec
 from tests.engine.checkpoints import write_tiny_moe
@@ -91,3 +94,28 @@ def test_options_are_checked() -> None:
     for text in ("http://127.0.0.1:1", "vllm", "vllm=127.0.0.1"):
         with pytest.raises(ConfigError, match="NAME=URL"):
             parse_peers([text])
+
+
+class ConfigSeenError(Exception):
+    """Ends a measurement where its cluster would start."""
+
+
+def test_clusters_of_measurements_keep_the_split_they_were_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ServeConfig] = []
+
+    def stop(*arguments: object, **_: object) -> None:
+        seen.extend(each for each in arguments if isinstance(each, ServeConfig))
+        raise ConfigSeenError
+
+    ours = {"load_s": 1.0, "kernels": "torch", "decode_tokens_per_s": {1: 2.0}, "prefill_tokens_per_s": 2.0}
+    monkeypatch.setattr(EngineBench, "_round", lambda *_: {"baton": ours, "transformers": ours})
+    monkeypatch.setattr("deploy.bench.engine_bench.measure_cluster", stop)
+    monkeypatch.setattr(ServeBench, "run", stop)
+    engine = EngineBench(tmp_path, True, (1,), 8, "auto", "auto", 1, {})
+    with pytest.raises(ConfigSeenError):
+        engine.run(print, with_growth=False, with_cluster=True)
+    with pytest.raises(ConfigSeenError):
+        bench_serve(model=tmp_path)
+    assert [config.auto_roles for config in seen] == [False, False]
