@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from core.errors import InvalidRequestError, StaleEpochError, UnavailableError, UnreachableError
+from core.errors import InvalidRequestError, StaleEpochError, UnreachableError
 from deploy.commands.options import output_console, print_error
 from deploy.commands.roles_tables import stage_word
 from deploy.roles_client import Progress
@@ -23,15 +23,13 @@ Show = Callable[[control_pb2.RoleProgress], object]
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Within, an order that the router refuses ends the command with exit code 2, whatever the reason.
+    """Within, an order that the router or a worker refuses ends the command with exit code 2: nothing has changed.
 
-    Other errors are failures: nobody answers, or somebody has too late.
+    Other errors are failures, whose outcome may not be known: nobody answers, somebody has too late, or was lost.
     """
     try:
         yield
-    except UnreachableError:
-        raise
-    except (InvalidRequestError, StaleEpochError, UnavailableError) as error:
+    except (InvalidRequestError, StaleEpochError) as error:
         print_error(error)
         raise typer.Exit(REFUSED) from error
 
@@ -58,15 +56,15 @@ def _follow(progress: Progress, console: Console) -> control_pb2.RoleProgress:
     """Shows all of it; returns the last."""
     with refusals():
         step = next(progress)
-    with _showing(console) as show:
-        try:
-            while True:
-                show(step)
-                if step.is_last:
-                    return step
-                step = next(progress)
-        except UnreachableError as error:
-            raise UnreachableError(f"{error.message}; the order may go on: {WHERE_IT_STANDS}") from error
+        with _showing(console) as show:
+            try:
+                while True:
+                    show(step)
+                    if step.is_last:
+                        return step
+                    step = next(progress)
+            except UnreachableError as error:
+                raise UnreachableError(f"{error.message}; the order may go on: {WHERE_IT_STANDS}") from error
 
 
 @contextlib.contextmanager

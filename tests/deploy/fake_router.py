@@ -23,6 +23,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
         requests: in the order in which they came.
         refusal: what every call fails with; None to answer.
         steps: what a stream of progress sends.
+        failure: what such a stream fails with after them; None for none.
         hangs: whether such a stream stays open after them.
         is_cancelled: set when a client has left such a stream; setting it ends one that hangs.
         answers: by method.
@@ -32,6 +33,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
         self.requests: list[Any] = []
         self.refusal: BatonError | None = None
         self.steps: Sequence[control_pb2.RoleProgress] = ()
+        self.failure: BatonError | None = None
         self.hangs = False
         self.is_cancelled = threading.Event()
         self.answers: dict[str, Message] = {
@@ -66,6 +68,8 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
     def _stream(self, answer: type[Message], request: object, context: grpc.ServicerContext) -> Iterator[Message]:
         self._take(request, context)
         yield from (answer(progress=step) for step in self.steps)
+        if self.failure is not None:
+            fail(context, self.failure)
         if self.hangs:
             context.add_callback(self.is_cancelled.set)
             self.is_cancelled.wait(WAIT_S)
@@ -73,8 +77,13 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
     def _take(self, request: object, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
         if self.refusal is not None:
-            context.set_trailing_metadata(((ERROR_CODE_KEY, self.refusal.code),))
-            context.abort(getattr(grpc.StatusCode, self.refusal.grpc_status), self.refusal.message)
+            fail(context, self.refusal)
+
+
+def fail(context: grpc.ServicerContext, error: BatonError) -> None:
+    """Ends a call with an error, as the router does."""
+    context.set_trailing_metadata(((ERROR_CODE_KEY, error.code),))
+    context.abort(getattr(grpc.StatusCode, error.grpc_status), error.message)
 
 
 @contextlib.contextmanager
