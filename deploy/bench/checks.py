@@ -15,6 +15,11 @@ def at_least(name: str, value: float, unit: str, limit: float) -> dict[str, Any]
     return {"name": name, "value": value, "unit": unit, "target": f">= {limit:g}", "holds": value >= limit}
 
 
+def exactly(name: str, value: float, unit: str, wanted: float) -> dict[str, Any]:
+    """A target that only one value meets."""
+    return {"name": name, "value": value, "unit": unit, "target": f"== {wanted:g}", "holds": value == wanted}
+
+
 def print_checks(checks: list[dict[str, Any]], console: Console) -> None:
     """One line each."""
     for target in checks:

@@ -88,13 +88,14 @@ def print_flip_result(result: dict[str, Any], console: Console) -> None:
 
 
 def print_swing_result(result: dict[str, Any], console: Console) -> None:
-    """One line per run of the load, and the target."""
-    columns = ("requests", "in time", "goodput/s", "TTFT ms p50", "TPOT ms p50", "failed")
+    """One line per run of the load, and the targets."""
+    columns = ("requests", "in time", "goodput/s", "TTFT ms p50", "TPOT ms p50", "failed", "changes")
     table = Table("roles", *columns, box=None, header_style="dim")
     for name, run in result["runs"].items():
         rates = (run["goodput_per_s"], run["ttft_ms_p50"], run["tpot_ms_p50"])
         counts = (f"{run['num_requests']}", f"{run['requests_in_time']}")
-        table.add_row(name, *counts, *(f"{rate:.3g}" for rate in rates), f"{run['requests_failed']}")
+        ends = (f"{run['requests_failed']}", f"{run['role_changes']}")
+        table.add_row(name, *counts, *(f"{rate:.3g}" for rate in rates), *ends)
     console.print(table)
     print_checks(result["checks"], console)
 

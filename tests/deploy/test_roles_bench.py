@@ -152,6 +152,12 @@ def test_checks_of_flips_have_the_agreed_names_and_targets() -> None:
     assert "longest_gap_vs_itl: 1.333 x (<= 1): MISSED" in shown
 
 
+@pytest.mark.parametrize("num_tokens", [-3, 3])
+def test_tokens_recomputed_are_none_at_all(num_tokens: int) -> None:
+    live = {"answers_changed": 0, **way_figures([flip(0.15, 0.05)], [STEADY], [], num_tokens)}
+    assert not next(c["holds"] for c in flip_checks(live, live) if c["name"] == "tokens_recomputed")
+
+
 # --- the swinging load
 
 
@@ -195,21 +201,40 @@ def test_goodput_counts_whole_answers_inside_both_limits() -> None:
     assert figures["tpot_ms_p50"] == pytest.approx(100.0)
 
 
-@pytest.mark.parametrize(
-    ("auto", "fixed", "holds"), [(1.2, 1.0, True), (1.1, 1.0, False), (1, 0, True), (0, 0, False)]
-)
-def test_automatic_roles_are_compared_to_the_best_fixed_split(auto: float, fixed: float, holds: bool) -> None:
-    run = run_figures([stream(0.1, 0.2, num_tokens=2)], Slo(1, 1), 1.0)
-    runs = {
-        "auto": {**run, "goodput_per_s": auto},
-        "a": {**run, "goodput_per_s": fixed},
+def swing_runs(auto: float, fixed: float, num_failed: int = 0, num_changes: int = 1) -> dict[str, dict[str, object]]:
+    run = {**run_figures([stream(0.1, 0.2, num_tokens=2)], Slo(1, 1), 1.0), "role_changes": 0}
+    return {
+        "auto": {**run, "goodput_per_s": auto, "role_changes": num_changes},
+        "a": {**run, "goodput_per_s": fixed, "requests_failed": num_failed},
         "b": {**run, "goodput_per_s": fixed / 2},
     }
-    (check,) = swing_checks(runs, "auto")
-    assert (check["name"], check["holds"]) == ("goodput_vs_best_fixed", holds)
+
+
+@pytest.mark.parametrize(
+    ("auto", "fixed", "ratio", "holds"),
+    [(1.2, 1.0, 1.2, True), (1.1, 1.0, 1.1, False), (1.0, 0.0, 0.0, False), (0.0, 0.0, 0.0, False)],
+)
+def test_automatic_roles_are_compared_to_the_best_fixed_split(
+    auto: float, fixed: float, ratio: float, holds: bool
+) -> None:
+    check = swing_checks(swing_runs(auto, fixed), "auto")[0]
+    assert (check["name"], check["value"], check["holds"]) == ("goodput_vs_best_fixed", pytest.approx(ratio), holds)
+
+
+@pytest.mark.parametrize(("num_failed", "num_changes"), [(0, 1), (1, 2), (0, 0)])
+def test_swing_in_which_requests_failed_or_no_role_changed_does_not_hold(num_failed: int, num_changes: int) -> None:
+    runs = swing_runs(1.5, 1.0, num_failed, num_changes)
+    checks = swing_checks(runs, "auto")
+    assert {check["name"]: check["holds"] for check in checks} == {
+        "goodput_vs_best_fixed": True,
+        "requests_failed": num_failed == 0,
+        "role_changes": num_changes > 0,
+    }
     console = Console(file=io.StringIO(), width=200)
-    print_swing_result({"runs": runs, "checks": [check]}, console)
-    assert "goodput_vs_best_fixed" in console.file.getvalue()  # type: ignore[attr-defined]
+    print_swing_result({"runs": runs, "checks": checks}, console)
+    shown = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert shown[1].split()[-2:] == ["0", f"{num_changes}"]
+    assert [line.split(":")[0] for line in shown[-3:]] == [check["name"] for check in checks]
 
 
 def test_values_that_cannot_be_are_refused_by_their_flag() -> None:
@@ -250,6 +275,19 @@ def test_driver_lifts_all_pins_before_roles_are_automatic(router: FakeRouter) ->
     _, unpin, auto = router.requests
     assert (unpin.worker, unpin.role) == ("decode-0", common_pb2.ROLE_UNSPECIFIED)
     assert auto.is_auto
+
+
+def test_driver_counts_what_the_controller_has_ordered_since(router: FakeRouter) -> None:
+    router.answers["ListRoleChanges"] = control_pb2.ListRoleChangesResponse(
+        changes=[
+            change(actor="controller", ordered_at=30.0),
+            change(actor="baton bench", ordered_at=30.0),
+            change(actor="controller", ordered_at=20.0),
+            change(actor="controller", ordered_at=10.0),
+        ]
+    )
+    assert FleetDriver(router.address).num_changes_since(20.0) == 2
+    assert router.requests[0].limit == 0
 
 
 def test_driver_knows_what_it_waits_for() -> None:

@@ -13,6 +13,7 @@ from deploy import roles_client
 from deploy.processes import kill_processes
 from deploy.roles_client import Progress
 from deploy.status_client import get_status
+from router.roles.changes import CONTROLLER
 
 ACTOR = "baton bench"
 POLL_S = 0.05  # what is waited for takes seconds
@@ -62,6 +63,11 @@ class FleetDriver:
     def unpin(self, worker: str) -> None:
         """Leaves a worker's role to the controller. Raises as `flip` does."""
         self._to_the_end(roles_client.set_role(self.grpc_address, worker, None, ACTOR))
+
+    def num_changes_since(self, unix_s: float) -> int:
+        """Changes of role that the controller has ordered since."""
+        changes = roles_client.list_changes(self.grpc_address, 0).changes
+        return sum(change.actor == CONTROLLER and change.ordered_at >= unix_s for change in changes)
 
     def kill(self, worker: str) -> int:
         """Kills all processes of a worker, for Ray to start it again; returns the incarnation that died."""

@@ -1,6 +1,7 @@
 """The same swinging load on three workers: against each fixed split, and with roles that follow the load."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,8 +65,10 @@ class SwingBench:
                 fleet.rebalance(*FIXED_SPLITS.get(name, AUTO_STARTS_FROM))
                 fleet.set_auto(is_auto=name == AUTO)
                 say(f"{name}: {len(plan)} requests in {len(segments) * self.segment_s:g} s")
+                began_at = time.time()
                 records = asyncio.run(send_all(cluster.url, plan, bodies))
                 runs[name] = run_figures(records, self.slo, len(segments) * self.segment_s)
+                runs[name]["role_changes"] = fleet.num_changes_since(began_at)
         return {
             "slo_ms": {"ttft": 1000 * self.slo.ttft_s, "tpot": 1000 * self.slo.tpot_s},
             "segments": [asdict(segment) for segment in segments],
