@@ -26,10 +26,12 @@ from router.http.body import read_json_object
 from router.http.errors import document_errors
 from router.http.openapi import schema_ref
 from router.roles.changes import RoleProgress, RoleStage
+from router.roles.open_change import ANSWER_TIMEOUT_S
 from router.roles.operations import RoleOperations
 
 MAX_BODY_BYTES = 4096
-TIMEOUT_S = 10.0  # for a body to come, and for the first word about an order
+BODY_TIMEOUT_S = 10.0
+WORD_TIMEOUT_S = ANSWER_TIMEOUT_S + 2.0  # the router's own word about a worker that does not answer comes before
 ACTOR = "dashboard"
 
 T = TypeVar("T")
@@ -39,6 +41,13 @@ def orders_router(roles: RoleOperations, key: OperatorKey) -> APIRouter:
     """The routes that take orders."""
     responses = document_errors(400, 401, 403, 409, 413, 503, 504)
     router = APIRouter(prefix="/dashboard/roles", tags=["roles"], responses=responses)
+    _add_orders_about_roles(router, roles, key)
+    _add_orders_about_work(router, roles, key)
+    return router
+
+
+def _add_orders_about_roles(router: APIRouter, roles: RoleOperations, key: OperatorKey) -> None:
+    """Who is for what, and who decides that."""
 
     @router.post("/set", openapi_extra=body_of(SetRoleOrder))
     async def set_role(request: Request) -> OrderAnswer:
@@ -55,6 +64,19 @@ def orders_router(roles: RoleOperations, key: OperatorKey) -> APIRouter:
         progress = roles.rebalance(*split, is_dry_run=order.is_dry_run)
         return await (all_words(progress) if order.is_dry_run else first_word(progress))
 
+    @router.post("/auto", openapi_extra=body_of(AutoOrder))
+    async def set_auto(request: Request) -> OrderAnswer:
+        """Has the controller decide on roles, or not."""
+        order = await read_order(request, key, AutoOrder)
+        pinned = await in_time(roles.set_auto(actor_of(request), is_auto=order.is_auto))
+        messages = ["the controller decides on roles" if order.is_auto else "no role is changed but by operators"]
+        messages += [f"{worker} is pinned and keeps its role" for worker in pinned]
+        return OrderAnswer(messages=messages, stage=RoleStage.VERIFIED)
+
+
+def _add_orders_about_work(router: APIRouter, roles: RoleOperations, key: OperatorKey) -> None:
+    """Whether a worker is given any."""
+
     @router.post("/drain", openapi_extra=body_of(WorkerOrder))
     async def drain(request: Request) -> OrderAnswer:
         """Gives a worker no new work and moves what it has elsewhere."""
@@ -68,22 +90,11 @@ def orders_router(roles: RoleOperations, key: OperatorKey) -> APIRouter:
         await in_time(roles.uncordon(order.worker, actor_of(request)))
         return OrderAnswer(messages=[f"{order.worker} is given work again"], stage=RoleStage.VERIFIED)
 
-    @router.post("/auto", openapi_extra=body_of(AutoOrder))
-    async def set_auto(request: Request) -> OrderAnswer:
-        """Has the controller decide on roles, or not."""
-        order = await read_order(request, key, AutoOrder)
-        pinned = await in_time(roles.set_auto(actor_of(request), is_auto=order.is_auto))
-        messages = ["the controller decides on roles" if order.is_auto else "no role is changed but by operators"]
-        messages += [f"{worker} is pinned and keeps its role" for worker in pinned]
-        return OrderAnswer(messages=messages, stage=RoleStage.VERIFIED)
-
-    return router
-
 
 async def read_order(request: Request, key: OperatorKey, order_type: type[OrderT]) -> OrderT:
     """The order of a request that shows the key; nothing of the body is read before that is known."""
     key.check(request.headers)
-    body = await read_json_object(request.scope, request.receive, max_bytes=MAX_BODY_BYTES, timeout_s=TIMEOUT_S)
+    body = await read_json_object(request.scope, request.receive, max_bytes=MAX_BODY_BYTES, timeout_s=BODY_TIMEOUT_S)
     return order_type.parse(body)
 
 
@@ -120,9 +131,9 @@ async def in_time(word: Awaitable[T]) -> T:
         DeadlineError: nothing comes; whether the order was given is not known.
     """
     try:
-        async with asyncio.timeout(TIMEOUT_S):
+        async with asyncio.timeout(WORD_TIMEOUT_S):
             return await word
     except TimeoutError:
         raise DeadlineError(
-            f"no answer within {TIMEOUT_S:g} s; see the dashboard for whether the order was given"
+            f"no answer within {WORD_TIMEOUT_S:g} s; see the dashboard for whether the order was given"
         ) from None

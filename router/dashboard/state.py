@@ -18,8 +18,6 @@ HISTORY_S = 3600.0
 MAX_CHANGES = 200  # of the last hour; about one every 18 s, far more than a controller with a dwell time makes
 MAX_ACTIONS = 12
 
-_UNDER_WAY = (RoleStage.ORDERED, RoleStage.CHANGED)
-
 
 class FleetView(Protocol):
     """What the dashboard asks of the fleet."""
@@ -44,7 +42,7 @@ class WorkerCard:
         role: what it is for.
         is_pinned: whether an operator chose the role.
         is_cordoned: whether it gets no new work.
-        is_changing: whether a change of its role is under way.
+        is_changing: whether it has not answered an order for another role yet, or requests still leave it since.
         since_s: seconds since it took the role.
         silent_s: seconds since it was last heard.
         queued_prompts: that it has not started.
@@ -98,7 +96,7 @@ class WorkerCard:
             role=known.state.role,
             is_pinned=known.state.is_pinned,
             is_cordoned=known.state.is_cordoned,
-            is_changing=change is not None and change.stage in _UNDER_WAY,
+            is_changing=change is not None and _is_under_way(change, known.num_leaving),
             since_s=known.since_s,
             silent_s=silent_s,
             queued_prompts=load.queued_prompts,
@@ -116,6 +114,11 @@ class WorkerCard:
             migrations_failed=load.migrations_failed,
             migration_longest_pause_s=load.migration_longest_pause_s,
         )
+
+
+def _is_under_way(change: RoleChange, num_leaving: int) -> bool:
+    """A change that waits for nothing but a proof is not: an idle worker may give none for hours."""
+    return change.stage is RoleStage.ORDERED or (change.stage is RoleStage.CHANGED and num_leaving > 0)
 
 
 @dataclass(frozen=True, slots=True)
