@@ -92,5 +92,8 @@ class MemoryFleet:
     def links(self) -> list[RecordingLink]:
         return sorted((link for link in self.members if link.hello), key=lambda link: link.worker)
 
+    def silent_s(self, link: RecordingLink) -> float:
+        return 0.25 if link.hello else 60.0
+
     def taking(self, half: Role) -> list[RecordingLink]:
         return [link for link in self.links() if link.takes(half)]

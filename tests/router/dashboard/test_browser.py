@@ -9,7 +9,7 @@ from core.events import WorkerLoad
 from core.ids import WorkerId
 from core.request import Role
 from core.transfers import PairReport, PairStats, TransferReport
-from router.roles.changes import CONTROLLER
+from router.roles.changes import CONTROLLER, OperatorAction, RoleStage
 from router.roles.decision import Decision
 from tests.router.dashboard.browser import CHROMIUM, Browser, Page, run_browser
 from tests.router.dashboard.fakes import KEY, DashboardWorld, members
@@ -102,17 +102,16 @@ def busy_world(*, key: str | None = KEY) -> DashboardWorld:
         world.clock.advance(tpot_s)
         times.received(2)
         times.answered()
-    world.roles.now_at -= 1500
-    world.roles.flip("worker-1", Role.DECODE, CONTROLLER, "answers are predicted to grow by 60 %")
-    world.roles.now_at += 600
-    world.roles.flip("worker-1", Role.PREFILL, "ops", "an operator's order", is_pinned=True)
-    world.roles.now_at += 900
-    world.roles.stored_decisions.append(
-        Decision(1.0, "all requests keep their limits", 2, 2, 2, 2, numbers={"goodput": 1.5})
-    )
-    world.roles.states[sender.worker] = replace(world.roles.workers()[0].state, is_cordoned=True)
-    world.roles.stored_alarms = ["worker-3 has executed nothing of its new role for 10 s"]
-    world.roles.log("ops@10.0.0.7", "drain worker-0")
+    world.now_at -= 1500
+    world.flip("worker-1", Role.DECODE, CONTROLLER, "answers are predicted to grow by 60 %")
+    world.now_at += 600
+    world.flip("worker-1", Role.PREFILL, "ops", "an operator's order", is_pinned=True)
+    world.now_at += 900
+    world.be("worker-0", replace(sender.role_state, is_cordoned=True))
+    director = world.director
+    director.past_decisions = [Decision(1.0, "all requests keep their limits", 2, 2, 2, 2, numbers={"goodput": 1.5})]
+    director.other_alarms = ["worker-3 has executed nothing of its new role for 10 s"]
+    director.past_actions = [OperatorAction(world.now_at, "ops@10.0.0.7", "drain worker-0", "done")]
     return world
 
 
@@ -127,6 +126,10 @@ def card(number: int) -> str:
 
 def pool_of(number: int) -> str:
     return f"document.querySelector(\"{card(number)}\").closest('.pool').dataset.role"
+
+
+def card_is(number: int, mark: str) -> str:
+    return f"document.querySelector(\"{card(number)}\").classList.contains('{mark}')"
 
 
 # --- what it shows
@@ -150,6 +153,21 @@ def test_page_shows_the_fleet(look: Callable[..., Page]) -> None:
     assert "3.7 MB" in page.text("#move-counts")
     assert page.run("document.querySelectorAll('#timeline .segment').length") == 6
     assert not page.run("document.querySelector('.pool[data-role=mixed]').checkVisibility()")
+    assert page.text("#controller") == "Roles: automatic; this router does not decide"
+
+
+def test_timeline_has_changes_that_failed_in_the_new_role_and_none_that_never_began(
+    look: Callable[..., Page], server: DashboardServer
+) -> None:
+    world, director = server.world, server.world.director
+    never, after = (replace(director.past_changes[0], stage=RoleStage.FAILED, changed_s=s) for s in (0.0, 0.02))
+    director.past_changes = [replace(never, order_id="never"), after, director.past_changes[1]]
+    page = look()
+    assert (
+        page.run("document.querySelectorAll('#timeline .segment.prefill').length") == 3
+    )  # worker-0's, worker-1's two
+    assert page.run("document.querySelectorAll('#timeline .flip').length") == 2
+    assert len(world.source.build().changes) == 3
 
 
 def test_page_loads_nothing_from_elsewhere_and_keeps_no_cookie(look: Callable[..., Page]) -> None:
@@ -159,7 +177,7 @@ def test_page_loads_nothing_from_elsewhere_and_keeps_no_cookie(look: Callable[..
 
 
 def test_markup_in_names_and_reasons_is_text(look: Callable[..., Page], server: DashboardServer) -> None:
-    server.do(lambda: server.world.roles.flip("worker-2", Role.MIXED, "<b>x</b>", "<img src=x onerror=alert(1)>"))
+    server.do(lambda: server.world.flip("worker-2", Role.MIXED, "<b>x</b>", "<img src=x onerror=alert(1)>"))
     page = look()
     assert "<img src=x onerror=alert(1)>" in page.text("#changes")
     assert page.run("document.querySelectorAll('#changes img, #changes b').length") == 0
@@ -197,7 +215,7 @@ def test_card_glides_to_the_other_pool_and_the_change_is_said(
 ) -> None:
     page = look(prefers_reduced_motion="no-preference")
     page.run(f'document.querySelector("{card(2)} button:nth-child(2)").focus()')
-    server.do(lambda: server.world.roles.flip("worker-2", Role.PREFILL, CONTROLLER, "a burst of long prompts"))
+    server.do(lambda: server.world.flip("worker-2", Role.PREFILL, CONTROLLER, "a burst of long prompts"))
     page.wait_for(f"{pool_of(2)} === 'prefill'")
     assert page.run("window.glides") > 0
     assert "worker-2 is now a prefill worker." in page.text("#said")
@@ -207,7 +225,7 @@ def test_card_glides_to_the_other_pool_and_the_change_is_said(
 
 def test_card_does_not_glide_where_motion_is_unwelcome(look: Callable[..., Page], server: DashboardServer) -> None:
     page = look(prefers_reduced_motion="reduce")
-    server.do(lambda: server.world.roles.flip("worker-2", Role.MIXED, CONTROLLER, "one worker is left"))
+    server.do(lambda: server.world.flip("worker-2", Role.MIXED, CONTROLLER, "one worker is left"))
     page.wait_for(f"{pool_of(2)} === 'mixed'")
     assert page.run("window.glides") == 0
     assert page.run("document.querySelector('.pool[data-role=mixed]').checkVisibility()")
@@ -234,19 +252,29 @@ def test_rebalance_needs_the_key(look: Callable[..., Page], server: DashboardSer
     page.write("#key", "not-the-operators-key")
     ask_split(page, 1, 3)
     page.wait_for(outcome_has("not the operator"))
-    assert [known.state.role for known in server.world.roles.workers()].count(Role.PREFILL) == 2
+    assert [link.order for link in server.world.fleet.links()] == [None] * 4
 
 
-def test_rebalance_with_the_key_moves_a_worker_and_the_key_stays_in_the_tab(look: Callable[..., Page]) -> None:
+def test_rebalance_with_the_key_moves_a_worker_and_the_key_stays_in_the_tab(
+    look: Callable[..., Page], server: DashboardServer
+) -> None:
     page = look()
+    split = "['#num-prefill', '#num-decode'].map((id) => document.querySelector(id).value)"
+    assert page.run(split) == ["1", "2"]  # worker-0 is drained
     page.write("#key", KEY)
-    page.write("#num-prefill", "1")
-    page.write("#num-decode", "3")
     page.click("#preview")
-    page.wait_for(outcome_has("1 changes"))
-    assert page.run(pool_of(1)) == "prefill"
+    page.wait_for(outcome_has("0 change(s) would do it"))
+    page.write("#num-prefill", "2")
+    page.write("#num-decode", "1")
+    page.click("#preview")
+    page.wait_for(outcome_has("worker-3 would go from decode to prefill"))
+    assert server.world.link("worker-3").order is None
     page.click("#rebalance button.primary")
-    page.wait_for(f"{pool_of(1)} === 'decode'")
+    page.wait_for(outcome_has("worker-3: has been told to go from decode to prefill"))
+    page.wait_for(card_is(3, "changing"))
+    server.do(lambda: [server.world.obey(f"worker-{number}") for number in (1, 2, 3)])
+    page.wait_for(f"{pool_of(3)} === 'prefill'")
+    page.wait_for(f"!{card_is(3, 'changing')}")
     assert page.run("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
     page.click("#forget")
     assert page.run("[sessionStorage.length, document.querySelector('#key').value]") == [0, ""]
@@ -258,16 +286,17 @@ def test_card_can_be_ordered_about_with_the_keyboard(look: Callable[..., Page], 
     page.run(f'document.querySelector("{card(3)} button").focus()')
     page.press("Enter", 13)
     page.command("Input.dispatchKeyEvent", type="char", text="\r")
+    page.wait_for(outcome_has("worker-3: has been told to go from decode to prefill"))
+    server.do(lambda: server.world.obey("worker-3"))
     page.wait_for(f"{pool_of(3)} === 'prefill'")
-    page.wait_for(outcome_has("worker-3 has been told to be a prefill worker"))
-    assert server.world.roles.workers()[3].state.is_pinned
+    assert server.world.link("worker-3").role_state.is_pinned
 
 
 def test_split_that_does_not_add_up_is_explained(look: Callable[..., Page]) -> None:
     page = look()
     page.write("#key", KEY)
     ask_split(page, 5, 5)
-    page.wait_for(outcome_has("5 and 5 are not 4 workers"))
+    page.wait_for(outcome_has("5 prefill and 5 decode workers are 10; there are 3"))
 
 
 # --- a router that goes away
@@ -283,7 +312,7 @@ def test_lost_router_is_shown_with_the_last_update_and_found_again(
     assert page.text("#link") == "Disconnected"
     assert page.run("document.querySelectorAll('.card').length") == 4
     assert page.run(LOW_CONTRASTS) == []
-    server.world.roles.flip("worker-2", Role.PREFILL, CONTROLLER, "while nobody looked")
+    server.world.flip("worker-2", Role.PREFILL, CONTROLLER, "while nobody looked")
     server.start()
     page.wait_for(LIVE)
     assert not page.run("document.querySelector('#banner').checkVisibility()")

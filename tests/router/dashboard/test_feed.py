@@ -70,7 +70,7 @@ async def test_viewer_gets_a_state_at_once_and_one_a_tick(bench: FeedBench) -> N
 
 async def test_change_of_a_role_is_told_before_the_tick(bench: FeedBench) -> None:
     got = await bench.view()
-    bench.world.roles.flip("worker-0", Role.DECODE, CONTROLLER, "")
+    bench.world.flip("worker-0", Role.DECODE, CONTROLLER, "")
     await bench.time.advance(LOOK_S)
     assert [state["workers"][0]["role"] for state in got] == ["prefill", "decode"]
 
@@ -88,7 +88,7 @@ async def test_nothing_is_computed_while_nobody_looks_and_a_new_viewer_sees_no_o
     await bench.leave()
     await bench.time.advance(10 * TICK_S)
     assert bench.world.num_looks == 1
-    bench.world.roles.is_auto = False
+    await bench.world.director.set_auto("me", is_auto=False)
     got = await bench.view()
     assert [state["is_auto"] for state in got] == [False]
 
@@ -97,7 +97,7 @@ async def test_slow_viewer_misses_states_and_gets_the_newest(bench: FeedBench) -
     states = bench.feed.states()
     first = json.loads(await anext(states))
     for _ in range(3):
-        bench.world.roles.now_at += 1
+        bench.world.now_at += 1
         await bench.time.advance(TICK_S + LOOK_S)
     newest = json.loads(await anext(states))
     assert newest["at"] - first["at"] == 3

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -6,9 +7,12 @@ import pytest
 import pytest_asyncio
 
 from core.request import Role
+from router.roles.open_change import ANSWER_TIMEOUT_S
 from tests.router.dashboard.fakes import KEY, DashboardWorld, members
+from tests.router.dispatch.loop_time import settle
 
 PATHS = ("set", "rebalance", "drain", "uncordon", "auto")
+AS_BEFORE = [Role.PREFILL, Role.PREFILL, Role.DECODE, Role.DECODE]
 
 
 class Operator:
@@ -23,8 +27,19 @@ class Operator:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         return await self.http.post(f"/dashboard/roles/{path}", json=body, headers=headers)
 
-    def roles(self) -> list[Role]:
-        return [known.state.role for known in self.world.roles.workers()]
+    async def begin(self, path: str, **body: Any) -> "asyncio.Task[httpx.Response]":  # noqa: ANN401
+        """Sends an order that is answered when its worker has answered; returns when the worker has it."""
+        answer = asyncio.create_task(self.order(path, **body))
+        async with asyncio.timeout(10):
+            while not answer.done() and self.world.link(body["worker"]).order is None:
+                await settle()
+        return answer
+
+    async def obeyed(self, path: str, **body: Any) -> httpx.Response:  # noqa: ANN401
+        """The answer to such an order that its worker carries out."""
+        answer = await self.begin(path, **body)
+        self.world.obey(body["worker"])
+        return await answer
 
 
 @pytest_asyncio.fixture
@@ -37,52 +52,128 @@ async def operator() -> AsyncIterator[Operator]:
 async def test_role_is_set_and_the_audit_log_says_from_where(operator: Operator) -> None:
     answer = await operator.order("set", worker="worker-0", role="decode", epoch=3, incarnation=1)
     assert answer.status_code == 200
-    assert answer.json() == {"messages": ["worker-0 has been told to be a decode worker"], "stage": "ordered"}
-    (known, *_) = operator.world.roles.workers()
-    assert (known.state.role, known.state.is_pinned) == (Role.DECODE, True)
-    assert operator.world.roles.stored_actions[0].actor == "dashboard@10.1.2.3"
+    words = "worker-0: has been told to go from prefill to decode"
+    assert answer.json() == {"messages": [words], "stage": "ordered"}
+    state = operator.world.obey("worker-0")
+    assert (state.role, state.is_pinned) == (Role.DECODE, True)
+    action = operator.world.director.actions()[0]
+    assert (action.actor, action.action, action.outcome) == ("dashboard@10.1.2.3", "set worker-0 decode", "done")
 
 
-async def test_order_without_a_role_lifts_the_pin(operator: Operator) -> None:
-    await operator.order("set", worker="worker-0", role="decode")
-    assert (await operator.order("set", worker="worker-0", role=None)).status_code == 200
-    (known, *_) = operator.world.roles.workers()
-    assert (known.state.role, known.state.is_pinned) == (Role.DECODE, False)
+async def test_worker_is_pinned_and_its_pin_is_lifted(operator: Operator) -> None:
+    pinned = await operator.obeyed("set", worker="worker-0", role="prefill")
+    assert pinned.json() == {"messages": ["worker-0 is prefill, pinned"], "stage": "verified"}
+    assert operator.world.link("worker-0").role_state.is_pinned
+    lifted = await operator.obeyed("set", worker="worker-0", role=None)
+    assert lifted.json()["messages"] == ["worker-0 is prefill, no longer pinned: the controller decides"]
+    assert not operator.world.link("worker-0").role_state.is_pinned
+    assert operator.world.roles() == AS_BEFORE
 
 
-async def test_order_for_another_epoch_is_a_conflict(operator: Operator) -> None:
-    answer = await operator.order("set", worker="worker-0", role="decode", epoch=2)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stale_epoch")
-    assert operator.roles()[0] is Role.PREFILL
-
-
-async def test_split_is_brought_about(operator: Operator) -> None:
+async def test_split_is_brought_about_and_all_workers_are_pinned(operator: Operator) -> None:
     answer = await operator.order("rebalance", num_prefill=1, num_decode=3)
-    assert answer.json()["messages"] == ["worker-1 becomes a decode worker"]
-    await operator.order("rebalance", num_prefill=1, num_decode=3)
-    assert operator.world.roles.stored_actions
+    assert answer.json()["messages"] == ["worker-1: has been told to go from prefill to decode"]
+    assert all(operator.world.obey(f"worker-{number}").is_pinned for number in range(4))
+    assert operator.world.roles() == [Role.PREFILL, Role.DECODE, Role.DECODE, Role.DECODE]
 
 
 async def test_dry_run_says_everything_and_changes_nothing(operator: Operator) -> None:
-    answer = await operator.order("rebalance", num_prefill=0, num_decode=4, is_dry_run=True)
-    assert answer.json()["messages"] == [
-        "worker-0 becomes a decode worker", "worker-1 becomes a decode worker", "2 changes",
-    ]  # fmt: skip
-    assert operator.roles() == [Role.PREFILL, Role.PREFILL, Role.DECODE, Role.DECODE]
+    answer = await operator.order("rebalance", num_prefill=3, num_decode=1, is_dry_run=True)
+    assert answer.json() == {
+        "messages": ["worker-3 would go from decode to prefill", "1 change(s) would do it"],
+        "stage": "verified",
+    }
+    assert [link.order for link in operator.world.fleet.links()] == [None] * 4
 
 
 async def test_worker_is_drained_and_given_work_again(operator: Operator) -> None:
-    assert (await operator.order("drain", worker="worker-3")).json()["messages"] == ["worker-3 gets no new work"]
-    assert operator.world.roles.workers()[3].state.is_cordoned
-    assert (await operator.order("uncordon", worker="worker-3")).status_code == 200
-    assert not operator.world.roles.workers()[3].state.is_cordoned
+    drained = await operator.obeyed("drain", worker="worker-3")
+    assert drained.json()["messages"] == ["worker-3 is drained: nothing of this router is left there"]
+    assert operator.world.link("worker-3").role_state.is_cordoned
+    again = await operator.obeyed("uncordon", worker="worker-3")
+    assert again.json() == {"messages": ["worker-3 is given work again"], "stage": "verified"}
+    assert not operator.world.link("worker-3").role_state.is_cordoned
 
 
 async def test_controller_is_switched_and_pinned_workers_are_named(operator: Operator) -> None:
-    await operator.order("set", worker="worker-0", role="prefill")
+    await operator.obeyed("set", worker="worker-0", role="prefill")
     answer = await operator.order("auto", is_auto=False)
-    assert answer.json()["messages"][1:] == ["worker-0 is pinned and keeps its role"]
-    assert not operator.world.roles.is_auto
+    assert answer.json()["messages"] == [
+        "no role is changed but by operators", "worker-0 is pinned and keeps its role",
+    ]  # fmt: skip
+    assert not operator.world.director.is_auto
+
+
+# --- refusals
+
+
+LAST_PREFILL = "worker worker-0 is the last that computes prompts"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "message"),
+    [
+        ("set", {"worker": "nobody", "role": "decode"}, 400, "invalid_value", "no worker 'nobody' is attached; there"),
+        ("set", {"worker": "worker-0", "role": "decode"}, 400, "invalid_value", LAST_PREFILL),
+        ("set", {"worker": "worker-0", "role": "mixed", "epoch": 2}, 409, "stale_epoch", "the order is for role epoch 2"),
+        ("set", {"worker": "worker-0", "role": "mixed", "incarnation": 7}, 409, "stale_epoch", "worker-0@7 is gone"),
+        ("rebalance", {"num_prefill": 0, "num_decode": 3}, 400, "invalid_value", "each half needs at least one"),
+        ("rebalance", {"num_prefill": 9, "num_decode": 9}, 400, "invalid_value", "decode workers are 18; there are 3"),
+        ("drain", {"worker": "nobody"}, 400, "invalid_value", "no worker 'nobody' is attached; there are"),
+        ("drain", {"worker": "worker-0"}, 400, "invalid_value", LAST_PREFILL),
+        ("uncordon", {"worker": "nobody"}, 400, "invalid_value", "no worker 'nobody' is attached; there are"),
+    ],
+)  # fmt: skip
+async def test_order_that_cannot_be_carried_out_is_refused_with_the_directors_reason_and_changes_nothing(
+    operator: Operator, path: str, body: dict[str, Any], status: int, code: str, message: str
+) -> None:
+    operator.world.lose(operator.world.link("worker-1"))
+    answer = await operator.order(path, **body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert message in error["message"]
+    assert [link.role_orders for link in operator.world.fleet.members] == [[], [], []]
+    assert operator.world.director.actions()[0].outcome == f"refused: {error['message']}"
+
+
+async def test_dry_run_refuses_what_the_order_would(operator: Operator) -> None:
+    for is_dry_run in (True, False):
+        answer = await operator.order("rebalance", num_prefill=0, num_decode=4, is_dry_run=is_dry_run)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+
+
+async def test_second_order_is_refused_while_the_first_is_not_answered(operator: Operator) -> None:
+    await operator.order("set", worker="worker-0", role="decode")
+    for path, body in (
+        ("set", {"worker": "worker-0", "role": "mixed"}),
+        ("rebalance", {"num_prefill": 1, "num_decode": 3}),
+        ("drain", {"worker": "worker-0"}),
+    ):
+        answer = await operator.order(path, **body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stale_epoch")
+        assert "has not answered an order yet" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("set", {"role": "decode"}), ("set", {"role": None}), ("drain", {}), ("uncordon", {})]
+)
+@pytest.mark.parametrize(
+    ("outcome", "status", "message"),
+    [("refusal", 409, "refuses"), ("silence", 504, "has not answered within 10 s"), ("loss", 503, "was lost")],
+)
+async def test_worker_that_does_not_obey_is_the_answer(
+    operator: Operator, path: str, body: dict[str, Any], outcome: str, status: int, message: str
+) -> None:
+    asked = await operator.begin(path, worker="worker-3", **body)
+    if outcome == "refusal":
+        operator.world.refuse("worker-3")
+    elif outcome == "silence":
+        operator.world.pass_time(ANSWER_TIMEOUT_S)
+    else:
+        operator.world.lose(operator.world.link("worker-3"))
+    answer = await asked
+    assert answer.status_code == status
+    assert message in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -93,14 +184,14 @@ async def test_without_the_key_nothing_is_read_or_done(operator: Operator, path:
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert KEY not in answer.text
-    assert not operator.world.roles.stored_actions
+    assert not operator.world.director.actions()
 
 
 async def test_key_in_a_cookie_or_another_scheme_is_no_key(operator: Operator) -> None:
     for headers in ({"cookie": f"authorization=Bearer {KEY}"}, {"authorization": f"Basic {KEY}"}):
         answer = await operator.http.post("/dashboard/roles/auto", json={"is_auto": False}, headers=headers)
         assert answer.status_code == 401
-    assert operator.world.roles.is_auto
+    assert operator.world.director.is_auto
 
 
 async def test_router_without_a_key_refuses_all_orders() -> None:
@@ -118,19 +209,15 @@ async def test_router_without_a_key_refuses_all_orders() -> None:
         ("set", {"role": "decode"}, "worker"),
         ("set", {"worker": "worker-0", "role": "boss"}, "role"),
         ("set", {"worker": "worker-0", "role": "decode", "epoch": "3"}, "epoch"),
-        ("set", {"worker": "nobody", "role": "decode"}, "worker"),
         ("rebalance", {"num_prefill": 1.5, "num_decode": 1}, "num_prefill"),
         ("rebalance", {"num_prefill": -1, "num_decode": 5}, "num_prefill"),
-        ("rebalance", {"num_prefill": 9, "num_decode": 9}, None),
         ("drain", {"worker": "worker-0", "force": True}, "force"),
         ("uncordon", {"worker": ""}, "worker"),
         ("auto", {"is_auto": 1}, "is_auto"),
     ],
 )
-async def test_bad_order_is_refused_by_field(
-    operator: Operator, path: str, body: dict[str, Any], param: str | None
-) -> None:
+async def test_bad_order_is_refused_by_field(operator: Operator, path: str, body: dict[str, Any], param: str) -> None:
     answer = await operator.order(path, **body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
-    assert operator.roles() == [Role.PREFILL, Role.PREFILL, Role.DECODE, Role.DECODE]
-    assert not operator.world.roles.stored_actions
+    assert operator.world.roles() == AS_BEFORE
+    assert not operator.world.director.actions()

@@ -69,7 +69,7 @@ def running_api(config: RouterConfig, codec: TextCodec) -> Iterator[Api]:
     port = listener.getsockname()[1]
 
     async def serve() -> None:
-        app = build_app(config, dispatcher, codec, feed=world.feed(), roles=world.roles)
+        app = build_app(config, dispatcher, codec, feed=world.feed(), roles=world.director)
         async with serve_http(app, listener, stop_timeout_s=5):
             started.append(asyncio.get_running_loop())
             ready.set()

@@ -17,12 +17,11 @@ from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.shared_switch import SharedSwitch
-from router.roles.snapshot import FleetSnapshot, Limits
+from router.roles.snapshot import FleetSnapshot
 from router.state.memory import MemoryState
 from router.wire import StepReport
-from tests.router.builders import MemoryFleet, RecordingLink, request_meter
+from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, request_meter
 
-LIMITS = Limits(ttft_s=2.0, tpot_s=0.1)
 NOW = 1_700_000_000.0
 
 
