@@ -125,14 +125,15 @@ class PrefillHalf:
         if prompt := self._prompts.get(handoff_id):
             self._cancel(prompt)
 
-    def return_queued(self, num_tokens: int | None, code: str) -> None:
+    def return_queued(self, code: str, num_tokens: int | None = None, router_id: str | None = None) -> None:
         """Gives back prompts that have not started, the youngest first.
 
         Args:
-            num_tokens: of prompts to give back at most, but one prompt at least; None for all.
             code: says why, to their routers.
+            num_tokens: of prompts to give back at most, but one prompt at least; None for all.
+            router_id: whose; None for everybody's.
         """
-        for prompt in self._lineup.youngest_queued(num_tokens):
+        for prompt in self._lineup.youngest_queued(num_tokens, router_id):
             self._give_back(prompt, code, "the prompt had not been started, and has its place elsewhere now")
 
     def drop_router(self, router_id: str) -> None:

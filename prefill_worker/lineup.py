@@ -51,11 +51,16 @@ class Lineup:
             self._imports.leave(prompt.handoff_id)
         self.computing.pop(prompt.handoff_id, None)
 
-    def youngest_queued(self, num_tokens: int | None) -> list[Prompt]:
-        """The prompts queued last, that one first: of `num_tokens` tokens at most, but one at least; all for None."""
+    def youngest_queued(self, num_tokens: int | None, router_id: str | None = None) -> list[Prompt]:
+        """The prompts queued last, that one first: of `num_tokens` tokens at most, but one at least; all for None.
+
+        With `router_id` only those of that router.
+        """
         youngest: list[Prompt] = []
         num_left = num_tokens
         for prompt in reversed(self.queued.values()):
+            if router_id not in (None, prompt.router_id):
+                continue
             if num_left is not None:
                 num_left -= prompt.num_tokens
                 if num_left < 0 and youngest:

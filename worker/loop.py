@@ -28,7 +28,6 @@ from worker.report import StepOutbox, StepReport
 
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
-"""Code of queued prompts that go back because this worker computes prompts no more."""
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ class WorkerLoop:
         if state.epoch != self._epoch.number:
             self.begin_epoch(state.epoch, state.role, ordered_s)
         if not state.takes(Role.PREFILL):
-            self.prefill.return_queued(None, ROLE_CHANGED)
+            self.prefill.return_queued(ROLE_CHANGED)
 
     def begin_epoch(self, number: int, role: Role, ordered_s: float) -> None:
         """Counts from now on what steps execute in a new epoch; between two steps, or before the first.

@@ -95,8 +95,16 @@ class FleetDispatcher:
         return sum(generation.state is RequestState.WAITING for generation in self._active.values())
 
     def oldest_waiting_s(self, now_s: float) -> float:
-        """For how long the oldest request without a first token has waited for it."""
-        waiting = (g.times.arrived_s for g in self._active.values() if not g.answer.tokens)
+        """For how long the oldest request without a first token has waited that may not have started.
+
+        Where a worker says that it has no prompt queued, all its prompts have started.
+        """
+        waiting = (
+            generation.times.arrived_s
+            for generation in self._active.values()
+            if not generation.answer.tokens
+            and (generation.attempt is None or generation.attempt.prefill.load.queued_prompts)
+        )
         return max(0.0, now_s - min(waiting, default=now_s))
 
     # --- for front ends (Dispatcher)
@@ -169,6 +177,8 @@ class FleetDispatcher:
     # --- placing
 
     def _place_waiting(self) -> None:
+        if not all(self.fleet.taking(half) for half in HALVES):
+            return
         for generation in list(self._active.values()):
             if generation.state is RequestState.WAITING:
                 self._try_place(generation)
@@ -237,8 +247,8 @@ class FleetDispatcher:
 
     def _suspect_peer(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
         """A worker that gives a handoff back says that the other one failed it, or its link to it."""
-        if work.code not in NOBODYS_FAULT:
-            attempt = generation.placement
+        attempt = generation.placement
+        if work.code not in NOBODYS_FAULT and not attempt.is_handed_over:
             peer = attempt.prefill if link is attempt.decode else attempt.decode
             generation.avoid.add(peer.worker)
 
