@@ -37,12 +37,13 @@ def numbers(snapshot: FleetSnapshot, forecast: Forecast, load: Load) -> dict[str
 def why_changed(before: SplitScore, after: SplitScore, limits: Limits) -> str:
     """Why another split is better."""
     ttft, tpot = _stays("TTFT", before.ttft_s, after.ttft_s), _stays("TPOT", before.tpot_s, after.tpot_s)
-    if after.num_prefill + after.num_mixed > before.num_prefill + before.num_mixed:
+    is_ttft_worse = before.ttft_s / limits.ttft_s >= before.tpot_s / limits.tpot_s
+    if is_ttft_worse and after.ttft_s < before.ttft_s:
         return (
             f"predicted TTFT {_against(before.ttft_s, limits.ttft_s)} with {_split(before)}; {_split(after)} "
             f"would hold it at {_s(after.ttft_s)}; {tpot}"
         )
-    if after.num_decode + after.num_mixed > before.num_decode + before.num_mixed:
+    if after.tpot_s < before.tpot_s:
         return (
             f"predicted TPOT {_against(before.tpot_s, limits.tpot_s)} with {_split(before)}; {_split(after)} "
             f"would hold it at {_s(after.tpot_s)}; {ttft}"
