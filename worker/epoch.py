@@ -17,7 +17,8 @@ class EpochWork:
         num_steps: engine steps since it began.
         num_prompt_tokens: computed in them, whatever the role.
         num_decode_tokens: likewise.
-        first_work_s: seconds from the order to the end of the first step with work of the role; 0 until then.
+        first_work_s: seconds from the order to the beginning of the first step with work of the role; 0 until it has
+            ended.
     """
 
     number: int = 0
@@ -28,8 +29,8 @@ class EpochWork:
     num_decode_tokens: int = 0
     first_work_s: float = 0.0
 
-    def count(self, result: StepResult, ended_s: float) -> None:
-        """Takes in a step that ended at `ended_s` on the clock."""
+    def count(self, result: StepResult, started_s: float) -> None:
+        """Takes in a step that has ended and had begun at `started_s` on the clock."""
         self.num_steps += 1
         self.num_prompt_tokens += result.num_prompt_tokens
         self.num_decode_tokens += result.num_decode_tokens
@@ -37,4 +38,4 @@ class EpochWork:
             result.num_decode_tokens > 0 and self.role.serves(Role.DECODE)
         )
         if is_work and not self.first_work_s:
-            self.first_work_s = ended_s - self.ordered_s
+            self.first_work_s = started_s - self.ordered_s

@@ -251,9 +251,8 @@ class WorkerLoop:
             self.prefill.fail(prompt_slices, failure)
             self.decode.fail(decode_slices, failure)
             return
-        ended_s = self._clock.now_s()
-        self._cost.observe(step_shape(prompt_slices, decode_slices), ended_s - started_s)
-        self._epoch.count(result, ended_s)
+        self._cost.observe(step_shape(prompt_slices, decode_slices), self._clock.now_s() - started_s)
+        self._epoch.count(result, started_s)
         self.prefill.apply(prompt_slices, result)
         self.decode.apply(decode_slices, result)
 

@@ -27,7 +27,7 @@ def bench_flip(
     model: Model = None,
     streams: Annotated[int, typer.Option(help="Answers under way all the time.", min=2)] = 16,
     output_tokens: Annotated[int, typer.Option(help="Tokens of each of them.", min=2)] = 400,
-    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each new prompt beside them.", min=1)] = 48,
+    prompt_tokens: Annotated[int, typer.Option(help="Tokens of each new prompt beside them.", min=1)] = 16,
     prompt_every_ms: Annotated[float, typer.Option(help="Milliseconds between two new prompts.")] = 50.0,
     rounds: Annotated[int, typer.Option(help="Flips in either direction.", min=1)] = 4,
     json_file: JsonFile = None,

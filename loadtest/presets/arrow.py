@@ -1,8 +1,8 @@
 """The published set-up on which Arrow is compared with static splits, and the same fleet with Baton's workers.
 
 Source of every number here but those marked as ours: Narwhal, github.com/athrael-soju/Narwhal (Apache-2.0),
-`demo/run_demo.py` and `src/narwhal/{sim,local}.py` at commit 8dea4fc, an independent implementation of Arrow
-(arXiv:2505.11916v2) whose demo names the paper's sections: 8 instances (6.1), limits and rates of the row
+`demo/run_demo.py` (commit be06a26) and `src/narwhal/{sim,local}.py` (8dea4fc, be06a26), an independent implementation
+of Arrow (arXiv:2505.11916v2) whose demo names the paper's sections: 8 instances (6.1), limits and rates of the row
 "Azure Code, Qwen3-32B" of Table 1, curves of the forms of 3.1, local scheduling of 5.4.
 
 Published result, as pinned by its test `tests/test_sim.py`: at 2.4 requests/s the split of 4 prefill and 4 decode

@@ -39,7 +39,7 @@ class RoleChange:
         message: what happened, for people; empty while all is well.
         ordered_at: Unix seconds.
         changed_s: seconds from the order until the worker was in the new role; 0 until then.
-        first_work_s: until it had executed work of the new role.
+        first_work_s: until the first step began that executed work of the new role.
         verified_s: until that was so and nothing of the old role was left.
         num_migrated: requests that went on elsewhere.
         num_returned: requests that were placed again before they had started.

@@ -81,7 +81,8 @@ class OpenChange:
             return
         if not self.has_worked and has_shown(load, self.change.after):
             self.has_worked = True
-            self.change = replace(self.change, first_work_s=now_s - self.ordered_s)
+            first_work_s = self.change.changed_s + load.epoch_first_work_s  # from when the worker had the order
+            self.change = replace(self.change, first_work_s=first_work_s)
         if self.has_worked and not num_leaving:
             self.change = replace(self.change, stage=RoleStage.VERIFIED, verified_s=now_s - self.ordered_s)
 

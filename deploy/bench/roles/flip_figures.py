@@ -22,7 +22,7 @@ class MeasuredFlip:
         worker: name.
         to: role that it took.
         ordered_s: when that was ordered, on `time.perf_counter`.
-        first_work_s: from the order to the end of the first step with work of the new role.
+        first_work_s: from the order to the beginning of the first step with work of the new role.
         settled_s: from the order until nothing of the old role was left.
         watched_s: from the order to the end of the time in which streams are looked at.
     """

@@ -7,14 +7,14 @@ import numpy as np
 
 from core.cost import CostModel
 
-# Three workers: in its heavy segment a half needs as much of them as a fixed split that favours the other half lacks,
-# and both halves together about two, which is what a machine of two cores has.
-HEAVY_WORKERS = 1.5
-LIGHT_WORKERS = 0.4
+# Three workers: in its heavy segment a half needs more than one of them, which a split for the other half gives it,
+# and both together less than two cores have: router, client and the load itself need some of them, too.
+HEAVY_WORKERS = 1.15
+LIGHT_WORKERS = 0.2
 LONG_PROMPT_TOKENS = 1024
 LONG_ANSWER_TOKENS = 192
 LEAST_TOKENS = 16
-BATCH = 16  # sequences of a decode step as the load is sized for
+BATCH = 48  # sequences of a decode step as the load is sized for: few more fit a worker
 
 
 @dataclass(frozen=True, slots=True)

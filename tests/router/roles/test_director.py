@@ -33,7 +33,7 @@ async def test_role_is_ordered_pinned_and_verified_by_what_the_worker_executes(w
     )
     await watching.until(2)
     world.clock.advance(0.03)
-    world.report("d1", epoch_prompt_tokens=64)
+    world.report("d1", epoch_prompt_tokens=64, epoch_first_work_s=0.01)
     last = await watching.to_the_end()
     assert [each.stage for each in watching.told] == [
         RoleStage.ORDERED,
@@ -44,7 +44,8 @@ async def test_role_is_ordered_pinned_and_verified_by_what_the_worker_executes(w
     assert last.change is not None
     assert (last.change.before, last.change.after, last.change.actor) == (Role.DECODE, Role.PREFILL, "me")
     assert last.change.changed_s == pytest.approx(0.02)
-    assert last.change.first_work_s == last.change.verified_s == pytest.approx(0.05)
+    assert last.change.first_work_s == pytest.approx(0.03)  # the order was there after 0.02 s
+    assert last.change.verified_s == pytest.approx(0.05)
     assert world.director.changes() == [last.change]
     assert world.director.actions()[0].action == "set d1 prefill"
     assert (world.director.actions()[0].at, world.director.actions()[0].outcome) == (NOW, "done")

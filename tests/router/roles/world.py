@@ -98,7 +98,7 @@ class RoleWorld:
         link.order = None
         self.heard.on_role_refusal(link, refusal)
 
-    def report(self, name: str, *words: TokenEvent | ReturnedWork, **load: int) -> None:
+    def report(self, name: str, *words: TokenEvent | ReturnedWork, **load: float) -> None:
         """A report with the epoch that the worker is in."""
         link = self.link(name)
         link.load = WorkerLoad(role_epoch=link.role_state.epoch, **load)

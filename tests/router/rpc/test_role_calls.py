@@ -52,8 +52,7 @@ async def test_set_role_streams_progress_until_verified(served: Served) -> None:
         stages.append(progress.stage)
         if progress.stage == control_pb2.ROLE_STAGE_ORDERED:
             await served.obeyed("d1")
-            served.world.clock.advance(0.5)
-            served.world.report("d1", epoch_prompt_tokens=3)
+            served.world.report("d1", epoch_prompt_tokens=3, epoch_first_work_s=0.5)
     assert stages[-1] == control_pb2.ROLE_STAGE_VERIFIED
     assert progress.is_last
     assert (getattr(progress.change, "from"), progress.change.to) == (common_pb2.ROLE_DECODE, common_pb2.ROLE_PREFILL)
