@@ -215,7 +215,9 @@ def test_why_has_the_sentence_the_numbers_and_the_splits(router: FakeRouter, she
         at=0, reason="prompts wait", num_prefill=1, num_decode=2, wanted_prefill=2, wanted_decode=1,
         flips=[control_pb2.RoleFlip(worker="decode-1", role=common_pb2.ROLE_PREFILL)],
         numbers={"prompt_load_workers": 1.5, "arrivals_per_s": 2},
-        options=[control_pb2.SplitScore(num_prefill=2, num_decode=1, goodput=2.25, ttft_s=0.5, tpot_s=0.05, num_mixed=3)],
+        options=[
+            control_pb2.SplitScore(num_prefill=2, num_decode=1, goodput=2.25, ttft_s=0.5, tpot_s=0.05, num_mixed=3)
+        ],
     )  # fmt: skip
     router.answers["ListRoleDecisions"] = control_pb2.ListRoleDecisionsResponse(decisions=[decision])
     sentence, flip, numbers, _, split = shell.run("roles", "why", "--limit", "3").splitlines()
