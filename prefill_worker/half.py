@@ -97,6 +97,11 @@ class PrefillHalf:
         return self._lineup.num_pending_tokens
 
     @property
+    def num_before(self) -> int:
+        """Tokens that are computed already of the prompt that gets the next chunk; 0 when that is a new one."""
+        return self._lineup.num_before
+
+    @property
     def is_awaiting_host(self) -> bool:
         """Whether a prompt goes on with the next step although the last plan had nothing of it to compute."""
         return self._lineup.is_awaiting_host

@@ -36,6 +36,11 @@ class Lineup:
         return sum(p.num_remaining for p in (*self.queued.values(), *self.computing.values()))
 
     @property
+    def num_before(self) -> int:
+        """Tokens that are computed already of the prompt that gets the next chunk; 0 when that is a new one."""
+        return next((prompt.num_computed for prompt in self.computing.values()), 0)
+
+    @property
     def is_awaiting_host(self) -> bool:
         """Whether a prompt goes on with the next step although the last plan had nothing of it to compute."""
         return any(p.table.is_awaiting_host(self._max_shared(p)) for p in self.computing.values())

@@ -49,7 +49,7 @@ class WorkerLoop:
         clock: for heartbeats and the time of steps.
         cost: told of every step.
         max_num_batched_tokens: most tokens of one step; decode tokens first, prompt chunks in the rest.
-        tpot_limit_s: how long a step may get because of prompts computed beside sequences.
+        tpot_limit_s: of the time per token; bounds steps that compute prompts beside sequences.
     """
 
     def __init__(
@@ -226,9 +226,14 @@ class WorkerLoop:
         return self.prefill.plan(self._prompt_budget(decode_slices)), decode_slices
 
     def _prompt_budget(self, decode_slices: list[SequenceSlice]) -> int:
-        """Prompt tokens of the next step: where sequences run, in whatever role, they must not stutter."""
-        room = self._max_num_batched_tokens - len(decode_slices)
-        return self._cost.current.prompt_tokens_beside(step_shape((), decode_slices), room, self._tpot_limit_s)
+        """Prompt tokens of the next step: where sequences run, they must not stutter, unless they are to leave."""
+        return self._cost.current.prompt_tokens_beside(
+            step_shape((), decode_slices),
+            self._max_num_batched_tokens - len(decode_slices),
+            self._tpot_limit_s,
+            self.prefill.num_before,
+            may_stretch=self._epoch.role is Role.PREFILL,
+        )
 
     def _execute(self, prompt_slices: list[SequenceSlice], decode_slices: list[SequenceSlice]) -> None:
         started_s = self._clock.now_s()

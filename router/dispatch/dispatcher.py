@@ -189,13 +189,14 @@ class FleetDispatcher:
             return
         prefill = {link.worker: link for link in self.fleet.taking(Role.PREFILL)}
         decode = {link.worker: link for link in self.fleet.taking(Role.DECODE)}
-        present = present_tokens(self.fleet, generation)
+        present, tpot_limit_s = present_tokens(self.fleet, generation), self._meter.limits.tpot_s
         chosen = place(
-            [prefill_candidate(link, present.get(worker, 0)) for worker, link in prefill.items()],
+            [prefill_candidate(link, tpot_limit_s, present.get(worker, 0)) for worker, link in prefill.items()],
             [decode_candidate(link, present.get(worker, 0)) for worker, link in decode.items()],
             generation.num_prompt_tokens,
             generation.avoid,
-            generation.times.left_s(),
+            wanted_in_s=generation.times.left_s(),
+            tpot_limit_s=tpot_limit_s,
         )
         if chosen is None:
             give_up = partial(self._give_up_waiting, generation)
@@ -211,7 +212,9 @@ class FleetDispatcher:
         present: Mapping[WorkerId, int],
     ) -> None:
         num_tokens = generation.num_prompt_tokens
-        source = prefix_source(self.fleet, prefill, present, num_tokens, generation.avoid)
+        source = prefix_source(
+            self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._meter.limits.tpot_s
+        )
         assignment = generation.next_assignment(prefill, decode, source)
         num_found = present.get(prefill.worker, 0) if source is None else source.num_tokens
         num_blocks = -(-num_tokens // decode.attached.block_tokens)
