@@ -15,6 +15,7 @@ from typing import Any
 
 from core.errors import ConfigError
 
+STEP_SHARE = 0.8  # of the limit on the time per token; the rest is for steps' errors, pauses and handoffs
 MAX_STRETCH = 2.0  # a step twice as long as the one before is within what a reader of a stream takes for even
 MIN_PROMPT_TOKENS = 16  # a matrix product of so many rows takes hardly longer than one of a single row
 
@@ -150,18 +151,25 @@ class CostModel:
         return prompt_s + decode_s - shared_s
 
     def prompt_tokens_beside(
-        self, sequences: StepShape, most_tokens: int, tpot_limit_s: float, num_before: int = 0
+        self,
+        sequences: StepShape,
+        most_tokens: int,
+        tpot_limit_s: float,
+        num_before: int = 0,
+        *,
+        may_stretch: bool = False,
     ) -> int:
         """How many prompt tokens a step may compute beside sequences that decode, so that these do not stutter.
 
-        The step may last as long as the limit on the time per token, and where it is no shorter without prompts,
-        `MAX_STRETCH` times as long as that.
+        The step may last for `STEP_SHARE` of the limit on the time per token.
 
         Args:
             sequences: what decodes; without any, all tokens may.
             most_tokens: the step has room for.
             tpot_limit_s: seconds.
             num_before: tokens of the first prompt that are computed already, which its next ones attend to.
+            may_stretch: whether the step may also last `MAX_STRETCH` times as long as without prompts, whatever the
+                limit: where sequences are about to leave.
 
         Returns:
             At most `most_tokens`, and `MIN_PROMPT_TOKENS` if there is room, lest prompts never end.
@@ -170,11 +178,27 @@ class CostModel:
         if not decode_s:
             return most_tokens
         shared_s = min(self.prefill.at(1), self.decode.at(1))
-        room_s = max(tpot_limit_s, MAX_STRETCH * decode_s) - decode_s + shared_s
+        longest_s = max(STEP_SHARE * tpot_limit_s, MAX_STRETCH * decode_s if may_stretch else 0.0)
+        room_s = longest_s - decode_s + shared_s
         fit = bisect_right(
             range(1, most_tokens + 1), room_s, key=lambda n: self.prefill_s(n, chunk_pairs(n, num_before))
         )
         return min(most_tokens, max(fit, MIN_PROMPT_TOKENS))
+
+    def prompt_share(self, sequences: StepShape, tpot_limit_s: float) -> float:
+        """How fast prompts are computed beside sequences, as a share of how fast they are without any.
+
+        Attention of prompts is not counted.
+
+        Returns:
+            At most 1, and above 0: see `prompt_tokens_beside`.
+        """
+        num_tokens = self.prompt_tokens_beside(sequences, self.chunk_tokens, tpot_limit_s)
+        full_step_s, step_s = (
+            self.prefill.at(self.chunk_tokens),
+            self.step_s(replace(sequences, num_prompt_tokens=num_tokens)),
+        )
+        return min(1.0, num_tokens * full_step_s / (self.chunk_tokens * step_s)) if full_step_s else 1.0
 
     # --- many steps
 

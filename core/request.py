@@ -33,6 +33,11 @@ HALVES = (Role.PREFILL, Role.DECODE)
 """What a request needs a worker for, in order."""
 
 
+MIGRATION_HEADROOM_TOKENS = 128
+"""What a sequence that goes on elsewhere gets room for there, beyond what it has: seconds of generating while it is
+copied, in eight blocks of the usual size. The router counts on as much room as the workers ask for."""
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What a client asked for, tokenized and validated.

@@ -15,6 +15,7 @@ class RoleState:
     Attributes:
         role: which half it is for.
         epoch: one more with every change of role; at least 1.
+        revision: one more with every order that was taken.
         is_cordoned: whether it is to get no new work.
         is_pinned: whether an operator has chosen the role, so that nothing else changes it.
         order_id: of the order that brought it about; empty at the start.
@@ -25,20 +26,21 @@ class RoleState:
     is_cordoned: bool = False
     is_pinned: bool = False
     order_id: str = ""
+    revision: int = 0
 
     def after(self, order: "RoleOrder") -> "RoleState":
         """The state that an order leads to from here.
 
         Raises:
-            StaleEpochError: the order was made for another epoch.
+            StaleEpochError: the order was made for another state.
         """
-        if order.epoch != self.epoch:
+        if (order.epoch, order.revision) != (self.epoch, self.revision):
             raise StaleEpochError(
-                f"the order is for role epoch {order.epoch} and the worker is at {self.epoch} ({self.role}): its "
-                "role was changed meanwhile; look at `baton roles show` and order again"
+                f"the order is for role epoch {order.epoch}.{order.revision} and the worker is at {self.epoch}."
+                f"{self.revision} ({self.role}): it was changed meanwhile; look at `baton roles show` and try again"
             )
         epoch = self.epoch + (order.role is not self.role)
-        return RoleState(order.role, epoch, order.is_cordoned, order.is_pinned, order.order_id)
+        return RoleState(order.role, epoch, order.is_cordoned, order.is_pinned, order.order_id, self.revision + 1)
 
     def takes(self, half: Role) -> bool:
         """Whether the worker is to get new work of a half."""
@@ -53,6 +55,7 @@ class RoleOrder:
         order_id: comes back with the answer.
         role: what it is to be for.
         epoch: the worker's as the sender knows it; the order is refused when it is another one.
+        revision: likewise; so a pin that the sender has not heard of is not undone.
         is_cordoned: see `RoleState`.
         is_pinned: see `RoleState`.
     """
@@ -62,6 +65,7 @@ class RoleOrder:
     epoch: int
     is_cordoned: bool = False
     is_pinned: bool = False
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

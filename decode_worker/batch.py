@@ -105,12 +105,17 @@ class Batch:
     def _youngest_beside(self, sequence: Sequence) -> Sequence:
         """Of the sequences that compete with this one for blocks, itself included, the last that came.
 
-        Those that stand still are not among them: their targets may run them already.
+        Those that stand still are not among them: their targets may run them already. Nor are others whose blocks
+        are being read: ending them would free none.
         """
         partition_of = self._pool.blocks.partition_of
         here = partition_of(sequence.blocks.block_ids[0])
         youngest_first = (*reversed(self.ready.values()), *reversed(self.running.values()))
-        return next(s for s in youngest_first if not s.stands_still and partition_of(s.blocks.block_ids[0]) == here)
+        return next(
+            s
+            for s in youngest_first
+            if s is sequence or (not s.is_being_read and partition_of(s.blocks.block_ids[0]) == here)
+        )
 
     def _preempt(self, sequence: Sequence) -> None:
         message = f"out of KV blocks ({self._pool.num_blocks} in all) with {len(self.running)} sequences running"

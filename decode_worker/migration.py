@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
+from core.request import MIGRATION_HEADROOM_TOKENS
 from decode_worker.sequence import Sequence
 from kvtransfer.outgoing import Outgoing
-
-HEADROOM_TOKENS = 128  # what is generated while blocks are copied: seconds of it, in eight blocks of the usual size
 
 
 @dataclass(slots=True)
@@ -50,4 +49,4 @@ class Migration:
 def num_wanted(sequence: Sequence) -> int:
     """Tokens that a target is to reserve blocks for: those there are, and as many as may come until it takes over."""
     num_at_most = len(sequence.work.prompt) + sequence.work.max_new_tokens
-    return min(sequence.next_start + 1 + HEADROOM_TOKENS, num_at_most)
+    return min(sequence.next_start + 1 + MIGRATION_HEADROOM_TOKENS, num_at_most)

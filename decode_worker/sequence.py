@@ -86,6 +86,11 @@ class Sequence:
         """Whether another worker may be about to run it, so that nothing of it is computed here."""
         return self.outgoing is not None and self.outgoing.state is SourceState.COMMITTING
 
+    @property
+    def is_being_read(self) -> bool:
+        """Whether a write under way reads its blocks, so that they are not free when it ends."""
+        return self.outgoing is not None and self.outgoing.is_in_flight
+
     def start(self, token_ids: Seq[int]) -> None:
         """Begins to generate after the source's tokens."""
         work = self.work

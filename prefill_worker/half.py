@@ -97,6 +97,11 @@ class PrefillHalf:
         return self._lineup.num_pending_tokens
 
     @property
+    def num_before(self) -> int:
+        """Tokens that are computed already of the prompt that gets the next chunk; 0 when that is a new one."""
+        return self._lineup.num_before
+
+    @property
     def is_awaiting_host(self) -> bool:
         """Whether a prompt goes on with the next step although the last plan had nothing of it to compute."""
         return self._lineup.is_awaiting_host
@@ -125,14 +130,15 @@ class PrefillHalf:
         if prompt := self._prompts.get(handoff_id):
             self._cancel(prompt)
 
-    def return_queued(self, num_tokens: int | None, code: str) -> None:
+    def return_queued(self, code: str, num_tokens: int | None = None, router_id: str | None = None) -> None:
         """Gives back prompts that have not started, the youngest first.
 
         Args:
-            num_tokens: of prompts to give back at most, but one prompt at least; None for all.
             code: says why, to their routers.
+            num_tokens: of prompts to give back at most, but one prompt at least; None for all.
+            router_id: whose; None for everybody's.
         """
-        for prompt in self._lineup.youngest_queued(num_tokens):
+        for prompt in self._lineup.youngest_queued(num_tokens, router_id):
             self._give_back(prompt, code, "the prompt had not been started, and has its place elsewhere now")
 
     def drop_router(self, router_id: str) -> None:

@@ -36,6 +36,11 @@ class Lineup:
         return sum(p.num_remaining for p in (*self.queued.values(), *self.computing.values()))
 
     @property
+    def num_before(self) -> int:
+        """Tokens that are computed already of the prompt that gets the next chunk; 0 when that is a new one."""
+        return next((prompt.num_computed for prompt in self.computing.values()), 0)
+
+    @property
     def is_awaiting_host(self) -> bool:
         """Whether a prompt goes on with the next step although the last plan had nothing of it to compute."""
         return any(p.table.is_awaiting_host(self._max_shared(p)) for p in self.computing.values())
@@ -51,11 +56,16 @@ class Lineup:
             self._imports.leave(prompt.handoff_id)
         self.computing.pop(prompt.handoff_id, None)
 
-    def youngest_queued(self, num_tokens: int | None) -> list[Prompt]:
-        """The prompts queued last, that one first: of `num_tokens` tokens at most, but one at least; all for None."""
+    def youngest_queued(self, num_tokens: int | None, router_id: str | None = None) -> list[Prompt]:
+        """The prompts queued last, that one first: of `num_tokens` tokens at most, but one at least; all for None.
+
+        With `router_id` only those of that router.
+        """
         youngest: list[Prompt] = []
         num_left = num_tokens
         for prompt in reversed(self.queued.values()):
+            if router_id not in (None, prompt.router_id):
+                continue
             if num_left is not None:
                 num_left -= prompt.num_tokens
                 if num_left < 0 and youngest:

@@ -106,7 +106,9 @@ def role_state_from_proto(worker: WorkerId, message: worker_pb2.RoleState) -> Ro
     role = ROLE_FROM_PROTO.get(message.role)
     if role is None:
         raise ConfigError(f"worker {worker} says its role is number {message.role}; {SAME_VERSION}")
-    return RoleState(role, message.role_epoch, message.is_cordoned, message.is_pinned, message.order_id)
+    return RoleState(
+        role, message.role_epoch, message.is_cordoned, message.is_pinned, message.order_id, message.revision
+    )
 
 
 def role_state_to_proto(state: RoleState) -> worker_pb2.RoleState:
@@ -117,6 +119,7 @@ def role_state_to_proto(state: RoleState) -> worker_pb2.RoleState:
         is_cordoned=state.is_cordoned,
         is_pinned=state.is_pinned,
         order_id=state.order_id,
+        revision=state.revision,
     )
 
 
@@ -129,6 +132,7 @@ def role_order_to_proto(order: RoleOrder) -> worker_pb2.AttachRequest:
             role_epoch=order.epoch,
             is_cordoned=order.is_cordoned,
             is_pinned=order.is_pinned,
+            revision=order.revision,
         )
     )
 

@@ -30,7 +30,6 @@ MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only gro
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
 MAX_QUEUED_EVENTS = 64  # one this many behind is not sent block names: it asks for a snapshot when it has caught up
 
-"""Code of queued prompts that go back because a router has asked for them."""
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                     self._migrate(router_id, request.migrate)
                 elif request.HasField("return_queued"):
                     num_tokens = request.return_queued.num_tokens
-                    self._mailbox.post(partial(self._prefill.return_queued, num_tokens, RECALLED))
+                    self._mailbox.post(partial(self._prefill.return_queued, RECALLED, num_tokens, router_id))
                 elif request.HasField("worker_gone"):
                     self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
         finally:

@@ -28,7 +28,6 @@ from worker.report import StepOutbox, StepReport
 
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
-"""Code of queued prompts that go back because this worker computes prompts no more."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class WorkerLoop:
         clock: for heartbeats and the time of steps.
         cost: told of every step.
         max_num_batched_tokens: most tokens of one step; decode tokens first, prompt chunks in the rest.
-        tpot_limit_s: how long a step may get because of prompts computed beside sequences.
+        tpot_limit_s: of the time per token; bounds steps that compute prompts beside sequences.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class WorkerLoop:
         if state.epoch != self._epoch.number:
             self.begin_epoch(state.epoch, state.role, ordered_s)
         if not state.takes(Role.PREFILL):
-            self.prefill.return_queued(None, ROLE_CHANGED)
+            self.prefill.return_queued(ROLE_CHANGED)
 
     def begin_epoch(self, number: int, role: Role, ordered_s: float) -> None:
         """Counts from now on what steps execute in a new epoch; between two steps, or before the first.
@@ -227,9 +226,14 @@ class WorkerLoop:
         return self.prefill.plan(self._prompt_budget(decode_slices)), decode_slices
 
     def _prompt_budget(self, decode_slices: list[SequenceSlice]) -> int:
-        """Prompt tokens of the next step: where sequences run, in whatever role, they must not stutter."""
-        room = self._max_num_batched_tokens - len(decode_slices)
-        return self._cost.current.prompt_tokens_beside(step_shape((), decode_slices), room, self._tpot_limit_s)
+        """Prompt tokens of the next step: where sequences run, they must not stutter, unless they are to leave."""
+        return self._cost.current.prompt_tokens_beside(
+            step_shape((), decode_slices),
+            self._max_num_batched_tokens - len(decode_slices),
+            self._tpot_limit_s,
+            self.prefill.num_before,
+            may_stretch=self._epoch.role is Role.PREFILL,
+        )
 
     def _execute(self, prompt_slices: list[SequenceSlice], decode_slices: list[SequenceSlice]) -> None:
         started_s = self._clock.now_s()

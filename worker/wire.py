@@ -104,6 +104,7 @@ def role_state_to_proto(state: RoleState) -> worker_pb2.RoleState:
         is_cordoned=state.is_cordoned,
         is_pinned=state.is_pinned,
         order_id=state.order_id,
+        revision=state.revision,
     )
 
 
@@ -116,7 +117,9 @@ def role_order_from_proto(message: worker_pb2.SetRole) -> RoleOrder:
     role = ROLE_FROM_PROTO.get(message.role)
     if role is None:
         raise InvalidRequestError(f"role number {message.role} is not one of {sorted(ROLE_FROM_PROTO)}")
-    return RoleOrder(message.order_id, role, message.role_epoch, message.is_cordoned, message.is_pinned)
+    return RoleOrder(
+        message.order_id, role, message.role_epoch, message.is_cordoned, message.is_pinned, message.revision
+    )
 
 
 def role_refusal_to_proto(refusal: RoleRefusal) -> worker_pb2.AttachResponse:

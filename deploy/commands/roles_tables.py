@@ -15,7 +15,7 @@ CHANGE_COLUMNS = (
     "ended there", "why",
 )  # fmt: skip
 ACTION_COLUMNS = ("at", "who", "what", "outcome")
-SPLIT_COLUMNS = ("prefill", "decode", "goodput/s", "TTFT s", "TPOT s")
+SPLIT_COLUMNS = ("prefill", "decode", "mixed", "goodput/s", "TTFT s", "TPOT s")
 MINUTE_S, HOUR_S = 60, 3600
 
 
@@ -178,5 +178,6 @@ def _options_table(decision: control_pb2.RoleDecision) -> Table:
     table = Table(*SPLIT_COLUMNS, box=None, header_style="dim")
     for option in decision.options:
         scores = (option.goodput, option.ttft_s, option.tpot_s)
-        table.add_row(f"{option.num_prefill}", f"{option.num_decode}", *(f"{score:.3g}" for score in scores))
+        numbers = (option.num_prefill, option.num_decode, option.num_mixed)
+        table.add_row(*map(str, numbers), *(f"{score:.3g}" for score in scores))
     return table

@@ -13,11 +13,12 @@ class RouterPlacement:
 
     def place(self, job: Job, fleet: FleetView) -> tuple[SimWorker, SimWorker | None] | None:
         """See `Policy.place`."""
-        prefill = [prefill_candidate(worker, job) for worker in fleet.prefill_workers]
+        tpot_limit_s = fleet.limits.tpot_s
+        prefill = [prefill_candidate(w, job, tpot_limit_s) for w in fleet.prefill_workers]
         decode = [decode_candidate(worker, fleet.assigned(worker), job) for worker in fleet.decode_workers]
         due_s = job.arrival.at_s + fleet.limits.ttft_s
         left_s = due_s - fleet.now_s if job.first_token_s is None else math.inf
-        chosen = place(prefill, decode, job.prompt_tokens, wanted_in_s=left_s)
+        chosen = place(prefill, decode, job.prompt_tokens, wanted_in_s=left_s, tpot_limit_s=tpot_limit_s)
         return (fleet.worker(chosen[0].name), fleet.worker(chosen[1].name)) if chosen else None
 
     def place_decode(self, job: Job, fleet: FleetView) -> SimWorker:  # noqa: ARG002 - `place` says it all

@@ -15,9 +15,9 @@ from loadtest.simulator.agenda import Agenda
 from loadtest.simulator.job import Job
 from loadtest.simulator.meter import DemandMeter
 from loadtest.simulator.spec import FleetSpec
-from loadtest.simulator.view import Assigned, decode_candidate, prefill_candidate, worker_view
+from loadtest.simulator.view import Assigned, decode_candidate, worker_view
 from loadtest.simulator.worker import SimWorker
-from router.dispatch.placement import place
+from router.dispatch.placement import best_decode
 from router.roles.decision import Flip
 from router.roles.snapshot import FleetSnapshot, Limits
 
@@ -251,10 +251,9 @@ class SimFleet:
         job.num_generated = source.num_generated(job)
         able = [decode_candidate(w, self._assigned[w], job) for w in self.decode_workers if w is not source]
         able = [candidate for candidate in able if not candidate.must_wait(job.context_tokens)]
-        chosen = place([prefill_candidate(source, job)], able, job.context_tokens)
-        if chosen is None:
+        if not able:
             return False
-        target = self._targets[job] = self.worker(chosen[1].name)
+        target = self._targets[job] = self.worker(best_decode(able, job.context_tokens).worker.name)
         self._assigned[target].num_sequences += 1
         self._assigned[target].context_tokens += job.prompt_tokens
         target.open(job)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from core.cost import StepShape
+from core.request import Role
 from loadtest.simulator.job import Job
 from loadtest.simulator.worker import SimWorker
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
@@ -79,10 +81,14 @@ class Assigned:
         self.promised_tokens = 0
 
 
-def prefill_candidate(worker: SimWorker, job: Job) -> PrefillCandidate:
+def prefill_candidate(worker: SimWorker, job: Job, tpot_limit_s: float) -> PrefillCandidate:
     """A worker as placement sees it."""
     cached = worker.cache.num_tokens(job.arrival.block_ids, job.prompt_tokens)
-    return PrefillCandidate(worker.id, worker.pending_prompt_tokens, worker.spec.cost, cached)
+    share = 1.0
+    if worker.role.serves(Role.DECODE):
+        sequences = StepShape(num_sequences=len(worker.running), num_context_tokens=worker.running_context_tokens)
+        share = worker.spec.cost.prompt_share(sequences, tpot_limit_s)
+    return PrefillCandidate(worker.id, worker.pending_prompt_tokens, worker.spec.cost, cached, share)
 
 
 def decode_candidate(worker: SimWorker, assigned: Assigned, job: Job) -> DecodeCandidate:

@@ -327,7 +327,10 @@ class SimWorker:
             return room
         sequences = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
         num_before = self._computing[0].num_computed if self._computing else 0
-        return self.spec.cost.prompt_tokens_beside(sequences, room, batching.tpot_limit_s, num_before)
+        may_stretch = self.role is Role.PREFILL
+        return self.spec.cost.prompt_tokens_beside(
+            sequences, room, batching.tpot_limit_s, num_before, may_stretch=may_stretch
+        )
 
     def _in_turn(self) -> Iterator[Job]:
         """Started prompts in order, then new ones, started on demand while there is room for all of them."""

@@ -95,8 +95,16 @@ class FleetDispatcher:
         return sum(generation.state is RequestState.WAITING for generation in self._active.values())
 
     def oldest_waiting_s(self, now_s: float) -> float:
-        """For how long the oldest request without a first token has waited for it."""
-        waiting = (g.times.arrived_s for g in self._active.values() if not g.answer.tokens)
+        """For how long the oldest request without a first token has waited that may not have started.
+
+        Where a worker says that it has no prompt queued, all its prompts have started.
+        """
+        waiting = (
+            generation.times.arrived_s
+            for generation in self._active.values()
+            if not generation.answer.tokens
+            and (generation.attempt is None or generation.attempt.prefill.load.queued_prompts)
+        )
         return max(0.0, now_s - min(waiting, default=now_s))
 
     # --- for front ends (Dispatcher)
@@ -169,6 +177,8 @@ class FleetDispatcher:
     # --- placing
 
     def _place_waiting(self) -> None:
+        if not all(self.fleet.taking(half) for half in HALVES):
+            return
         for generation in list(self._active.values()):
             if generation.state is RequestState.WAITING:
                 self._try_place(generation)
@@ -179,13 +189,14 @@ class FleetDispatcher:
             return
         prefill = {link.worker: link for link in self.fleet.taking(Role.PREFILL)}
         decode = {link.worker: link for link in self.fleet.taking(Role.DECODE)}
-        present = present_tokens(self.fleet, generation)
+        present, tpot_limit_s = present_tokens(self.fleet, generation), self._meter.limits.tpot_s
         chosen = place(
-            [prefill_candidate(link, present.get(worker, 0)) for worker, link in prefill.items()],
+            [prefill_candidate(link, tpot_limit_s, present.get(worker, 0)) for worker, link in prefill.items()],
             [decode_candidate(link, present.get(worker, 0)) for worker, link in decode.items()],
             generation.num_prompt_tokens,
             generation.avoid,
-            generation.times.left_s(),
+            wanted_in_s=generation.times.left_s(),
+            tpot_limit_s=tpot_limit_s,
         )
         if chosen is None:
             give_up = partial(self._give_up_waiting, generation)
@@ -201,7 +212,9 @@ class FleetDispatcher:
         present: Mapping[WorkerId, int],
     ) -> None:
         num_tokens = generation.num_prompt_tokens
-        source = prefix_source(self.fleet, prefill, present, num_tokens, generation.avoid)
+        source = prefix_source(
+            self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._meter.limits.tpot_s
+        )
         assignment = generation.next_assignment(prefill, decode, source)
         num_found = present.get(prefill.worker, 0) if source is None else source.num_tokens
         num_blocks = -(-num_tokens // decode.attached.block_tokens)
@@ -237,8 +250,8 @@ class FleetDispatcher:
 
     def _suspect_peer(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
         """A worker that gives a handoff back says that the other one failed it, or its link to it."""
-        if work.code not in NOBODYS_FAULT:
-            attempt = generation.placement
+        attempt = generation.placement
+        if work.code not in NOBODYS_FAULT and not attempt.is_handed_over:
             peer = attempt.prefill if link is attempt.decode else attempt.decode
             generation.avoid.add(peer.worker)
 

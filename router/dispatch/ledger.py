@@ -1,16 +1,26 @@
 """What this router has assigned to each worker, so that a burst spreads before the first report comes back."""
 
 from core.cost import StepShape
+from core.request import Role
 from router.dispatch.generation import Attempt
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
 from router.dispatch.prefix_fetch import BlockTraffic, PrefixHolder, measured_bytes_per_s
 from router.fleet.link import WorkerLink
 
 
-def prefill_candidate(link: WorkerLink, cached_tokens: int = 0) -> PrefillCandidate:
-    """A worker as prefill candidate: what it reports, or what this router knows is on its way, if that is more."""
+def prefill_candidate(link: WorkerLink, tpot_limit_s: float, cached_tokens: int = 0) -> PrefillCandidate:
+    """A worker as prefill candidate: what it reports, or what this router knows is on its way, if that is more.
+
+    Of its sequences those count that run: those whose prompts wait take nothing from prompts before them.
+    """
     pending = max(link.load.pending_prompt_tokens, link.assigned_prompt_tokens)
-    return PrefillCandidate(link.worker, pending, link.cost, cached_tokens)
+    share = 1.0
+    if link.role_state.role.serves(Role.DECODE):
+        sequences = StepShape(
+            num_sequences=link.load.running_sequences, num_context_tokens=link.load.running_context_tokens
+        )
+        share = link.cost.prompt_share(sequences, tpot_limit_s)
+    return PrefillCandidate(link.worker, pending, link.cost, cached_tokens, share)
 
 
 def prefix_holder(link: WorkerLink, num_tokens: int) -> PrefixHolder:

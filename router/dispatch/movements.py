@@ -7,18 +7,18 @@ says `migrated`, after its last token; or gives `next` back and goes on itself; 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from core.events import MIGRATED, ReturnedWork
 from core.ids import WorkerId
-from core.request import Role
+from core.request import MIGRATION_HEADROOM_TOKENS, Role
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestState
 from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt
-from router.dispatch.placement import SAME_STEP_TIME, best_decode
+from router.dispatch.placement import SAME_STEP_TIME, DecodeCandidate, best_decode
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 
-HEADROOM_TOKENS = 128  # the target reserves room for what is generated while blocks are copied
 MIN_TOKENS_LEFT = 8  # with fewer an answer ends before it has moved
 FIRST_PAUSE_S = 0.5  # before a sequence that stayed is moved again; doubles
 MAX_PAUSE_S = 8.0
@@ -61,10 +61,14 @@ class Movements:
 
     def move_away(self, link: WorkerLink) -> None:
         """Moves the sequences of a worker that is not to decode any more, as many as others have room for."""
+        links = {each.worker: each for each in self._fleet().taking(Role.DECODE) if each is not link}
         for generation in self.leaving(link):
             attempt = generation.placement
             if attempt.decode is link and self._may_move(attempt, generation):
-                self._move_to_best(generation)
+                target = self._best_for(generation, links)
+                if target is None:
+                    return  # it is tried again, and the others with it
+                self._move(generation, target)
 
     def even_out(self, link: WorkerLink) -> None:
         """Gives a worker that has begun to decode sequences of the fullest others, while their steps get shorter.
@@ -133,7 +137,8 @@ class Movements:
         moving, attempt.next = attempt.next, None
         del self._by_handoff[moving.handoff_id]
         discharge_all(moving)
-        moving.decode.cancel(moving.handoff_id)
+        for link in moving.links():  # the source, too: it may still be waiting for the target
+            link.cancel(moving.handoff_id)
 
     # --- inside
 
@@ -147,16 +152,12 @@ class Movements:
             and asyncio.get_running_loop().time() >= attempt.move_after_s
         )
 
-    def _move_to_best(self, generation: ActiveGeneration) -> None:
-        here = generation.placement.decode
-        links = {link.worker: link for link in self._fleet().taking(Role.DECODE) if link is not here}
-        num_tokens = generation.num_prompt_tokens + HEADROOM_TOKENS
+    def _best_for(self, generation: ActiveGeneration, links: Mapping[WorkerId, WorkerLink]) -> WorkerLink | None:
+        """Where a sequence would be placed; None when nobody has room for it."""
+        num_tokens = generation.num_prompt_tokens + MIGRATION_HEADROOM_TOKENS
         candidates = [decode_candidate(link) for link in links.values()]
-        if not candidates:
-            return
-        best = best_decode(candidates, num_tokens, generation.avoid)
-        if not best.must_wait(num_tokens):
-            self._move(generation, links[best.worker])
+        best = best_decode(candidates, num_tokens, generation.avoid) if candidates else None
+        return None if best is None or best.must_wait(num_tokens) else links[best.worker]
 
     def _one_for(self, link: WorkerLink) -> ActiveGeneration | None:
         """A sequence that is better off on `link`: of the fullest other worker, the one with the least to copy."""
@@ -164,7 +165,7 @@ class Movements:
         if not others or not link.takes(Role.DECODE):
             return None
         fullest = max(others, key=lambda other: (other.assigned_sequences, other.worker))
-        here, there = decode_candidate(fullest), decode_candidate(link)
+        here, there = self._without_leaving(fullest), decode_candidate(link)
         movable = [
             generation
             for generation in self._active()
@@ -176,15 +177,26 @@ class Movements:
         if not movable:
             return None
         best = min(movable, key=lambda generation: (generation.num_prompt_tokens, generation.request_id))
-        num_tokens = best.num_prompt_tokens + HEADROOM_TOKENS
+        num_tokens = best.num_prompt_tokens + MIGRATION_HEADROOM_TOKENS
         step_s = here.cost.decode_s(here.num_sequences, here.num_context_tokens)
         gains = step_s > SAME_STEP_TIME * there.step_s(num_tokens) and here.num_sequences > there.num_sequences + 1
         return best if gains and not there.must_wait(num_tokens) else None
 
+    def _without_leaving(self, link: WorkerLink) -> DecodeCandidate:
+        """A worker as it will be when what is on its way elsewhere has gone."""
+        moving = [g.placement for g in self._active() if g.attempt and g.attempt.decode is link and g.attempt.next]
+        here = decode_candidate(link)
+        num_context_tokens = sum(len(attempt.assignment.prompt) for attempt in moving)
+        return replace(
+            here,
+            num_sequences=max(0, here.num_sequences - len(moving)),
+            num_context_tokens=max(0, here.num_context_tokens - num_context_tokens),
+        )
+
     def _move(self, generation: ActiveGeneration, target: WorkerLink) -> None:
         attempt = generation.placement
         new = generation.moved_assignment(target)
-        num_blocks = -(-(generation.num_prompt_tokens + HEADROOM_TOKENS) // target.attached.block_tokens)
+        num_blocks = -(-(generation.num_prompt_tokens + MIGRATION_HEADROOM_TOKENS) // target.attached.block_tokens)
         attempt.next = Attempt(
             new, attempt.decode, target, open_blocks=num_blocks, open_prompt_tokens=0, is_handed_over=True
         )
@@ -197,8 +209,8 @@ class Movements:
 def recall_for(fleet: Fleet, newcomer: WorkerId) -> None:
     """Has prefill workers give back what they have queued beyond their share, now that there is one more of them."""
     links = fleet.taking(Role.PREFILL)
-    share = sum(link.load.pending_prompt_tokens for link in links) // max(1, len(links))
+    share = sum(link.assigned_prompt_tokens for link in links) // max(1, len(links))
     for link in links:
-        surplus = link.load.pending_prompt_tokens - share
+        surplus = link.assigned_prompt_tokens - share
         if link.worker != newcomer and surplus > 0 and link.load.queued_prompts:
             link.recall(surplus)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from core.cost import CostModel
+from core.cost import STEP_SHARE, CostModel
 from core.ids import WorkerId
 
 # Step times this close are the same as far as anybody can tell: of equal workers that start together on one machine,
@@ -27,17 +27,19 @@ class PrefillCandidate:
         pending_tokens: prompt tokens it still has to compute.
         cost: how long its steps take.
         cached_tokens: leading tokens of the prompt whose KV it has.
+        share: how fast it computes prompts, as a share of its cost model: less than 1 beside sequences.
     """
 
     worker: WorkerId
     pending_tokens: int
     cost: CostModel
     cached_tokens: int = 0
+    share: float = 1.0
 
     @property
     def wait_s(self) -> float:
         """Predicted seconds until those are computed that are there already."""
-        return self.cost.backlog_s(self.pending_tokens)
+        return self.cost.backlog_s(self.pending_tokens) / self.share
 
     def completion_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds until a prompt placed now is computed, but for what is in its cache."""
@@ -46,7 +48,7 @@ class PrefillCandidate:
     def prompt_s(self, num_prompt_tokens: int, num_cached: int) -> float:
         """The same if it had the KV of `num_cached` leading tokens; the last token is computed all the same."""
         num_cached = min(num_cached, num_prompt_tokens - 1)
-        return self.cost.completion_s(self.pending_tokens, num_prompt_tokens - num_cached, num_cached)
+        return self.cost.completion_s(self.pending_tokens, num_prompt_tokens - num_cached, num_cached) / self.share
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ class DecodeCandidate:
         """Predicted seconds of a step with the prompt's sequence in the batch: everybody's time per token."""
         return self.cost.decode_s(self.num_sequences + 1, self.num_context_tokens + num_prompt_tokens)
 
+    def keeps(self, tpot_limit_s: float, num_prompt_tokens: int) -> bool:
+        """Whether the prompt's sequence can run here at once, within the limit on the time per token."""
+        return not self.must_wait(num_prompt_tokens) and self.step_s(num_prompt_tokens) <= STEP_SHARE * tpot_limit_s
+
     def has_most_of(self, num_prompt_tokens: int) -> bool:
         """Whether most of a prompt need not be sent."""
         return 2 * self.present_tokens >= num_prompt_tokens
@@ -105,12 +111,17 @@ def place(
     decode: Sequence[DecodeCandidate],
     num_prompt_tokens: int,
     avoid: Collection[WorkerId] = (),
+    *,
     wanted_in_s: float = math.inf,
+    tpot_limit_s: float = math.inf,
 ) -> tuple[WorkerId, WorkerId] | None:
     """Chooses (prefill, decode) for a prompt: earliest predicted completion, and the shortest predicted step.
 
     A prompt that no worker can have computed in `wanted_in_s` seconds, because of those that wait, goes to the one
     that would have it latest: it is late wherever it waits, and there it makes the fewest others late.
+
+    A sequence whose prompt is computed by a worker that is for tokens, too, stays there, where nothing need be sent,
+    unless there is no room or steps would become too long for the limit on the time per token.
 
     Workers in `avoid` failed this request before; they are taken only if there is no other.
 
@@ -120,7 +131,8 @@ def place(
     if not prefill or not decode:
         return None
     chosen = _best_prefill(prefill, num_prompt_tokens, avoid, wanted_in_s)
-    return chosen.worker, best_decode(decode, num_prompt_tokens, avoid).worker
+    can_stay = any(c.worker == chosen.worker and c.keeps(tpot_limit_s, num_prompt_tokens) for c in decode)
+    return chosen.worker, chosen.worker if can_stay else best_decode(decode, num_prompt_tokens, avoid).worker
 
 
 def _best_prefill(

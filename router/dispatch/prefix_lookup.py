@@ -33,6 +33,8 @@ def prefix_source(
     present: Mapping[WorkerId, int],
     num_prompt_tokens: int,
     avoid: Collection[WorkerId] = (),
+    *,
+    tpot_limit_s: float,
 ) -> PrefixSource | None:
     """From whom a prefill worker should fetch the beginning of a prompt; None when it should compute.
 
@@ -42,6 +44,7 @@ def prefix_source(
         present: as `present_tokens` says.
         num_prompt_tokens: of the whole prompt.
         avoid: workers that failed the request before.
+        tpot_limit_s: on the time per token, which bounds how fast `target` computes.
     """
     num_here = present.get(target.worker, 0)
     links = {
@@ -52,7 +55,9 @@ def prefix_source(
         and link.attached.has_blocks_like(target.attached)
     }
     holders = [prefix_holder(link, present[worker]) for worker, link in links.items()]
-    plan = plan_fetch(prefill_candidate(target, num_here), holders, block_traffic(target), num_prompt_tokens)
+    plan = plan_fetch(
+        prefill_candidate(target, tpot_limit_s, num_here), holders, block_traffic(target), num_prompt_tokens
+    )
     if plan is None:
         return None
     return PrefixSource(links[plan.worker].endpoint, plan.num_tokens, plan.expected_s)

@@ -112,6 +112,14 @@ class WorkerLink:
         """What an attached worker is for, as it said last."""
         return self.attached.role_state
 
+    @property
+    def state_to_be(self) -> RoleState:
+        """What an attached worker is for once it has taken the order that is on its way, if there is one."""
+        state, order = self.role_state, self.order
+        if order is None or (order.epoch, order.revision) != (state.epoch, state.revision):
+            return state
+        return state.after(order)
+
     def is_for(self, half: Role) -> bool:
         """Whether it is attached and its role has a place for work of a half."""
         return self.hello is not None and self.role_state.takes(half)

@@ -8,12 +8,15 @@ The first empties as fast as prefill workers compute; what a new prompt finds in
 as fast as decode workers generate, by Little's law: a step's time grows with the batch, and sequences stay for as
 long as their tokens take. Both begin with what is there now. Requests inside both limits are what is counted, with
 smooth limits: the prediction is one of means, and requests spread around them.
+
+A mixed worker is a decode worker that also empties the first tank, in the time that the limit leaves its sequences.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.cost import STEP_SHARE
 from router.roles.forecast import Forecast, generating_share, num_prompts
 from router.roles.kinds import Kind, Kinds
 from router.roles.snapshot import FleetSnapshot, Limits
@@ -26,6 +29,8 @@ BACKLOG_PARTS = 4
 TTFT_SHARPNESS = 6
 TPOT_SHARPNESS = 16
 """How abruptly requests fall out of a limit as its mean passes it. TTFT spreads with the queue; TPOT is a mean."""
+LEAST_SHARE = 0.01
+"""Of a mixed worker's time, what prompts get at least: a step has a few of their tokens whatever the limit."""
 NEVER_S = 1e6
 """What is predicted where nothing would ever be served: finite, so that it can be written down."""
 
@@ -120,31 +125,53 @@ class Capacity:
         context = max(forecast.context_tokens, load.running_context / load.running if load.running else 0.0)
         self._in_time = [kind.batch_in_time(load.limits.tpot_s, context) for kind in kinds]
 
-    def outlook(self, prefill: Sequence[float], decode: Sequence[float]) -> Outlook:
+    def outlook(
+        self, prefill: Sequence[float], decode: Sequence[float], mixed: Sequence[float] | None = None
+    ) -> Outlook:
         """Predicts a split.
 
         Args:
-            prefill: workers for prompts, of each kind; a mixed one is half a worker of either.
+            prefill: workers for prompts, of each kind.
             decode: workers for tokens, of each kind.
+            mixed: workers for both, of each kind; None for none.
         """
-        if not any(prefill) or not any(decode):
-            return Outlook(0.0, 0.0 if any(prefill) else NEVER_S, 0.0 if any(decode) else NEVER_S)
+        mixed = mixed or [0.0] * len(self._kinds)
+        has_prefill, has_decode = any((*prefill, *mixed)), any((*decode, *mixed))
+        if not has_prefill or not has_decode:
+            return Outlook(0.0, 0.0 if has_prefill else NEVER_S, 0.0 if has_decode else NEVER_S)
+        parts = zip(self._kinds, decode, mixed, self._in_time, strict=True)
+        sequences = Sequences(self._load, [part for part in parts if part[1] + part[2]])
+        effective = self._effective(prefill, mixed, sequences)
+        alone_s = sum((p + m) * s for p, m, s in zip(prefill, mixed, self._alone_s, strict=True)) / sum(effective)
         prompts = Prompts(
             self._load,
-            waiting_rate=sum(number / s for number, s in zip(prefill, self._waiting_s, strict=True)),
-            new_rate=sum(number / s for number, s in zip(prefill, self._new_s, strict=True)),
-            alone_s=sum(number * s for number, s in zip(prefill, self._alone_s, strict=True)) / sum(prefill),
-            num_workers=sum(prefill),
+            waiting_rate=_rate(effective, self._waiting_s),
+            new_rate=_rate(effective, self._new_s),
+            alone_s=alone_s,
+            num_workers=sum(effective),
             horizon_s=self._horizon_s,
         )
-        parts = [part for part in zip(self._kinds, decode, self._in_time, strict=True) if part[1]]
-        return self._run(prompts, Sequences(self._load, parts))
+        return self._run(prompts, sequences, prefill, mixed)
 
-    def _run(self, prompts: "Prompts", sequences: "Sequences") -> Outlook:
+    def _effective(self, prefill: Sequence[float], mixed: Sequence[float], sequences: "Sequences") -> list[float]:
+        """Prefill workers of each kind that would compute prompts as fast."""
+        if not any(mixed):
+            return list(prefill)
+        shares = (
+            sequences.prompt_share(kind, in_time) for kind, in_time in zip(self._kinds, self._in_time, strict=True)
+        )
+        return [p + m * share for p, m, share in zip(prefill, mixed, shares, strict=True)]
+
+    def _run(
+        self, prompts: "Prompts", sequences: "Sequences", prefill: Sequence[float], mixed: Sequence[float]
+    ) -> Outlook:
         arrivals, limits = self._load.forecast.arrivals_per_s, self._load.limits
         in_time, ttft_sum = prompts.waiting_in_time(), 0.0
         tokens = tokens_in_time = tpot_sum = 0.0
         for step_s in self._steps_s:
+            effective = self._effective(prefill, mixed, sequences)
+            prompts.go_on_at(_rate(effective, self._waiting_s), _rate(effective, self._new_s))
+            sequences.prompt_busy = prompts.busy(step_s)
             ttft_s = prompts.ttft_s()
             in_time += arrivals * step_s * share_in_time(ttft_s / limits.ttft_s, TTFT_SHARPNESS)
             ttft_sum += ttft_s * step_s
@@ -192,6 +219,15 @@ class Prompts:
         self._alone_s = alone_s
         self._chance_s = self._mean_wait_s(max(num_workers, 1.0), horizon_s)
 
+    def go_on_at(self, waiting_rate: float, new_rate: float) -> None:
+        """The workers are as fast as this from now on."""
+        self._waiting_rate, self._new_rate = waiting_rate, new_rate
+
+    def busy(self, step_s: float) -> float:
+        """The part of the time to come that the workers compute."""
+        arriving = self._load.forecast.arrivals_per_s * step_s
+        return min(1.0, (self._waiting / self._waiting_rate + (self._new + arriving) / self._new_rate) / step_s)
+
     def ttft_s(self) -> float:
         """Of a prompt that comes now."""
         queue_s = self._waiting / self._waiting_rate + self._new / self._new_rate
@@ -235,27 +271,48 @@ class Sequences:
 
     Args:
         load: what runs now.
-        parts: kinds of the workers that generate, the number of each, and the batch that is in time: sequences are
-            shared among kinds by that.
+        parts: kinds of the workers that generate, how many of each do nothing else, how many compute prompts as well,
+            and the batch that is in time: sequences are shared among kinds by that.
+
+    Attributes:
+        prompt_busy: the part of the time that those which compute prompts as well do so.
     """
 
-    def __init__(self, load: Load, parts: Sequence[tuple[Kind, float, float]]) -> None:
+    def __init__(self, load: Load, parts: Sequence[tuple[Kind, float, float, float]]) -> None:
+        self.prompt_busy = 0.0
         self._forecast = load.forecast
+        self._longest_s = STEP_SHARE * load.limits.tpot_s
         self._parts = parts
-        self._room = sum(number * batch for _, number, batch in parts)
+        self._room = sum((decode + mixed) * batch for _, decode, mixed, batch in parts)
         self._running = load.running
         self._context = load.running_context
 
     def speed(self) -> tuple[float, float]:
         """Tokens per second of all, and seconds per token of each; who waits for a place counts as slow."""
-        context = self._context / self._running if self._running > 0 else self._forecast.context_tokens
+        context = self._mean_context
         tokens_per_s = 0.0
-        for kind, number, in_time in self._parts:
-            batch = min(self._running / self._room * in_time, kind.places(context))
-            tokens_per_s += number * batch / kind.decode_step_s(batch, context)
+        for kind, decode, mixed, in_time in self._parts:
+            batch = self._batch(kind, in_time)
+            step_s = kind.decode_step_s(batch, context)
+            mixed_step_s = step_s + self.prompt_busy * max(0.0, self._longest_s - step_s)
+            tokens_per_s += batch * (decode / step_s + mixed / mixed_step_s)
         if not tokens_per_s:
-            return 0.0, min(kind.decode_step_s(1, context) for kind, _, _ in self._parts)
+            return 0.0, min(kind.decode_step_s(1, context) for kind, *_ in self._parts)
         return tokens_per_s, self._running / tokens_per_s
+
+    def prompt_share(self, kind: Kind, in_time: float) -> float:
+        """How fast a mixed worker computes prompts beside its sequences, as a share of a prefill worker's speed."""
+        batch = self._batch(kind, in_time)
+        taken_s = min(batch, 1.0) * kind.decode_step_s(batch, self._mean_context)
+        return max(LEAST_SHARE, 1 - taken_s / self._longest_s)
+
+    @property
+    def _mean_context(self) -> float:
+        return self._context / self._running if self._running > 0 else self._forecast.context_tokens
+
+    def _batch(self, kind: Kind, in_time: float) -> float:
+        """Sequences of each worker of a kind."""
+        return min(self._running / self._room * in_time, kind.places(self._mean_context))
 
     def advance(self, step_s: float, tpot_s: float, flow: float, prompt_tokens: float) -> None:
         """Lets time pass while so many sequences per second come, of so many prompt tokens."""
@@ -264,6 +321,11 @@ class Sequences:
         context = prompt_tokens + self._forecast.answer_tokens / 2
         self._running = flow * stay_s + (self._running - flow * stay_s) * kept
         self._context = flow * stay_s * context + (self._context - flow * stay_s * context) * kept
+
+
+def _rate(workers: Sequence[float], prompt_s: Sequence[float]) -> float:
+    """Prompts per second of workers of each kind."""
+    return sum(number / s for number, s in zip(workers, prompt_s, strict=True))
 
 
 def share_in_time(ratio: float, sharpness: int) -> float:

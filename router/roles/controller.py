@@ -8,7 +8,7 @@ second hardly counts.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.roles import explain
 from router.roles.capacity import Load
@@ -25,6 +25,8 @@ CALM_SHARE = 0.95
 """While this part of the requests is predicted to be inside both limits, no limit is about to be broken."""
 CALM_WAIT_SHARE = 0.5
 """The same while the oldest prompt has waited for less than this part of its limit."""
+BUFFER_MARGIN = 1.5
+"""Mixed workers are not needed when the others would do for so many times the requests, lest noise switch them."""
 MOST_OPTIONS = 5
 """Splits that a decision keeps beside the present one."""
 
@@ -59,6 +61,7 @@ class RoleController:
         self._settings = settings or ControllerSettings()
         self._forecaster = Forecaster(self._settings)
         self._memory = FlipMemory()
+        self._broken_since_s: float | None = None  # since when a half has had no worker
 
     def decide(self, snapshot: FleetSnapshot) -> Decision:
         """What to do now. Its flips are taken to be ordered; one that fails is tried again later."""
@@ -86,17 +89,52 @@ class RoleController:
         settings = self._settings
         any_time = look.roster(self._freedom(look.snapshot, 0.0))
         if any_time.num_workers == 0:
+            self._broken_since_s = None
             return Verdict(now, "no worker takes work")
-        if any_time.num_workers == 1:
-            return _alone(any_time, now)
-        survey = Survey(look.kinds, look.load, settings)
         if not now.is_whole:
-            return _repaired(survey.options(any_time), now)
+            return self._mended(look, any_time, now)
+        self._broken_since_s = None
+        if any_time.num_workers == 1:
+            return Verdict(now, "the only worker that takes work serves both halves")
+        survey = Survey(look.kinds, look.load, settings)
         present = survey.weigh(now)
-        dwell_s = settings.dwell_s if _is_calm(look.snapshot, present) else settings.emergency_dwell_s
-        roster = look.roster(self._freedom(look.snapshot, dwell_s))
+        roster = look.roster(self._freedom(look.snapshot, settings.dwell_s))
+        options = survey.options(roster)
+        is_calm = _is_calm(look.snapshot, present)
+        if not is_calm:
+            options += survey.buffered(look.roster(self._freedom(look.snapshot, settings.emergency_dwell_s)))
         wanted_gain = settings.min_gain * look.load.requests(settings.horizon_s) / settings.horizon_s
-        return _better(present, survey.options(roster), wanted_gain, look.snapshot.limits, roster.num_kept)
+        verdict = _better(present, options, wanted_gain, look.snapshot.limits, roster.num_kept)
+        if is_calm and now.mixed and verdict.split is now:
+            return self._released(look, now) or verdict
+        return verdict
+
+    def _mended(self, look: Look, roster: Roster, now: Split) -> Verdict:
+        """What to do where a half has no worker: nothing until it is likely that none comes back."""
+        now_s, patience_s = look.snapshot.now_s, self._settings.patience_s
+        if self._broken_since_s is None:
+            self._broken_since_s = now_s
+        broken_s = now_s - self._broken_since_s
+        if broken_s < patience_s:
+            left_s = patience_s - broken_s
+            return Verdict(
+                now, f"no worker is for {_missing(now)}; one may still come: roles stay for {left_s:.0f} s"
+            )
+        return _mended(roster, Survey(look.kinds, look.load, self._settings), now)
+
+    def _released(self, look: Look, now: Split) -> Verdict | None:
+        """A split with fewer mixed workers, if it would do even if more came; None when they are needed."""
+        roster = look.roster(self._freedom(look.snapshot, self._settings.release_s))
+        forecast = look.load.forecast
+        more = replace(forecast, arrivals_per_s=BUFFER_MARGIN * forecast.arrivals_per_s)
+        survey = Survey(look.kinds, replace(look.load, forecast=more), self._settings)
+        options = [option for option in survey.plain(roster) if len(option.split.mixed) < len(now.mixed)]
+        able = [option for option in options if option.share_in_time >= CALM_SHARE]
+        if not able:
+            return None
+        best = next((option for option in able if option.split.prefill == now.prefill), able[0])
+        reason = explain.why_released(survey.weigh(now).score, best.score, BUFFER_MARGIN)
+        return Verdict(best.split, reason, tuple(options[:MOST_OPTIONS]))
 
     def _freedom(self, snapshot: FleetSnapshot, dwell_s: float) -> Callable[[WorkerView], bool]:
         """Whether a worker may change after such a dwell time. What was refused is not ordered again at once."""
@@ -117,26 +155,27 @@ def _is_calm(snapshot: FleetSnapshot, present: Option) -> bool:
     return not waits and present.share_in_time >= CALM_SHARE
 
 
-def _alone(roster: Roster, now: Split) -> Verdict:
-    """A single worker serves both halves."""
-    split = roster.all_mixed()
-    if now.mixed:
-        return Verdict(now, "the only worker that takes work serves both halves")
-    if not split.flips:
-        return Verdict(
-            now, "the only worker that takes work would have to serve both halves, but must not change now"
-        )
-    return Verdict(split, f"{split.flips[0].worker} is the only worker that takes work; it has to serve both halves")
-
-
-def _repaired(options: Sequence[Option], now: Split) -> Verdict:
-    """One half has no worker: whatever it costs, it gets one."""
-    missing = "tokens" if now.prefill else "prompts"
+def _mended(roster: Roster, survey: Survey, now: Split) -> Verdict:
+    """One half has no worker: whatever it costs, it gets one. A single worker serves both halves."""
+    if roster.num_workers == 1:
+        alone = roster.all_mixed()
+        name = (*now.prefill, *now.decode)[0]
+        if not alone.flips:
+            return Verdict(
+                now,
+                f"{name}, the only worker that takes work, would have to serve both halves, but must not change now",
+            )
+        return Verdict(alone, f"{name} is the only worker that takes work; it has to serve both halves")
+    missing, options = _missing(now), survey.options(roster)
     if not options:
         return Verdict(now, f"no worker is for {missing}, and none may become one: unpin or uncordon one")
     best = options[0]
     names = ", ".join(flip.worker for flip in best.split.flips)
     return Verdict(best.split, f"no worker was left for {missing}; {names} will be", tuple(options[:MOST_OPTIONS]))
+
+
+def _missing(now: Split) -> str:
+    return "tokens" if now.prefill else "prompts"
 
 
 def _better(present: Option, options: Sequence[Option], wanted_gain: float, limits: Limits, num_kept: int) -> Verdict:

@@ -24,6 +24,7 @@ class SplitScore:
         goodput: requests per second inside both limits, the cost of the flips taken off.
         ttft_s: predicted time to first token.
         tpot_s: predicted time per token.
+        num_mixed: workers for both.
     """
 
     num_prefill: int
@@ -31,6 +32,7 @@ class SplitScore:
     goodput: float
     ttft_s: float
     tpot_s: float
+    num_mixed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from core.clock import Clock
 from core.errors import BatonError, InvalidRequestError, StaleEpochError
 from core.request import Role
 from core.roles import RoleState
+from router.describe import describe
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.roles.autopilot import Autopilot
 from router.roles.changes import OperatorAction, RoleChange, RoleProgress, RoleStage, WorkerRole
 from router.roles.decision import Decision
 from router.roles.orders import RoleOrders
-from router.roles.role_log import AuditLog
+from router.roles.role_log import AuditLog, one_line
 from router.roles.snapshot import Limits
 from router.roles.split import Member, check_floor, plan_split
 from router.roles.watch import is_news, is_settled, progress_of, summary
@@ -92,17 +93,21 @@ class RoleDirector:
         self, worker: str, role: Role | None, actor: str, *, epoch: int = 0, incarnation: int = 0
     ) -> AsyncIterator[RoleProgress]:
         """See `RoleOperations.set_role`."""
-        with self._audited(actor, f"set {worker} {role or 'auto'}"):
+        action = f"set {worker} {role or 'auto'}"
+        with self._refusing(actor, action):
             link = self._link(worker, epoch, incarnation)
             state = link.role_state
             if role is not None:
                 self._check_floor(link, role=role)
             answer = self._orders.send(link, actor, f"ordered by {actor}", role=role, is_pinned=role is not None)
+        self._note_outcome(actor, action, [answer])
         if role is None or role is state.role:
-            await answer
+            await asyncio.shield(answer)
             word = "pinned" if role else "no longer pinned: the controller decides"
             yield RoleProgress(worker, RoleStage.VERIFIED, f"{worker} is {state.role}, {word}", is_last=True)
             return
+        yield RoleProgress(worker, RoleStage.ORDERED, f"{worker} has been told to go from {state.role} to {role}")
+        await asyncio.shield(answer)
         async for progress in self._watch([worker]):
             yield progress
 
@@ -111,9 +116,11 @@ class RoleDirector:
     ) -> AsyncIterator[RoleProgress]:
         """See `RoleOperations.rebalance`."""
         dry = " (dry run)" if is_dry_run else ""
-        with self._audited(actor, f"rebalance to {num_prefill} prefill and {num_decode} decode{dry}"):
+        action = f"rebalance to {num_prefill} prefill and {num_decode} decode{dry}"
+        answers = []
+        with self._refusing(actor, action):
             links = {link.worker.name: link for link in self._fleet.links()}
-            members = [Member(name, link.role_state, link.assigned_sequences) for name, link in links.items()]
+            members = [Member(name, link.state_to_be, link.assigned_sequences) for name, link in links.items()]
             flips = plan_split(members, num_prefill, num_decode)
             if not is_dry_run:
                 self._check_free(links.values())
@@ -121,7 +128,8 @@ class RoleDirector:
                 roles = {flip.worker: flip.role for flip in flips}
                 for name, link in links.items():
                     if not link.role_state.is_cordoned:
-                        self._orders.send(link, actor, reason, role=roles.get(name), is_pinned=True)
+                        answers.append(self._orders.send(link, actor, reason, role=roles.get(name), is_pinned=True))
+        self._note_outcome(actor, action, answers)
         if is_dry_run:
             for flip in flips:
                 was = links[flip.worker].role_state.role
@@ -137,14 +145,15 @@ class RoleDirector:
 
     async def drain(self, worker: str, actor: str) -> AsyncIterator[RoleProgress]:
         """See `RoleOperations.drain`."""
-        with self._audited(actor, f"drain {worker}"):
+        action = f"drain {worker}"
+        with self._refusing(actor, action):
             link = self._link(worker)
             self._check_floor(link, is_cordoned=True)
             answer = self._orders.send(link, actor, f"drained by {actor}", is_cordoned=True)
-        started_s = self._clock.now_s()
-        await answer
-        latest = -1
-        while num_leaving := self._orders.num_leaving(link):
+        self._note_outcome(actor, action, [answer])
+        started_s, latest = self._clock.now_s(), -1
+        await asyncio.shield(answer)
+        while self._is_here(link) and link.role_state.is_cordoned and (num_leaving := self._orders.num_leaving(link)):
             if num_leaving != latest:
                 latest = num_leaving
                 message = f"{worker} gets no new work; {num_leaving} request(s) are still there"
@@ -152,34 +161,59 @@ class RoleDirector:
                 yield RoleProgress(worker, RoleStage.CHANGED, message, num_leaving, elapsed_s)
             await asyncio.sleep(WATCH_S)
         elapsed_s = self._clock.now_s() - started_s
-        message = f"{worker} is drained: nothing of this router is left there"
-        yield RoleProgress(worker, RoleStage.VERIFIED, message, 0, elapsed_s, is_last=True)
+        stage, message = RoleStage.VERIFIED, f"{worker} is drained: nothing of this router is left there"
+        if not self._is_here(link):
+            stage, message = RoleStage.FAILED, f"{worker} was lost while it was being drained"
+        elif not link.role_state.is_cordoned:
+            stage, message = RoleStage.FAILED, f"{worker} was let in again while it was being drained"
+        yield RoleProgress(worker, stage, message, 0, elapsed_s, is_last=True)
 
     async def uncordon(self, worker: str, actor: str) -> None:
         """See `RoleOperations.uncordon`."""
-        with self._audited(actor, f"uncordon {worker}"):
+        action = f"uncordon {worker}"
+        with self._refusing(actor, action):
             answer = self._orders.send(self._link(worker), actor, f"ordered by {actor}", is_cordoned=False)
-        await answer
+        self._note_outcome(actor, action, [answer])
+        await asyncio.shield(answer)
 
     async def set_auto(self, actor: str, *, is_auto: bool) -> list[str]:
         """See `RoleOperations.set_auto`."""
-        with self._audited(actor, f"auto {'on' if is_auto else 'off'}"):
+        action = f"auto {'on' if is_auto else 'off'}"
+        with self._refusing(actor, action):
             await self._autopilot.switch(is_on=is_auto)
+        self._note(actor, action, "done")
         return [name for name, state in self._orders.states().items() if state.is_pinned]
 
     # --- inside
 
     @contextmanager
-    def _audited(self, actor: str, action: str) -> Iterator[None]:
-        """Writes down that something was ordered, or refused; what becomes of a change is in the changes."""
-        outcome = "done"
+    def _refusing(self, actor: str, action: str) -> Iterator[None]:
+        """Writes down what was refused before anything was ordered."""
         try:
             yield
         except BatonError as error:
-            outcome = f"refused: {error.message}"
+            self._note(actor, action, f"refused: {error.message}")
             raise
-        finally:
-            self._audit.add(OperatorAction(self._unix_time(), actor or "unknown", action, outcome))
+
+    def _note_outcome(self, actor: str, action: str, answers: Sequence["asyncio.Future[RoleState]"]) -> None:
+        """Writes down whether workers have taken what was ordered, when they have answered or will not.
+
+        What becomes of a change then is in the changes.
+        """
+
+        def note(answered: "asyncio.Future[list[RoleState | BaseException]]") -> None:
+            if answered.cancelled():
+                return
+            errors = [answer for answer in answered.result() if isinstance(answer, BatonError)]
+            words = {True: "refused", False: "failed"}
+            outcomes = [f"{words[isinstance(error, StaleEpochError)]}: {error.message}" for error in errors]
+            self._note(actor, action, "; ".join(outcomes) or "done")
+
+        asyncio.gather(*answers, return_exceptions=True).add_done_callback(note)
+
+    def _note(self, actor: str, action: str, outcome: str) -> None:
+        texts = (one_line(text) for text in (actor or "unknown", action, outcome))
+        self._audit.add(OperatorAction(self._unix_time(), *texts))
 
     def _link(self, name: str, epoch: int = 0, incarnation: int = 0) -> WorkerLink:
         """The attached worker of a name.
@@ -190,7 +224,8 @@ class RoleDirector:
         """
         links = {link.worker.name: link for link in self._fleet.links()}
         if (link := links.get(name)) is None:
-            raise InvalidRequestError(f"no worker {name!r} is attached; there are: {', '.join(links) or 'none'}")
+            there = ", ".join(links) or "none"
+            raise InvalidRequestError(f"no worker {describe(name)} is attached; there are: {there}", param="worker")
         if incarnation not in (0, link.worker.incarnation):
             raise StaleEpochError(f"worker {name}@{incarnation} is gone; there is {link.worker} now")
         if epoch not in (0, link.role_state.epoch):
@@ -199,8 +234,11 @@ class RoleDirector:
             )
         return link
 
+    def _is_here(self, link: WorkerLink) -> bool:
+        return link in self._fleet.links()
+
     def _check_floor(self, link: WorkerLink, *, role: Role | None = None, is_cordoned: bool = False) -> None:
-        state = link.role_state
+        state = link.state_to_be
         after = RoleState(role or state.role, state.epoch, is_cordoned or state.is_cordoned)
         check_floor(self._orders.states(), link.worker.name, after)
 

@@ -36,27 +36,42 @@ def numbers(snapshot: FleetSnapshot, forecast: Forecast, load: Load) -> dict[str
 
 def why_changed(before: SplitScore, after: SplitScore, limits: Limits) -> str:
     """Why another split is better."""
-    if after.num_prefill > before.num_prefill:
+    ttft, tpot = _stays("TTFT", before.ttft_s, after.ttft_s), _stays("TPOT", before.tpot_s, after.tpot_s)
+    is_ttft_worse = before.ttft_s / limits.ttft_s >= before.tpot_s / limits.tpot_s
+    if is_ttft_worse and after.ttft_s < before.ttft_s:
         return (
-            f"predicted TTFT {_against(before.ttft_s, limits.ttft_s)} with {_prefill(before)}; {after.num_prefill} "
-            f"would hold it at {_s(after.ttft_s)}; {_stays('TPOT', before.tpot_s, after.tpot_s)}"
+            f"predicted TTFT {_against(before.ttft_s, limits.ttft_s)} with {_split(before)}; {_split(after)} "
+            f"would hold it at {_s(after.ttft_s)}; {tpot}"
+        )
+    if after.tpot_s < before.tpot_s:
+        return (
+            f"predicted TPOT {_against(before.tpot_s, limits.tpot_s)} with {_split(before)}; {_split(after)} "
+            f"would hold it at {_s(after.tpot_s)}; {ttft}"
         )
     return (
-        f"predicted TPOT {_against(before.tpot_s, limits.tpot_s)} with {_decode(before)}; {after.num_decode} "
-        f"would hold it at {_s(after.tpot_s)}; {_stays('TTFT', before.ttft_s, after.ttft_s)}"
+        f"{before.goodput:.2f} requests/s are predicted inside the limits with {_split(before)}, and "
+        f"{after.goodput:.2f} with {_split(after)}; {ttft}; {tpot}"
+    )
+
+
+def why_released(before: SplitScore, after: SplitScore, margin: float) -> str:
+    """Why mixed workers are not needed any more; both are predicted for `margin` times the requests that come."""
+    return (
+        f"mixed workers are not needed: even if {margin:g} times as many requests came, {_split(after)} would hold "
+        f"TTFT at {_s(after.ttft_s)} and TPOT at {_s(after.tpot_s)} instead of {_split(before)}"
     )
 
 
 def why_unchanged(now: SplitScore, best: SplitScore, limits: Limits, wanted_gain: float) -> str:
     """Why the split stays, although another may be a little better."""
     here = (
-        f"{_prefill(now)} and {_decode(now)} are predicted to bring {now.goodput:.2f} requests/s inside the limits, "
+        f"{_split(now)} are predicted to bring {now.goodput:.2f} requests/s inside the limits, "
         f"TTFT {_against(now.ttft_s, limits.ttft_s)}, TPOT {_against(now.tpot_s, limits.tpot_s)}"
     )
-    if best.num_prefill == now.num_prefill:
+    if best is now:
         return f"{here}; no other split brings more"
     return (
-        f"{here}; {best.num_prefill} and {best.num_decode} would bring {best.goodput - now.goodput:.2f} more, "
+        f"{here}; {_split(best)} would bring {best.goodput - now.goodput:.2f} more, "
         f"and {wanted_gain:.2f} would be worth the change"
     )
 
@@ -69,12 +84,11 @@ def whats_kept(num_kept: int) -> str:
     return f"; {num_kept} worker{'' if is_one else 's'} may not change now (pinned, changing, or changed just before)"
 
 
-def _prefill(score: SplitScore) -> str:
-    return f"{score.num_prefill} prefill worker{'' if score.num_prefill == 1 else 's'}"
-
-
-def _decode(score: SplitScore) -> str:
-    return f"{score.num_decode} decode worker{'' if score.num_decode == 1 else 's'}"
+def _split(score: SplitScore) -> str:
+    """Such as `3 prefill workers and 1 decode worker`."""
+    numbers = ((score.num_prefill, "prefill"), (score.num_decode, "decode"), (score.num_mixed, "mixed"))
+    words = [f"{number} {name} worker{'' if number == 1 else 's'}" for number, name in numbers if number]
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _against(value_s: float, limit_s: float) -> str:

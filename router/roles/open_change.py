@@ -40,6 +40,7 @@ class OpenChange:
         change: how far it has come.
         ordered_s: when it was ordered, on the clock.
         has_worked: whether the worker has executed work of the new role.
+        is_alarm: whether it has failed by the worker's fault.
         idle_since_s: since when the worker has had no work of its new role that it has not shown; None while it has.
         given_since_s: since when it has had such work; None while it has none.
         counts_before: of the link when it was ordered: requests migrated, returned, finished.
@@ -50,6 +51,7 @@ class OpenChange:
     change: RoleChange
     ordered_s: float
     has_worked: bool = False
+    is_alarm: bool = False
     idle_since_s: float | None = None
     given_since_s: float | None = None
     counts_before: tuple[int, int, int] = field(init=False)
@@ -71,9 +73,17 @@ class OpenChange:
         """The worker is in the new role."""
         self.change = replace(self.change, stage=RoleStage.CHANGED, changed_s=now_s - self.ordered_s)
 
-    def fail(self, message: str) -> None:
-        """It will come to nothing, or nobody can tell."""
+    def fail(self, message: str, *, is_alarm: bool = False) -> None:
+        """It will come to nothing, or nobody can tell; an alarm when the worker is there and does not do its part."""
         self.change = replace(self.change, stage=RoleStage.FAILED, message=message)
+        self.is_alarm = is_alarm
+
+    @property
+    def is_alarming(self) -> bool:
+        """Whether it failed by the worker's fault, and the worker has not made up for it since."""
+        load = self.link.load
+        has_made_up = load.role_epoch == self.epoch and has_shown(load, self.change.after)
+        return self.is_alarm and not has_made_up
 
     def on_load(self, load: WorkerLoad, num_leaving: int, now_s: float) -> None:
         """Looks at what the worker has executed since the epoch began, and at what still leaves it."""
@@ -101,7 +111,8 @@ class OpenChange:
         if now_s - self.given_since_s >= PROOF_TIMEOUT_S:
             self.fail(
                 f"the change to {self.change.after} changed nothing: the worker has had work of it for "
-                f"{PROOF_TIMEOUT_S:g} s and executed none"
+                f"{PROOF_TIMEOUT_S:g} s and executed none",
+                is_alarm=True,
             )
 
     def count(self, num_migrated: int, num_returned: int, num_finished: int) -> None:

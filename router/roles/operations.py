@@ -17,9 +17,11 @@ class RoleOperations(Protocol):
     - InvalidRequestError: no such worker, a split that does not add up, or no worker of a half would be left;
     - StaleEpochError: the worker's incarnation or role epoch is not the one that was named, or another order for it
       is under way;
-    - UnavailableError: the router is not the one that decides.
+    - UnavailableError: what all routers have to agree on cannot be agreed on now.
 
-    An operator who stops listening to the progress does not stop the order.
+    Roles can be ordered at any router, whichever has the controller that decides: of two orders made for one state of
+    a worker, the worker takes the first. When it refuses the second, or does not answer, the same errors and
+    DeadlineError come later, too. An operator who stops listening to the progress does not stop the order.
     """
 
     @property

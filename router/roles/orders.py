@@ -8,7 +8,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from core.clock import Clock
 from core.errors import DeadlineError, StaleEpochError, UnavailableError
@@ -59,8 +58,8 @@ class RoleOrders:
     # --- to look at
 
     def states(self) -> dict[str, RoleState]:
-        """What attached workers are for, by name."""
-        return {link.worker.name: link.role_state for link in self._fleet.links()}
+        """What attached workers are for by name, or have been ordered to be."""
+        return {link.worker.name: link.state_to_be for link in self._fleet.links()}
 
     def since_s(self, link: WorkerLink) -> float:
         """When a worker took its role, on the clock."""
@@ -90,9 +89,10 @@ class RoleOrders:
         return both[: limit or None]
 
     def alarms(self) -> list[str]:
-        """Workers whose latest change has failed."""
-        failed = (each for each in self._open.values() if each.change.stage is RoleStage.FAILED)
-        return [f"worker {each.change.worker}: {each.change.message}" for each in failed]
+        """Attached workers that have not answered, or have not done what they are for now, and still do not."""
+        attached = set(self._fleet.links())
+        alarming = (each for each in self._open.values() if each.is_alarming and each.link in attached)
+        return [f"worker {each.change.worker}: {each.change.message}" for each in alarming]
 
     def workers(self) -> list[WorkerRole]:
         """Attached workers, ordered by name."""
@@ -142,6 +142,7 @@ class RoleOrders:
             epoch=state.epoch,
             is_cordoned=state.is_cordoned if is_cordoned is None else is_cordoned,
             is_pinned=state.is_pinned if is_pinned is None else is_pinned,
+            revision=state.revision,
         )
         sent = self._sent[order.order_id] = Sent(link, order, now_s)
         if order.role is not state.role:
@@ -228,7 +229,7 @@ class RoleOrders:
         sent.answer.exception()  # whoever ordered it may not be waiting any more
         change = self._open.get(sent.link.worker.name)
         if change is not None and change.order is sent.order and not change.is_over:
-            change.fail(error.message)
+            change.fail(error.message, is_alarm=isinstance(error, DeadlineError))
             self._keep_if_over(change)
 
     def _look_at(self, change: OpenChange) -> None:
@@ -244,7 +245,8 @@ class RoleOrders:
             log("worker %s: %s %s", change.change.worker, change.change.stage, change.change.message)
 
     def _end(self, worker: str) -> None:
-        """The next change of a worker begins: the one before stays as it is."""
+        """The next change of a worker begins: the one before is not proven any more."""
         change = self._open.pop(worker, None)
         if change is not None and not change.is_over:
-            self._ended.add(replace(change.change, message="another change came before it was proven"))
+            change.fail("another change came before it was proven")
+            self._ended.add(change.change)

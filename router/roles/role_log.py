@@ -10,9 +10,17 @@ from router.roles.changes import OperatorAction
 
 MAX_ENTRIES = 1000  # a controller that decides every second and changes its mind every minute fills it in a day
 
+MAX_TEXT_CHARS = 300  # of what somebody else wrote
+
 T = TypeVar("T")
 
 audit = logging.getLogger("baton.audit")
+
+
+def one_line(text: str) -> str:
+    """A text as it may stand in a log: without line ends and other control characters, and not too long."""
+    printable = "".join(char if char.isprintable() else " " for char in text[: MAX_TEXT_CHARS + 1])
+    return printable if len(printable) <= MAX_TEXT_CHARS else printable[: MAX_TEXT_CHARS - 3] + "..."
 
 
 class Latest(Generic[T]):

@@ -1,6 +1,6 @@
 """Which workers may change their roles, and in which order they would. Pure; how many is for the controller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from core.request import Role
@@ -69,27 +69,35 @@ class Roster:
         """Prefill workers that can become decode workers."""
         return len(self._free[Role.PREFILL])
 
-    def split(self, num_to_prefill: int = 0) -> Split:
-        """The workers after so many have become prefill workers; below 0, as many decode workers."""
-        if num_to_prefill > 0:
-            return self._after(self._free[Role.DECODE][:num_to_prefill], Role.PREFILL)
-        return self._after(self._free[Role.PREFILL][:-num_to_prefill], Role.DECODE)
+    def split(self, num_to_prefill: int = 0, *, is_buffered: bool = False) -> Split:
+        """The workers after some have changed.
+
+        Args:
+            num_to_prefill: so many decode workers have become prefill workers; below 0, as many the other way.
+            is_buffered: whether the decode workers that may change are mixed then, as a buffer for prompts.
+        """
+        changed = self._free[Role.DECODE][: max(0, num_to_prefill)]
+        roles = self._roles | {worker.name: Role.PREFILL for worker in changed}
+        roles |= {worker.name: Role.DECODE for worker in self._free[Role.PREFILL][: max(0, -num_to_prefill)]}
+        if is_buffered:
+            free = (worker for free in self._free.values() for worker in free)
+            roles |= {worker.name: Role.MIXED for worker in free if roles[worker.name] is Role.DECODE}
+        return self._split(roles, sum(worker.running_sequences for worker in changed))
 
     def all_mixed(self) -> Split:
         """The workers after all that may change have become mixed."""
-        return self._after([worker for free in self._free.values() for worker in free], Role.MIXED)
+        free = (worker for free in self._free.values() for worker in free)
+        return self._split(self._roles | {worker.name: Role.MIXED for worker in free}, 0)
 
-    def _after(self, changed: Sequence[WorkerView], role: Role) -> Split:
-        roles = self._roles | {worker.name: role for worker in changed}
+    def _split(self, roles: Mapping[str, Role], num_moved: int) -> Split:
         by_role: dict[Role, list[str]] = {role: [] for role in Role}
         for name, wanted in roles.items():
             by_role[wanted].append(name)
         flips = tuple(
             Flip(worker.name, roles[worker.name]) for worker in self._workers if roles[worker.name] is not worker.role
         )
-        moved = sum(worker.running_sequences for worker in changed) if role is Role.PREFILL else 0
         prefill, decode, mixed = (tuple(by_role[part]) for part in (Role.PREFILL, Role.DECODE, Role.MIXED))
-        return Split(prefill, decode, mixed, flips, moved)
+        return Split(prefill, decode, mixed, flips, num_moved)
 
     def _in_order(self, free: Sequence[WorkerView], role: Role) -> list[WorkerView]:
         return sorted((w for w in free if self._roles[w.name] is role), key=self._reluctance)

@@ -92,7 +92,7 @@ class FleetSnapshot:
         demand: since the snapshot before.
         limits: of every request.
         waiting_prompts: requests that no worker has been given yet.
-        oldest_waiting_s: for how long the oldest prompt that is not started has waited, on a worker or without one.
+        oldest_waiting_s: for how long the oldest prompt that may not have started has waited, on a worker or without.
     """
 
     now_s: float

@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from core.request import Role
 from router.roles.capacity import Capacity, Load
 from router.roles.decision import SplitScore
 from router.roles.kinds import Kinds
 from router.roles.roster import Roster, Split
 from router.roles.settings import ControllerSettings
 
-MIXED_SHARE = 0.5
-"""Of a mixed worker, what counts for either half."""
+MOST_BUFFERED = 6
+"""So many of the best splits are weighed with mixed workers as well."""
 FEW = 16
 """So many splits are all weighed."""
 
@@ -42,35 +43,53 @@ class Survey:
 
     def weigh(self, split: Split) -> Option:
         """Predicts one split."""
-        outlook = self._capacity.outlook(self._counts(split.prefill, split), self._counts(split.decode, split))
+        counts = self._kinds.counts
+        outlook = self._capacity.outlook(counts(split.prefill), counts(split.decode), counts(split.mixed))
         score = SplitScore(
             num_prefill=len(split.prefill),
             num_decode=len(split.decode),
             goodput=max(0.0, outlook.requests - self._flip_cost(split)) / self._settings.horizon_s,
             ttft_s=outlook.ttft_s,
             tpot_s=outlook.tpot_s,
+            num_mixed=len(split.mixed),
         )
         share = outlook.requests / self._requests if self._requests else 1.0
         return Option(split, score, share)
 
     def options(self, roster: Roster) -> list[Option]:
-        """Whole splits, best first; of equals, the one that changes less."""
+        """Whole splits: without more mixed workers than must stay so, and the best of these with a buffer."""
+        found = self._search(roster)
+        best = sorted(found, key=lambda offset: -found[offset].score.goodput)[:MOST_BUFFERED]
+        buffered = [self.weigh(roster.split(offset, is_buffered=True)) for offset in best]
+        return in_order([*found.values(), *buffered])
+
+    def plain(self, roster: Roster) -> list[Option]:
+        """Of these, those without a buffer."""
+        return in_order(self._search(roster).values())
+
+    def buffered(self, roster: Roster) -> list[Option]:
+        """What can be done at once, because nothing has to move: mixed workers of decode workers, or of all."""
+        return in_order([self.weigh(roster.split(is_buffered=True)), self.weigh(roster.all_mixed())])
+
+    def _search(self, roster: Roster) -> dict[int, Option]:
         most = max(1, int(self._settings.max_flip_share * roster.num_workers))
         search = _Search(lambda offset: self.weigh(roster.split(offset)))
         search.run(-min(most, roster.most_to_decode), min(most, roster.most_to_prefill))
-        whole = [option for option in search.found.values() if option.split.is_whole]
-        return sorted(whole, key=lambda option: (-option.score.goodput, len(option.split.flips)))
-
-    def _counts(self, names: tuple[str, ...], split: Split) -> list[float]:
-        mixed = self._kinds.counts(split.mixed, MIXED_SHARE)
-        return [a + b for a, b in zip(self._kinds.counts(names), mixed, strict=True)]
+        return search.found
 
     def _flip_cost(self, split: Split) -> float:
-        """Requests that are not served in the time that the flips take from workers."""
+        """Requests not served in the time that the flips take from workers; one that becomes mixed keeps its work."""
         settings = self._settings
-        lost_s = len(split.flips) * settings.flip_s + split.num_moved * settings.moved_sequence_s
+        num_dear = sum(flip.role is not Role.MIXED for flip in split.flips)
+        lost_s = num_dear * settings.flip_s + split.num_moved * settings.moved_sequence_s
         num_workers = len(split.prefill) + len(split.decode) + len(split.mixed)
         return self._requests * lost_s / (num_workers * settings.horizon_s)
+
+
+def in_order(options: Iterable[Option]) -> list[Option]:
+    """Those that are whole, best first; of equals, the one that changes less."""
+    whole = (option for option in options if option.split.is_whole)
+    return sorted(whole, key=lambda option: (-option.score.goodput, len(option.split.flips)))
 
 
 class _Search:

@@ -108,6 +108,7 @@ def _score_to_proto(score: SplitScore) -> control_pb2.SplitScore:
         goodput=score.goodput,
         ttft_s=score.ttft_s,
         tpot_s=score.tpot_s,
+        num_mixed=score.num_mixed,
     )
 
 

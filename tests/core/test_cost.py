@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from core.cost import MAX_STRETCH, MIN_PROMPT_TOKENS, CostChange, CostModel, Curve, StepShape, chunk_pairs
+from core.cost import MAX_STRETCH, MIN_PROMPT_TOKENS, STEP_SHARE, CostChange, CostModel, Curve, StepShape, chunk_pairs
 from core.errors import ConfigError
 from tests.builders import cost_model
 
@@ -146,14 +146,41 @@ def test_change_that_cannot_be_is_refused_by_name(change: float) -> None:
         CostChange(decode=change)
 
 
+def with_prompt(sequences: StepShape, num_tokens: int) -> StepShape:
+    return replace(sequences, num_prompt_tokens=num_tokens, num_prompt_pairs=chunk_pairs(num_tokens, 0))
+
+
 @pytest.mark.parametrize("limit_s", [0.0, 0.03, 0.06, 0.2])
-def test_prompt_tokens_beside_sequences_keep_the_step_within_the_limit_or_twice_its_time(limit_s: float) -> None:
+def test_prompt_tokens_beside_sequences_that_leave_keep_the_limit_or_twice_the_time(limit_s: float) -> None:
     model = cost_model()
     sequences = StepShape(num_sequences=16, num_context_tokens=1000)
-    longest_s = max(limit_s, MAX_STRETCH * model.step_s(sequences))
+    longest_s = max(STEP_SHARE * limit_s, MAX_STRETCH * model.step_s(sequences))
+    fit = model.prompt_tokens_beside(sequences, 512, limit_s, may_stretch=True)
+    assert model.step_s(with_prompt(sequences, fit)) <= longest_s * (1 + 1e-9)
+    assert model.step_s(with_prompt(sequences, fit + 1)) > longest_s
+
+
+@pytest.mark.parametrize("limit_s", [0.06, 0.1, 0.2])
+def test_prompt_tokens_beside_sequences_that_stay_keep_a_share_of_the_limit(limit_s: float) -> None:
+    model, sequences = cost_model(), StepShape(num_sequences=16, num_context_tokens=1000)
     fit = model.prompt_tokens_beside(sequences, 512, limit_s)
-    assert model.step_s(replace(sequences, num_prompt_tokens=fit)) <= longest_s * (1 + 1e-9)
-    assert model.step_s(replace(sequences, num_prompt_tokens=fit + 1)) > longest_s
+    assert model.step_s(with_prompt(sequences, fit)) <= STEP_SHARE * limit_s * (1 + 1e-9)
+    assert model.step_s(with_prompt(sequences, fit + 1)) > STEP_SHARE * limit_s
+
+
+def test_batch_past_the_limit_leaves_prompts_the_fewest_tokens() -> None:
+    crowd = StepShape(num_sequences=90, num_context_tokens=9000)
+    assert cost_model().prompt_tokens_beside(crowd, 512, 0.1) == MIN_PROMPT_TOKENS
+
+
+def test_share_of_prompts_falls_with_the_sequences_beside_them() -> None:
+    model = cost_model()
+    shares = [model.prompt_share(StepShape(num_sequences=n, num_context_tokens=100 * n), 0.1) for n in (0, 1, 32, 64)]
+    assert shares[0] == 1
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < shares[-1] < shares[1] < 1
+    # 32 sequences take 45 ms of 80; the prompt has 45 tokens beside them, and 512 in 0.51 s alone
+    assert shares[2] == pytest.approx(0.55, abs=0.05)
 
 
 def test_all_prompt_tokens_fit_where_nothing_decodes_or_there_is_time_enough() -> None:

@@ -8,8 +8,8 @@ import pytest
 from core.clock import ManualClock
 from core.errors import BatonError, HandoffError, InternalError, UnknownOutcomeError
 from core.ids import WorkerEndpoint, WorkerId
+from core.request import MIGRATION_HEADROOM_TOKENS
 from decode_worker.half import DecodeHalf
-from decode_worker.migration import HEADROOM_TOKENS
 from decode_worker.migrator import MAX_STANDING_STILL, MAX_UNDER_WAY
 from engine.kv.accounting import BlockState
 from engine.kv.block_table import BlockTable
@@ -61,6 +61,10 @@ class Rig:
         """Orders it; returns the new attempt's id."""
         self.half.migrate(ROUTER, name, f"{name}+", target)
         return f"{name}+"
+
+    def returned_codes(self, code: str) -> list[str]:
+        """Whose work has come back with a code."""
+        return [work.handoff_id for work in self.outbox.returns if work.code == code]
 
     def step(self, token: int = TOKEN) -> list[str]:
         """Who was computed."""
@@ -141,7 +145,7 @@ def test_sequence_generates_while_its_full_blocks_are_copied_and_stops_for_the_r
     rig.run(num_prompt_tokens=9)
     rig.migrate()
     assert rig.step() == ["h"]
-    num_asked = 10 + HEADROOM_TOKENS  # nine of the prompt, and the first token's
+    num_asked = 10 + MIGRATION_HEADROOM_TOKENS  # nine of the prompt, and the first token's
     assert rig.port.take() == [("begin", "h+", TARGET, num_asked)]
     rig.begun()
     assert rig.step() == ["h"]
@@ -202,7 +206,7 @@ def test_sequence_near_its_end_asks_for_no_more_than_it_can_use(rig: Rig) -> Non
 
 def test_headroom_that_is_used_up_stops_the_sequence_with_writes_under_way(rig: Rig) -> None:
     rig.to_open()
-    for _ in range(HEADROOM_TOKENS):
+    for _ in range(MIGRATION_HEADROOM_TOKENS):
         assert rig.step() == ["h"]
     assert rig.step() == []
     assert rig.orders() == ["begin", "write", "write", "finish"]
@@ -213,7 +217,7 @@ def test_headroom_that_is_used_up_stops_the_sequence_with_writes_under_way(rig: 
 
 def test_sequence_that_outgrows_its_room_before_the_target_answers_stays(rig: Rig) -> None:
     rig.to_opening()
-    for _ in range(HEADROOM_TOKENS + BLOCK_TOKENS):
+    for _ in range(MIGRATION_HEADROOM_TOKENS + BLOCK_TOKENS):
         rig.step()
     rig.begun()
     assert rig.step() == ["h"]
@@ -482,6 +486,20 @@ def test_preempted_sequence_s_blocks_wait_for_the_write_that_reads_them() -> Non
     rig.written()
     assert rig.step() == ["old"]
     assert rig.counts().get(QUARANTINED) is None
+
+
+def test_sequences_whose_blocks_are_being_read_are_not_preempted_in_vain() -> None:
+    rig = Rig(num_blocks=16)
+    for name in ("a", "b", "c", "d"):
+        rig.run(name, num_prompt_tokens=9)
+    for name in ("b", "c", "d"):
+        rig.migrate(name)
+    rig.step()
+    for name in ("b", "c", "d"):
+        rig.begun(f"{name}+")
+    while not rig.returned_codes("preempted"):
+        rig.step()
+    assert rig.returned_codes("preempted") == ["a"]
 
 
 def test_sequence_that_stands_still_is_not_preempted() -> None:

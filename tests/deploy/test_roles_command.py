@@ -233,14 +233,16 @@ def test_why_has_the_sentence_the_numbers_and_the_splits(router: FakeRouter, she
         at=0, reason="prompts wait", num_prefill=1, num_decode=2, wanted_prefill=2, wanted_decode=1,
         flips=[control_pb2.RoleFlip(worker="decode-1", role=common_pb2.ROLE_PREFILL)],
         numbers={"prompt_load_workers": 1.5, "arrivals_per_s": 2},
-        options=[control_pb2.SplitScore(num_prefill=2, num_decode=1, goodput=2.25, ttft_s=0.5, tpot_s=0.05)],
+        options=[
+            control_pb2.SplitScore(num_prefill=2, num_decode=1, goodput=2.25, ttft_s=0.5, tpot_s=0.05, num_mixed=3)
+        ],
     )  # fmt: skip
     router.answers["ListRoleDecisions"] = control_pb2.ListRoleDecisionsResponse(decisions=[decision])
     sentence, flip, numbers, _, split = shell.run("roles", "why", "--limit", "3").splitlines()
     assert sentence.endswith("1 prefill + 2 decode -> 2 prefill + 1 decode: prompts wait")
     assert flip == "  flip: decode-1 to prefill"
     assert numbers == "  arrivals_per_s 2, prompt_load_workers 1.5"
-    assert split.split() == ["2", "1", "2.25", "0.5", "0.05"]
+    assert split.split() == ["2", "1", "3", "2.25", "0.5", "0.05"]
     assert router.requests[0].limit == 3
     (shown,) = json.loads(shell.run("roles", "why", "--json"))["decisions"]
     assert shown["numbers"] == {"prompt_load_workers": 1.5, "arrivals_per_s": 2.0}

@@ -692,7 +692,7 @@ def test_queued_prompts_go_back_youngest_first_up_to_so_many_tokens(
     rig: Rig, num_tokens: int, expected: list[str] | int
 ) -> None:
     queue_five(rig)
-    rig.half.return_queued(num_tokens, "recalled")
+    rig.half.return_queued("recalled", num_tokens)
     names = [name for name, code, retryable in rig.returned() if (code, retryable) == ("recalled", True)]
     assert (len(names) if isinstance(expected, int) else names) == expected
     assert rig.half.num_queued == 4 - len(names)
@@ -700,13 +700,21 @@ def test_queued_prompts_go_back_youngest_first_up_to_so_many_tokens(
     assert "abort" not in [order[0] for order in rig.port.take()]
 
 
+def test_recall_of_one_router_leaves_the_prompts_of_others(rig: Rig) -> None:
+    queue_five(rig)
+    rig.half.assign("router-2", assignment("other", 4))
+    rig.half.return_queued("recalled", 99, ROUTER)
+    assert "other" not in [name for name, _, _ in rig.returned()]
+    assert rig.half.num_queued == 1
+
+
 def test_all_queued_prompts_go_back_when_the_role_changes_and_started_ones_are_computed(rig: Rig) -> None:
     queue_five(rig)
-    rig.half.return_queued(None, "role_changed")
+    rig.half.return_queued("role_changed")
     assert [name for name, _, _ in rig.returned()] == ["q10", "q8", "q6", "q4"]
     assert rig.half.num_queued == 0
     assert [piece.end for piece in rig.step(64)] == [20]
-    rig.half.return_queued(None, "role_changed")
+    rig.half.return_queued("role_changed")
     assert len(rig.outbox.returns) == 4
 
 

@@ -113,7 +113,14 @@ class LoopWorker:
     """One worker of a fleet that lives in one thread."""
 
     def __init__(
-        self, endpoint: WorkerEndpoint, engine: Engine, fleet: "LoopFleet", budget: int, max_num_seqs: int
+        self,
+        endpoint: WorkerEndpoint,
+        engine: Engine,
+        fleet: "LoopFleet",
+        budget: int,
+        max_num_seqs: int,
+        *,
+        tpot_limit_s: float,
     ) -> None:
         self.endpoint = endpoint
         self.engine = engine
@@ -148,7 +155,7 @@ class LoopWorker:
             on_inbound=self.inbound.append,
             clock=fleet.clock,
             cost=CostTracker(cost_model(chunk_tokens=budget)),
-            tpot_limit_s=1000.0,  # a step takes what there is
+            tpot_limit_s=tpot_limit_s,
             max_num_batched_tokens=budget,
         )
 
@@ -173,6 +180,7 @@ class LoopFleet:
         max_num_seqs: int = 16,
         max_len: int = 256,
         block_tokens: tuple[int, int] = (BLOCK_TOKENS, BLOCK_TOKENS),
+        tpot_limit_s: float = 1000.0,  # a step takes what there is
     ) -> None:
         self.clock = ManualClock()
         self.workers: dict[WorkerId, LoopWorker] = {}
@@ -184,7 +192,9 @@ class LoopFleet:
                 num_host_blocks=num_host_blocks,
                 max_model_len=max_len,
             )
-            self.workers[endpoint.worker] = LoopWorker(endpoint, engine, self, budget, max_num_seqs)
+            self.workers[endpoint.worker] = LoopWorker(
+                endpoint, engine, self, budget, max_num_seqs, tpot_limit_s=tpot_limit_s
+            )
         self.p, self.d = self.workers.values()
 
     def assign(self, work: Assignment, router_id: str = ROUTER) -> None:

@@ -176,7 +176,7 @@ class HandoffProtocol(RuleBasedStateMachine):
 
     def recall(self, index: int) -> None:
         """Prompts that have not started go back."""
-        self.world.workers[index].prefill.return_queued(12, "recalled")
+        self.world.workers[index].prefill.return_queued("recalled", 12)
 
     @invariant()
     def pools_balance(self) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.cost import MIN_PROMPT_TOKENS
 from core.events import ReturnedWork, WorkerLoad
-from core.request import FinishReason
+from core.request import FinishReason, Role
 from decode_worker.receiver import LEASE_S
 from engine.engine import Engine
 from engine.plan import StepPlan, StepResult
@@ -55,6 +56,27 @@ def test_decode_worker_computes_no_prompt_token_and_prefill_worker_no_other(flee
     assert num_answer > 2
     assert (fleet.p.engine.num_prompt_tokens, fleet.p.engine.num_decode_tokens) == (50, 0)
     assert (fleet.d.engine.num_prompt_tokens, fleet.d.engine.num_decode_tokens) == (0, num_answer - 1)
+
+
+@pytest.mark.parametrize(
+    ("role", "num_prompt_tokens"),
+    [(Role.PREFILL, 20), (Role.MIXED, MIN_PROMPT_TOKENS), (Role.DECODE, MIN_PROMPT_TOKENS)],
+)
+def test_prompts_stretch_steps_past_the_limit_only_where_sequences_are_to_leave(
+    tiny_model_dir: Path, role: Role, num_prompt_tokens: int
+) -> None:
+    fleet = LoopFleet(tiny_model_dir, budget=64, tpot_limit_s=0.01)
+    here = {"prefill": DECODE, "decode": DECODE}
+    fleet.assign(replace(greedy("h", prompt_of(8), 60), **here))
+    while not fleet.d.engine.num_decode_tokens:
+        fleet.tick()
+    fleet.d.loop.begin_epoch(2, role, 0.0)
+    fleet.assign(replace(greedy("long", prompt_of(100), 2), **here))
+    before = fleet.d.engine.num_prompt_tokens
+    fleet.tick()
+    # A step of one sequence takes 12 ms, of which the prompt shares 10: twice that leaves 22 ms, or 20 tokens
+    # with what they attend to.
+    assert fleet.d.engine.num_prompt_tokens - before == num_prompt_tokens
 
 
 @pytest.mark.parametrize("block", [0, 5, -1])

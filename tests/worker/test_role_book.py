@@ -23,7 +23,7 @@ def test_change_of_role_begins_an_epoch_and_is_told_with_its_time() -> None:
     heard = Heard()
     heard.clock.advance(5.0)
     state = heard.book.order(RoleOrder("a", Role.DECODE, epoch=1, is_pinned=True))
-    assert state == RoleState(Role.DECODE, 2, is_pinned=True, order_id="a") == heard.book.state
+    assert state == RoleState(Role.DECODE, 2, is_pinned=True, order_id="a", revision=1) == heard.book.state
     assert heard.changes == [(state, heard.clock.now_s())]
 
 
@@ -37,10 +37,19 @@ def test_cordon_and_pin_leave_the_epoch_so_that_work_on_its_way_is_taken() -> No
 def test_second_order_for_the_same_epoch_changes_nothing() -> None:
     heard = Heard()
     first = heard.book.order(RoleOrder("a", Role.DECODE, epoch=1))
-    with pytest.raises(StaleEpochError, match="for role epoch 1 and the worker is at 2"):
+    with pytest.raises(StaleEpochError, match=r"for role epoch 1\.0 and the worker is at 2\.1"):
         heard.book.order(RoleOrder("b", Role.MIXED, epoch=1))
     assert heard.book.state == first
     assert len(heard.changes) == 1
+
+
+def test_order_that_does_not_know_of_a_pin_does_not_undo_it() -> None:
+    heard = Heard()
+    pinned = heard.book.order(RoleOrder("a", Role.PREFILL, epoch=1, is_pinned=True))
+    with pytest.raises(StaleEpochError):
+        heard.book.order(RoleOrder("b", Role.DECODE, epoch=1))
+    assert heard.book.state == pinned
+    assert heard.book.order(RoleOrder("c", Role.DECODE, epoch=1, revision=1)).role is Role.DECODE
 
 
 @pytest.mark.parametrize("epoch", [0, 2])

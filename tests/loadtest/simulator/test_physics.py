@@ -51,9 +51,9 @@ def test_prompt_beside_a_sequence_is_computed_in_pieces_that_keep_the_limit_on_i
     free = run(fleet_spec(1), [M], arrivals)
     bounded = run(fleet_spec(1, batching=baton_batching(100, tpot_limit_s=0.05)), [M], arrivals)
     assert bounded.jobs[1].ttft_s > free.jobs[1].ttft_s
-    # 20 ms of the 50 are the sequence's and 11 are shared: 41 ms are left for the prompt, which is 31 tokens.
+    # 20 ms of 0.8 * 50 are the sequence's and 11 are shared: 31 ms are left for the prompt, which is 21 tokens.
     attention_s = COST.prefill_pair_s * 300 * 150
-    assert bounded.jobs[1].ttft_s == pytest.approx(math.ceil(300 / 31) * 0.05 + attention_s, abs=0.05)
+    assert bounded.jobs[1].ttft_s == pytest.approx(math.ceil(300 / 21) * 0.04 + attention_s, abs=0.05)
 
 
 def test_wait_for_one_worker_is_that_of_an_m_d_1_queue() -> None:

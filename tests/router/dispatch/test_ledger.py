@@ -2,6 +2,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from core.cost import StepShape
 from core.events import WorkerLoad
 from core.request import Role
 from router.dispatch.generation import Attempt
@@ -62,19 +63,29 @@ def test_prompt_tokens_under_way_count_before_they_are_reported(reported: int, a
     link = RecordingLink("p", Role.PREFILL)
     link.load = WorkerLoad(pending_prompt_tokens=reported)
     link.assigned_prompt_tokens = assigned
-    assert prefill_candidate(link).pending_tokens == max(reported, assigned)
+    assert prefill_candidate(link, 0.1).pending_tokens == max(reported, assigned)
 
 
 def test_candidates_cost_what_the_worker_measured_and_says_has_changed() -> None:
     link = RecordingLink("w", Role.PREFILL)
-    assert prefill_candidate(link).cost == decode_candidate(link).cost == cost_model()
+    assert prefill_candidate(link, 0.1).cost == decode_candidate(link).cost == cost_model()
     link.load = WorkerLoad(
         prefill_cost_change=1.0,
         prefill_attention_cost_change=1.0,
         decode_cost_change=1.0,
         decode_attention_cost_change=1.0,
     )
-    assert prefill_candidate(link).cost == decode_candidate(link).cost == cost_model(slowness=2.0)
+    assert prefill_candidate(link, 0.1).cost == decode_candidate(link).cost == cost_model(slowness=2.0)
+
+
+def test_mixed_worker_computes_prompts_in_the_time_its_running_sequences_leave() -> None:
+    for role, is_shared in ((Role.PREFILL, False), (Role.MIXED, True)):
+        link = RecordingLink("w", role)
+        link.load = WorkerLoad(running_sequences=32, running_context_tokens=3200)
+        link.assigned_sequences, link.assigned_context_tokens = 64, 64_000
+        sequences = StepShape(num_sequences=32, num_context_tokens=3200)
+        share = cost_model().prompt_share(sequences, 0.1) if is_shared else 1.0
+        assert prefill_candidate(link, 0.1).share == share
 
 
 def test_decode_worker_without_a_report_has_all_its_blocks() -> None:

@@ -1,16 +1,19 @@
 """Running sequences that go on elsewhere: what is ordered, and what comes of it."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from core.cost import Curve
 from core.events import ReturnedWork, WorkerLoad
-from core.request import FinishReason, Role
+from core.request import MIGRATION_HEADROOM_TOKENS, FinishReason, Role
 from core.roles import RoleOrder, RoleState
 from router.dispatch.generation import ActiveGeneration
-from router.dispatch.movements import FIRST_PAUSE_S, HEADROOM_TOKENS, MIN_TOKENS_LEFT
+from router.dispatch.movements import FIRST_PAUSE_S, MIN_TOKENS_LEFT
 from router.generation import TokenDelta
+from tests.builders import cost_model
 from tests.router.builders import RecordingLink, generation_request
 from tests.router.dispatch.bench import Bench, make_bench, read, token
 
@@ -18,7 +21,7 @@ LONG = 40
 NUM_BLOCKS = 1000
 
 
-def worker(name: str, role: Role, **changes: int) -> RecordingLink:
+def worker(name: str, role: Role, **changes: Any) -> RecordingLink:  # noqa: ANN401 - any field of a hello
     return RecordingLink(name, role, **{"num_blocks": NUM_BLOCKS, **changes})
 
 
@@ -58,7 +61,7 @@ async def test_sequence_of_a_worker_that_stops_decoding_is_ordered_to_the_other(
     assert (new.prompt, new.first_position) == ((1, 2, 3), 0)
     assert (new.prefill, new.decode) == (here.endpoint, there.endpoint)
     assert here.books() == (0, 1, 0, 3)
-    assert there.books() == (0, 1, -(-(5 + HEADROOM_TOKENS) // 4), 3)
+    assert there.books() == (0, 1, -(-(5 + MIGRATION_HEADROOM_TOKENS) // 4), 3)
 
 
 async def test_answer_goes_on_from_the_other_worker_without_a_gap(pair: Bench) -> None:
@@ -182,7 +185,8 @@ async def test_prompt_given_back_before_it_started_is_placed_at_once_and_speaks_
 
 
 async def test_new_prefill_worker_takes_its_share_of_what_others_have_queued(pair: Bench) -> None:
-    pair.link("p").load = WorkerLoad(queued_prompts=3, pending_prompt_tokens=900)
+    pair.link("p").load = WorkerLoad(queued_prompts=3)
+    pair.link("p").assigned_prompt_tokens = 900
     become(pair, pair.link("d1"), Role.PREFILL)
     assert pair.link("p").recalled == [450]
     assert pair.link("d1").recalled == []
@@ -210,3 +214,31 @@ async def test_worker_that_is_changing_gets_no_work_until_it_has_answered(pair: 
     link.set_role(RoleOrder("o", Role.PREFILL, link.role_state.epoch))
     generation = pair.submit()
     assert generation.placement.decode is pair.link("d1")
+
+
+async def test_new_decode_worker_is_not_given_more_than_half_of_what_others_have() -> None:
+    """Where a step takes twice as long with twice as many sequences."""
+    cost = replace(cost_model(), decode=Curve(((1.0, 0.001), (1001.0, 1.001))), decode_context_token_s=0.0)
+    cast: dict[str, Any] = {"max_num_seqs": 64, "cost_model": cost}
+    bench = make_bench(
+        worker("p", Role.PREFILL), worker("d0", Role.DECODE, **cast), worker("d1", Role.PREFILL, **cast)
+    )
+    for number in range(16):
+        running(bench, f"r{number}")
+    become(bench, bench.link("d1"), Role.DECODE)
+    assert 6 <= len(bench.link("d0").migrations) <= 8
+
+
+async def test_order_to_move_is_taken_back_at_both_ends(pair: Bench) -> None:
+    running(pair)
+    here, there = pair.link("d0"), pair.link("d1")
+    become(pair, here, Role.PREFILL)
+    pair.report(there, ReturnedWork(order_of(here), "stale_epoch", "another epoch"))
+    assert (here.cancelled, there.cancelled) == (["r.1"], ["r.1"])
+
+
+async def test_failed_move_speaks_against_no_prefill_worker(pair: Bench) -> None:
+    generation = running(pair)
+    become(pair, pair.link("d0"), Role.PREFILL)
+    pair.report(pair.link("d0"), ReturnedWork("r.0", "migration_unknown", "nobody knows"))
+    assert generation.avoid == set()

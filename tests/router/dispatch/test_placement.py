@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from core.cost import Curve
+from core.cost import STEP_SHARE, Curve
 from core.ids import WorkerId
 from router.dispatch.placement import SAME_FULLNESS, SAME_STEP_TIME, DecodeCandidate, PrefillCandidate, place
 from tests.builders import cost_model
@@ -231,3 +231,23 @@ def test_late_prompt_avoids_workers_that_failed_it() -> None:
     chosen = place(prefill, DECODE, 100, {PREFILL[0].worker}, wanted_in_s=1.0)
     assert chosen is not None
     assert chosen[0] == PREFILL[1].worker
+
+
+def test_prompt_waits_longer_for_a_worker_that_computes_beside_sequences() -> None:
+    mixed = PrefillCandidate(WorkerId("a-mixed", 1), pending_tokens=0, cost=cost_model(), share=0.25)
+    alone = PrefillCandidate(WorkerId("b", 1), pending_tokens=1000, cost=cost_model())
+    assert mixed.completion_s(1000) == pytest.approx(4 * replace(mixed, share=1.0).completion_s(1000))
+    assert replace(mixed, pending_tokens=1000).wait_s == pytest.approx(4 * alone.wait_s)
+    assert place([mixed, alone], DECODE, 1000)[0] == alone.worker
+
+
+def test_sequence_stays_with_the_mixed_worker_that_computes_its_prompt_within_the_limit() -> None:
+    mixed = replace(IDLE, worker=WorkerId("m", 1), max_num_seqs=64, num_sequences=30, num_context_tokens=3000)
+    prompt = PrefillCandidate(mixed.worker, pending_tokens=0, cost=cost_model(), share=0.5)
+    decode = [*DECODE, mixed]
+    step_s = mixed.step_s(100)
+    assert place([prompt], decode, 100, tpot_limit_s=1.01 * step_s / STEP_SHARE) == (mixed.worker, mixed.worker)
+    too_long = place([prompt], decode, 100, tpot_limit_s=0.99 * step_s / STEP_SHARE)
+    assert too_long[1] != mixed.worker
+    full = [*DECODE, replace(mixed, free_blocks=0)]
+    assert place([prompt], full, 100)[1] != mixed.worker

@@ -3,9 +3,15 @@
 from dataclasses import replace
 
 from core.request import Role
+from router.roles.capacity import Load
 from router.roles.controller import RoleController
-from router.roles.decision import Decision
+from router.roles.decision import Decision, Flip
+from router.roles.forecast import Forecaster
+from router.roles.kinds import Kinds
+from router.roles.roster import Roster
+from router.roles.settings import ControllerSettings
 from router.roles.snapshot import Demand, FleetSnapshot, Limits, WorkerView
+from router.roles.survey import Survey
 from tests.builders import cost_model
 
 LIMITS = Limits(ttft_s=5.0, tpot_s=0.1)
@@ -80,6 +86,19 @@ def shown(workers: tuple[WorkerView, ...], decision: Decision) -> tuple[WorkerVi
         replace(worker, role=roles[worker.name], since_s=decision.at_s) if worker.name in roles else worker
         for worker in workers
     )
+
+
+def after_patience(controller: RoleController, workers: tuple[WorkerView, ...]) -> Decision:
+    """What a controller decides about a fleet that has been so for as long as it waits for lost workers."""
+    assert not controller.decide(snapshot(workers, 0.0)).flips
+    return controller.decide(snapshot(workers, ControllerSettings().patience_s))
+
+
+def plain_flips(seen: FleetSnapshot) -> tuple[Flip, ...]:
+    """The flips to the best split without mixed workers."""
+    settings, kinds = ControllerSettings(), Kinds(seen.workers)
+    load = Load.of(seen, Forecaster(settings).observe(seen.demand), kinds)
+    return Survey(kinds, load, settings).plain(Roster(seen.workers, kinds, lambda _: True))[0].split.flips
 
 
 def decide(seen: FleetSnapshot) -> Decision:

@@ -54,6 +54,28 @@ def test_long_prompts_that_wait_do_not_make_those_that_run_longer() -> None:
     assert tpots[1] == pytest.approx(tpots[0], rel=0.05)
 
 
+def test_mixed_worker_computes_prompts_as_fast_as_a_prefill_worker_while_nothing_runs() -> None:
+    waiting = replace(LOAD, backlog=30.0, backlog_tokens=15_000.0)
+    sequences = Sequences(waiting, [(KIND, 0.0, 2.0, 10.0)])
+    assert sequences.prompt_share(KIND, 10.0) == 1
+
+
+def test_mixed_workers_help_prompts_less_the_more_sequences_they_have() -> None:
+    waiting = replace(LOAD, backlog=30.0, backlog_tokens=15_000.0)
+    loads = [replace(waiting, running=running, running_context=500 * running) for running in (0.0, 20.0, 60.0)]
+    ttfts = [Capacity([KIND], load, 2.0).outlook([1.0], [0.0], [2.0]).ttft_s for load in loads]
+    alone = Capacity([KIND], waiting, 2.0).outlook([1.0], [2.0]).ttft_s
+    assert ttfts == sorted(ttfts)
+    assert ttfts[0] < ttfts[-1] < 1.01 * alone
+
+
+def test_prompts_beside_them_slow_sequences_down_to_a_share_of_the_limit() -> None:
+    busy = replace(LOAD, running=8.0, running_context=4000.0, backlog=90.0, backlog_tokens=45_000.0)
+    capacity = Capacity([KIND], busy, HORIZON_S)
+    decode, mixed = capacity.outlook([1.0], [2.0]), capacity.outlook([1.0], [0.0], [2.0])
+    assert decode.tpot_s < mixed.tpot_s <= LIMITS.tpot_s
+
+
 def test_slow_decode_workers_bring_less() -> None:
     capacity = Capacity([KIND, SLOW], replace(LOAD, running=100.0, running_context=10_000.0), HORIZON_S)
     assert capacity.outlook([1.0, 0.0], [2.0, 0.0]).tpot_s < capacity.outlook([1.0, 0.0], [0.0, 2.0]).tpot_s
@@ -104,7 +126,7 @@ def test_mean_wait_of_one_worker_is_that_of_the_formula() -> None:
 
 
 def test_batch_settles_where_little_has_it() -> None:
-    sequences = Sequences(LOAD, [(KIND, 1.0, 10.0)])
+    sequences = Sequences(LOAD, [(KIND, 1.0, 0.0, 10.0)])
     for _ in range(400):
         tokens_per_s, tpot_s = sequences.speed()
         sequences.advance(0.1, tpot_s, 2.0, 500.0)
@@ -115,6 +137,6 @@ def test_batch_settles_where_little_has_it() -> None:
 
 def test_sequences_without_a_place_count_as_slow() -> None:
     full = replace(LOAD, running=128.0, running_context=12_800.0)
-    tokens_per_s, tpot_s = Sequences(full, [(KIND, 1.0, 10.0)]).speed()
+    tokens_per_s, tpot_s = Sequences(full, [(KIND, 1.0, 0.0, 10.0)]).speed()
     assert tokens_per_s == pytest.approx(64 / KIND.decode_step_s(64, 100))
     assert tpot_s == pytest.approx(2 * KIND.decode_step_s(64, 100))

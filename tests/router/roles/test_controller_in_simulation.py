@@ -28,7 +28,7 @@ def controlled(arrivals: list[Arrival], num_prefill: int = 4) -> Outcome:
 def test_an_hour_of_noise_changes_roles_a_handful_of_times(num_prefill: int) -> None:
     arrivals = segmented_arrivals([Segment(3600.0, *BOTH)], rate=2.0, seed=num_prefill)
     outcome = controlled(arrivals, num_prefill)
-    assert len(outcome.flips) <= 8
+    assert len(outcome.flips) <= 2 * 8, "a bad split may become a buffer, and that a better one, once"
     assert outcome.attainment > 0.99
 
 
@@ -36,7 +36,7 @@ def test_an_hour_of_noise_changes_roles_a_handful_of_times(num_prefill: int) -> 
 def test_flood_of_prompts_is_met_within_seconds(seed: int) -> None:
     arrivals = segmented_arrivals([Segment(60.0, *ANSWERS), Segment(60.0, *PROMPTS)], rate=2.4, seed=seed)
     outcome = controlled(arrivals, num_prefill=1)
-    met = [at_s for at_s, flip in outcome.flips if flip.role is Role.PREFILL and 60 <= at_s <= 65]
+    met = [at_s for at_s, flip in outcome.flips if flip.role.serves(Role.PREFILL) and 60 <= at_s <= 65]
     assert len(met) >= 2
     stayed = simulate(FLEET, split_roles(1, 7), arrivals, StaticRoles(), LIMITS)
     assert outcome.num_inside > 1.2 * stayed.num_inside

@@ -29,7 +29,7 @@ async def test_role_is_ordered_pinned_and_verified_by_what_the_worker_executes(w
     assert world.link("d1").role_orders[0].is_pinned
     world.clock.advance(0.02)
     assert world.obey("d1") == RoleState(
-        Role.PREFILL, 4, is_pinned=True, order_id=world.link("d1").role_orders[0].order_id
+        Role.PREFILL, 4, is_pinned=True, order_id=world.link("d1").role_orders[0].order_id, revision=1
     )
     await watching.until(2)
     world.clock.advance(0.03)
@@ -75,6 +75,8 @@ async def test_worker_that_has_work_and_executes_none_raises_an_alarm(world: Rol
     assert last.stage is RoleStage.FAILED
     assert "the change to prefill changed nothing" in last.message
     assert world.director.alarms() == [f"worker d1@1: {last.change.message}"]  # type: ignore[union-attr]
+    world.report("d1", epoch_prompt_tokens=3)
+    assert world.director.alarms() == []
 
 
 async def test_change_is_verified_only_when_nothing_of_the_old_role_is_left(world: RoleWorld) -> None:
@@ -121,9 +123,12 @@ async def test_refusal_of_the_worker_is_the_orders_end(world: RoleWorld) -> None
     watching = Watching(world.director.set_role("d1", Role.PREFILL, "me"))
     await watching.until(1)
     world.refuse("d1", "it is at epoch 9")
-    last = await watching.to_the_end()
-    assert (last.stage, last.message) == (RoleStage.FAILED, "d1: worker d1@1 refuses: it is at epoch 9")
+    with pytest.raises(StaleEpochError, match="worker d1@1 refuses: it is at epoch 9"):
+        await watching.to_the_end()
     assert world.link("d1").takes(Role.DECODE)
+    assert world.director.changes()[0].stage is RoleStage.FAILED
+    assert world.director.alarms() == []
+    assert world.director.actions()[0].outcome == "refused: worker d1@1 refuses: it is at epoch 9"
 
 
 async def test_worker_that_does_not_answer_gets_work_again(world: RoleWorld) -> None:
@@ -131,15 +136,21 @@ async def test_worker_that_does_not_answer_gets_work_again(world: RoleWorld) -> 
     await watching.until(1)
     assert not world.link("d1").takes(Role.DECODE)
     world.pass_time(ANSWER_TIMEOUT_S)
-    assert "has not answered within 10 s" in (await watching.to_the_end()).message
+    with pytest.raises(DeadlineError, match="has not answered within 10 s"):
+        await watching.to_the_end()
     assert world.link("d1").takes(Role.DECODE)
+    assert len(world.director.alarms()) == 1
+    world.lose(world.link("d1"))
+    assert world.director.alarms() == []
 
 
 async def test_lost_worker_ends_its_change(world: RoleWorld) -> None:
     watching = Watching(world.director.set_role("d1", Role.PREFILL, "me"))
     await watching.until(1)
     world.lose(world.link("d1"))
-    assert (await watching.to_the_end()).stage is RoleStage.FAILED
+    with pytest.raises(UnavailableError, match="was lost before it had answered"):
+        await watching.to_the_end()
+    assert world.director.changes()[0].stage is RoleStage.FAILED
 
 
 async def test_restarted_worker_is_ordered_to_be_what_it_was(world: RoleWorld) -> None:
@@ -221,6 +232,70 @@ async def test_drain_ends_when_nothing_is_left_and_uncordon_lifts_it(world: Role
     await lifting
 
 
+@pytest.mark.parametrize(("how", "message"), [("let in", "was let in again"), ("lost", "was lost")])
+async def test_drain_that_somebody_or_something_ends_has_failed(world: RoleWorld, how: str, message: str) -> None:
+    generation = world.dispatcher.submit(generation_request("r", max_tokens=40))
+    name = generation.placement.decode.worker.name
+    watching = Watching(world.director.drain(name, "me"))
+    await asyncio.sleep(0)
+    world.obey(name)
+    await watching.until(1)
+    if how == "lost":
+        world.lose(world.link(name))
+    else:
+        lifting = asyncio.ensure_future(world.director.uncordon(name, "you"))
+        await asyncio.sleep(0)
+        world.obey(name)
+        await lifting
+    last = await watching.to_the_end()
+    assert (last.stage, last.message) == (RoleStage.FAILED, f"{name} {message} while it was being drained")
+
+
+@pytest.mark.parametrize("order", ["drain", "pin"])
+async def test_operator_who_leaves_before_the_answer_harms_nobody(world: RoleWorld, order: str) -> None:
+    if order == "drain":
+        watching = Watching(world.director.drain("d1", "me"))
+    else:
+        watching = Watching(world.director.set_role("d1", Role.DECODE, "me"))
+    await asyncio.sleep(0)
+    watching.task.cancel()
+    await asyncio.gather(watching.task, return_exceptions=True)
+    world.obey("d1")
+    await asyncio.sleep(0.01)
+    assert [(each.action.split()[0], each.outcome) for each in world.director.actions()] == [
+        ({"drain": "drain", "pin": "set"}[order], "done")
+    ]
+
+
+async def test_half_is_not_left_alone_by_two_orders_at_once() -> None:
+    world = RoleWorld(worker("p0", Role.PREFILL), worker("p1", Role.PREFILL), worker("d", Role.DECODE))
+    await Watching(world.director.set_role("p0", Role.DECODE, "me")).until(1)
+    with pytest.raises(InvalidRequestError, match="worker p1 is the last that computes prompts"):
+        await anext(world.director.set_role("p1", Role.DECODE, "you"))
+    with pytest.raises(InvalidRequestError, match="worker p1 is the last that computes prompts"):
+        await anext(world.director.drain("p1", "you"))
+
+
+async def test_watcher_of_a_change_that_another_one_replaces_is_told(world: RoleWorld) -> None:
+    watching = Watching(world.director.set_role("d1", Role.PREFILL, "me"))
+    await watching.until(1)
+    world.obey("d1")
+    world.report("d1", pending_prompt_tokens=9)
+    await watching.until(2)
+    await Watching(world.director.set_role("d1", Role.DECODE, "you")).until(1)
+    last = await watching.to_the_end()
+    assert (last.stage, "another change came" in last.message) == (RoleStage.FAILED, True)
+    world.obey("d1")
+
+
+async def test_log_takes_no_line_ends_and_no_books(world: RoleWorld) -> None:
+    with pytest.raises(InvalidRequestError):
+        await anext(world.director.set_role("x" * 1_000_000, Role.DECODE, "me\nroot: drain all: done"))
+    action = world.director.actions()[0]
+    assert action.actor == "me root: drain all: done"
+    assert max(len(action.action), len(action.outcome)) <= 300
+
+
 async def test_last_worker_of_a_half_is_not_drained(world: RoleWorld) -> None:
     with pytest.raises(InvalidRequestError, match="worker p is the last that computes prompts"):
         await anext(world.director.drain("p", "me"))
@@ -238,6 +313,9 @@ async def test_unanswered_drain_is_told(world: RoleWorld) -> None:
             world.lose(world.link("d1"))
         with pytest.raises(error):
             await watching.to_the_end()
+        await asyncio.sleep(0)
+        noted = world.director.actions()[0].outcome
+        assert noted.startswith("refused: " if error is StaleEpochError else "failed: ")
 
 
 async def test_operators_actions_are_in_the_process_log(world: RoleWorld, caplog: pytest.LogCaptureFixture) -> None:

@@ -341,18 +341,20 @@ class RoleFlip(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ...) -> None: ...
 
 class SplitScore(_message.Message):
-    __slots__ = ("num_prefill", "num_decode", "goodput", "ttft_s", "tpot_s")
+    __slots__ = ("num_prefill", "num_decode", "goodput", "ttft_s", "tpot_s", "num_mixed")
     NUM_PREFILL_FIELD_NUMBER: _ClassVar[int]
     NUM_DECODE_FIELD_NUMBER: _ClassVar[int]
     GOODPUT_FIELD_NUMBER: _ClassVar[int]
     TTFT_S_FIELD_NUMBER: _ClassVar[int]
     TPOT_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_MIXED_FIELD_NUMBER: _ClassVar[int]
     num_prefill: int
     num_decode: int
     goodput: float
     ttft_s: float
     tpot_s: float
-    def __init__(self, num_prefill: _Optional[int] = ..., num_decode: _Optional[int] = ..., goodput: _Optional[float] = ..., ttft_s: _Optional[float] = ..., tpot_s: _Optional[float] = ...) -> None: ...
+    num_mixed: int
+    def __init__(self, num_prefill: _Optional[int] = ..., num_decode: _Optional[int] = ..., goodput: _Optional[float] = ..., ttft_s: _Optional[float] = ..., tpot_s: _Optional[float] = ..., num_mixed: _Optional[int] = ...) -> None: ...
 
 class ListRoleChangesRequest(_message.Message):
     __slots__ = ("limit",)

@@ -86,32 +86,36 @@ class QueryExperts(_message.Message):
     def __init__(self, query_id: _Optional[str] = ..., rebalance: _Optional[bool] = ...) -> None: ...
 
 class SetRole(_message.Message):
-    __slots__ = ("order_id", "role", "role_epoch", "is_cordoned", "is_pinned")
+    __slots__ = ("order_id", "role", "role_epoch", "is_cordoned", "is_pinned", "revision")
     ORDER_ID_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     IS_CORDONED_FIELD_NUMBER: _ClassVar[int]
     IS_PINNED_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     order_id: str
     role: _common_pb2.Role
     role_epoch: int
     is_cordoned: bool
     is_pinned: bool
-    def __init__(self, order_id: _Optional[str] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ...) -> None: ...
+    revision: int
+    def __init__(self, order_id: _Optional[str] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RoleState(_message.Message):
-    __slots__ = ("role", "role_epoch", "is_cordoned", "is_pinned", "order_id")
+    __slots__ = ("role", "role_epoch", "is_cordoned", "is_pinned", "order_id", "revision")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     IS_CORDONED_FIELD_NUMBER: _ClassVar[int]
     IS_PINNED_FIELD_NUMBER: _ClassVar[int]
     ORDER_ID_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     role: _common_pb2.Role
     role_epoch: int
     is_cordoned: bool
     is_pinned: bool
     order_id: str
-    def __init__(self, role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., order_id: _Optional[str] = ...) -> None: ...
+    revision: int
+    def __init__(self, role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., order_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RoleRefusal(_message.Message):
     __slots__ = ("order_id", "role_epoch", "message")
