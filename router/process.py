@@ -34,6 +34,7 @@ from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
 from router.state.open_state import open_state
+from router.state.store import StateStore
 from router.text.tokenizer import TextCodec
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
@@ -56,6 +57,31 @@ class RouterAddresses:
     grpc_port: int
 
 
+@dataclass(frozen=True, slots=True)
+class Router:
+    """The parts of a router behind its front ends.
+
+    Attributes:
+        clock: of all of them.
+        store: what it shares with other routers; whoever has it closes it.
+        meter: what requests experience.
+        dispatcher: has answers generated.
+        fleet: the workers.
+        orders: what workers are told about roles.
+        autopilot: has the controller decide.
+        director: carries out what operators order.
+    """
+
+    clock: SystemClock
+    store: StateStore
+    meter: RequestMeter
+    dispatcher: FleetDispatcher
+    fleet: Fleet
+    orders: RoleOrders
+    autopilot: Autopilot
+    director: RoleDirector
+
+
 @contextlib.asynccontextmanager
 async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     """Serves for as long as the context lasts. Port 0 in the settings takes a free one.
@@ -64,7 +90,29 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         CheckpointError: the model folder has no usable tokenizer.
         ConfigError: a port is taken, or `max_model_len` is over the model's context.
     """
-    codec, clock = load_codec(config), SystemClock()
+    codec = load_codec(config)
+    router = build_router(config)
+    feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
+    app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
+    # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(router.store.close)
+        await stack.enter_async_context(router.fleet.running())
+        await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
+        listener = stack.enter_context(bind_http(config.host, config.port))
+        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
+        stack.push_async_callback(grpc_server.stop, STOP_GRACE_S)
+        await grpc_server.start()
+        await stack.enter_async_context(serve_http(app, listener))
+        stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
+        http_port = listener.getsockname()[1]
+        logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
+        yield RouterAddresses(http_port, grpc_port)
+
+
+def build_router(config: RouterConfig) -> Router:
+    """Puts together what does the work; nothing of it runs yet."""
+    clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
     dispatcher = FleetDispatcher(
@@ -73,8 +121,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         max_attempts=config.max_attempts,
         meter=meter,
     )
-    router_id, store = uuid.uuid4().hex, open_state(config.state, clock)
-    orders = RoleOrders(dispatcher.movements, clock)
+    orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
     dispatcher.bind(fleet)
     orders.bind(fleet)
@@ -89,32 +136,29 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         switch=SharedSwitch(store, AUTO_ROLES, default=config.auto_roles),
         clock=clock,
     )
-    roles = RoleDirector(fleet, orders, autopilot, clock)
+    director = RoleDirector(fleet, orders, autopilot, clock)
+    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director)
+
+
+def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
+    """What the dashboard is told; whoever has it closes it."""
     can_operate = config.operator_key is not None
-    feed = DashboardFeed(
-        StateSource(config.served_model_name, fleet, roles, meter, time.time, can_operate=can_operate)
+    source = StateSource(
+        config.served_model_name, router.fleet, router.director, router.meter, time.time, can_operate=can_operate
     )
-    grpc_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    return DashboardFeed(source)
+
+
+def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
+    """A server with all services of a router, on no port yet."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
-    generate_pb2_grpc.add_GenerateServiceServicer_to_server(GenerateService(dispatcher, codec, intake), grpc_server)
-    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), grpc_server)
-    control = ControlService(config.served_model_name, fleet, dispatcher, roles, clock)
-    control_pb2_grpc.add_ControlServiceServicer_to_server(control, grpc_server)
-    # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(store.close)
-        await stack.enter_async_context(fleet.running())
-        await stack.enter_async_context(keeping_roles(dispatcher.movements, orders, autopilot))
-        listener = stack.enter_context(bind_http(config.host, config.port))
-        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
-        stack.push_async_callback(grpc_server.stop, STOP_GRACE_S)
-        await grpc_server.start()
-        app = build_app(config, dispatcher, codec, feed=feed, roles=roles)
-        await stack.enter_async_context(serve_http(app, listener))
-        stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
-        http_port = listener.getsockname()[1]
-        logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
-        yield RouterAddresses(http_port, grpc_port)
+    generate = GenerateService(router.dispatcher, codec, intake)
+    generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
+    control = ControlService(config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock)
+    control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
+    return server
 
 
 def load_codec(config: RouterConfig) -> TextCodec:
