@@ -4,7 +4,7 @@ from baton.v1 import control_pb2
 
 from core.experts import ExpertReport
 from deploy.status_client import control_stub
-from router import wire
+from router import expert_wire
 
 TIMEOUT_S = 70.0  # the router gives a worker a minute: a rebalancing reads experts from disk
 
@@ -18,7 +18,7 @@ def get_experts(grpc_address: str, worker: str | None) -> dict[str, ExpertReport
     """
     with control_stub(grpc_address) as stub:
         answer = stub.GetExperts(control_pb2.GetExpertsRequest(worker=worker or ""), timeout=TIMEOUT_S)
-    return {entry.worker: wire.expert_report_from_proto(entry.report) for entry in answer.workers}
+    return {entry.worker: expert_wire.expert_report_from_proto(entry.report) for entry in answer.workers}
 
 
 def rebalance_experts(grpc_address: str, worker: str) -> ExpertReport:
@@ -30,4 +30,4 @@ def rebalance_experts(grpc_address: str, worker: str) -> ExpertReport:
     """
     with control_stub(grpc_address) as stub:
         answer = stub.RebalanceExperts(control_pb2.RebalanceExpertsRequest(worker=worker), timeout=TIMEOUT_S)
-    return wire.expert_report_from_proto(answer.report)
+    return expert_wire.expert_report_from_proto(answer.report)

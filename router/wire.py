@@ -1,22 +1,21 @@
-"""Protobuf on the router's side of the attach stream."""
+"""Protobuf on the router's side of the attach stream.
+
+Not here: what a worker says of itself (`router.hello_wire`), of its experts (`router.expert_wire`) and of what it has
+moved (`router.transfer_wire`).
+"""
 
 from dataclasses import dataclass, field
 
 from baton.v1 import common_pb2, worker_pb2
 
-from core.cost import CostModel, Curve
 from core.errors import ConfigError, UnavailableError
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
-from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
-from core.processes import ProcessId, RankProcess
 from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.sampling import SamplingParams
-from core.transfers import PairReport, PairStats, TransferReport
-from router.fleet.hello import WorkerHello
 
 FINISH_FROM_PROTO = {
     common_pb2.FINISH_REASON_UNSPECIFIED: None,
@@ -70,31 +69,6 @@ def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
 def endpoint_from_proto(message: common_pb2.WorkerEndpoint) -> WorkerEndpoint:
     """Inverse of `endpoint_to_proto`."""
     return WorkerEndpoint(worker_id_from_proto(message.worker), message.address)
-
-
-def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
-    """What a worker says of itself.
-
-    Raises:
-        ConfigError: a worker that says so can serve nothing here.
-    """
-    endpoint = endpoint_from_proto(message.endpoint)
-    return WorkerHello(
-        endpoint=endpoint,
-        role_state=role_state_from_proto(endpoint.worker, message.role_state),
-        fingerprint=message.model_fingerprint,
-        layout=tuple((descriptor.name, value) for descriptor, value in message.layout.ListFields()),
-        block_tokens=message.layout.block_tokens,
-        block_bytes=message.block_bytes,
-        num_blocks=message.num_blocks,
-        max_num_seqs=message.max_num_seqs,
-        max_model_len=message.max_model_len,
-        cost_model=_cost_from_proto(endpoint.worker, message.cost_model),
-        tensor_parallel_size=message.topology.tensor_parallel_size,
-        expert_parallel_size=message.topology.expert_parallel_size,
-        num_redundant_experts=message.topology.num_redundant_experts,
-        processes=tuple(process_from_proto(each) for each in message.processes),
-    )
 
 
 def role_state_from_proto(worker: WorkerId, message: worker_pb2.RoleState) -> RoleState:
@@ -154,67 +128,6 @@ def migration_to_proto(handoff_id: str, new: Assignment) -> worker_pb2.AttachReq
 def recall_to_proto(num_tokens: int) -> worker_pb2.AttachRequest:
     """A wish to have prompts back that have not started."""
     return worker_pb2.AttachRequest(return_queued=worker_pb2.ReturnQueued(num_tokens=num_tokens))
-
-
-def _cost_from_proto(worker: WorkerId, message: worker_pb2.CostModel) -> CostModel:
-    try:
-        return CostModel(
-            chunk_tokens=message.chunk_tokens,
-            prefill=Curve(tuple((point.number, point.seconds) for point in message.prefill)),
-            prefill_pair_s=message.prefill_pair_s,
-            decode=Curve(tuple((point.number, point.seconds) for point in message.decode)),
-            decode_context_token_s=message.decode_context_token_s,
-        )
-    except ConfigError as error:
-        raise ConfigError(f"worker {worker} says what its steps cost: {error.message}; {SAME_VERSION}") from error
-
-
-def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
-    """Inverse of `hello_from_proto`."""
-    return worker_pb2.WorkerHello(
-        endpoint=endpoint_to_proto(hello.endpoint),
-        role_state=role_state_to_proto(hello.role_state),
-        model_fingerprint=hello.fingerprint,
-        layout=_layout_to_proto(hello.layout),
-        block_bytes=hello.block_bytes,
-        num_blocks=hello.num_blocks,
-        max_num_seqs=hello.max_num_seqs,
-        max_model_len=hello.max_model_len,
-        topology=common_pb2.ShardTopology(
-            tensor_parallel_size=hello.tensor_parallel_size,
-            expert_parallel_size=hello.expert_parallel_size,
-            num_redundant_experts=hello.num_redundant_experts,
-        ),
-        cost_model=_cost_to_proto(hello.cost_model),
-        processes=[process_to_proto(each) for each in hello.processes],
-    )
-
-
-def process_to_proto(rank: RankProcess) -> worker_pb2.RankProcess:
-    """The process of a rank."""
-    return worker_pb2.RankProcess(node=rank.node, pid=rank.process.pid, started_s=rank.process.started_s)
-
-
-def process_from_proto(message: worker_pb2.RankProcess) -> RankProcess:
-    """Inverse of `process_to_proto`."""
-    return RankProcess(message.node, ProcessId(message.pid, message.started_s))
-
-
-def _cost_to_proto(model: CostModel) -> worker_pb2.CostModel:
-    return worker_pb2.CostModel(
-        chunk_tokens=model.chunk_tokens,
-        prefill=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.prefill.points],
-        prefill_pair_s=model.prefill_pair_s,
-        decode=[worker_pb2.CostPoint(number=x, seconds=y) for x, y in model.decode.points],
-        decode_context_token_s=model.decode_context_token_s,
-    )
-
-
-def _layout_to_proto(layout: tuple[tuple[str, int | str], ...]) -> common_pb2.KvLayout:
-    message = common_pb2.KvLayout()
-    for name, value in layout:
-        setattr(message, name, value)
-    return message
 
 
 def load_from_proto(message: worker_pb2.WorkerLoad) -> WorkerLoad:
@@ -326,66 +239,6 @@ def cancel_to_proto(handoff_id: str) -> worker_pb2.AttachRequest:
 def kv_query_to_proto() -> worker_pb2.AttachRequest:
     """A wish for a snapshot of the worker's block names."""
     return worker_pb2.AttachRequest(query_kv=worker_pb2.QueryKv())
-
-
-def expert_query_to_proto(query_id: str, *, rebalance: bool) -> worker_pb2.AttachRequest:
-    """A question about experts."""
-    return worker_pb2.AttachRequest(query_experts=worker_pb2.QueryExperts(query_id=query_id, rebalance=rebalance))
-
-
-def expert_report_from_proto(message: worker_pb2.ExpertReport) -> ExpertReport:
-    """A worker's answer to a question about experts."""
-    layers = tuple(
-        ExpertLayer(layer.layer, tuple(layer.tokens), layer.imbalance_before, layer.imbalance_after)
-        for layer in message.layers
-    )
-    return ExpertReport(message.query_id, layers, message.refusal, message.num_moved)
-
-
-def expert_report_to_proto(report: ExpertReport) -> worker_pb2.ExpertReport:
-    """Inverse of `expert_report_from_proto`."""
-    layers = [
-        worker_pb2.ExpertLayer(
-            layer=layer.layer,
-            tokens=layer.tokens,
-            imbalance_before=layer.imbalance_before,
-            imbalance_after=layer.imbalance_after,
-        )
-        for layer in report.layers
-    ]
-    return worker_pb2.ExpertReport(
-        query_id=report.query_id, layers=layers, refusal=report.refusal, num_moved=report.num_moved
-    )
-
-
-def transfers_from_proto(message: worker_pb2.TransferReport) -> TransferReport:
-    """What has moved between a worker and its peers."""
-    return TransferReport(
-        sent=tuple(_pair_from_proto(pair) for pair in message.sent),
-        received=tuple(_pair_from_proto(pair) for pair in message.received),
-    )
-
-
-def _pair_from_proto(message: worker_pb2.PairTransfers) -> PairReport:
-    counts = {name: getattr(message, name) for name in PairStats.__slots__ if name != "failures"}
-    peer = WorkerId(message.peer.name, message.peer.incarnation)
-    return PairReport(peer, message.direction, PairStats(**counts, failures=dict(message.failures)))
-
-
-def transfers_to_proto(report: TransferReport) -> worker_pb2.TransferReport:
-    """Inverse of `transfers_from_proto`."""
-    return worker_pb2.TransferReport(
-        sent=[_pair_to_proto(pair) for pair in report.sent],
-        received=[_pair_to_proto(pair) for pair in report.received],
-    )
-
-
-def _pair_to_proto(pair: PairReport) -> worker_pb2.PairTransfers:
-    return worker_pb2.PairTransfers(
-        peer=common_pb2.WorkerId(name=pair.peer.name, incarnation=pair.peer.incarnation),
-        direction=pair.direction,
-        **{name: getattr(pair.stats, name) for name in PairStats.__slots__},
-    )
 
 
 def router_hello_to_proto(router_id: str) -> worker_pb2.AttachRequest:

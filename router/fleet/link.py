@@ -18,7 +18,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.transfers import TransferReport
-from router import wire
+from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
 
@@ -169,7 +169,7 @@ class WorkerLink:
             UnavailableError: it was lost meanwhile.
         """
         query_id = self._expert_queries.open()
-        self._orders.put_nowait(wire.expert_query_to_proto(query_id, rebalance=rebalance))
+        self._orders.put_nowait(expert_wire.expert_query_to_proto(query_id, rebalance=rebalance))
         return await self._expert_queries.answer(query_id)
 
     async def run(self, observer: FleetObserver) -> None:
@@ -205,15 +205,15 @@ class WorkerLink:
                 self.load = report.load
                 observer.on_report(self, report)
             elif message.HasField("expert_report"):
-                self._expert_queries.resolve(wire.expert_report_from_proto(message.expert_report))
+                self._expert_queries.resolve(expert_wire.expert_report_from_proto(message.expert_report))
             elif message.HasField("transfers"):
-                self.transfers = wire.transfers_from_proto(message.transfers)
+                self.transfers = transfer_wire.transfers_from_proto(message.transfers)
             elif message.HasField("role_state"):
                 self._take_role(wire.role_state_from_proto(self.worker, message.role_state), observer)
             elif message.HasField("role_refusal"):
                 self._take_refusal(wire.role_refusal_from_proto(message.role_refusal), observer)
             elif message.HasField("hello"):
-                self.hello = wire.hello_from_proto(message.hello)
+                self.hello = hello_wire.hello_from_proto(message.hello)
                 observer.on_attached(self)
 
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:

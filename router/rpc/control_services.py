@@ -6,7 +6,7 @@ from baton.v1 import control_pb2, control_pb2_grpc
 
 from core.clock import Clock
 from core.errors import BatonError, InvalidRequestError
-from router import wire
+from router import expert_wire, hello_wire, transfer_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
@@ -53,10 +53,10 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
             active_requests=self._dispatcher.num_active,
             workers=[
                 control_pb2.WorkerStatus(
-                    hello=wire.hello_to_proto(link.attached),
+                    hello=hello_wire.hello_to_proto(link.attached),
                     load=wire.load_to_proto(link.load),
                     silent_s=self._fleet.silent_s(link),
-                    transfers=wire.transfers_to_proto(link.transfers),
+                    transfers=transfer_wire.transfers_to_proto(link.transfers),
                 )
                 for link in self._fleet.links()
             ],
@@ -73,7 +73,7 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
             await abort(context, error)
         return control_pb2.GetExpertsResponse(
             workers=[
-                control_pb2.WorkerExperts(worker=link.worker.name, report=wire.expert_report_to_proto(report))
+                control_pb2.WorkerExperts(worker=link.worker.name, report=expert_wire.expert_report_to_proto(report))
                 for link, report in zip(links, reports, strict=True)
             ]
         )
@@ -86,7 +86,7 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
             report = await self._link(request.worker).experts(rebalance=True)
         except BatonError as error:
             await abort(context, error)
-        return control_pb2.RebalanceExpertsResponse(report=wire.expert_report_to_proto(report))
+        return control_pb2.RebalanceExpertsResponse(report=expert_wire.expert_report_to_proto(report))
 
     async def ListSilentWorkers(  # noqa: N802 - the name is the service's
         self, request: control_pb2.ListSilentWorkersRequest, _context: Context
@@ -97,7 +97,7 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
                 control_pb2.SilentWorker(
                     worker=wire.worker_id_to_proto(silent.worker),
                     silent_s=silent.silent_s,
-                    processes=[wire.process_to_proto(process) for process in silent.processes],
+                    processes=[hello_wire.process_to_proto(process) for process in silent.processes],
                 )
                 for silent in self._fleet.silent_workers(request.silent_s)
             ]

@@ -16,7 +16,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
-from router import wire
+from router import expert_wire, hello_wire, wire
 from tests.builders import DECODE, cost_model
 from tests.router.builders import LAYOUT, worker_hello
 from tests.strategies import UINT32, sampling_params, token_logprobs
@@ -92,48 +92,47 @@ def test_every_field_of_the_load_makes_the_round_trip() -> None:
 @pytest.mark.parametrize("role", Role)
 def test_hello_round_trip(role: Role) -> None:
     hello = worker_hello(DECODE, role)
-    assert wire.hello_from_proto(wire.hello_to_proto(hello)) == hello
+    assert hello_wire.hello_from_proto(hello_wire.hello_to_proto(hello)) == hello
 
 
 def test_division_of_a_worker_arrives_and_makes_the_round_trip() -> None:
     sizes = {"tensor_parallel_size": 4, "expert_parallel_size": 4, "num_redundant_experts": 8}
-    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message = hello_wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
     message.topology.CopyFrom(worker.wire.topology_to_proto(ShardTopology(**sizes)))
-    hello = wire.hello_from_proto(message)
+    hello = hello_wire.hello_from_proto(message)
     assert hello == worker_hello(DECODE, Role.DECODE, **sizes)
-    assert wire.hello_to_proto(hello) == message
+    assert hello_wire.hello_to_proto(hello) == message
 
 
 def test_experts_make_the_round_trip_through_router_and_worker() -> None:
     report = ExpertReport("7", (ExpertLayer(1, (3, 4), 1.5, 1.1), ExpertLayer(3, (2**40, 0))), "no room", 5)
     sent = worker.wire.expert_report_to_proto(report).expert_report
-    assert wire.expert_report_from_proto(sent) == report
-    assert wire.expert_report_to_proto(report) == sent
-    query = wire.expert_query_to_proto("7", rebalance=True).query_experts
+    assert expert_wire.expert_report_from_proto(sent) == report
+    assert expert_wire.expert_report_to_proto(report) == sent
+    query = expert_wire.expert_query_to_proto("7", rebalance=True).query_experts
     assert (query.query_id, query.rebalance) == ("7", True)
 
 
 def test_layout_of_a_worker_arrives_under_its_names() -> None:
     layout = KvLayout(num_layers=2, kv_heads=1, block_tokens=4, head_dim=8, dtype="float32")
-    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message = hello_wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
     message.layout.CopyFrom(worker.wire.layout_to_proto(layout))
-    assert wire.hello_from_proto(message).layout == LAYOUT
+    assert hello_wire.hello_from_proto(message).layout == LAYOUT
 
 
 def test_cost_model_of_a_worker_arrives_as_it_is() -> None:
-    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message = hello_wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
     measured = cost_model(slowness=1.7, chunk_tokens=99)
     message.cost_model.CopyFrom(worker.wire.cost_to_proto(measured))
-    assert (
-        wire.hello_from_proto(worker_pb2.WorkerHello.FromString(message.SerializeToString())).cost_model == measured
-    )
+    arrived = worker_pb2.WorkerHello.FromString(message.SerializeToString())
+    assert hello_wire.hello_from_proto(arrived).cost_model == measured
 
 
 def test_worker_without_a_cost_model_is_a_config_error() -> None:
-    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message = hello_wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
     message.ClearField("cost_model")
     with pytest.raises(ConfigError, match="worker decode-0@1 says what its steps cost: a cost curve has the points"):
-        wire.hello_from_proto(message)
+        hello_wire.hello_from_proto(message)
 
 
 def test_change_of_costs_that_cannot_be_is_a_config_error() -> None:
@@ -144,10 +143,10 @@ def test_change_of_costs_that_cannot_be_is_a_config_error() -> None:
 
 @pytest.mark.parametrize("role", [common_pb2.ROLE_UNSPECIFIED, 17])
 def test_unknown_role_is_a_config_error(role: int) -> None:
-    message = wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
+    message = hello_wire.hello_to_proto(worker_hello(DECODE, Role.DECODE))
     message.role_state.role = role
     with pytest.raises(ConfigError, match=f"worker decode-0@1 says its role is number {role}"):
-        wire.hello_from_proto(message)
+        hello_wire.hello_from_proto(message)
 
 
 def test_unknown_finish_reason_is_unavailable() -> None:

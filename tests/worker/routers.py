@@ -15,7 +15,7 @@ from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertReport
 from core.request import Assignment
 from core.transfers import TransferReport
-from router import wire
+from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.hello import WorkerHello
 from worker.process import WorkerProcess
 
@@ -41,7 +41,7 @@ class AttachedRouter:
 
     def hello(self) -> WorkerHello:
         """The worker's first message."""
-        return wire.hello_from_proto(next(self._call).hello)
+        return hello_wire.hello_from_proto(next(self._call).hello)
 
     def assign(self, work: Assignment, role_epoch: int = 1) -> None:
         self.send(wire.assignment_to_proto(work, role_epoch))
@@ -56,7 +56,7 @@ class AttachedRouter:
         """Takes in one report."""
         message = next(self._call)
         if message.HasField("transfers"):
-            self.transfers = wire.transfers_from_proto(message.transfers)
+            self.transfers = transfer_wire.transfers_from_proto(message.transfers)
             return
         report = wire.report_from_proto(message.report)
         for event in report.tokens:
@@ -92,10 +92,10 @@ class AttachedRouter:
 
     def ask_experts(self, *, rebalance: bool) -> ExpertReport:
         """The answer to a question about experts, whatever else comes before it."""
-        self.send(wire.expert_query_to_proto("q", rebalance=rebalance))
+        self.send(expert_wire.expert_query_to_proto("q", rebalance=rebalance))
         while not (answer := next(self._call)).HasField("expert_report"):
             pass
-        report = wire.expert_report_from_proto(answer.expert_report)
+        report = expert_wire.expert_report_from_proto(answer.expert_report)
         assert report.query_id == "q"
         return report
 

@@ -19,7 +19,7 @@ from core.transfers import PairReport, PairStats, TransferReport
 from decode_worker.half import DecodeHalf
 from engine.kv.name_log import NameLog
 from prefill_worker.half import PrefillHalf
-from router import wire
+from router import transfer_wire, wire
 from tests.builders import ListPort, assignment, keep_here, small_pool
 from tests.oracles import greedy_tokens
 from tests.worker.loops import greedy
@@ -374,9 +374,9 @@ async def test_transfers_are_sent_when_they_have_changed_and_to_a_router_that_co
         service.publish_transfers(sent(num_handoffs))
     service.publish({}, WorkerLoad())
     heard = [await anext(first) for _ in range(3)]
-    assert [wire.transfers_from_proto(message.transfers) for message in heard[:2]] == [sent(1), sent(2)]
+    assert [transfer_wire.transfers_from_proto(message.transfers) for message in heard[:2]] == [sent(1), sent(2)]
     assert heard[2].HasField("report")
     assert (await anext(later)).HasField("hello")
-    assert wire.transfers_from_proto((await anext(later)).transfers) == sent(2)
+    assert transfer_wire.transfers_from_proto((await anext(later)).transfers) == sent(2)
     for stream in (first, later):
         await stream.aclose()

@@ -18,6 +18,7 @@ from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import DTYPE_BYTES, KvLayout
 from kvtransfer.move import Digest
 from kvtransfer.port import Reservation
+from router import transfer_wire
 from router import wire as router_wire
 from tests.builders import assignment
 from tests.strategies import UINT32, sampling_params, token_logprobs
@@ -119,8 +120,8 @@ def test_load_has_the_same_fields_on_both_sides_and_on_the_wire() -> None:
 @given(transfers)
 def test_transfers_arrive_as_they_were_sent(report: TransferReport) -> None:
     message = parsed(wire.transfers_to_proto(report)).transfers
-    assert router_wire.transfers_from_proto(message) == report
-    assert router_wire.transfers_to_proto(report) == message
+    assert transfer_wire.transfers_from_proto(message) == report
+    assert transfer_wire.transfers_to_proto(report) == message
 
 
 def test_totals_of_a_pair_have_the_same_fields_on_both_sides_and_on_the_wire() -> None:

@@ -9,7 +9,7 @@ from baton.v1 import worker_pb2, worker_pb2_grpc
 from core.errors import HandoffError, UnavailableError
 from core.ids import WorkerEndpoint
 from core.request import Assignment
-from router import wire
+from router import hello_wire, wire
 
 ROUTER_ID = "bench"
 TIMEOUT_S = 900.0  # of the whole stream, which lives as long as the measurement
@@ -30,7 +30,7 @@ class WorkerStream:
         self._call = worker_pb2_grpc.WorkerServiceStub(self._channel).Attach(
             iter(self._orders.get, None), timeout=TIMEOUT_S
         )
-        self._hello = wire.hello_from_proto(self._next().hello)
+        self._hello = hello_wire.hello_from_proto(self._next().hello)
 
     def assign(self, work: Assignment) -> None:
         """Gives the worker its part of a request."""

@@ -17,7 +17,7 @@ from deploy.bench.roles.swing_plan import Arrival, arrivals, swing
 from deploy.bench.stream_record import StreamRecord, record_http
 from deploy.cluster import Say, run_cluster
 from deploy.config import ServeConfig
-from router import wire
+from router import hello_wire
 from router.text.tokenizer import TextCodec
 
 FIXED_SPLITS = {"1 prefill + 2 decode": (1, 2), "2 prefill + 1 decode": (2, 1)}
@@ -56,7 +56,7 @@ class SwingBench:
         codec = TextCodec.load(model_dir)
         with run_cluster(config, model_dir, say) as cluster:
             fleet = FleetDriver(cluster.grpc_address)
-            segments = swing(wire.hello_from_proto(fleet.status().workers[0].hello).cost_model)
+            segments = swing(hello_wire.hello_from_proto(fleet.status().workers[0].hello).cost_model)
             plan = arrivals(segments, self.segment_s, self.seed)
             bodies = [_body(config.model_name, codec, number, each) for number, each in enumerate(plan)]
             runs = {}

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from core.roles import RoleRefusal, RoleState
-from router import wire
+from router import hello_wire, wire
 from router.fleet.link import WorkerLink
 from router.wire import StepReport
 from tests.router.builders import worker_hello
@@ -45,7 +45,7 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         self.endpoint = WorkerEndpoint(self._id, f"127.0.0.1:{port}")
-        self.hello: worker_pb2.WorkerHello | None = wire.hello_to_proto(
+        self.hello: worker_pb2.WorkerHello | None = hello_wire.hello_to_proto(
             worker_hello(self.endpoint, self._role, **self._changes)
         )
         return self

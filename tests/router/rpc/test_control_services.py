@@ -12,7 +12,7 @@ from core.clock import ManualClock
 from core.ids import WorkerEndpoint, WorkerId
 from core.processes import ProcessId, RankProcess
 from core.request import Role
-from router import wire
+from router import hello_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
@@ -218,7 +218,7 @@ async def test_silent_worker_is_listed_with_its_processes_until_it_is_reported_d
         request = control_pb2.ListSilentWorkersRequest(silent_s=15.0)
         (silent,) = (await router.control.ListSilentWorkers(request, timeout=WAIT_S)).workers
         assert (silent.worker.name, silent.worker.incarnation, silent.silent_s) == ("p0", 1, 15.0)
-        assert tuple(wire.process_from_proto(each) for each in silent.processes) == processes
+        assert tuple(hello_wire.process_from_proto(each) for each in silent.processes) == processes
         report = control_pb2.ReportWorkerGoneRequest(worker=silent.worker)
         for _ in range(2):
             await router.control.ReportWorkerGone(report, timeout=WAIT_S)

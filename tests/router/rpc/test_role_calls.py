@@ -116,7 +116,7 @@ async def test_roles_are_shown_with_limits_and_pins(served: Served) -> None:
     await served.world.autopilot.tick()
     roles = await served.stub.GetRoles(control_pb2.GetRolesRequest(), timeout=WAIT_S)
     assert [each.worker.name for each in roles.workers] == ["d0", "d1", "p"]
-    assert (roles.is_auto, roles.is_leader, roles.ttft_limit_s, roles.tpot_limit_s) == (True, True, 2.0, 0.1)
+    assert (roles.is_auto, roles.is_leader, roles.ttft_limit_s, roles.tpot_limit_s) == (True, True, 1.0, 0.1)
     first = roles.workers[0]
     assert (first.state.role, first.state.role_epoch, first.running_sequences) == (common_pb2.ROLE_DECODE, 3, 3)
     assert not first.HasField("last_change")
