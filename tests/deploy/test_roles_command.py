@@ -106,7 +106,7 @@ def test_show_as_json_has_words_and_numbers(router: FakeRouter, shell: Shell) ->
     shown = json.loads(shell.run("roles", "show", "--json"))
     (worker,) = shown["workers"]
     assert worker["state"] == {
-        "role": "decode", "role_epoch": 1, "is_cordoned": False, "is_pinned": True, "order_id": "",
+        "role": "decode", "role_epoch": 1, "is_cordoned": False, "is_pinned": True, "order_id": "", "revision": 0,
     }  # fmt: skip
     assert (worker["last_change"], shown["is_auto"], shown["alarms"]) == (None, False, [])
 

@@ -66,7 +66,7 @@ class DashboardWorld(RoleWorld):
         return app
 
     def flip(self, name: str, role: Role, actor: str, reason: str, *, is_pinned: bool = False) -> None:
-        """A change in the past that somebody else has ordered: the worker is in the new role, and that is verified."""
+        """A change of the past that somebody else has ordered: the worker is in the new role, which is verified."""
         link, number = self.link(name), len(self.director.past_changes)
         before = link.role_state
         after = RoleState(role, before.epoch + 1, is_pinned=is_pinned, order_id=f"past-{number}")

@@ -286,7 +286,7 @@ def test_card_can_be_ordered_about_with_the_keyboard(look: Callable[..., Page], 
     page.run(f'document.querySelector("{card(3)} button").focus()')
     page.press("Enter", 13)
     page.command("Input.dispatchKeyEvent", type="char", text="\r")
-    page.wait_for(outcome_has("worker-3: has been told to go from decode to prefill"))
+    page.wait_for(outcome_has("worker-3 has been told to go from decode to prefill"))
     server.do(lambda: server.world.obey("worker-3"))
     page.wait_for(f"{pool_of(3)} === 'prefill'")
     assert server.world.link("worker-3").role_state.is_pinned
