@@ -120,7 +120,7 @@ class RoleController:
             return Verdict(
                 now, f"no worker is for {_missing(now)}; one may still come: roles stay for {left_s:.0f} s"
             )
-        return _mended(roster, Survey(look.kinds, look.load, self._settings), now)
+        return _repaired(roster, Survey(look.kinds, look.load, self._settings), now)
 
     def _released(self, look: Look, now: Split) -> Verdict | None:
         """A split with fewer mixed workers, if it would do even if more came; None when they are needed."""
@@ -155,7 +155,7 @@ def _is_calm(snapshot: FleetSnapshot, present: Option) -> bool:
     return not waits and present.share_in_time >= CALM_SHARE
 
 
-def _mended(roster: Roster, survey: Survey, now: Split) -> Verdict:
+def _repaired(roster: Roster, survey: Survey, now: Split) -> Verdict:
     """One half has no worker: whatever it costs, it gets one. A single worker serves both halves."""
     if roster.num_workers == 1:
         alone = roster.all_mixed()
