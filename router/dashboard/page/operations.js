@@ -3,7 +3,7 @@
 import { byId, make, replaceIfChanged, setText, show, timed } from "./dom.js";
 
 const STORED_KEY = "baton-operator-key";
-const TIMEOUT_MS = 15000;
+const TIMEOUT_MS = 15000; // longer than the router lets an order take: 12 s
 const numbers = [byId("num-prefill"), byId("num-decode")];
 let isSplitTouched = false;
 

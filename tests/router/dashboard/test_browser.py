@@ -163,9 +163,8 @@ def test_timeline_has_changes_that_failed_in_the_new_role_and_none_that_never_be
     never, after = (replace(director.past_changes[0], stage=RoleStage.FAILED, changed_s=s) for s in (0.0, 0.02))
     director.past_changes = [replace(never, order_id="never"), after, director.past_changes[1]]
     page = look()
-    assert (
-        page.run("document.querySelectorAll('#timeline .segment.prefill').length") == 3
-    )  # worker-0's, worker-1's two
+    num_prefill_bars = page.run("document.querySelectorAll('#timeline .segment.prefill').length")
+    assert num_prefill_bars == 3  # worker-0's, and worker-1's before and after
     assert page.run("document.querySelectorAll('#timeline .flip').length") == 2
     assert len(world.source.build().changes) == 3
 
