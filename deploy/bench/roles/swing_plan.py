@@ -9,7 +9,7 @@ from core.cost import CostModel
 
 # Three workers: in its heavy segment a half needs more than one of them, which a split for the other half gives it,
 # and both together less than two cores have: router, client and the load itself need some of them, too.
-HEAVY_WORKERS = 1.15
+HEAVY_WORKERS = 0.95
 LIGHT_WORKERS = 0.2
 LONG_PROMPT_TOKENS = 1024
 LONG_ANSWER_TOKENS = 192
