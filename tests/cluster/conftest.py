@@ -26,7 +26,7 @@ def free_ports() -> int:
 def demo_cluster(demo_model_dir: Path) -> Iterator[ServedCluster]:
     """One prefill and one decode worker with the demo model, in float32 so that answers can be compared."""
     assert demo_model_dir.is_dir()
-    cluster = serve(free_ports(), "--dtype", "float32")
+    cluster = serve(free_ports(), "--dtype", "float32", "--no-auto-roles")
     yield cluster
     cluster.close()
 

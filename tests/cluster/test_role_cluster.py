@@ -17,7 +17,7 @@ from tests.cluster.test_wide_cluster import ask, body
 pytestmark = pytest.mark.cluster
 
 NUM_STREAMS = 6
-NUM_TOKENS = 600  # seconds of generating, so that roles change meanwhile
+NUM_TOKENS = 400  # seconds of generating, so that roles change meanwhile
 CHANGES = (("decode-1", "prefill"), ("decode-1", "decode"), ("prefill-1", "decode"), ("decode-0", "mixed"))
 STARTED = 3  # events of each stream after which its worker certainly generates
 
