@@ -121,5 +121,4 @@ def worker_view(worker: SimWorker, assigned: Assigned, *, is_changing: bool) -> 
         context_tokens=max(worker.running_context_tokens, assigned.context_tokens),
         max_num_seqs=worker.spec.max_num_seqs,
         kv_tokens=worker.spec.kv_tokens,
-        kv_tokens_free=worker.kv_tokens_free,
     )

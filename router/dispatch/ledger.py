@@ -9,18 +9,17 @@ from router.fleet.link import WorkerLink
 
 
 def prefill_candidate(link: WorkerLink, tpot_limit_s: float, cached_tokens: int = 0) -> PrefillCandidate:
-    """A worker as prefill candidate: what it reports, or what this router knows is on its way, if that is more.
+    """A worker as prefill candidate.
 
     Of its sequences those count that run: those whose prompts wait take nothing from prompts before them.
     """
-    pending = max(link.load.pending_prompt_tokens, link.assigned_prompt_tokens)
     share = 1.0
     if link.role_state.role.serves(Role.DECODE):
         sequences = StepShape(
             num_sequences=link.load.running_sequences, num_context_tokens=link.load.running_context_tokens
         )
         share = link.cost.prompt_share(sequences, tpot_limit_s)
-    return PrefillCandidate(link.worker, pending, link.cost, cached_tokens, share)
+    return PrefillCandidate(link.worker, link.pending_prompt_tokens, link.cost, cached_tokens, share)
 
 
 def prefix_holder(link: WorkerLink, num_tokens: int) -> PrefixHolder:
@@ -47,8 +46,8 @@ def decode_candidate(link: WorkerLink, present_tokens: int = 0) -> DecodeCandida
     promised = max(0, link.assigned_blocks - load.blocks_leased)
     return DecodeCandidate(
         worker=link.worker,
-        num_sequences=max(load.running_sequences + load.incoming_handoffs, link.assigned_sequences),
-        num_context_tokens=max(load.running_context_tokens, link.assigned_context_tokens),
+        num_sequences=link.num_sequences,
+        num_context_tokens=link.num_context_tokens,
         max_num_seqs=hello.max_num_seqs,
         free_blocks=available - promised,
         block_tokens=hello.block_tokens,

@@ -120,6 +120,21 @@ class WorkerLink:
             return state
         return state.after(order)
 
+    @property
+    def pending_prompt_tokens(self) -> int:
+        """Prompt tokens it has to compute: as it reports, or as this router knows is on its way, if that is more."""
+        return max(self.load.pending_prompt_tokens, self.assigned_prompt_tokens)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences that it generates or is to generate; likewise."""
+        return max(self.load.running_sequences + self.load.incoming_handoffs, self.assigned_sequences)
+
+    @property
+    def num_context_tokens(self) -> int:
+        """Tokens that those attend to; likewise."""
+        return max(self.load.running_context_tokens, self.assigned_context_tokens)
+
     def is_for(self, half: Role) -> bool:
         """Whether it is attached and its role has a place for work of a half."""
         return self.hello is not None and self.role_state.takes(half)

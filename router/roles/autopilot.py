@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from core.clock import Clock
-from core.errors import StaleEpochError
+from core.errors import BatonError
 from router.dispatch.dispatcher import FleetDispatcher
+from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.roles.changes import CONTROLLER
@@ -122,8 +123,7 @@ class Autopilot:
         )
 
     def _view(self, link: WorkerLink) -> WorkerView:
-        hello, load, state = link.attached, link.load, link.role_state
-        num_free = load.blocks_free_together if load.blocks_total else hello.num_blocks
+        hello, state = link.attached, link.role_state
         return WorkerView(
             name=link.worker.name,
             role=state.role,
@@ -132,13 +132,12 @@ class Autopilot:
             is_changing=self._orders.is_changing(link),
             since_s=self._orders.since_s(link),
             cost=link.cost,
-            queued_prompts=load.queued_prompts,
-            pending_prompt_tokens=max(load.pending_prompt_tokens, link.assigned_prompt_tokens),
-            running_sequences=max(load.running_sequences + load.incoming_handoffs, link.assigned_sequences),
-            context_tokens=max(load.running_context_tokens, link.assigned_context_tokens),
+            queued_prompts=link.load.queued_prompts,
+            pending_prompt_tokens=link.pending_prompt_tokens,
+            running_sequences=link.num_sequences,
+            context_tokens=link.num_context_tokens,
             max_num_seqs=hello.max_num_seqs,
             kv_tokens=hello.num_blocks * hello.block_tokens,
-            kv_tokens_free=num_free * hello.block_tokens,
         )
 
     def _carry_out(self, decision: Decision) -> None:
@@ -149,10 +148,9 @@ class Autopilot:
             self._flip(flip, decision.reason)
 
     def _flip(self, flip: Flip, reason: str) -> None:
-        link = next((each for each in self._fleet.links() if each.worker.name == flip.worker), None)
-        if link is None or link.role_state.is_pinned:
-            return
         try:
-            self._orders.send(link, CONTROLLER, reason, role=flip.role)
-        except StaleEpochError as error:
+            link = link_named(self._fleet.links(), flip.worker)
+            if not link.role_state.is_pinned:
+                self._orders.send(link, CONTROLLER, reason, role=flip.role)
+        except BatonError as error:
             logger.info("%s", error)

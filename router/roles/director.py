@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 
 from core.clock import Clock
-from core.errors import BatonError, InvalidRequestError, StaleEpochError
+from core.errors import BatonError, StaleEpochError
 from core.request import Role
 from core.roles import RoleState
-from router.describe import describe
+from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.roles.autopilot import Autopilot
@@ -222,10 +222,7 @@ class RoleDirector:
             InvalidRequestError: there is none; names those there are.
             StaleEpochError: its incarnation or role epoch is another one.
         """
-        links = {link.worker.name: link for link in self._fleet.links()}
-        if (link := links.get(name)) is None:
-            there = ", ".join(links) or "none"
-            raise InvalidRequestError(f"no worker {describe(name)} is attached; there are: {there}", param="worker")
+        link = link_named(self._fleet.links(), name)
         if incarnation not in (0, link.worker.incarnation):
             raise StaleEpochError(f"worker {name}@{incarnation} is gone; there is {link.worker} now")
         if epoch not in (0, link.role_state.epoch):

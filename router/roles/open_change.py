@@ -97,9 +97,7 @@ class OpenChange:
             self.change = replace(self.change, stage=RoleStage.VERIFIED, verified_s=now_s - self.ordered_s)
 
     def expire(self, now_s: float) -> None:
-        """Fails it when the worker does not answer, or has work of its new role and executes none."""
-        if self.change.stage is RoleStage.ORDERED and now_s - self.ordered_s >= ANSWER_TIMEOUT_S:
-            self.fail(f"the worker has not answered within {ANSWER_TIMEOUT_S:g} s")
+        """Fails it when the worker has work of its new role and executes none."""
         if self.change.stage is not RoleStage.CHANGED or self.has_worked:
             return
         if not has_been_given(self.link, self.change.after):

@@ -36,7 +36,6 @@ class WorkerView:
         context_tokens: tokens those attend to.
         max_num_seqs: most it generates at once.
         kv_tokens: tokens whose KV fits its pool.
-        kv_tokens_free: of these, those not in use.
     """
 
     name: str
@@ -52,7 +51,6 @@ class WorkerView:
     context_tokens: int
     max_num_seqs: int
     kv_tokens: int
-    kv_tokens_free: int
 
 
 @dataclass(frozen=True, slots=True)

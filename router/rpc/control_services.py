@@ -5,11 +5,11 @@ import asyncio
 from baton.v1 import control_pb2, control_pb2_grpc
 
 from core.clock import Clock
-from core.errors import BatonError, InvalidRequestError
+from core.errors import BatonError
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
+from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
-from router.fleet.link import WorkerLink
 from router.roles.operations import RoleOperations
 from router.rpc.context import Context, abort
 from router.rpc.role_calls import RoleCalls
@@ -67,7 +67,7 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.GetExpertsResponse:
         """What `baton experts` shows; fails if one of the workers asked does not answer."""
         try:
-            links = [self._link(request.worker)] if request.worker else self._fleet.links()
+            links = [link_named(self._fleet.links(), request.worker)] if request.worker else self._fleet.links()
             reports = await asyncio.gather(*(link.experts() for link in links))
         except BatonError as error:
             await abort(context, error)
@@ -83,7 +83,7 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
     ) -> control_pb2.RebalanceExpertsResponse:
         """What `baton experts WORKER --rebalance` orders."""
         try:
-            report = await self._link(request.worker).experts(rebalance=True)
+            report = await link_named(self._fleet.links(), request.worker).experts(rebalance=True)
         except BatonError as error:
             await abort(context, error)
         return control_pb2.RebalanceExpertsResponse(report=expert_wire.expert_report_to_proto(report))
@@ -112,15 +112,3 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
         except BatonError as error:
             await abort(context, error)
         return control_pb2.ReportWorkerGoneResponse()
-
-    def _link(self, name: str) -> WorkerLink:
-        """The attached worker of a name.
-
-        Raises:
-            InvalidRequestError: there is none; names those there are.
-        """
-        links = {link.worker.name: link for link in self._fleet.links()}
-        if name not in links:
-            there = ", ".join(links) or "none"
-            raise InvalidRequestError(f"no worker {name!r} is attached; there are: {there}")
-        return links[name]

@@ -29,7 +29,6 @@ IDLE = WorkerView(
     context_tokens=0,
     max_num_seqs=64,
     kv_tokens=100_000,
-    kv_tokens_free=100_000,
 )
 
 

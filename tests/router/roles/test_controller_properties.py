@@ -28,7 +28,6 @@ workers = st.builds(
     context_tokens=counts,
     max_num_seqs=st.integers(1, 512),
     kv_tokens=st.integers(1, 10**6),
-    kv_tokens_free=counts,
 )
 demands = st.builds(
     Demand,
