@@ -97,6 +97,11 @@ class PrefillHalf:
         return self._lineup.num_pending_tokens
 
     @property
+    def has_prompts(self) -> bool:
+        """Whether any prompt is queued or being computed."""
+        return not self._lineup.is_empty
+
+    @property
     def num_before(self) -> int:
         """Tokens that are computed already of the prompt that gets the next chunk; 0 when that is a new one."""
         return self._lineup.num_before

@@ -36,6 +36,11 @@ class Lineup:
         return sum(p.num_remaining for p in (*self.queued.values(), *self.computing.values()))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to compute."""
+        return not (self.queued or self.computing)
+
+    @property
     def num_before(self) -> int:
         """Tokens that are computed already of the prompt that gets the next chunk; 0 when that is a new one."""
         return next((prompt.num_computed for prompt in self.computing.values()), 0)

@@ -227,9 +227,12 @@ class WorkerLoop:
 
     def _prompt_budget(self, decode_slices: list[SequenceSlice]) -> int:
         """Prompt tokens of the next step: where sequences run, they must not stutter, unless they are to leave."""
+        room = self._max_num_batched_tokens - len(decode_slices)
+        if not (decode_slices and self.prefill.has_prompts):
+            return room  # most steps: nothing to weigh
         return self._cost.current.prompt_tokens_beside(
             step_shape((), decode_slices),
-            self._max_num_batched_tokens - len(decode_slices),
+            room,
             self._tpot_limit_s,
             self.prefill.num_before,
             may_stretch=self._epoch.role is Role.PREFILL,

@@ -7,6 +7,7 @@ says `migrated`, after its last token; or gives `next` back and goes on itself; 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -49,15 +50,12 @@ class Movements:
 
     def leaving(self, link: WorkerLink) -> list[ActiveGeneration]:
         """Requests that are with a worker and have no place in its role, or may not stay because it is drained."""
-        return [
-            generation
-            for generation in self._active()
-            if (attempt := generation.attempt) is not None
-            and (
-                (attempt.decode is link and not link.is_for(Role.DECODE))
-                or (attempt.prefill is link and not attempt.is_handed_over and not link.is_for(Role.PREFILL))
-            )
-        ]
+        return [g for g in self._active() if g.attempt is not None and has_to_leave(g.attempt, link)]
+
+    def count_leaving(self) -> Counter[WorkerLink]:
+        """How many those are, of every worker at once."""
+        attempts = [g.attempt for g in self._active() if g.attempt is not None]
+        return Counter(link for attempt in attempts for link in set(attempt.links()) if has_to_leave(attempt, link))
 
     def move_away(self, link: WorkerLink) -> None:
         """Moves the sequences of a worker that is not to decode any more, as many as others have room for."""
@@ -204,6 +202,13 @@ class Movements:
         charge(attempt.next)
         target.assign(new)
         attempt.decode.migrate(attempt.handoff_id, new)
+
+
+def has_to_leave(attempt: Attempt, link: WorkerLink) -> bool:
+    """Whether a worker still does what it is not for any more, for one attempt."""
+    decodes = attempt.decode is link and not link.is_for(Role.DECODE)
+    computes = attempt.prefill is link and not attempt.is_handed_over and not link.is_for(Role.PREFILL)
+    return decodes or computes
 
 
 def recall_for(fleet: Fleet, newcomer: WorkerId) -> None:

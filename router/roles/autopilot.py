@@ -112,24 +112,24 @@ class Autopilot:
 
     def snapshot(self) -> FleetSnapshot:
         """The fleet now, and what was asked for since the last snapshot."""
-        now_s = self._clock.now_s()
+        now_s, num_leaving = self._clock.now_s(), self._dispatcher.movements.count_leaving()
         return FleetSnapshot(
             now_s=now_s,
-            workers=tuple(self._view(link) for link in self._fleet.links()),
+            workers=tuple(self._view(link, num_leaving[link]) for link in self._fleet.links()),
             demand=self._take_demand(),
             limits=self.limits,
             waiting_prompts=self._dispatcher.num_waiting,
             oldest_waiting_s=self._dispatcher.oldest_waiting_s(now_s),
         )
 
-    def _view(self, link: WorkerLink) -> WorkerView:
+    def _view(self, link: WorkerLink, num_leaving: int) -> WorkerView:
         hello, state = link.attached, link.role_state
         return WorkerView(
             name=link.worker.name,
             role=state.role,
             is_pinned=state.is_pinned,
             is_cordoned=state.is_cordoned,
-            is_changing=self._orders.is_changing(link),
+            is_changing=link.order is not None or num_leaving > 0,
             since_s=self._orders.since_s(link),
             cost=link.cost,
             queued_prompts=link.load.queued_prompts,

@@ -65,10 +65,6 @@ class RoleOrders:
         """When a worker took its role, on the clock."""
         return self._since_s.get(link.worker.name, 0.0)
 
-    def is_changing(self, link: WorkerLink) -> bool:
-        """Whether a worker is not yet in the role it was ordered to take, or requests still leave it."""
-        return link.order is not None or bool(self.num_leaving(link))
-
     def num_leaving(self, link: WorkerLink) -> int:
         """Requests that have no place in a worker's role any more."""
         return len(self._movements.leaving(link))
@@ -96,7 +92,7 @@ class RoleOrders:
 
     def workers(self) -> list[WorkerRole]:
         """Attached workers, ordered by name."""
-        now_s = self._clock.now_s()
+        now_s, num_leaving = self._clock.now_s(), self._movements.count_leaving()
         return [
             WorkerRole(
                 worker=link.worker,
@@ -105,7 +101,7 @@ class RoleOrders:
                 last_change=self.change_of(link.worker.name),
                 queued_prompts=link.load.queued_prompts,
                 running_sequences=link.load.running_sequences,
-                num_leaving=self.num_leaving(link),
+                num_leaving=num_leaving[link],
             )
             for link in self._fleet.links()
         ]
@@ -146,13 +142,7 @@ class RoleOrders:
         )
         sent = self._sent[order.order_id] = Sent(link, order, now_s)
         if order.role is not state.role:
-            change = RoleChange(
-                order.order_id, link.worker, state.role, order.role, RoleStage.ORDERED, actor, reason,
-                ordered_at=self._unix_time(),
-            )  # fmt: skip
-            self._end(link.worker.name)
-            self._open[link.worker.name] = OpenChange(link, order, change, now_s)
-            logger.info("worker %s: %s -> %s, by %s: %s", link.worker, state.role, order.role, actor, reason)
+            self._begin(sent, actor, reason)
         link.set_role(order)
         return sent.answer
 
@@ -216,6 +206,17 @@ class RoleOrders:
             self._keep_if_over(change)
 
     # --- inside
+
+    def _begin(self, sent: Sent, actor: str, reason: str) -> None:
+        """Follows an order that changes a role."""
+        link, order, before = sent.link, sent.order, sent.link.role_state.role
+        change = RoleChange(
+            order.order_id, link.worker, before, order.role, RoleStage.ORDERED, actor, reason,
+            ordered_at=self._unix_time(),
+        )  # fmt: skip
+        self._end(link.worker.name)
+        self._open[link.worker.name] = OpenChange(link, order, change, sent.sent_s)
+        logger.info("worker %s: %s -> %s, by %s: %s", link.worker, before, order.role, actor, reason)
 
     def _settle(self, sent: Sent, error: StaleEpochError | DeadlineError | UnavailableError | None) -> None:
         """An order is answered, or will not be."""
