@@ -1,5 +1,7 @@
-"""Targets of a measurement and whether they hold, in the form every `--json` file has."""
+"""Targets of a measurement and whether they hold, and the `--json` file that has them beside its figures."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +20,12 @@ def at_least(name: str, value: float, unit: str, limit: float) -> dict[str, Any]
 def exactly(name: str, value: float, unit: str, wanted: float) -> dict[str, Any]:
     """A target that only one value meets."""
     return {"name": name, "value": value, "unit": unit, "target": f"== {wanted:g}", "holds": value == wanted}
+
+
+def write_result(result: dict[str, Any], json_file: Path | None) -> None:
+    """Writes all figures of a measurement where `--json` says; nowhere without it."""
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
 
 
 def print_checks(checks: list[dict[str, Any]], console: Console) -> None:

@@ -1,6 +1,9 @@
-"""`baton bench`: measurements that anyone can repeat. Each starts what it needs and stops it again."""
+"""`baton bench`: measurements that anyone can repeat. Each starts what it needs and stops it again.
 
-import json
+What they measure with is imported where it is used: torch, Ray and the rest take two seconds, which every other
+command would wait for.
+"""
+
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.errors import ConfigError
-from deploy.bench.checks import print_checks
-from deploy.bench.engine_bench import EngineBench
-from deploy.bench.growth import write_report
-from deploy.bench.kv.kv_bench import FULL, QUICK
-from deploy.bench.kv.tables import print_kv_result
-from deploy.bench.serve_bench import ServeBench
-from deploy.bench.tiny_model import write_tiny_model
+from deploy.bench.checks import print_checks, write_result
 from deploy.commands.bench_roles import bench_flip, bench_swing
 from deploy.commands.serve import progress_lines
 from deploy.config import ServeConfig
@@ -44,6 +41,8 @@ def bench_serve(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Start a cluster, time one client and many, and transformers on the same prompts."""
+    from deploy.bench.serve_bench import ServeBench  # noqa: PLC0415 - see the module
+
     # Without prefix cache, for the same prompts are sent twice, and the chat template begins every one of them; and
     # with the split that was asked for.
     config = ServeConfig(
@@ -60,8 +59,7 @@ def bench_serve(
     plan = ServeBench(clients, requests, prompt_tokens, output_tokens)
     model_dir = model or ensure_demo_model()
     result = plan.run(config, model_dir, progress_lines(console), with_transformers=transformers)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_result(result, json_file)
     print_result(result, Console())
 
 
@@ -84,6 +82,10 @@ def bench_engine(
     report: Annotated[Path | None, typer.Option(help="Write the growth as an HTML page with plots here.")] = None,
 ) -> None:
     """Time the engine's steps, and transformers beside it in the same run; then a whole cluster."""
+    from deploy.bench.engine_bench import EngineBench  # noqa: PLC0415 - see the module
+    from deploy.bench.growth import write_report  # noqa: PLC0415 - see the module
+    from deploy.bench.tiny_model import write_tiny_model  # noqa: PLC0415 - see the module
+
     console = Console(stderr=True, highlight=False)
     if model is not None and make_tiny:
         raise ConfigError("--model and --make-tiny are both given; they are two models")
@@ -103,8 +105,7 @@ def bench_engine(
             peers=parse_peers(peer or []),
         )
         result = plan.run(say, with_growth=growth, with_cluster=cluster)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_result(result, json_file)
     if report is not None:
         write_report(result["growth"], f"Decode steps of {model_dir.name}, {result['cores']} cores", report)
     print_engine_result(result, Console())
@@ -118,10 +119,12 @@ def bench_kv(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Time what moves KV, beside other ways to move bytes; then what handoffs cost two workers."""
+    from deploy.bench.kv.kv_bench import FULL, QUICK  # noqa: PLC0415 - see the module
+    from deploy.bench.kv.tables import print_kv_result  # noqa: PLC0415 - see the module
+
     model_dir = model or ensure_demo_model()
     result = (QUICK if quick else FULL).run(model_dir, progress_lines(Console(stderr=True, highlight=False)))
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_result(result, json_file)
     print_kv_result(result, Console())
 
 

@@ -1,6 +1,5 @@
 """`baton bench flip` and `baton bench swing`: what changes of role cost, and what they bring."""
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,10 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from core.errors import ConfigError
-from deploy.bench.checks import print_checks
-from deploy.bench.roles.flip_bench import FlipBench
+from deploy.bench.checks import print_checks, write_result
 from deploy.bench.roles.goodput import Slo
-from deploy.bench.roles.swing_bench import SwingBench
 from deploy.commands.serve import progress_lines
 from deploy.demo_model import ensure_demo_model
 
@@ -33,11 +30,13 @@ def bench_flip(
     json_file: JsonFile = None,
 ) -> None:
     """Change roles under load, live and in the naive ways: time to first work, gaps in streams, work done twice."""
+    from deploy.bench.roles.flip_bench import FlipBench  # noqa: PLC0415 - see `deploy.commands.bench`
+
     plan = FlipBench(
         streams, output_tokens, prompt_tokens, positive("--prompt-every-ms", prompt_every_ms) / 1000, rounds
     )
     result = plan.run(model or ensure_demo_model(), progress_lines(Console(stderr=True, highlight=False)))
-    _write(result, json_file)
+    write_result(result, json_file)
     print_flip_result(result, Console())
 
 
@@ -51,10 +50,12 @@ def bench_swing(
     json_file: JsonFile = None,
 ) -> None:
     """Send a load that swings from prompts to answers and back to fixed splits, and to roles that follow it."""
+    from deploy.bench.roles.swing_bench import SwingBench  # noqa: PLC0415 - see `deploy.commands.bench`
+
     slo = Slo(positive("--slo-ttft-ms", slo_ttft_ms) / 1000, positive("--slo-tpot-ms", slo_tpot_ms) / 1000)
     plan = SwingBench(positive("--segment-s", segment_s), slo, seed)
     result = plan.run(model or ensure_demo_model(), progress_lines(Console(stderr=True, highlight=False)))
-    _write(result, json_file)
+    write_result(result, json_file)
     print_swing_result(result, Console())
 
 
@@ -98,8 +99,3 @@ def print_swing_result(result: dict[str, Any], console: Console) -> None:
         table.add_row(name, *counts, *(f"{rate:.3g}" for rate in rates), *ends)
     console.print(table)
     print_checks(result["checks"], console)
-
-
-def _write(result: dict[str, Any], json_file: Path | None) -> None:
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")

@@ -7,16 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from core.errors import BatonError
 from deploy.chat_client import AnswerUsage, stream_answer
-from deploy.cluster import ClusterAddresses, run_cluster
 from deploy.config import ServeConfig
 from deploy.demo_model import ensure_demo_model
 from deploy.flags import flags_from
 from deploy.run_record import record_of_this_process
+
+if TYPE_CHECKING:
+    from deploy.cluster import ClusterAddresses
 
 FIRST_ANSWER_TOKENS = 64
 
@@ -56,6 +59,8 @@ class StopSignal:
 @flags_from(ServeConfig)
 def serve(config: ServeConfig) -> None:
     """Start a cluster on this machine and serve until Ctrl-C."""
+    from deploy.cluster import run_cluster  # noqa: PLC0415 - Ray and the router; no other command waits for them
+
     console = Console(stderr=True, highlight=False)
     say = progress_lines(console)
     stop = StopSignal()
@@ -68,7 +73,7 @@ def serve(config: ServeConfig) -> None:
     console.print("stopped; no process is left")
 
 
-def serve_until_stopped(config: ServeConfig, cluster: ClusterAddresses, stop: StopSignal, console: Console) -> None:
+def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: StopSignal, console: Console) -> None:
     """The time between ready and the signal."""
     record = record_of_this_process(
         url=cluster.url, grpc_address=cluster.grpc_address, model=config.model_name, log_dir=str(cluster.log_dir)
@@ -117,7 +122,7 @@ def ask_first_question(url: str, model: str, question: str, console: Console) ->
         console.print(f"[dim]       first token after {(first_s - asked_s) * 1000:.0f} ms[/]")
 
 
-def print_directions(cluster: ClusterAddresses, model: str, console: Console) -> None:
+def print_directions(cluster: "ClusterAddresses", model: str, console: Console) -> None:
     """What to type next."""
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     console.print(f"\nserving [bold]{model}[/] at [bold]{cluster.url}[/]  (gRPC {cluster.grpc_address})")

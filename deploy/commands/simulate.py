@@ -1,6 +1,5 @@
 """`baton simulate`: how much load a fleet sustains under different ways of choosing roles, on a virtual clock."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from core.errors import ConfigError
-from deploy.bench.checks import at_least, print_checks
+from deploy.bench.checks import at_least, print_checks, write_result
 from deploy.commands.options import output_console
 from loadtest.policies.by_name import policy_by_name
 from loadtest.presets.arrow import arrow_preset
@@ -44,8 +43,7 @@ def simulate(
     runs.sort(key=lambda run: (run.contestant.policy != CLAIRVOYANT, -run.load))
     scores = list(with_progress(sweep(make, runs), len(runs), Console(stderr=True)))
     result = as_result(chosen, contestants, scores)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_result(result, json_file)
     print_result(chosen, contestants, scores, result["checks"], output_console())
 
 

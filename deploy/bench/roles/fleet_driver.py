@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from baton.v1 import control_pb2
 
@@ -10,6 +11,7 @@ from core.errors import InternalError, UnavailableError
 from core.processes import ProcessId
 from core.request import Role
 from deploy import roles_client
+from deploy.config import ServeConfig
 from deploy.processes import kill_processes
 from deploy.roles_client import Progress
 from deploy.status_client import get_status
@@ -95,6 +97,19 @@ class FleetDriver:
         if last.stage not in (control_pb2.ROLE_STAGE_CHANGED, control_pb2.ROLE_STAGE_VERIFIED):
             raise InternalError(f"an order about roles failed: {last.worker}: {last.message}")
         return last
+
+
+def three_workers(model_dir: Path) -> ServeConfig:
+    """One prefill and two decode workers that keep their roles, on free ports; without prefix cache."""
+    return ServeConfig(
+        model=model_dir,
+        served_model_name="bench",
+        decode=2,
+        enable_prefix_caching=False,
+        auto_roles=False,
+        port=0,
+        ask="",
+    )
 
 
 def num_running(status: control_pb2.GetStatusResponse) -> int:

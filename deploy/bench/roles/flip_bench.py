@@ -16,13 +16,18 @@ from core.errors import InternalError
 from core.request import Role
 from deploy.bench.cluster_load import prompt_ids
 from deploy.bench.load import REQUEST_TIMEOUT_S
-from deploy.bench.roles.fleet_driver import FleetDriver, is_back, is_without_sequences, num_running
+from deploy.bench.roles.fleet_driver import (
+    FleetDriver,
+    is_back,
+    is_without_sequences,
+    num_running,
+    three_workers,
+)
 from deploy.bench.roles.flip_figures import MeasuredFlip, flip_checks, num_changed, way_figures
 from deploy.bench.roles.flip_load import FlipLoad
 from deploy.bench.roles.recomputed import Totals, prompt_totals, tokens_recomputed
 from deploy.bench.stream_record import StreamRecord, record_grpc
 from deploy.cluster import Say, run_cluster
-from deploy.config import ServeConfig
 from router.text.tokenizer import TextCodec
 
 DECODE = ("decode-1", "decode-0")  # flips take turns with them
@@ -53,15 +58,7 @@ class FlipBench:
     def run(self, model_dir: Path, say: Say) -> dict[str, Any]:
         """Starts a cluster of one prefill and two decode workers, measures, stops it."""
         # Without prefix cache every prompt token is computed, so that those computed twice can be counted.
-        config = ServeConfig(
-            model=model_dir,
-            served_model_name="bench",
-            decode=2,
-            enable_prefix_caching=False,
-            auto_roles=False,
-            port=0,
-            ask="",
-        )
+        config = three_workers(model_dir)
         with run_cluster(config, model_dir, say) as cluster:
             fleet = FleetDriver(cluster.grpc_address)
             run = _FlipRun(self, config.model_name, TextCodec.load(model_dir), fleet, say)

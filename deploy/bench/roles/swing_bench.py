@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,11 @@ import httpx
 
 from deploy.bench.cluster_load import prompt_text
 from deploy.bench.load import REQUEST_TIMEOUT_S, greedy_body
-from deploy.bench.roles.fleet_driver import FleetDriver
+from deploy.bench.roles.fleet_driver import FleetDriver, three_workers
 from deploy.bench.roles.goodput import Slo, run_figures, swing_checks
 from deploy.bench.roles.swing_plan import Arrival, arrivals, swing
 from deploy.bench.stream_record import StreamRecord, record_http
 from deploy.cluster import Say, run_cluster
-from deploy.config import ServeConfig
 from router import hello_wire
 from router.text.tokenizer import TextCodec
 
@@ -42,16 +41,8 @@ class SwingBench:
     def run(self, model_dir: Path, say: Say) -> dict[str, Any]:
         """Starts a cluster, sends it the load once for each split and once with automatic roles, stops it."""
         # Without prefix cache, for every run sends the same prompts.
-        config = ServeConfig(
-            model=model_dir,
-            served_model_name="bench",
-            decode=2,
-            enable_prefix_caching=False,
-            auto_roles=False,
-            slo_ttft_ms=1000 * self.slo.ttft_s,
-            slo_tpot_ms=1000 * self.slo.tpot_s,
-            port=0,
-            ask="",
+        config = replace(
+            three_workers(model_dir), slo_ttft_ms=1000 * self.slo.ttft_s, slo_tpot_ms=1000 * self.slo.tpot_s
         )
         codec = TextCodec.load(model_dir)
         with run_cluster(config, model_dir, say) as cluster:
