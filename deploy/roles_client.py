@@ -14,8 +14,8 @@ WATCH_TIMEOUT_S = 3600.0
 ORDER_TIMEOUT_S = 15.0  # the router gives a worker ten seconds to answer
 
 Progress = Generator[control_pb2.RoleProgress, None, None]
-Answer = control_pb2.SetRoleResponse | control_pb2.RebalanceRolesResponse | control_pb2.DrainWorkerResponse
 """Where an order stands, again and again; the last one has `is_last`. Closing it stops watching, not the order."""
+Answer = control_pb2.SetRoleResponse | control_pb2.RebalanceRolesResponse | control_pb2.DrainWorkerResponse
 
 
 def get_roles(grpc_address: str) -> control_pb2.GetRolesResponse:
