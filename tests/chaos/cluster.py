@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from baton.v1 import control_pb2, generate_pb2, generate_pb2_grpc
+from baton.v1 import common_pb2, control_pb2, generate_pb2, generate_pb2_grpc
 
 from core.events import WorkerLoad
 from core.request import Role
@@ -41,6 +41,7 @@ ROUTER = {
     "request_timeout_s": REQUEST_TIMEOUT_S,
     "placement_timeout_s": REQUEST_TIMEOUT_S,
     "heartbeat_timeout_s": 3.0,
+    "auto_roles": False,  # tests wait for handoffs from one worker to the other, which a mixed one has no need of
 }
 WORKER = {
     "dtype": "float32",
@@ -245,11 +246,14 @@ class ChaosCluster:
 
     def _describe(self) -> str:
         """What is not as it should be: what workers hold, and the last that each has logged."""
-        loads = [
-            f"{name}: {status.load.blocks_leased} leased, {status.load.blocks_quarantined} quarantined, "
-            f"{status.load.blocks_running} running; silent for {status.silent_s:.1f} s"
-            for name, status in self.statuses().items()
-        ]
+        loads = []
+        for name, status in self.statuses().items():
+            role = common_pb2.Role.Name(status.hello.role_state.role)
+            load = status.load
+            held = (
+                f"{load.blocks_leased} leased, {load.blocks_quarantined} quarantined, {load.blocks_running} running"
+            )
+            loads.append(f"{name}: {role}, {held}; silent for {status.silent_s:.1f} s")
         logs = [f"--- {name}\n{worker.log_tail()}" for name, worker in self._workers.items()]
         return "\n".join([*loads, *logs])
 
