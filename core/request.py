@@ -50,6 +50,9 @@ class GenerationRequest:
         stop_token_ids: generating one of these ends the answer; the token itself is not shown. Holds the
             model's end-of-sequence ids unless the client asked to ignore them.
         cache_salt: KV is shared with requests of the same salt only; the empty one is everybody's.
+        tenant: whose it is, an id without secrets; several share the workers fairly. Empty: nobody's in particular.
+        priority: requests with a lower number go first, as in vLLM.
+        timeout_s: seconds until it fails if it has not ended; None for the router's limit, which also bounds it.
     """
 
     request_id: str
@@ -58,6 +61,9 @@ class GenerationRequest:
     sampling: SamplingParams
     stop_token_ids: frozenset[int] = frozenset()
     cache_salt: str = ""
+    tenant: str = ""
+    priority: int = 0
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,8 @@ class Assignment:
         decode: who generates after the first token.
         cache_salt: KV is shared with requests of the same salt only; the empty one is everybody's.
         prefix_source: from whom `prefill` fetches the beginning of the prompt, when that is faster than computing.
+        tenant: whose work it is; see `GenerationRequest`.
+        priority: likewise.
     """
 
     handoff_id: str
@@ -105,6 +113,8 @@ class Assignment:
     decode: WorkerEndpoint
     cache_salt: str = ""
     prefix_source: PrefixSource | None = None
+    tenant: str = ""
+    priority: int = 0
 
     def finish_reason(self, token_id: int, num_generated: int) -> FinishReason | None:
         """Whether the answer ends with `token_id`, the `num_generated`-th token of this attempt (1-based)."""

@@ -75,15 +75,20 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
             endpoint = ray_cluster.wait_worker(worker)
             say(f"worker {worker.name} serves at {endpoint.address}")
         wait_until_attached(grpc_address, len(workers))
-        with supervising(grpc_address, ray_cluster.kill, config.hang_timeout_s):
+        with supervising(cluster_address(router_config), ray_cluster.kill, config.hang_timeout_s):
             yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
 
 
-def supervising(grpc_address: str, kill: Kill, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
+def supervising(cluster_address: str, kill: Kill, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
     """While the context lasts, workers that hang are killed, to be started again; none with a timeout of 0."""
     if not hang_timeout_s:
         return contextlib.nullcontext()
-    return Supervisor(FenceClient(grpc_address), kill, hang_timeout_s).running()
+    return Supervisor(FenceClient(cluster_address), kill, hang_timeout_s).running()
+
+
+def cluster_address(config: RouterConfig) -> str:
+    """Where workers and their supervisor reach a router."""
+    return f"{config.cluster_host}:{config.cluster_port}"
 
 
 def worker_slots(config: ServeConfig) -> list[tuple[Role, int]]:
@@ -104,6 +109,8 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         host=config.host,
         port=config.port,
         grpc_port=config.effective_grpc_port or free_port(config.host),
+        cluster_host=LOOPBACK,  # workers talk to each other and to the router, all on this machine
+        cluster_port=free_port(LOOPBACK),
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
@@ -150,8 +157,8 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         dtype=config.dtype,
         device=config.device,
         kernels=config.kernels,
-        host=LOOPBACK,  # workers talk to each other and to the router, all on this machine, and know no passwords
-        routers=(f"{local_host(config.host)}:{router.grpc_port}",),
+        host=LOOPBACK,
+        routers=(cluster_address(router),),
         block_size=config.block_size_of(role),
         kv_cache_gb=config.kv_cache_gb,
         kv_host_gb=config.kv_host_gb,

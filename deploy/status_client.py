@@ -45,11 +45,25 @@ def control_stub(grpc_address: str) -> Iterator[control_pb2_grpc.ControlServiceS
         UnreachableError: the router does not answer.
         BatonError: whatever else the router says.
     """
-    with grpc.insecure_channel(grpc_address) as channel:
+    with calling(grpc_address) as channel:
+        yield control_pb2_grpc.ControlServiceStub(channel)
+
+
+@contextmanager
+def membership_stub(cluster_address: str) -> Iterator[control_pb2_grpc.MembershipServiceStub]:
+    """The membership service on a router's cluster port; errors as those of `control_stub`."""
+    with calling(cluster_address) as channel:
+        yield control_pb2_grpc.MembershipServiceStub(channel)
+
+
+@contextmanager
+def calling(address: str) -> Iterator[grpc.Channel]:
+    """A channel to a router; within, a call that fails raises an error of the tree."""
+    with grpc.insecure_channel(address) as channel:
         try:
-            yield control_pb2_grpc.ControlServiceStub(channel)
+            yield channel
         except grpc.RpcError as failure:
-            raise error_of(grpc_address, failure) from failure
+            raise error_of(address, failure) from failure
 
 
 def error_of(grpc_address: str, failure: grpc.RpcError) -> BatonError:

@@ -23,7 +23,9 @@ class RouterConfig:
         served_model_name: the name clients use in `model`.
         host: address the HTTP and gRPC servers bind to.
         port: HTTP port.
-        grpc_port: port of the client API and of worker registration.
+        grpc_port: port of the gRPC API for clients and operators.
+        cluster_host: address that workers and their supervisor reach this router at.
+        cluster_port: the port for that; each router has its own. 0 takes a free one.
         max_model_len: most tokens of prompt plus answer; at most the model's context.
         max_body_bytes: larger HTTP bodies are refused with status 413.
         request_timeout_s: a request that has not ended by then is cancelled with status 504.
@@ -42,6 +44,8 @@ class RouterConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     grpc_port: int = 8001
+    cluster_host: str = "127.0.0.1"
+    cluster_port: int = 0
     max_model_len: int = 8192
     max_body_bytes: int = 8 * 1024 * 1024
     request_timeout_s: float = 600.0
@@ -55,7 +59,7 @@ class RouterConfig:
     state: str = field(default=MEMORY, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("port", "grpc_port"):
+        for name in ("port", "grpc_port", "cluster_port"):
             value = getattr(self, name)
             if not 0 <= value <= MAX_PORT:
                 raise ConfigError(f"{name} is {value}; a port is between 0 and {MAX_PORT}")

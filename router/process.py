@@ -50,11 +50,13 @@ class RouterAddresses:
 
     Attributes:
         http_port: of the HTTP API.
-        grpc_port: of the gRPC services.
+        grpc_port: of the gRPC services for clients and operators.
+        cluster_port: of those for workers and their supervisor.
     """
 
     http_port: int
     grpc_port: int
+    cluster_port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     codec = load_codec(config)
     router = build_router(config)
     feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
+    cluster_server = build_cluster_server(router)
     app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
@@ -100,14 +103,17 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))
-        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port)
-        stack.push_async_callback(grpc_server.stop, STOP_GRACE_S)
-        await grpc_server.start()
+        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port")
+        cluster_port = bind_grpc(cluster_server, config.cluster_host, config.cluster_port, "--cluster-port")
+        for server in (cluster_server, grpc_server):
+            stack.push_async_callback(server.stop, STOP_GRACE_S)
+            await server.start()
         await stack.enter_async_context(serve_http(app, listener))
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
-        yield RouterAddresses(http_port, grpc_port)
+        logger.info("workers reach it on %s, port %d", config.cluster_host, cluster_port)
+        yield RouterAddresses(http_port, grpc_port, cluster_port)
 
 
 def build_router(config: RouterConfig) -> Router:
@@ -150,14 +156,20 @@ def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
 
 
 def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
-    """A server with all services of a router, on no port yet."""
+    """A server with the services for clients and operators, on no port yet."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(router.dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
-    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
     control = ControlService(config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock)
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
+    return server
+
+
+def build_cluster_server(router: Router) -> grpc.aio.Server:
+    """A server with the services for the cluster's own processes, on no port yet."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
     return server
 
 
@@ -189,8 +201,8 @@ def bind_http(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
 
 
-def bind_grpc(server: grpc.aio.Server, host: str, port: int) -> int:
-    """Binds a gRPC server; returns the port.
+def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str) -> int:
+    """Binds a gRPC server; returns the port. The flag is where another can be chosen, for the error.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
@@ -198,4 +210,4 @@ def bind_grpc(server: grpc.aio.Server, host: str, port: int) -> int:
     try:
         return server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as error:
-        raise ConfigError(f"cannot listen on {host}:{port} for gRPC; choose another with --grpc-port") from error
+        raise ConfigError(f"cannot listen on {host}:{port} for gRPC; choose another with {flag}") from error

@@ -216,6 +216,8 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
             role_epoch=role_epoch,
             cache_salt=assignment.cache_salt,
             prefix_source=_prefix_source_to_proto(assignment.prefix_source) if assignment.prefix_source else None,
+            tenant=assignment.tenant,
+            priority=assignment.priority,
         )
     )
 

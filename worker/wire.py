@@ -148,6 +148,8 @@ def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
         decode=endpoint_from_proto(message.decode),
         cache_salt=message.cache_salt,
         prefix_source=_prefix_source_from_proto(message.prefix_source) if message.HasField("prefix_source") else None,
+        tenant=message.tenant,
+        priority=message.priority,
     )
 
 

@@ -182,6 +182,8 @@ class ActiveGeneration:
             decode=decode.endpoint,
             cache_salt=self.request.cache_salt,
             prefix_source=prefix_source,
+            tenant=self.request.tenant,
+            priority=self.request.priority,
         )
 
     def moved_assignment(self, decode: WorkerLink) -> Assignment:

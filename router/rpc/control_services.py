@@ -1,4 +1,4 @@
-"""The gRPC services for workers (registration), for the command line (status, experts) and for the supervisor."""
+"""The gRPC services for workers and their supervisor (registration, deaths), and for the command line."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ from router.rpc.role_calls import RoleCalls
 
 
 class MembershipService(control_pb2_grpc.MembershipServiceServicer):
-    """Serves `MembershipService`."""
+    """Serves `MembershipService`, on the cluster port only: whoever reports a death is believed."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -30,6 +30,31 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
         except BatonError as error:
             await abort(context, error)
         return control_pb2.RegisterWorkerResponse()
+
+    async def ListSilentWorkers(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ListSilentWorkersRequest, _context: Context
+    ) -> control_pb2.ListSilentWorkersResponse:
+        """Whom the supervisor of the workers' processes may have to kill."""
+        return control_pb2.ListSilentWorkersResponse(
+            workers=[
+                control_pb2.SilentWorker(
+                    worker=wire.worker_id_to_proto(silent.worker),
+                    silent_s=silent.silent_s,
+                    processes=[hello_wire.process_to_proto(process) for process in silent.processes],
+                )
+                for silent in self._fleet.silent_workers(request.silent_s)
+            ]
+        )
+
+    async def ReportWorkerGone(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ReportWorkerGoneRequest, context: Context
+    ) -> control_pb2.ReportWorkerGoneResponse:
+        """Whom the supervisor has killed, or found dead."""
+        try:
+            self._fleet.worker_gone(wire.worker_id_from_proto(request.worker))
+        except BatonError as error:
+            await abort(context, error)
+        return control_pb2.ReportWorkerGoneResponse()
 
 
 class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
@@ -87,28 +112,3 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
         except BatonError as error:
             await abort(context, error)
         return control_pb2.RebalanceExpertsResponse(report=expert_wire.expert_report_to_proto(report))
-
-    async def ListSilentWorkers(  # noqa: N802 - the name is the service's
-        self, request: control_pb2.ListSilentWorkersRequest, _context: Context
-    ) -> control_pb2.ListSilentWorkersResponse:
-        """Whom the supervisor of the workers' processes may have to kill."""
-        return control_pb2.ListSilentWorkersResponse(
-            workers=[
-                control_pb2.SilentWorker(
-                    worker=wire.worker_id_to_proto(silent.worker),
-                    silent_s=silent.silent_s,
-                    processes=[hello_wire.process_to_proto(process) for process in silent.processes],
-                )
-                for silent in self._fleet.silent_workers(request.silent_s)
-            ]
-        )
-
-    async def ReportWorkerGone(  # noqa: N802 - the name is the service's
-        self, request: control_pb2.ReportWorkerGoneRequest, context: Context
-    ) -> control_pb2.ReportWorkerGoneResponse:
-        """Whom the supervisor has killed, or found dead."""
-        try:
-            self._fleet.worker_gone(wire.worker_id_from_proto(request.worker))
-        except BatonError as error:
-            await abort(context, error)
-        return control_pb2.ReportWorkerGoneResponse()

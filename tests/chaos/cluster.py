@@ -31,7 +31,7 @@ LOOPBACK = "127.0.0.1"
 SETTLE_TIMEOUT_S = 60.0
 POLL_S = 0.01
 RESTART_S = 0.2  # as Ray takes about a second, mostly for the new process
-NAMESPACE_PORT = 18001  # of the router, where it has a network namespace of its own
+NAMESPACE_PORT = 18001  # of the router, and the next one: where it has a network namespace of its own
 
 ROUTER = {
     "host": LOOPBACK,
@@ -208,15 +208,19 @@ class ChaosCluster:
     def supervised(self, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
         """While the context lasts, workers that hang are killed."""
         return supervising(
-            self.grpc_address, lambda ranks: kill_processes([rank.process for rank in ranks]), hang_timeout_s
+            self._cluster_address, lambda ranks: kill_processes([rank.process for rank in ranks]), hang_timeout_s
         )
 
     # --- inside
 
     def _start_router(self) -> Child:
         place = self._router_place
-        settings = {**ROUTER, "host": place.host, "model_dir": str(self._model_dir), "grpc_port": free_port(place)}
-        self._router_port = settings["grpc_port"]
+        settings = {**ROUTER, "host": place.host, "cluster_host": place.host, "model_dir": str(self._model_dir)}
+        settings |= {
+            "grpc_port": free_port(place, NAMESPACE_PORT),
+            "cluster_port": free_port(place, NAMESPACE_PORT + 1),
+        }
+        self._cluster_address = f"{place.host}:{settings['cluster_port']}"
         return Child(
             "tests.chaos.router_main", settings, self._folder / "router.log", env=self._env, prefix=place.prefix
         )
@@ -229,7 +233,7 @@ class ChaosCluster:
             "role": slot.role.value,
             "model_dir": str(self._model_dir),
             "host": slot.place.host,
-            "routers": [f"{self._router_place.host}:{self._router_port}"],
+            "routers": [self._cluster_address],
             "kv_cache_gb": slot.num_blocks * self._block_bytes / 2**30,
         }
         log = self._folder / f"{name}.log"
@@ -262,10 +266,10 @@ class ChaosCluster:
             worker.close()
 
 
-def free_port(place: Place) -> int:
+def free_port(place: Place, namespace_port: int) -> int:
     """A port nobody listens on now where the router is to run; another namespace has all ports free."""
     if place.prefix:
-        return NAMESPACE_PORT
+        return namespace_port
     with socket.create_server((place.host, 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

@@ -30,8 +30,8 @@ def test_workers_stay_on_loopback_when_the_router_listens_everywhere(text_model_
     config = ServeConfig(model=text_model_dir, host="0.0.0.0", port=8000)  # noqa: S104 - nothing is bound here
     router = router_settings(config, text_model_dir)
     worker = worker_settings(config, router, (Role.PREFILL, 0))
-    assert router.host == "0.0.0.0"  # noqa: S104
-    assert (worker.host, worker.routers) == ("127.0.0.1", ("127.0.0.1:8001",))
+    assert (router.host, router.cluster_host) == ("0.0.0.0", "127.0.0.1")  # noqa: S104
+    assert (worker.host, worker.routers) == ("127.0.0.1", (f"127.0.0.1:{router.cluster_port}",))
 
 
 def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:

@@ -64,7 +64,7 @@ async def test_router_with_both_roles_is_ready_until_it_is_left(free_ports: Rout
     async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
         async with run_router(free_ports) as addresses:
             for worker in (prefill, decode):
-                await register(addresses.grpc_port, worker)
+                await register(addresses.cluster_port, worker)
             async with asyncio.timeout(WAIT_S):
                 while (await get(addresses.http_port, "/ready")).status_code != 200:
                     pass
@@ -75,7 +75,8 @@ async def test_router_with_both_roles_is_ready_until_it_is_left(free_ports: Rout
 
 async def test_two_routers_run_side_by_side(free_ports: RouterConfig) -> None:
     async with run_router(free_ports) as first, run_router(free_ports) as second:
-        assert len({first.http_port, first.grpc_port, second.http_port, second.grpc_port}) == 4
+        ports = {port for each in (first, second) for port in (each.http_port, each.grpc_port, each.cluster_port)}
+        assert len(ports) == 6
         for addresses in (first, second):
             assert (await get(addresses.http_port, "/health")).status_code == 200
             assert (await get_status(addresses.grpc_port)).model == MODEL
@@ -90,7 +91,7 @@ async def test_leaving_ends_calls_and_closes_both_ports(free_ports: RouterConfig
                 pass
     error = await asyncio.wait_for(reading, WAIT_S)
     assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-    for port in (addresses.http_port, addresses.grpc_port):
+    for port in (addresses.http_port, addresses.grpc_port, addresses.cluster_port):
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
     assert asyncio.all_tasks() == before
@@ -124,7 +125,9 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-@pytest.mark.parametrize(("setting", "flag"), [("port", "--port"), ("grpc_port", "--grpc-port")])
+@pytest.mark.parametrize(
+    ("setting", "flag"), [("port", "--port"), ("grpc_port", "--grpc-port"), ("cluster_port", "--cluster-port")]
+)
 async def test_taken_port_is_a_config_error_and_leaves_nothing_open(
     free_ports: RouterConfig, setting: str, flag: str
 ) -> None:

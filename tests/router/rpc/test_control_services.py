@@ -216,18 +216,18 @@ async def test_silent_worker_is_listed_with_its_processes_until_it_is_reported_d
             router.clock.advance(1.0)
             assert router.fleet.silent_workers(15.5) == []
         request = control_pb2.ListSilentWorkersRequest(silent_s=15.0)
-        (silent,) = (await router.control.ListSilentWorkers(request, timeout=WAIT_S)).workers
+        (silent,) = (await router.membership.ListSilentWorkers(request, timeout=WAIT_S)).workers
         assert (silent.worker.name, silent.worker.incarnation, silent.silent_s) == ("p0", 1, 15.0)
         assert tuple(hello_wire.process_from_proto(each) for each in silent.processes) == processes
         report = control_pb2.ReportWorkerGoneRequest(worker=silent.worker)
         for _ in range(2):
-            await router.control.ReportWorkerGone(report, timeout=WAIT_S)
+            await router.membership.ReportWorkerGone(report, timeout=WAIT_S)
         assert await peer.hears_gone() == WorkerId("p0", 1)
-        assert not (await router.control.ListSilentWorkers(request, timeout=WAIT_S)).workers
+        assert not (await router.membership.ListSilentWorkers(request, timeout=WAIT_S)).workers
 
 
 async def test_death_of_a_worker_that_never_came_is_an_invalid_argument(router: Router) -> None:
     report = control_pb2.ReportWorkerGoneRequest(worker=common_pb2.WorkerId(name="p0", incarnation=1))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await router.control.ReportWorkerGone(report, timeout=WAIT_S)
+        await router.membership.ReportWorkerGone(report, timeout=WAIT_S)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

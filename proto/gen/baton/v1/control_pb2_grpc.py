@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MembershipServiceStub:
-    """Served by every router; called by workers.
+    """Served by every router on its cluster port; called by workers, and by whoever starts and ends their processes.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,40 @@ class MembershipServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.RegisterWorkerRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.RegisterWorkerResponse.FromString,
                 _registered_method=True)
+        self.ListSilentWorkers = channel.unary_unary(
+                '/baton.v1.MembershipService/ListSilentWorkers',
+                request_serializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.FromString,
+                _registered_method=True)
+        self.ReportWorkerGone = channel.unary_unary(
+                '/baton.v1.MembershipService/ReportWorkerGone',
+                request_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
-    """Served by every router; called by workers.
+    """Served by every router on its cluster port; called by workers, and by whoever starts and ends their processes.
     """
 
     def RegisterWorker(self, request, context):
         """Says that a worker is ready. The router answers at once and attaches to it. Idempotent; a worker repeats it
         whenever no stream of that router is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSilentWorkers(self, request, context):
+        """Workers that have not said for long that they work. Whether they are dead, stopped or out of reach is not known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportWorkerGone(self, request, context):
+        """Says that all processes of one incarnation of a worker have ended. Whoever calls this has seen it, or has killed
+        them: blocks are given to others because of it. Idempotent; of no effect on later incarnations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +87,16 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     request_deserializer=baton_dot_v1_dot_control__pb2.RegisterWorkerRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.RegisterWorkerResponse.SerializeToString,
             ),
+            'ListSilentWorkers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSilentWorkers,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.SerializeToString,
+            ),
+            'ReportWorkerGone': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportWorkerGone,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'baton.v1.MembershipService', rpc_method_handlers)
@@ -71,7 +106,7 @@ def add_MembershipServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MembershipService:
-    """Served by every router; called by workers.
+    """Served by every router on its cluster port; called by workers, and by whoever starts and ends their processes.
     """
 
     @staticmethod
@@ -91,6 +126,60 @@ class MembershipService:
             '/baton.v1.MembershipService/RegisterWorker',
             baton_dot_v1_dot_control__pb2.RegisterWorkerRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.RegisterWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSilentWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.MembershipService/ListSilentWorkers',
+            baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportWorkerGone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.MembershipService/ReportWorkerGone',
+            baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -126,16 +215,6 @@ class ControlServiceStub:
                 '/baton.v1.ControlService/RebalanceExperts',
                 request_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
-                _registered_method=True)
-        self.ListSilentWorkers = channel.unary_unary(
-                '/baton.v1.ControlService/ListSilentWorkers',
-                request_serializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.FromString,
-                _registered_method=True)
-        self.ReportWorkerGone = channel.unary_unary(
-                '/baton.v1.ControlService/ReportWorkerGone',
-                request_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
-                response_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
                 _registered_method=True)
         self.GetRoles = channel.unary_unary(
                 '/baton.v1.ControlService/GetRoles',
@@ -203,21 +282,6 @@ class ControlServiceServicer:
 
     def RebalanceExperts(self, request, context):
         """Divides the experts of one worker anew among its ranks, by their use so far. No request is affected.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListSilentWorkers(self, request, context):
-        """Workers that have not said for long that they work. Whether they are dead, stopped or out of reach is not known.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ReportWorkerGone(self, request, context):
-        """Says that all processes of one incarnation of a worker have ended. Whoever calls this has seen it, or has killed
-        them: blocks are given to others because of it. Idempotent; of no effect on later incarnations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -304,16 +368,6 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RebalanceExperts,
                     request_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.SerializeToString,
-            ),
-            'ListSilentWorkers': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSilentWorkers,
-                    request_deserializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.FromString,
-                    response_serializer=baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.SerializeToString,
-            ),
-            'ReportWorkerGone': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReportWorkerGone,
-                    request_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.FromString,
-                    response_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.SerializeToString,
             ),
             'GetRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRoles,
@@ -443,60 +497,6 @@ class ControlService:
             '/baton.v1.ControlService/RebalanceExperts',
             baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListSilentWorkers(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/baton.v1.ControlService/ListSilentWorkers',
-            baton_dot_v1_dot_control__pb2.ListSilentWorkersRequest.SerializeToString,
-            baton_dot_v1_dot_control__pb2.ListSilentWorkersResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ReportWorkerGone(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/baton.v1.ControlService/ReportWorkerGone',
-            baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
-            baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
             options,
             channel_credentials,
             insecure,
