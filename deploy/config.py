@@ -50,7 +50,7 @@ class ServeConfig:
     served_model_name: str | None = flag(None, "Name clients use. Default: `demo`, or the folder's name.")
     host: str = flag("127.0.0.1", "Address to listen on.")
     port: int = flag(8000, "HTTP port.")
-    grpc_port: int | None = flag(None, "Port of the gRPC API and of worker registration. Default: --port + 1.")
+    grpc_port: int | None = flag(None, "Port of the gRPC API for clients and operators. Default: --port + 1.")
     prefill: int = flag(1, "Number of prefill workers.")
     decode: int = flag(1, "Number of decode workers.")
     dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
