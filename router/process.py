@@ -102,7 +102,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         stack.push_async_callback(router.store.close)
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
-        listener = stack.enter_context(bind_http(config.host, config.port))
+        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port")
         cluster_port = bind_grpc(cluster_server, config.cluster_host, config.cluster_port, "--cluster-port")
         for server in (cluster_server, grpc_server):
@@ -157,7 +157,7 @@ def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
 
 def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
     """A server with the services for clients and operators, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=[("grpc.so_reuseport", int(config.reuse_port))])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(router.dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
@@ -189,14 +189,14 @@ def load_codec(config: RouterConfig) -> TextCodec:
     return codec
 
 
-def bind_http(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to the HTTP port.
+def bind_http(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A TCP socket bound to the HTTP port, which others may bind as well if all of them say so.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
     """
     try:
-        return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+        return socket.create_server((host, port), backlog=LISTEN_BACKLOG, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
 
