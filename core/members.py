@@ -1,4 +1,4 @@
-"""How a router or worker is, as whoever starts it and starts it again sees it. Not what it does: that it says itself."""
+"""How a router or worker is, as whoever starts it and starts it again sees it. Not what it does."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +14,12 @@ class MemberKind(StrEnum):
 
 
 class MemberState(StrEnum):
-    """Where a member stands between its start and its end."""
+    """Where a member stands between its start and its end.
+
+    STARTING: its processes have been asked for, or come up. RUNNING: it serves. ENDING: it died or did not start, and
+    what is left of it is being ended. WAITING: nothing of it is left; it is started again later. GIVEN_UP: it crashed
+    too often and is not started again.
+    """
 
     STARTING = "starting"
     RUNNING = "running"
@@ -30,9 +35,7 @@ class MemberStatus:
     Attributes:
         name: the same after every start.
         kind: what it is.
-        state: `starting`: its processes have been asked for or come up; `running`: it serves; `ending`: it died or did
-            not start, and what is left of it is being ended; `waiting`: nothing of it is left, and it is started again
-            later; `given up`: it crashed too often.
+        state: where it stands.
         address: `host:port` where it runs, of a router its cluster port; empty while it does not.
         processes: of all its ranks; empty while it does not run.
         num_restarts: how often it was started again.

@@ -1,7 +1,6 @@
-"""A whole cluster as one context: router, prefill workers, decode workers, ready to serve."""
+"""A whole cluster as one context: routers, prefill workers, decode workers, ready to serve and kept so."""
 
 import contextlib
-import itertools
 import os
 import socket
 import time
@@ -9,26 +8,34 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.clock import SystemClock
 from core.errors import ConfigError, UnavailableError
+from core.ids import WorkerId
+from core.members import MemberKind, MemberState, MemberStatus
 from core.request import Role
-from deploy.config import ServeConfig
-from deploy.cores import cores_of_rank
+from deploy.all_routers import AllRouters
+from deploy.config import OWN_REDIS, ServeConfig
+from deploy.cores import seats_of
 from deploy.fence_client import FenceClient
+from deploy.keeper import Keeper
 from deploy.machine import check_machine
 from deploy.operator_key import read_operator_key
-from deploy.ray_cluster import start_ray
-from deploy.status_client import get_status
-from deploy.supervisor import Kill, Supervisor
+from deploy.own_redis import own_redis
+from deploy.ray_members import RayRouter, RayWorker, resource_of
+from deploy.ray_nodes import RayNodes
+from deploy.ray_session import LOOPBACK, RaySession, open_ray
+from deploy.router_rounds import RouterRounds
+from deploy.supervisor import Kill, Supervisor, tell_gone
 from engine.config import ModelConfig
 from router.config import RouterConfig
 from router.process import bind_http
+from router.state.address import MEMORY
 from router.text.tokenizer import TextCodec
 from worker.config import WorkerConfig
 
 READY_TIMEOUT_S = 60.0  # from all processes started to all of them attached
 READY_POLL_S = 0.05
 MIB = 1024 * 1024
-LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, and bound to only when the operator says so
 
 Say = Callable[[str], None]
@@ -54,36 +61,117 @@ class ClusterAddresses:
 def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[ClusterAddresses]:
     """Starts everything and waits until it serves; leaving stops everything.
 
+    What dies meanwhile is started again.
+
     Raises:
         BatonError: what kept it from starting.
     """
-    router_config = router_settings(config, model_dir)
-    check_ports(router_config)
+    settings = router_settings(config, model_dir)
+    check_ports(settings)
     config.check_model(ModelConfig.from_dir(model_dir))
-    check_machine(config)
-    groups = group_settings(config, [worker_settings(config, router_config, slot) for slot in worker_slots(config)])
-    say("starting Ray")
-    with start_ray(config.num_ranks) as ray_cluster:
-        router = ray_cluster.start_router(router_config)
-        ranks = f" of {config.num_ranks} ranks in all" if config.num_ranks > len(groups) else ""
-        say(f"starting the router, {config.prefill} prefill and {config.decode} decode worker(s){ranks}")
-        workers = [ray_cluster.start_worker(group) for group in groups]
-        addresses = ray_cluster.wait_router(router)
+    if config.ray_address is None:
+        check_machine(config)
+    with contextlib.ExitStack() as stack:
+        if config.state == OWN_REDIS:
+            settings = replace(settings, state=stack.enter_context(own_redis()))
+        say("starting Ray" if config.ray_address is None else f"connecting to Ray at {config.ray_address}")
+        session = stack.enter_context(open_ray(config.ray_address, config.num_ranks))
+        routers = router_group(settings, config.routers, session.host)
+        nodes = RayNodes(session, model_dir)
+        keeper = keeper_of(config, routers, session, nodes)
+        stack.callback(keeper.stop)
+        say(describe_start(config))
+        keeper.start()
+        for member in keeper.statuses():
+            say(f"{member.name} serves at {member.address}")
+        wait_until_attached([FenceClient(cluster_address(router)) for router in routers], config)
+        stack.enter_context(keeping(keeper, nodes.kill, config.hang_timeout_s))
         host = local_host(config.host)
-        grpc_address = f"{host}:{addresses.grpc_port}"
-        for worker in workers:
-            endpoint = ray_cluster.wait_worker(worker)
-            say(f"worker {worker.name} serves at {endpoint.address}")
-        wait_until_attached(grpc_address, len(workers))
-        with supervising(cluster_address(router_config), ray_cluster.kill, config.hang_timeout_s):
-            yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+        yield ClusterAddresses(f"http://{host}:{settings.port}", f"{host}:{settings.grpc_port}", session.log_dir)
 
 
-def supervising(cluster_address: str, kill: Kill, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
-    """While the context lasts, workers that hang are killed, to be started again; none with a timeout of 0."""
-    if not hang_timeout_s:
-        return contextlib.nullcontext()
-    return Supervisor(FenceClient(cluster_address), kill, hang_timeout_s).running()
+def describe_start(config: ServeConfig) -> str:
+    """What is about to be started."""
+    workers = f"{config.prefill} prefill and {config.decode} decode worker(s)"
+    ranks = f" of {config.num_ranks} ranks in all" if config.num_ranks > config.prefill + config.decode else ""
+    return f"starting {config.routers} router(s), {workers}{ranks}"
+
+
+def keeper_of(config: ServeConfig, routers: Sequence[RouterConfig], session: RaySession, nodes: RayNodes) -> Keeper:
+    """Finds room for all workers, and puts routers and workers into the hands of a keeper; none is started yet.
+
+    Raises:
+        ConfigError: there is no room, or a machine on which they cannot run.
+        UnavailableError: a machine does not answer.
+    """
+    addresses = tuple(cluster_address(router) for router in routers)
+    settings = [
+        replace(worker_settings(config, routers[0], slot), routers=addresses) for slot in worker_slots(config)
+    ]
+    if not session.is_own:
+        nodes.check(resource_of(settings[0]))
+    workers = [RayWorker(each, session, nodes) for each in settings]
+    places = [
+        (worker.wait_placed(), each.topology.world_size) for worker, each in zip(workers, settings, strict=True)
+    ]
+    for worker, seat in zip(workers, seats_of(places), strict=True):
+        worker.take_seat(seat)
+    members = [RayRouter(f"router-{number}", each, session, nodes) for number, each in enumerate(routers)]
+    keeper: Keeper
+
+    def on_dead(worker: WorkerId) -> None:
+        tell_gone(running_routers(keeper), worker)
+
+    keeper = Keeper([*members, *workers], on_dead, SystemClock())
+    return keeper
+
+
+def running_routers(keeper: Keeper) -> AllRouters:
+    """The routers that run, whenever they are asked."""
+
+    def fences() -> list[FenceClient]:
+        return [
+            FenceClient(member.address)
+            for member in keeper.statuses()
+            if member.kind is MemberKind.ROUTER and member.state is MemberState.RUNNING
+        ]
+
+    return AllRouters(fences)
+
+
+@contextlib.contextmanager
+def keeping(keeper: Keeper, kill: Kill, hang_timeout_s: float) -> Iterator[None]:
+    """While the context lasts, what died is started again, and what hangs is killed, to be started again.
+
+    Args:
+        keeper: has started everything.
+        kill: ends processes.
+        hang_timeout_s: silence after which a router or worker is killed; 0 kills none.
+    """
+
+    def tell(address: str, members: Sequence[MemberStatus]) -> None:
+        FenceClient(address).report_members(members)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(keeper.running())
+        stack.enter_context(RouterRounds(keeper.statuses, tell, kill, hang_timeout_s, SystemClock()).running())
+        if hang_timeout_s:
+            stack.enter_context(Supervisor(running_routers(keeper), kill, hang_timeout_s).running())
+        yield
+
+
+def router_group(settings: RouterConfig, num_routers: int, host: str) -> list[RouterConfig]:
+    """The settings of each router, from those that all share.
+
+    Args:
+        settings: of any of them.
+        num_routers: how many.
+        host: address of this machine at which workers reach them.
+    """
+    return [
+        replace(settings, reuse_port=num_routers > 1, cluster_host=host, cluster_port=free_port(host))
+        for _ in range(num_routers)
+    ]
 
 
 def cluster_address(config: RouterConfig) -> str:
@@ -107,10 +195,8 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         model_dir=model_dir,
         served_model_name=config.model_name,
         host=config.host,
-        port=config.port,
+        port=config.port or free_port(config.host),  # the same after every start of a router
         grpc_port=config.effective_grpc_port or free_port(config.host),
-        cluster_host=LOOPBACK,  # workers talk to each other and to the router, all on this machine
-        cluster_port=free_port(LOOPBACK),
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
@@ -118,7 +204,7 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
-        state=config.state,
+        state=MEMORY if config.state == OWN_REDIS else config.state,
     )
 
 
@@ -157,8 +243,6 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         dtype=config.dtype,
         device=config.device,
         kernels=config.kernels,
-        host=LOOPBACK,
-        routers=(cluster_address(router),),
         block_size=config.block_size_of(role),
         kv_cache_gb=config.kv_cache_gb,
         kv_host_gb=config.kv_host_gb,
@@ -176,32 +260,20 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
     )
 
 
-def group_settings(config: ServeConfig, workers: Sequence[WorkerConfig]) -> list[list[WorkerConfig]]:
-    """The settings of all ranks of each worker; all these workers are on this machine."""
-    places = itertools.count()
-    return [
-        [
-            replace(worker, rank=rank, cpu_ids=cores_of_rank(next(places), config.num_ranks))
-            for rank in range(worker.topology.world_size)
-        ]
-        for worker in workers
-    ]
-
-
-def wait_until_attached(grpc_address: str, num_workers: int) -> None:
-    """Waits until the router has attached to all workers.
+def wait_until_attached(routers: Sequence[FenceClient], config: ServeConfig) -> None:
+    """Waits until every router has attached to all workers.
 
     Raises:
-        UnavailableError: it has not after a minute, with what the router says.
+        UnavailableError: one has not after a minute, with what it says.
     """
     deadline_s = time.monotonic() + READY_TIMEOUT_S
-    while True:
-        status = get_status(grpc_address)
-        if len(status.workers) == num_workers:
-            return
-        if time.monotonic() > deadline_s:
-            attached = ", ".join(worker.hello.endpoint.worker.name for worker in status.workers) or "none"
-            raise UnavailableError(
-                f"{num_workers} workers started, the router attached to {attached} within {READY_TIMEOUT_S:g} s"
-            )
-        time.sleep(READY_POLL_S)
+    num_workers = config.prefill + config.decode
+    for router in routers:
+        while len(attached := router.silences()) < num_workers:
+            if time.monotonic() > deadline_s:
+                names = ", ".join(worker.name for worker in attached) or "none"
+                raise UnavailableError(
+                    f"{num_workers} workers started, the router at {router.cluster_address} attached to {names} "
+                    f"within {READY_TIMEOUT_S:g} s; see Ray's logs"
+                )
+            time.sleep(READY_POLL_S)

@@ -1,4 +1,3 @@
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -6,9 +5,8 @@ import pytest
 
 from core.errors import ConfigError
 from core.request import Role
-from deploy.cluster import group_settings, router_settings, run_cluster, worker_settings, worker_slots
+from deploy.cluster import router_group, router_settings, run_cluster, worker_settings, worker_slots
 from deploy.config import ServeConfig
-from engine.parallel.topology import ShardTopology
 from tests.byte_tokenizer import write_byte_tokenizer
 from tests.engine.checkpoints import write_tiny_moe
 
@@ -26,12 +24,20 @@ def tiny_moe_dir(tmp_path: Path) -> Path:
     return write_tiny_moe(tmp_path)
 
 
-def test_workers_stay_on_loopback_when_the_router_listens_everywhere(text_model_dir: Path) -> None:
-    config = ServeConfig(model=text_model_dir, host="0.0.0.0", port=8000)  # noqa: S104 - nothing is bound here
-    router = router_settings(config, text_model_dir)
-    worker = worker_settings(config, router, (Role.PREFILL, 0))
-    assert (router.host, router.cluster_host) == ("0.0.0.0", "127.0.0.1")  # noqa: S104
-    assert (worker.host, worker.routers) == ("127.0.0.1", (f"127.0.0.1:{router.cluster_port}",))
+def test_routers_share_what_clients_use_and_have_a_cluster_port_each(text_model_dir: Path) -> None:
+    config = ServeConfig(model=text_model_dir, host="0.0.0.0", routers=2, state="redis")  # noqa: S104 - not bound
+    first, second = router_group(router_settings(config, text_model_dir), 2, "127.0.0.1")
+    assert first.reuse_port
+    assert (first.host, first.cluster_host) == ("0.0.0.0", "127.0.0.1")  # noqa: S104
+    assert first.cluster_port != second.cluster_port
+    assert replace(first, cluster_port=second.cluster_port) == second
+
+
+def test_one_router_has_its_ports_to_itself_and_keeps_them(text_model_dir: Path) -> None:
+    settings = router_settings(ServeConfig(model=text_model_dir, port=0), text_model_dir)
+    (router,) = router_group(settings, 1, "127.0.0.1")
+    assert not router.reuse_port
+    assert 0 not in (router.port, router.grpc_port, router.cluster_port)
 
 
 def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:
@@ -58,33 +64,6 @@ def test_roles_alternate_so_that_neighbouring_cores_differ() -> None:
     slots = worker_slots(ServeConfig(prefill=2, decode=3))
     assert [role for role, _ in slots[:4]] == [Role.PREFILL, Role.DECODE, Role.PREFILL, Role.DECODE]
     assert slots[4] == (Role.DECODE, 2)
-
-
-def test_ranks_of_a_worker_differ_in_number_and_cores_only(
-    text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)))
-    config = ServeConfig(model=text_model_dir, tensor_parallel_size=2, expert_parallel_size=2)
-    worker = worker_settings(config, router_settings(config, text_model_dir), (Role.DECODE, 0))
-    _, ranks = group_settings(config, [replace(worker, name="prefill-0", role=Role.PREFILL), worker])
-    assert [(rank.rank, rank.cpu_ids) for rank in ranks] == [(0, (4, 5)), (1, (6, 7))]
-    assert [rank.rank_name for rank in ranks] == ["rank 0 of decode-0", "rank 1 of decode-0"]
-    assert {replace(rank, rank=0, cpu_ids=()) for rank in ranks} == {worker}
-    assert worker.topology == ShardTopology(2, 2)
-
-
-def test_decode_workers_may_be_divided_otherwise_and_every_rank_has_its_cores(
-    text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(5)))
-    config = ServeConfig(
-        model=text_model_dir, prefill=2, tensor_parallel_size=2, decode_tensor_parallel_size=1, decode_block_size=64
-    )
-    router = router_settings(config, text_model_dir)
-    groups = group_settings(config, [worker_settings(config, router, slot) for slot in worker_slots(config)])
-    assert [[rank.name for rank in group] for group in groups] == [["prefill-0"] * 2, ["decode-0"], ["prefill-1"] * 2]
-    assert [rank.cpu_ids for group in groups for rank in group] == [(0,), (1,), (2,), (3,), (4,)]
-    assert [(group[0].topology.world_size, group[0].block_size) for group in groups] == [(2, 16), (1, 64), (2, 16)]
 
 
 def test_transfer_settings_reach_the_workers(text_model_dir: Path) -> None:
