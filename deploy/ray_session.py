@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import secrets
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,11 @@ import ray
 
 from core.errors import ConfigError
 from deploy.processes import wait_ended
+from router.config import MAX_PORT
 
 LOOPBACK = "127.0.0.1"
-CLIENT_SCHEME = "ray://"
+AUTO = "auto"
+CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # hardly used; a much smaller store made start-up fail on a loaded machine
 LEFTOVER_TIMEOUT_S = 10.0  # for processes that Ray has told to end
 HALF_STARTED_TIMEOUT_S = 1.0  # for those of a Ray that was interrupted while it started: nobody tells all of them
@@ -101,19 +104,39 @@ def _init(**options: Any) -> Any:  # noqa: ANN401 - Ray's
 
 
 def _connect(address: str, namespace: str) -> Any:  # noqa: ANN401 - Ray's
-    if address.startswith(CLIENT_SCHEME):
-        raise ConfigError(
-            f"--ray-address is {address}; routers run on this machine, so it must be a node of the Ray cluster: pass "
-            "HOST:PORT of its head, or auto"
-        )
+    check_address(address)
     try:
         return _init(address=address, namespace=namespace)
     except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
         ray.shutdown()
+        raise _no_cluster(address, first_line(error)) from error
+
+
+def check_address(address: str) -> None:
+    """Makes sure that somebody listens at the address of a Ray that runs; Ray itself would try for a minute.
+
+    Raises:
+        ConfigError: nobody does, or it is not the address of a head.
+    """
+    if address == AUTO:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or int(port) > MAX_PORT:
         raise ConfigError(
-            f"--ray-address {address} leads to no Ray cluster that this machine is a node of ({first_line(error)}); "
-            "`ray start --head` starts one, `ray start --address HOST:PORT` adds this machine"
-        ) from error
+            f"--ray-address is {address}; pass HOST:PORT of the head of a Ray cluster that this machine is a node "
+            f"of, or {AUTO}"
+        )
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"--ray-address {address} leads to no Ray cluster that this machine is a node of ({reason}); "
+        "`ray start --head` starts one, `ray start --address HOST:PORT` adds this machine"
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from ray.util.placement_group import placement_group_table
 
 from deploy.ray_session import ENVIRONMENT
 from tests.cluster.conftest import free_ports
-from tests.cluster.served import WAIT_S, ServedCluster, baton, serve
+from tests.cluster.served import WAIT_S, ServedCluster, serve
 from tests.cluster.test_router_cluster import all_run, members, wait_for
 from tests.cluster.test_wide_cluster import ask, body
 
@@ -92,9 +92,3 @@ def test_stopping_leaves_the_ray_cluster_as_it_was(node_cluster: ServedCluster, 
         assert not [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
     finally:
         ray.shutdown()
-
-
-def test_address_without_a_ray_cluster_is_an_error(tiny_text_model_dir: Path) -> None:
-    finished = baton("serve", "--model", str(tiny_text_model_dir), "--ray-address", "127.0.0.1:1", "--port", "0")
-    assert finished.returncode == 2
-    assert "--ray-address 127.0.0.1:1 leads to no Ray cluster" in finished.stderr
