@@ -7,6 +7,7 @@ import typer
 from core.errors import BatonError, ConfigError, InvalidRequestError
 from deploy.commands.bench import bench_app
 from deploy.commands.chat import chat
+from deploy.commands.doctor import doctor_app
 from deploy.commands.down import down
 from deploy.commands.drain import drain, uncordon
 from deploy.commands.experts import experts
@@ -37,6 +38,7 @@ app.command()(chat)
 app.command()(down)
 app.command()(simulate)
 app.add_typer(roles_app, name="roles")
+app.add_typer(doctor_app, name="doctor")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 
