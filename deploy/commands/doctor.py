@@ -76,6 +76,6 @@ def finish(findings: "list[Finding]", console: Console, json_file: Path | None) 
     """The sum of it; ends the command with code 1 when something does not work."""
     count = Counter(str(finding.verdict) for finding in findings)
     console.print(f"\n{count['ok']} ok, {count['warn']} to look at, {count['fail']} wrong")
-    write_result({"findings": [asdict(finding) for finding in findings], "checks": []}, json_file)
+    write_result({"findings": [asdict(finding) for finding in findings]}, json_file)
     if count["fail"]:
         raise typer.Exit(1)
