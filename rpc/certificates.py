@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -60,6 +61,26 @@ def read_pem(files: TlsFiles) -> Pem:
         issuers = _parse(files.ca, ca, "certificate", x509.load_pem_x509_certificates)
         _check_period(files.ca, max(issuers, key=lambda issuer: issuer.not_valid_after_utc))
     return Pem(cert, key, ca)
+
+
+def check_peer_files(files: TlsFiles, host: str) -> None:
+    """Makes sure that processes that all have these files, and meet at a host, believe each other.
+
+    Raises:
+        ConfigError: as `read_pem`, or the certificate is not the CA's, or not for the host; names the file.
+    """
+    pem = read_pem(files)
+    assert pem.cert is not None, "peers show a certificate"
+    assert pem.ca is not None, "peers trust a CA"
+    chain, issuers = x509.load_pem_x509_certificates(pem.cert), x509.load_pem_x509_certificates(pem.ca)
+    if not any(_has_issued(issuer, chain[-1]) for issuer in issuers):
+        raise ConfigError(f"the certificate in {files.cert} was not issued by a CA in {files.ca}")
+    if host not in _hosts(chain[0]):
+        hosts = ", ".join(_hosts(chain[0])) or "no host"
+        raise ConfigError(
+            f"the certificate in {files.cert} is for {hosts}; the cluster's processes meet at {host}: have it issued "
+            "for that, too"
+        )
 
 
 class FreshPem:
@@ -136,6 +157,23 @@ def _check_period(path: Path, certificate: x509.Certificate) -> None:
         raise ConfigError(
             f"the certificate in {path} is valid from {begin:%Y-%m-%d %H:%M} UTC only; is the clock right?"
         )
+
+
+def _has_issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _hosts(certificate: x509.Certificate) -> list[str]:
+    """Names and addresses that a certificate is for."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
 
 
 def _spki(key: PublicKeyTypes) -> bytes:

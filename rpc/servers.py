@@ -1,5 +1,7 @@
 """Making servers and binding them. Every gRPC server of the product is one of these."""
 
+from collections.abc import Sequence
+
 import grpc
 
 from rpc.limits import MAX_CLUSTER_MESSAGE_BYTES, Options
@@ -11,6 +13,7 @@ def new_server(
     security: RpcSecurity = OPEN,
     options: Options = (),
     *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     max_message_bytes: int = MAX_CLUSTER_MESSAGE_BYTES,
     max_calls: int | None = None,
     is_port_shared: bool = False,
@@ -20,12 +23,13 @@ def new_server(
     Args:
         security: calls must show one of its tokens, if it has any.
         options: beside the limits.
+        interceptors: that see each call after it has shown a token.
         max_message_bytes: larger messages end their call with RESOURCE_EXHAUSTED.
         max_calls: calls at once; further ones end with RESOURCE_EXHAUSTED. None for no limit.
         is_port_shared: whether other processes may listen on the same port, each for a share of the connections.
     """
     return grpc.aio.server(
-        interceptors=[TokenCheck(security.tokens)] if security.tokens else None,
+        interceptors=[*([TokenCheck(security.tokens)] if security.tokens else ()), *interceptors],
         options=(
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.so_reuseport", int(is_port_shared)),

@@ -16,7 +16,7 @@ MAX_PEERS_LOGGED = 1000  # hosts that have been refused; more are refused withou
 
 logger = logging.getLogger(__name__)
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
 
 
 def shown_token(token: str) -> tuple[str, str]:
@@ -41,9 +41,9 @@ class TokenCheck(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    ) -> Handler:
         """See `grpc.aio.ServerInterceptor`."""
         shown = [value for key, value in handler_call_details.invocation_metadata or () if key == HEADER]
         if len(shown) == 1 and self._accepts(shown[0]):
