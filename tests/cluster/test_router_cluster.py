@@ -12,15 +12,11 @@ import psutil
 import pytest
 
 from core.processes import has_ended
-from deploy.own_redis import find_program
 from tests.cluster.conftest import free_ports
 from tests.cluster.served import WAIT_S, ServedCluster, serve
 from tests.cluster.test_wide_cluster import ask, body
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(find_program() is None, reason="no redis-server here; apt-get install redis-server"),
-]
+pytestmark = pytest.mark.cluster
 
 NUM_CONNECTIONS = 16  # the kernel divides them over both routers, all but certainly
 

