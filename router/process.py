@@ -23,6 +23,8 @@ from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
+from router.observe.call import accept
+from router.observe.request_times import RequestWatch
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
@@ -121,11 +123,12 @@ def build_router(config: RouterConfig) -> Router:
     clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
+    watch = RequestWatch(clock, limits, [meter], on_arrived=[accept])
     dispatcher = FleetDispatcher(
         request_timeout_s=config.request_timeout_s,
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
-        meter=meter,
+        watch=watch,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))

@@ -14,7 +14,7 @@ from router.dispatch.generation import ActiveGeneration
 from router.generation import TokenDelta
 from router.meter import RequestMeter
 from router.wire import StepReport
-from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, generation_request
+from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, generation_request, request_watch
 from tests.router.dispatch.loop_time import LoopTime, settle
 
 REQUEST_TIMEOUT_S = 100.0
@@ -73,7 +73,7 @@ def make_bench(*links: RecordingLink) -> Bench:
         request_timeout_s=REQUEST_TIMEOUT_S,
         placement_timeout_s=PLACEMENT_TIMEOUT_S,
         max_attempts=MAX_ATTEMPTS,
-        meter=meter,
+        watch=request_watch(meter, clock=clock),
     )
     dispatcher.bind(fleet)
     bench = Bench(LoopTime(asyncio.get_running_loop()), fleet, dispatcher, clock, meter)
