@@ -8,12 +8,24 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from core.errors import ConfigError
+
 TEXT, JSON = "text", "json"
 LOG_FORMATS = (TEXT, JSON)
 TAGS: ContextVar[Mapping[str, str]] = ContextVar("log tags", default=MappingProxyType({}))
 """What every line of the current task is about, such as `request_id` and `trace_id`."""
 
 _TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def check_log_format(log_format: str, name: str) -> None:
+    """Makes sure that a setting is one of `LOG_FORMATS`; `name` is where it comes from, for the error.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if log_format not in LOG_FORMATS:
+        raise ConfigError(f"{name} is {log_format!r}; it must be one of {', '.join(LOG_FORMATS)}")
 
 
 def about(tags: Mapping[str, str]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Call:
         parent: the client's span that it is a part of; None when it named none.
         is_traced: whether it has a trace without that, too.
         tags: what log lines of this call carry.
-        times: of the request that was made of it; None until it is accepted.
+        times: of the request that was made of it; None if none was. It has not ended if it was refused.
         refusal: why it was refused, by code; None if it was not.
     """
 
@@ -66,19 +66,16 @@ class Call:
     @property
     def outcome(self) -> tuple[Outcome, str]:
         """How it has ended, and the reason why the answer ended or the code of the error."""
-        if self.times is None:
-            code = self.refusal
-            is_cancelled = code == CancelledRequestError.code
-            return (
-                (Outcome.ANSWERED, REPLAYED)
-                if code is None
-                else (Outcome.CANCELLED if is_cancelled else Outcome.REJECTED, code)
-            )
-        if self.times.finish_reason is not None:
-            return Outcome.ANSWERED, str(self.times.finish_reason)
-        if self.times.error is None or self.times.is_given_up:
+        times = self.times
+        if times is not None and times.finish_reason is not None:
+            return Outcome.ANSWERED, str(times.finish_reason)
+        if times is not None and times.error is not None and not times.is_given_up:
+            return Outcome.FAILED, times.error.code
+        if times is None and self.refusal is None:
+            return Outcome.ANSWERED, REPLAYED
+        if self.refusal in {None, CancelledRequestError.code} or (times is not None and times.is_given_up):
             return Outcome.CANCELLED, CancelledRequestError.code
-        return Outcome.FAILED, self.times.error.code
+        return Outcome.REJECTED, self.refusal
 
 
 class Calls:

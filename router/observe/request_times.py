@@ -24,7 +24,7 @@ class RequestObserver(Protocol):
     """Who hears of every request while it is served."""
 
     def arrived(self, times: "RequestTimes") -> None:
-        """A request has been accepted."""
+        """A request has come; it may still be refused, and then nothing else is heard of it."""
         ...
 
     def placed(self, times: "RequestTimes", num_uncached_tokens: int) -> None:
@@ -60,13 +60,18 @@ class Totals:
 class RequestTimes:
     """One request on its way; the dispatcher says what happens to it.
 
+    Args:
+        watch: tells those who listen.
+        request: what is asked for.
+        num_emitted: tokens of its answer that came before, elsewhere; they count as part of its prompt.
+
     Attributes:
         request_id: of the request.
-        num_prompt_tokens: tokens of the client's prompt.
+        num_prompt_tokens: tokens whose KV must exist before its next token.
         tenant: whose it is; may be empty.
         tags: what log lines about it carry.
         parent: the client's span that it is a part of; None when the client named none.
-        arrived_s: when it was accepted, on the clock, as all that follows.
+        arrived_s: when it came, on the clock, as all that follows.
         first_s: when its first token came; None until then.
         second_s: likewise its second.
         last_s: its last so far.
@@ -74,16 +79,17 @@ class RequestTimes:
         attempts: its placements, in order.
         first_attempt: the one that brought the first token.
         moves: when it went on at another worker while it generated, and where.
-        num_tokens: of the answer so far.
+        num_tokens: of the answer so far, beyond those that came elsewhere.
         num_cached_tokens: of the prompt, found and not computed.
         finish_reason: why the answer ended; None unless it is answered.
         error: why there is none; None unless it has failed.
     """
 
-    def __init__(self, watch: "RequestWatch", request: GenerationRequest) -> None:
+    def __init__(self, watch: "RequestWatch", request: GenerationRequest, num_emitted: int = 0) -> None:
         self._watch = watch
+        self._num_emitted = num_emitted
         self.request_id = request.request_id
-        self.num_prompt_tokens = len(request.prompt)
+        self.num_prompt_tokens = len(request.prompt) + num_emitted
         self.tenant = request.tenant
         self.tags: Mapping[str, str] = {"request_id": request.request_id}
         self.parent: TraceParent | None = None
@@ -175,6 +181,7 @@ class RequestTimes:
     def received(self, num_tokens: int, num_cached_tokens: int = 0) -> None:
         """Its answer has `num_tokens` tokens by now, more than before; so much of its prompt was found."""
         now_s = self._watch.now_s()
+        num_tokens -= self._num_emitted
         num_new, self.num_tokens = num_tokens - self.num_tokens, num_tokens
         gap_s = None if self.first_s is None else now_s - self.last_s
         if self.first_s is None:
@@ -241,9 +248,9 @@ class RequestWatch:
         """Seconds on the clock."""
         return self._clock.now_s()
 
-    def arrived(self, request: GenerationRequest) -> RequestTimes:
-        """A request has been accepted; what is returned hears of the rest."""
-        times = RequestTimes(self, request)
+    def arrived(self, request: GenerationRequest, num_emitted: int = 0) -> RequestTimes:
+        """A request has come; what is returned hears of the rest. It may have begun elsewhere, see `RequestTimes`."""
+        times = RequestTimes(self, request, num_emitted)
         for hear in self._on_arrived:
             hear(times)
         for observer in self.observers:
