@@ -1,0 +1,1 @@
+from tests.router.dispatch.bench import bench, empty  # noqa: F401 - fixtures
