@@ -111,10 +111,10 @@ class Calls:
             note_refusal(error)
             raise
         finally:
-            _CALL.reset(tokens[0])
-            TAGS.reset(tokens[1])
             for hear in self._on_ended:
                 hear(call, self._clock.now_s() - call.started_s)
+            _CALL.reset(tokens[0])
+            TAGS.reset(tokens[1])
 
 
 def accept(times: RequestTimes) -> None:

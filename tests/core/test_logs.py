@@ -55,11 +55,8 @@ def test_json_line_is_one_object_with_time_tags_and_fields() -> None:
 
 
 def test_json_line_stays_one_line_whatever_is_logged() -> None:
-    try:
-        raise ValueError("a\nb")
-    except ValueError as error:
-        entry = record("two\nlines %s", "\x1b[31m")
-        entry.exc_info = (ValueError, error, error.__traceback__)
+    entry = record("two\nlines %s", "\x1b[31m")
+    entry.exc_info = (ValueError, ValueError("a\nb"), None)
     line = JsonFormatter("router").format(entry)
     assert "\n" not in line
     assert "ValueError: a\nb" in json.loads(line)["exception"]

@@ -97,12 +97,14 @@ class FakeDispatcher:
         self.generation_type = FakeGeneration
         self.refusal: BatonError | None = None
         self.unready: str | None = None
+        self.phases: Phases | None = None
         self.generations: queue.Queue[FakeGeneration] = queue.Queue()
 
     def submit(self, request: GenerationRequest) -> FakeGeneration:
         if self.refusal is not None:
             raise self.refusal
         generation = self.generation_type(request, self.script(request))
+        generation.phases = self.phases
         self.generations.put(generation)
         return generation
 

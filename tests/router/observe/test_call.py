@@ -24,7 +24,9 @@ class Front:
     def __init__(self, *, is_tracing: bool = False) -> None:
         self.clock = ManualClock()
         self.ended: list[tuple[Call, float]] = []
-        self.calls = Calls(self.clock, [lambda call, s: self.ended.append((call, s)), log_call], is_tracing=is_tracing)
+        self.calls = Calls(
+            self.clock, [lambda call, s: self.ended.append((call, s)), log_call], is_tracing=is_tracing
+        )
         self.watch = RequestWatch(self.clock, LIMITS, on_arrived=[accept])
 
     def call(self, traceparent: str | None = None) -> contextlib.AbstractContextManager[Call]:
@@ -94,9 +96,12 @@ def test_client_that_goes_away_is_no_failure(front: Front, is_accepted: bool) ->
 
 
 def test_task_that_is_cancelled_while_its_request_goes_on_is_a_client_that_went_away(front: Front) -> None:
-    with pytest.raises(asyncio.CancelledError), front.call():
+    def submit_and_be_cancelled() -> None:
         front.submit()
         raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError), front.call():
+        submit_and_be_cancelled()
     assert front.outcome == (Outcome.CANCELLED, "cancelled")
 
 
@@ -142,9 +147,7 @@ def test_outside_of_calls_nothing_is_noted(front: Front) -> None:
     assert (times.parent, times.tags) == (None, {"request_id": "r1"})
 
 
-def test_every_call_has_one_line_with_numbers_and_the_tenant(
-    front: Front, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_call_has_one_line_with_numbers_and_the_tenant(front: Front, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "baton.access"), front.call():
         times = front.submit()
         times.tenant = "acme"

@@ -24,7 +24,10 @@ def hexadecimal(num_chars: int) -> st.SearchStrategy[str]:
 headers = st.builds(
     "-".join,
     st.tuples(
-        st.sampled_from(["00", "01", "ff", "0g"]), hexadecimal(32), hexadecimal(16), st.sampled_from(["00", "01", "03"])
+        st.sampled_from(["00", "01", "ff", "0g"]),
+        hexadecimal(32),
+        hexadecimal(16),
+        st.sampled_from(["00", "01", "03"]),
     ).flatmap(lambda parts: st.sampled_from([parts, (*parts, "more")])),
 )
 

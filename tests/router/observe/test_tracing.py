@@ -1,11 +1,6 @@
 """Spans as OpenTelemetry's own exporters get them: in memory, and a collector over HTTP."""
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -20,11 +15,11 @@ from router.observe.traceparent import TraceParent, trace_id_of
 from router.observe.tracing import NS_PER_S, RequestTracer, open_tracer
 from tests.builders import DECODE, PREFILL, assignment
 from tests.router.builders import LIMITS, generation_request
+from tests.router.observe.collector import Collector
 from tests.router.observe.test_request_times import DECODED, PREFILLED, timed
 from tests.router.observe.test_traceparent import VALID
 
 STARTED_AT_NS = 1_700_000_000 * NS_PER_S
-WAIT_S = 10.0
 
 
 class Traced:
@@ -157,42 +152,13 @@ def test_failure_is_one_and_a_client_that_left_is_none(
     assert (request.attributes or {})["error.type"] == error.code
 
 
-class Collector(BaseHTTPRequestHandler):
-    """Takes spans as an OpenTelemetry collector does."""
-
-    received: list[tuple[str, ExportTraceServiceRequest]]
-
-    def do_POST(self) -> None:  # noqa: N802 - the name is http.server's
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.received.append((self.path, ExportTraceServiceRequest.FromString(body)))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:  # type: ignore[override]
-        """Says nothing."""
-
-
-@pytest.fixture
-def collector() -> Iterator[HTTPServer]:
-    Collector.received = []
-    with HTTPServer(("127.0.0.1", 0), Collector) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(WAIT_S)
-
-
-def test_what_is_left_reaches_the_collector_when_the_router_stops(
-    collector: HTTPServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    tracer = open_tracer(f"http://127.0.0.1:{collector.server_port}/", ManualClock(), "router-1")
+def test_what_is_left_reaches_the_collector_when_the_router_stops(collector: Collector) -> None:
+    tracer = open_tracer(f"{collector.url}/", ManualClock(), "router-1")
     RequestWatch(ManualClock(), LIMITS, on_ended=[tracer.ended]).arrived(generation_request()).failed(
         NoWorkerError("nobody")
     )
     tracer.close()
-    ((path, request),) = Collector.received
+    ((path, request),) = collector.received
     (resource,) = request.resource_spans
     assert path == "/v1/traces"
     assert [span.name for scope in resource.scope_spans for span in scope.spans] == ["request"]
