@@ -16,6 +16,7 @@ import uvloop
 from core.crash import die
 from core.errors import BatonError, InternalError
 from core.ids import WorkerEndpoint
+from core.logs import configure_logging
 from core.processes import RankProcess, this_process
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
@@ -28,14 +29,12 @@ if TYPE_CHECKING:
 
 STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 logger = logging.getLogger(__name__)
 
 
-def configure_logging() -> None:
+def log_to_ray(log_format: str, process: str) -> None:
     """Logs to stderr, which Ray keeps in its session folder; `BATON_LOG_LEVEL` sets the level."""
-    logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), format=LOG_FORMAT, force=True)
+    configure_logging(log_format, os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), process)
 
 
 class Leader(Protocol):
@@ -53,8 +52,8 @@ class Leader(Protocol):
 class HostedProcess:
     """What every actor's process says of itself besides its work."""
 
-    def __init__(self, node: str) -> None:
-        configure_logging()
+    def __init__(self, node: str, log_format: str, name: str) -> None:
+        log_to_ray(log_format, name)
         self._node = node
         self._stopped = threading.Event()
 
@@ -76,7 +75,7 @@ class RankActor(HostedProcess):
     """
 
     def __init__(self, config: WorkerConfig, leader: Leader | None) -> None:
-        super().__init__(config.node)
+        super().__init__(config.node, config.log_format, config.rank_name)
         self._config = config
         self._leader = leader
         self._store: Future[RendezvousStore] = Future()
@@ -125,11 +124,12 @@ class RouterActor(HostedProcess):
 
     Args:
         config: of the router.
+        name: of the router among several.
         node: the machine, as whoever starts and kills processes names it.
     """
 
-    def __init__(self, config: RouterConfig, node: str) -> None:
-        super().__init__(node)
+    def __init__(self, config: RouterConfig, name: str, node: str) -> None:
+        super().__init__(node, config.log_format, name)
         self._started: Future[RouterAddresses | BatonError] = Future()
         self._loop = uvloop.new_event_loop()
         self._stopping = asyncio.Event()

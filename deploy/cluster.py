@@ -8,32 +8,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.clock import SystemClock
 from core.errors import ConfigError, UnavailableError
-from core.ids import WorkerId
-from core.members import MemberKind, MemberState, MemberStatus
 from core.request import Role
-from deploy.all_routers import AllRouters
 from deploy.config import OWN_REDIS, ServeConfig
-from deploy.cores import seats_of
 from deploy.fence_client import FenceClient
-from deploy.keeper import Keeper
+from deploy.keeping import keeper_of, keeping
 from deploy.machine import check_machine
 from deploy.operator_key import read_operator_key
 from deploy.own_redis import own_redis
-from deploy.ray_members import RayRouter, RayWorker, resource_of
-from deploy.ray_nodes import NodeFacts, RayNodes
-from deploy.ray_session import LOOPBACK, RaySession, open_ray
-from deploy.router_rounds import RouterRounds
-from deploy.security import check_cluster_host, cluster_security, public_tls
+from deploy.ray_members import cluster_address
+from deploy.ray_nodes import RayNodes
+from deploy.ray_session import LOOPBACK, open_ray
+from deploy.security import cluster_security, public_tls
 from deploy.state_setting import read_state
-from deploy.supervisor import Kill, Supervisor, tell_gone
+from deploy.telemetry import log_format_of, metrics_port_of, otlp_endpoint_of
 from engine.config import ModelConfig
 from router.config import RouterConfig
 from router.process import bind_http
 from router.state.address import MEMORY
 from router.text.tokenizer import TextCodec
-from rpc.security import OPEN, RpcSecurity
 from worker.config import WorkerConfig
 
 READY_TIMEOUT_S = 60.0  # from all processes started to all of them attached
@@ -70,7 +63,7 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         BatonError: what kept it from starting.
     """
     settings = router_settings(config, model_dir)
-    check_ports(settings)
+    check_ports(settings, config.routers)
     config.check_model(ModelConfig.from_dir(model_dir))
     if config.ray_address is None:
         check_machine(config)
@@ -81,7 +74,8 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         session = stack.enter_context(open_ray(config.ray_address, config.num_ranks))
         routers = router_group(settings, config.routers, session.host)
         nodes = RayNodes(session, model_dir)
-        keeper = keeper_of(config, routers, session, nodes)
+        workers = [worker_settings(config, routers, slot) for slot in worker_slots(config)]
+        keeper = keeper_of(routers, workers, session, nodes)
         stack.callback(keeper.stop)
         say(describe_start(config))
         keeper.start()
@@ -101,81 +95,6 @@ def describe_start(config: ServeConfig) -> str:
     return f"starting {config.routers} router(s), {workers}{ranks}"
 
 
-def keeper_of(config: ServeConfig, routers: Sequence[RouterConfig], session: RaySession, nodes: RayNodes) -> Keeper:
-    """Finds room for all workers, and puts routers and workers into the hands of a keeper; none is started yet.
-
-    Raises:
-        ConfigError: there is no room, or a machine on which they cannot run.
-        UnavailableError: a machine does not answer.
-    """
-    addresses = tuple(cluster_address(router) for router in routers)
-    settings = [
-        replace(worker_settings(config, routers[0], slot), routers=addresses) for slot in worker_slots(config)
-    ]
-    if not session.is_own:
-        check_nodes(nodes.check(resource_of(settings[0])), session, routers[0].cluster_security)
-    workers = [RayWorker(each, session, nodes) for each in settings]
-    places = [
-        (worker.wait_placed(), each.topology.world_size) for worker, each in zip(workers, settings, strict=True)
-    ]
-    for worker, seat in zip(workers, seats_of(places), strict=True):
-        worker.take_seat(seat)
-    members = [RayRouter(f"router-{number}", each, session, nodes) for number, each in enumerate(routers)]
-    keeper: Keeper
-
-    def on_dead(worker: WorkerId) -> None:
-        tell_gone(running_routers(keeper, routers[0].cluster_security), worker)
-
-    keeper = Keeper([*members, *workers], on_dead, SystemClock())
-    return keeper
-
-
-def check_nodes(nodes: Sequence[NodeFacts], session: RaySession, security: RpcSecurity) -> None:
-    """Makes sure that the cluster's processes know each other on this machine and on those of workers.
-
-    Raises:
-        ConfigError: a certificate is not for one of the machines.
-    """
-    if security.tls is not None:
-        for host in sorted({session.host, *(node.address for node in nodes)}):
-            check_cluster_host(security.tls, host)
-
-
-def running_routers(keeper: Keeper, security: RpcSecurity) -> AllRouters:
-    """The routers that run, whenever they are asked."""
-
-    def fences() -> list[FenceClient]:
-        return [
-            FenceClient(member.address, security)
-            for member in keeper.statuses()
-            if member.kind is MemberKind.ROUTER and member.state is MemberState.RUNNING
-        ]
-
-    return AllRouters(fences)
-
-
-@contextlib.contextmanager
-def keeping(keeper: Keeper, kill: Kill, hang_timeout_s: float, security: RpcSecurity = OPEN) -> Iterator[None]:
-    """While the context lasts, what died is started again, and what hangs is killed, to be started again.
-
-    Args:
-        keeper: has started everything.
-        kill: ends processes.
-        hang_timeout_s: silence after which a router or worker is killed; 0 kills none.
-        security: of the routers' cluster ports.
-    """
-
-    def tell(address: str, members: Sequence[MemberStatus]) -> None:
-        FenceClient(address, security).report_members(members)
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(keeper.running())
-        stack.enter_context(RouterRounds(keeper.statuses, tell, kill, hang_timeout_s, SystemClock()).running())
-        if hang_timeout_s:
-            stack.enter_context(Supervisor(running_routers(keeper, security), kill, hang_timeout_s).running())
-        yield
-
-
 def router_group(settings: RouterConfig, num_routers: int, host: str) -> list[RouterConfig]:
     """The settings of each router, from those that all share.
 
@@ -185,14 +104,15 @@ def router_group(settings: RouterConfig, num_routers: int, host: str) -> list[Ro
         host: address of this machine at which workers reach them.
     """
     return [
-        replace(settings, reuse_port=num_routers > 1, cluster_host=host, cluster_port=free_port(host))
-        for _ in range(num_routers)
+        replace(
+            settings,
+            reuse_port=num_routers > 1,
+            cluster_host=host,
+            cluster_port=free_port(host),
+            metrics_port=metrics_port_of(settings.metrics_port, number),
+        )
+        for number in range(num_routers)
     ]
-
-
-def cluster_address(config: RouterConfig) -> str:
-    """Where workers and their supervisor reach a router."""
-    return f"{config.cluster_host}:{config.cluster_port}"
 
 
 def worker_slots(config: ServeConfig) -> list[tuple[Role, int]]:
@@ -222,6 +142,10 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
         state=MEMORY if state == OWN_REDIS else state,  # of a server of our own once it runs
+        metrics_host=config.metrics_host,
+        metrics_port=config.metrics_port,
+        otlp_endpoint=otlp_endpoint_of(config.otlp_endpoint, os.environ),
+        log_format=log_format_of(config.log_format, os.environ),
         tls=public_tls(config),
         cluster_security=cluster_security(config, os.environ, LOOPBACK if config.ray_address is None else None),
     )
@@ -232,13 +156,16 @@ def local_host(host: str) -> str:
     return LOOPBACK if host == ANY_ADDRESS else host
 
 
-def check_ports(config: RouterConfig) -> None:
-    """Makes sure, before anything is started, that the router will be able to listen.
+def check_ports(config: RouterConfig, num_routers: int = 1) -> None:
+    """Makes sure, before anything is started, that the routers will be able to listen, and nobody else does.
 
     Raises:
         ConfigError: a port is taken; names the flag.
     """
     bind_http(config.host, config.port).close()
+    for number in range(num_routers):
+        if (port := metrics_port_of(config.metrics_port, number)) is not None:
+            bind_http(config.metrics_host, port, "--metrics-port").close()
     try:
         socket.create_server((config.host, config.grpc_port)).close()
     except OSError as error:
@@ -252,9 +179,9 @@ def free_port(host: str) -> int:
     return port
 
 
-def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role, int]) -> WorkerConfig:
-    """The share of the settings of the worker in a slot, as of its rank 0; cores are not chosen yet."""
-    role, number = slot
+def worker_settings(config: ServeConfig, routers: Sequence[RouterConfig], slot: tuple[Role, int]) -> WorkerConfig:
+    """The share of the settings of the worker in a slot, as of its rank 0; machine and cores are not chosen yet."""
+    router, (role, number) = routers[0], slot
     return WorkerConfig(
         name=f"{role.value}-{number}",
         role=role,
@@ -262,6 +189,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         dtype=config.dtype,
         device=config.device,
         kernels=config.kernels,
+        routers=tuple(cluster_address(router) for router in routers),
         block_size=config.block_size_of(role),
         kv_cache_gb=config.kv_cache_gb,
         kv_host_gb=config.kv_host_gb,
@@ -275,6 +203,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         kv_verify=config.kv_verify,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
+        log_format=router.log_format,
         security=router.cluster_security,
         topology=config.topology_of(role),
     )

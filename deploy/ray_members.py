@@ -53,8 +53,8 @@ class RayRouter:
         here = NodeAffinitySchedulingStrategy(self._session.node, soft=False)
         options = actor_options(self.name, self._num_starts, self._session)
         remote = ray.remote(RouterActor).options(num_cpus=0, scheduling_strategy=here, **options)
-        actor = Actor(self.name, remote.remote(self._config, self._session.node))
-        hint, address = log_hint(self._session), f"{self._config.cluster_host}:{self._config.cluster_port}"
+        actor = Actor(self.name, remote.remote(self._config, self.name, self._session.node))
+        hint, address = log_hint(self._session), cluster_address(self._config)
         self._actors = ActorGroup([actor], self._nodes, hint, address)
 
     def look(self) -> Sight:
@@ -255,6 +255,11 @@ def rank_settings(worker: WorkerConfig, node: NodeFacts, seat: Seat) -> list[Wor
         replace(worker, host=node.address, rank=rank, cpu_ids=seat.cores(rank, node.cores))
         for rank in range(worker.topology.world_size)
     ]
+
+
+def cluster_address(config: RouterConfig) -> str:
+    """Where workers and their supervisor reach a router."""
+    return f"{config.cluster_host}:{config.cluster_port}"
 
 
 def resource_of(config: WorkerConfig) -> str:

@@ -19,7 +19,6 @@ import ray
 
 from core.errors import ConfigError
 from deploy.processes import wait_ended
-from deploy.ray_token import require_ray_token
 from router.config import MAX_PORT
 
 LOOPBACK = "127.0.0.1"
@@ -78,7 +77,6 @@ def open_ray(address: str | None, num_ranks: int) -> Iterator[RaySession]:
     logging.getLogger("ray").setLevel(logging.ERROR)  # its start-up advice is not for people who run `baton serve`
     namespace = f"baton-{secrets.token_hex(4)}"
     if address is None:
-        require_ray_token()
         with no_leftovers():
             context = _init(
                 address="local",

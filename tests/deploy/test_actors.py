@@ -38,7 +38,7 @@ def config(tmp_path: Path) -> WorkerConfig:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(actors, "configure_logging", lambda: None)
+    monkeypatch.setattr(actors, "configure_logging", lambda *_: None)
 
 
 def test_start_that_fails_says_why_and_stays_to_be_asked(config: WorkerConfig) -> None:
@@ -61,7 +61,7 @@ def test_process_is_known_whatever_becomes_of_the_start(config: WorkerConfig) ->
 
 
 def test_run_lasts_until_the_router_is_stopped(config: WorkerConfig) -> None:
-    actor = RouterActor(RouterConfig(config.model_dir, "m", port=0, grpc_port=0), "node-1")
+    actor = RouterActor(RouterConfig(config.model_dir, "m", port=0, grpc_port=0), "router-0", "node-1")
     assert isinstance(actor.ready(), BatonError)
     running = threading.Thread(target=actor.run)
     running.start()

@@ -10,8 +10,8 @@ from core.errors import InvalidRequestError, UnavailableError
 from core.ids import WorkerId
 from core.processes import ProcessId, RankProcess
 from deploy import supervisor
-from deploy.cluster import keeping
 from deploy.keeper import Keeper
+from deploy.keeping import keeping
 from deploy.supervisor import Supervisor
 
 HANG_TIMEOUT_S = 15.0
