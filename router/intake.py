@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
 from core.request import GenerationRequest
 from core.sampling import MAX_SEED, SamplingParams
+from router.auth.caller import current_caller
+from router.auth.tenant_salt import tenant_salt
 from router.describe import describe
 from router.text.bad_words import bad_word_token_ids
 from router.text.model_files import FLOAT_DEFAULTS
@@ -89,7 +91,7 @@ class Intake:
             max_tokens_param: what the client calls that, for messages.
             stop_token_ids: token ids that end the answer, besides the model's own.
             ignore_eos: whether the model's own do not end it.
-            cache_salt: KV is shared with requests of the same salt only.
+            cache_salt: KV is shared with requests of the same salt, and of the caller's tenant, only.
 
         Raises:
             ContextLengthError: the prompt, or it and the tokens asked for, do not fit.
@@ -106,13 +108,15 @@ class Intake:
             )
         end_of_sequence = frozenset() if ignore_eos else self._codec.eos_token_ids
         num_tokens = self._max_tokens(room, len(prompt), max_tokens, max_tokens_param)
+        tenant = current_caller().tenant
         return GenerationRequest(
             request_id=request_id,
             prompt=tuple(prompt),
             max_tokens=num_tokens,
             sampling=self._sampling(sampling, num_tokens),
             stop_token_ids=end_of_sequence.union(stops),
-            cache_salt=cache_salt,
+            cache_salt=tenant_salt(tenant, cache_salt),
+            tenant=tenant,
         )
 
     def _sampling(self, options: SamplingOptions, max_tokens: int) -> SamplingParams:
