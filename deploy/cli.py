@@ -1,15 +1,20 @@
 """The `baton` command."""
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from core.errors import BatonError, ConfigError, InvalidRequestError
+from deploy.client_key import use_key_file
 from deploy.commands.bench import bench_app
 from deploy.commands.chat import chat
+from deploy.commands.doctor import doctor_app
 from deploy.commands.down import down
 from deploy.commands.drain import drain, uncordon
 from deploy.commands.experts import experts
+from deploy.commands.keys import keys_app
 from deploy.commands.model import model_app
 from deploy.commands.options import print_error
 from deploy.commands.roles import roles_app
@@ -22,11 +27,26 @@ USAGE_EXIT_CODE = 2  # as typer's own for wrong flags
 
 app = typer.Typer(
     name="baton",
-    help="Disaggregated prefill/decode serving for ERNIE 4.5 mixture-of-experts models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def before_any_command(
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File whose first line is the API key to show to routers. Default: BATON_API_KEY, or none."
+        ),
+    ] = None,
+) -> None:
+    """Disaggregated prefill/decode serving for ERNIE 4.5 mixture-of-experts models."""
+    if api_key_file is not None:
+        use_key_file(api_key_file)
+
+
 app.command()(serve)
 app.command()(status)
 app.command()(top)
@@ -37,6 +57,8 @@ app.command()(chat)
 app.command()(down)
 app.command()(simulate)
 app.add_typer(roles_app, name="roles")
+app.add_typer(keys_app, name="keys")
+app.add_typer(doctor_app, name="doctor")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 

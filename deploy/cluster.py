@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
 from core.request import Role
+from deploy.client_key import use_key
 from deploy.config import ServeConfig
 from deploy.cores import cores_of_rank
 from deploy.fence_client import FenceClient
@@ -20,6 +21,7 @@ from deploy.ray_cluster import start_ray
 from deploy.status_client import get_status
 from deploy.supervisor import Kill, Supervisor
 from engine.config import ModelConfig
+from router.auth.api_key import new_key
 from router.config import RouterConfig
 from router.process import bind_http
 from router.text.tokenizer import TextCodec
@@ -58,6 +60,7 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         BatonError: what kept it from starting.
     """
     router_config = router_settings(config, model_dir)
+    use_key(router_config.console_key)
     check_ports(router_config)
     config.check_model(ModelConfig.from_dir(model_dir))
     check_machine(config)
@@ -118,6 +121,8 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
+        api_keys_file=config.api_keys_file and config.api_keys_file.resolve(),
+        console_key=new_key() if config.api_keys_file else None,
         state=config.state,
     )
 

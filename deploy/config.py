@@ -12,6 +12,7 @@ from core.request import HALVES, Role
 from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from kvtransfer.ucx import check_ucx_tls
+from router.auth.key_file import load_keys
 from router.config import MAX_PORT
 from router.state.address import MEMORY, parse_state
 from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
@@ -95,6 +96,9 @@ class ServeConfig:
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )
+    api_keys_file: Path | None = flag(
+        None, "File of API keys, made by `baton keys create`. Default: nobody needs a key for answers."
+    )
     state: str = flag(
         MEMORY,
         "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
@@ -125,11 +129,16 @@ class ServeConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value!r}; it must be one of {', '.join(choices)}")
         if self.ucx_tls is not None:
             check_ucx_tls(self.ucx_tls)
-        parse_state(self.state)
+        self._check_state_and_keys()
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
             )
+
+    def _check_state_and_keys(self) -> None:
+        parse_state(self.state)
+        if self.api_keys_file is not None:
+            load_keys(self.api_keys_file)
 
     def _check_host_tier(self, num_ranks: int) -> None:
         if not 0 <= self.kv_host_gb < math.inf:

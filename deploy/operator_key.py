@@ -20,11 +20,20 @@ def read_operator_key(file: Path | None, environment: Mapping[str, str]) -> str 
         if key:
             check_operator_key(key, KEY_VARIABLE)
         return key or None
+    key = first_line(file, "--operator-key-file")
+    check_operator_key(key, f"the first line of --operator-key-file {file}")
+    return key
+
+
+def first_line(file: Path, flag: str) -> str:
+    """The first line of a file that holds a key, without spaces around it.
+
+    Raises:
+        ConfigError: it cannot be read; names the flag.
+    """
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"--operator-key-file {file} cannot be read: {reason}") from error
-    key = text.partition("\n")[0].strip()
-    check_operator_key(key, f"the first line of --operator-key-file {file}")
-    return key
+        raise ConfigError(f"{flag} {file} cannot be read: {reason}") from error
+    return text.partition("\n")[0].strip()

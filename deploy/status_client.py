@@ -8,18 +8,29 @@ from baton.v1 import control_pb2, control_pb2_grpc
 
 from core.errors import (
     ERROR_CODE_KEY,
+    AuthenticationError,
     BatonError,
     DeadlineError,
     InternalError,
     InvalidRequestError,
+    PermissionDeniedError,
     StaleEpochError,
     UnavailableError,
     UnreachableError,
 )
+from deploy.client_key import ShowingKey
 
 TIMEOUT_S = 5.0
 SAID_BY_ROUTER: dict[str, type[BatonError]] = {
-    error.grpc_status: error for error in (InvalidRequestError, StaleEpochError, UnavailableError, DeadlineError)
+    error.grpc_status: error
+    for error in (
+        InvalidRequestError,
+        AuthenticationError,
+        PermissionDeniedError,
+        StaleEpochError,
+        UnavailableError,
+        DeadlineError,
+    )
 }
 
 
@@ -39,6 +50,8 @@ def control_stub(grpc_address: str) -> Iterator[control_pb2_grpc.ControlServiceS
     """The router's control service; within, a call that fails raises an error of the tree.
 
     Raises:
+        AuthenticationError: the router wants another key than this process has; see `deploy.client_key`.
+        PermissionDeniedError: the key is no operator's.
         InvalidRequestError: the router says what is wrong with the request.
         StaleEpochError: the router says that the order is for a state that is gone.
         UnavailableError: the router says why it cannot do it now.
@@ -46,7 +59,7 @@ def control_stub(grpc_address: str) -> Iterator[control_pb2_grpc.ControlServiceS
         BatonError: whatever else the router says.
     """
     with calling(grpc_address) as channel:
-        yield control_pb2_grpc.ControlServiceStub(channel)
+        yield control_pb2_grpc.ControlServiceStub(grpc.intercept_channel(channel, ShowingKey()))
 
 
 @contextmanager

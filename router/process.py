@@ -28,6 +28,7 @@ from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
+from router.probe import PairProbes
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
@@ -77,6 +78,7 @@ class Router:
         orders: what workers are told about roles.
         autopilot: has the controller decide.
         director: carries out what operators order.
+        probes: try pairs of workers.
     """
 
     clock: SystemClock
@@ -87,6 +89,7 @@ class Router:
     orders: RoleOrders
     autopilot: Autopilot
     director: RoleDirector
+    probes: PairProbes
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +101,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         ConfigError: a port is taken, `max_model_len` is over the model's context, or the API keys cannot be read.
     """
     codec = load_codec(config)
-    router = build_router(config)
+    router = build_router(config, codec.vocab_size)
     gate, metered = build_gate(config, router.clock), MeteredDispatcher(router.dispatcher)
     feed, grpc_server = build_feed(config, router, gate), build_grpc_server(config, router, codec, gate, metered)
     cluster_server = build_cluster_server(router)
@@ -122,8 +125,8 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         yield RouterAddresses(http_port, grpc_port, cluster_port)
 
 
-def build_router(config: RouterConfig) -> Router:
-    """Puts together what does the work; nothing of it runs yet."""
+def build_router(config: RouterConfig, vocab_size: int) -> Router:
+    """Puts together what does the work; nothing of it runs yet. Token ids are below `vocab_size`."""
     clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
@@ -134,7 +137,8 @@ def build_router(config: RouterConfig) -> Router:
         meter=meter,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
-    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
+    probes = PairProbes(vocab_size, clock)
+    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders, probes))
     dispatcher.bind(fleet)
     orders.bind(fleet)
     autopilot = Autopilot(
@@ -149,7 +153,7 @@ def build_router(config: RouterConfig) -> Router:
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
-    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director)
+    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, probes)
 
 
 def build_gate(config: RouterConfig, clock: SystemClock) -> Gate:
@@ -185,7 +189,9 @@ def build_grpc_server(
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
-    control = ControlService(config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock)
+    control = ControlService(
+        config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock, router.probes
+    )
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
     return server
 

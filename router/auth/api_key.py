@@ -18,7 +18,9 @@ PREFIX = "bt-"  # so that people and secret scanners know one when they see it
 NUM_RANDOM_BYTES = 24
 NUM_ID_CHARS = 12  # of the digest; what a key is called where its name is not known
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # nothing that could be mistaken in a log
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Limit = Annotated[int, Field(ge=1)]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Protocol, TypeAlias
@@ -63,6 +64,7 @@ class WorkerLink:
         load: as last reported.
         transfers: what has moved between it and its peers, as last reported.
         heard_s: when it was last heard, on the router's clock.
+        clock_skew_s: by how many seconds its clock was ahead of this machine's when it attached.
         num_migrated: sequences of this router that went on elsewhere.
         num_returned: prompts of it that came back because of a change of role, before they had started.
         num_finished: requests of it that ended here though the worker's role had no place for them any more.
@@ -79,6 +81,7 @@ class WorkerLink:
         self.load = WorkerLoad()
         self.transfers = TransferReport()
         self.heard_s = clock.now_s()
+        self.clock_skew_s = 0.0
         self.num_migrated = self.num_returned = self.num_finished = 0
         self.order: RoleOrder | None = None
         self.assigned_prompt_tokens = 0
@@ -229,6 +232,7 @@ class WorkerLink:
                 self._take_refusal(wire.role_refusal_from_proto(message.role_refusal), observer)
             elif message.HasField("hello"):
                 self.hello = hello_wire.hello_from_proto(message.hello)
+                self.clock_skew_s = self.hello.unix_s - time.time() if self.hello.unix_s else 0.0
                 observer.on_attached(self)
 
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:
