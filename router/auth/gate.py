@@ -43,14 +43,12 @@ class Gate:
         """Whether there may be a key for orders at all."""
         return self._keys.has_operators
 
-    def admit(self, need: Need, authorization: str | None, *, peer: str, what: str) -> Caller:
+    def admit(self, need: Need, authorization: str | None) -> Caller:
         """Who calls.
 
         Args:
             need: of the call.
             authorization: the header or metadata of that name; None for none.
-            peer: the caller's address, for the log.
-            what: is called, for the log; what the caller chose of it must be short and printable.
 
         Raises:
             AuthenticationError: no key was shown, or one that is not known.
@@ -58,13 +56,7 @@ class Gate:
         """
         if need is Need.NOTHING or (need is not Need.WEB_ORDER and not self._keys.is_needed):
             return ANONYMOUS
-        try:
-            return self._holder(_SCOPES[need], authorization)
-        except BatonError as error:
-            self._attempts.note(peer, what, error.message)
-            raise
-
-    def _holder(self, scope: Scope, authorization: str | None) -> Caller:
+        scope = _SCOPES[need]
         if scope is Scope.OPERATOR and not self._keys.has_operators:
             raise PermissionDeniedError(
                 "orders over HTTP are off, because this router has no operator's key; start it with "
@@ -83,3 +75,13 @@ class Gate:
                 f"the key {caller.name} has the scope {', '.join(sorted(caller.scopes))}; this needs {scope}"
             )
         return caller
+
+    def note_refusal(self, error: BatonError, *, peer: str, what: str) -> None:
+        """Logs that a call was refused, but never the key.
+
+        Args:
+            error: what it was refused with.
+            peer: the caller's address.
+            what: was called; what the caller chose of it must be short and printable.
+        """
+        self._attempts.note(peer, what, error.message)

@@ -42,12 +42,12 @@ class HttpGate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        need, what = need_of(scope["path"]), f"{scope['method']} {describe(scope['path'])}"
-        client = scope.get("client")
-        peer = client[0] if client else "an unknown address"
         try:
-            caller = self._gate.admit(need, _authorization(scope), peer=peer, what=what)
+            caller = self._gate.admit(need_of(scope["path"]), _authorization(scope))
         except BatonError as error:
+            client = scope.get("client")
+            peer = client[0] if client else "an unknown address"
+            self._gate.note_refusal(error, peer=peer, what=f"{scope['method']} {describe(scope['path'])}")
             await error_response(error)(scope, receive, send)
             return
         with acting_for(caller):
@@ -55,7 +55,6 @@ class HttpGate:
 
 
 def _authorization(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return str(value, "latin-1")
-    return None
+    """What the request shows; nothing, if it shows two."""
+    shown = [value for name, value in scope["headers"] if name == b"authorization"]
+    return str(shown[0], "latin-1") if len(shown) == 1 else None

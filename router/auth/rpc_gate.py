@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from core.errors import BatonError
-from router.auth.caller import acting_for
+from router.auth.caller import Caller, acting_for
 from router.auth.gate import Gate, Need
 from router.rpc.context import Context, abort
 
@@ -27,6 +27,8 @@ def need_of(method: str) -> Need:
 class RpcGate(grpc.aio.ServerInterceptor):
     """Has methods called for callers only that may; `current_caller` says there who calls.
 
+    Others are refused before a byte of their message is read.
+
     Args:
         gate: decides.
     """
@@ -37,29 +39,37 @@ class RpcGate(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
-        """The method's handler behind the gate; None where there is no such method."""
+        """The method's handler on behalf of the caller; None where there is no such method."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        assert not handler.request_streaming, "no public service has a stream of requests"
         method = handler_call_details.method
-        behaviour = handler.unary_stream or handler.unary_unary
-        make = grpc.unary_unary_rpc_method_handler
-        if handler.response_streaming:
-            make, behaviour = grpc.unary_stream_rpc_method_handler, _as_writer(behaviour)
-        coding = (handler.request_deserializer, handler.response_serializer)
-        return make(self._guarded(method, behaviour), *coding)
+        try:
+            caller = self._gate.admit(need_of(method), _authorization(handler_call_details))
+        except BatonError as error:
+            return self._refusing(method, error)
+        return _acting_for(caller, handler)
 
-    def _guarded(self, method: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def guarded(request: Any, context: Context) -> Any:  # noqa: ANN401 - any message
-            try:
-                caller = self._gate.admit(need_of(method), _authorization(context), peer=context.peer(), what=method)
-            except BatonError as error:
-                await abort(context, error)
-            with acting_for(caller):
-                return await behaviour(request, context)
+    def _refusing(self, method: str, error: BatonError) -> Handler:
+        async def refuse(_requests: Any, context: Context) -> None:  # noqa: ANN401 - never read
+            self._gate.note_refusal(error, peer=context.peer(), what=method)
+            await abort(context, error)
 
-        return guarded
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _acting_for(caller: Caller, handler: Handler) -> Handler:
+    assert not handler.request_streaming, "no public service has a stream of requests"
+    behaviour = handler.unary_stream or handler.unary_unary
+    make = grpc.unary_unary_rpc_method_handler
+    if handler.response_streaming:
+        make, behaviour = grpc.unary_stream_rpc_method_handler, _as_writer(behaviour)
+
+    async def act(request: Any, context: Context) -> Any:  # noqa: ANN401 - any message
+        with acting_for(caller):
+            return await behaviour(request, context)
+
+    return make(act, handler.request_deserializer, handler.response_serializer)
 
 
 def _as_writer(behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
@@ -75,8 +85,7 @@ def _as_writer(behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
     return write
 
 
-def _authorization(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == METADATA_KEY:
-            return str(value)
-    return None
+def _authorization(details: grpc.HandlerCallDetails) -> str | None:
+    """What the call shows; nothing, if it shows two."""
+    shown = [value for key, value in details.invocation_metadata or () if key == METADATA_KEY]
+    return str(shown[0]) if len(shown) == 1 else None

@@ -14,13 +14,13 @@ import pytest_asyncio
 from baton.v1 import control_pb2, control_pb2_grpc, generate_pb2, generate_pb2_grpc
 
 from core.clock import ManualClock
-from core.errors import ERROR_CODE_KEY, RETRY_AFTER_KEY, AuthenticationError
+from core.errors import ERROR_CODE_KEY, RETRY_AFTER_KEY
 from router.auth import http_gate, rpc_gate
 from router.auth.failed_attempts import FailedAttempts
 from router.auth.gate import Need
 from router.config import RouterConfig
 from router.process import run_router
-from tests.router.auth.keys import CHAT, OPERATOR, add_key, open_gate
+from tests.router.auth.keys import CHAT, OPERATOR, add_key
 from tests.router.fleet.scripted_worker import WAIT_S
 from tests.router.http.serving import MODEL
 
@@ -197,16 +197,34 @@ def test_method_that_is_not_known_needs_an_operators_key() -> None:
         assert rpc_gate.need_of(method) is Need.OPERATOR
 
 
-def test_failed_attempts_are_logged_with_the_peer_and_never_the_key(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_failed_attempt_over_http_is_logged_with_the_peer_and_never_the_key(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    add_key(tmp_path / "keys.json", "alice")
-    gate = open_gate(tmp_path / "keys.json")
-    with pytest.raises(AuthenticationError):
-        gate.admit(Need.CHAT, "Bearer bt-guessed", peer="10.1.2.3", what="POST '/v1/x'")
+    await guarded.get("/v1/models?key=bt-x", "nobody")
     (line,) = caplog.messages
-    assert line.startswith("refused POST '/v1/x' of 10.1.2.3: this key is not known here")
+    assert line.startswith("refused GET '/v1/models' of 127.0.0.1: this key is not known here")
     assert "bt-" not in line
+
+
+async def test_failed_attempt_over_grpc_is_logged_with_the_peer_and_never_the_key(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError):
+        await guarded.generate("nobody")
+    (line,) = caplog.messages
+    assert line.startswith("refused /baton.v1.GenerateService/Generate of ipv4:127.0.0.1:")
+    assert "bt-" not in line
+
+
+async def test_call_that_shows_two_keys_shows_none(guarded: Guarded) -> None:
+    twice = [("authorization", f"Bearer {guarded.keys[name]}") for name in ("alice", "both")]
+    assert (await guarded.http.get("/v1/models", headers=twice)).status_code == 401
+    call = generate_pb2_grpc.GenerateServiceStub(guarded.channel).Generate(
+        generate_pb2.GenerateRequest(model=MODEL, text="Hi"), metadata=tuple(twice), timeout=WAIT_S
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_many_failed_attempts_are_few_lines(caplog: pytest.LogCaptureFixture) -> None:
