@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from router.http.head_limits import LimitedProtocol
+
 KEEP_ALIVE_S = 100  # longer than clients keep an idle connection (Go: 90 s), so that the client closes it first
 ABORT_TIMEOUT_S = 2.0  # for requests to notice that they were cancelled
 
@@ -52,7 +54,7 @@ async def serve_http(
     server = _EmbeddedServer(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=LimitedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,  # logging is the process's to configure
