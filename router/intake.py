@@ -15,7 +15,10 @@ from router.text.model_files import FLOAT_DEFAULTS
 from router.text.tokenizer import TextCodec
 
 MAX_CACHE_SALT_CHARS = 256  # a random key takes 32; it goes with every assignment
+MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each
 MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
+MAX_STOP_CHARS = 256  # every new character is compared with every stop string
+MAX_STOP_TOKEN_IDS = 64
 # Bad words are tokenized on the event loop: so many of this length take 10 ms.
 MAX_BAD_WORDS = 300
 MAX_BAD_WORD_CHARS = 64
@@ -100,6 +103,11 @@ class Intake:
         self._check_ids(prompt, prompt_param)
         room = self._room(len(prompt), prompt_param)
         stops = list(stop_token_ids)
+        if len(stops) > MAX_STOP_TOKEN_IDS:
+            raise InvalidRequestError(
+                f"stop_token_ids has {len(stops)} tokens; at most {MAX_STOP_TOKEN_IDS} are accepted",
+                param="stop_token_ids",
+            )
         self._check_ids(stops, "stop_token_ids")
         if len(cache_salt) > MAX_CACHE_SALT_CHARS:
             raise InvalidRequestError(

@@ -38,6 +38,7 @@ from router.roles.rounds import keeping_roles
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
+from router.rpc.decoding import WellFormed
 from router.rpc.generate_service import GenerateService
 from router.state.open_state import open_state
 from router.state.store import StateStore
@@ -185,7 +186,7 @@ def build_grpc_server(
     config: RouterConfig, router: Router, codec: TextCodec, gate: Gate, dispatcher: Dispatcher
 ) -> grpc.aio.Server:
     """A server with the services for clients and operators, on no port yet; the dispatcher is for clients."""
-    server = grpc.aio.server(interceptors=[RpcGate(gate)], options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=[RpcGate(gate), WellFormed()], options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
@@ -198,7 +199,7 @@ def build_grpc_server(
 
 def build_cluster_server(router: Router) -> grpc.aio.Server:
     """A server with the services for the cluster's own processes, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(interceptors=[WellFormed()], options=[("grpc.so_reuseport", 0)])
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
     return server
 

@@ -1,22 +1,17 @@
-"""The gate in front of the public gRPC services. Methods that read are told by their verb; all others are orders."""
+"""The gate in front of the public gRPC services: generating is for clients, everything else for operators."""
 
-import contextlib
-import inspect
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 
 from core.errors import BatonError
-from router.auth.caller import Caller, acting_for
+from router.auth.caller import acting_for
 from router.auth.gate import Gate, Need
 from router.rpc.context import Context, abort
+from router.rpc.wrapping import Continuation, Handler, Method, wrapped
 
 CHAT_SERVICE = "/baton.v1.GenerateService/"
 METADATA_KEY = "authorization"
-
-Handler = Any  # grpc.RpcMethodHandler or None, whose types are those of the synchronous server
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 
 
 def need_of(method: str) -> Need:
@@ -48,7 +43,15 @@ class RpcGate(grpc.aio.ServerInterceptor):
             caller = self._gate.admit(need_of(method), _authorization(handler_call_details))
         except BatonError as error:
             return self._refusing(method, error)
-        return _acting_for(caller, handler)
+
+        def on_behalf(behaviour: Method) -> Method:
+            async def act(request: Any, context: Context) -> Any:  # noqa: ANN401 - any message
+                with acting_for(caller):
+                    return await behaviour(request, context)
+
+            return act
+
+        return wrapped(handler, on_behalf, handler.request_deserializer)
 
     def _refusing(self, method: str, error: BatonError) -> Handler:
         async def refuse(_requests: Any, context: Context) -> None:  # noqa: ANN401 - never read
@@ -56,33 +59,6 @@ class RpcGate(grpc.aio.ServerInterceptor):
             await abort(context, error)
 
         return grpc.stream_stream_rpc_method_handler(refuse)
-
-
-def _acting_for(caller: Caller, handler: Handler) -> Handler:
-    assert not handler.request_streaming, "no public service has a stream of requests"
-    behaviour = handler.unary_stream or handler.unary_unary
-    make = grpc.unary_unary_rpc_method_handler
-    if handler.response_streaming:
-        make, behaviour = grpc.unary_stream_rpc_method_handler, _as_writer(behaviour)
-
-    async def act(request: Any, context: Context) -> Any:  # noqa: ANN401 - any message
-        with acting_for(caller):
-            return await behaviour(request, context)
-
-    return make(act, handler.request_deserializer, handler.response_serializer)
-
-
-def _as_writer(behaviour: Callable[..., Any]) -> Callable[..., Awaitable[None]]:
-    """A method with a stream of answers as one that writes them, if it is one that yields them."""
-    if not inspect.isasyncgenfunction(behaviour):
-        return behaviour
-
-    async def write(request: Any, context: Context) -> None:  # noqa: ANN401 - any message
-        async with contextlib.aclosing(behaviour(request, context)) as answers:
-            async for answer in answers:
-                await context.write(answer)
-
-    return write
 
 
 def _authorization(details: grpc.HandlerCallDetails) -> str | None:

@@ -10,8 +10,9 @@ from baton.v1 import generate_pb2, generate_pb2_grpc
 from core.errors import BatonError, InternalError, InvalidRequestError
 from core.request import GenerationRequest
 from router import wire
+from router.describe import describe
 from router.generation import Dispatcher
-from router.intake import MAX_STOPS, Intake, SamplingOptions
+from router.intake import MAX_PARTS, MAX_STOP_CHARS, MAX_STOPS, Intake, SamplingOptions
 from router.rpc.context import Context, abort
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
@@ -74,9 +75,11 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
         self._intake.check_model(request.model)
-        if len(request.stop) > MAX_STOPS or not all(request.stop):
+        if len(request.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARS for text in request.stop):
             raise InvalidRequestError(
-                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, none empty", param="stop"
+                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, each of 1 to {MAX_STOP_CHARS} characters, "
+                "are accepted",
+                param="stop",
             )
         return self._intake.request(
             uuid.uuid4().hex,
@@ -98,10 +101,14 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         messages = [{"role": message.role, "content": message.content} for message in request.chat.messages]
         if not messages:
             raise InvalidRequestError("there is no prompt; send text, tokens or chat messages", param="prompt")
+        if len(messages) > MAX_PARTS:
+            raise InvalidRequestError(
+                f"chat has {len(messages)} messages; at most {MAX_PARTS} are accepted: join some", param="chat"
+            )
         for message in messages:
             if message["role"] not in CHAT_ROLES:
                 raise InvalidRequestError(
-                    f"role is {message['role']!r}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
+                    f"role is {describe(message['role'])}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
                 )
         return await asyncio.to_thread(self._codec.encode_chat, messages)
 

@@ -24,6 +24,7 @@ from tests.router.dashboard.fakes import DashboardWorld
 from tests.router.http.fakes import WAIT_S, FakeDispatcher, Script, Step, tokens
 
 MODEL = "org/tiny"
+OPERATOR_KEY = "0123456789abcdef-operator"
 MAX_BODY_BYTES = 1024 * 1024
 EOS = BYTE_EOS
 NUM_TOKENS = NUM_BYTE_TOKENS
@@ -70,7 +71,14 @@ def running_api(config: RouterConfig, codec: TextCodec) -> Iterator[Api]:
     port = listener.getsockname()[1]
 
     async def serve() -> None:
-        app = build_app(config, dispatcher, codec, feed=world.feed(), roles=world.director, gate=open_gate())
+        app = build_app(
+            config,
+            dispatcher,
+            codec,
+            feed=world.feed(),
+            roles=world.director,
+            gate=open_gate(operator_key=OPERATOR_KEY),
+        )
         async with serve_http(app, listener, stop_timeout_s=5):
             started.append(asyncio.get_running_loop())
             ready.set()

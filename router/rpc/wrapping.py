@@ -1,0 +1,38 @@
+"""Running something around the methods of gRPC services, for interceptors. Methods with one request only."""
+
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from router.rpc.context import Context
+
+Handler = Any  # grpc.RpcMethodHandler or None, whose types are those of the synchronous server
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Method = Callable[[Any, Context], Awaitable[Any]]
+"""A method that returns its answer, or writes its answers."""
+
+
+def wrapped(handler: Handler, around: Callable[[Method], Method], deserializer: Callable[[bytes], Any]) -> Handler:
+    """A handler whose method is `around` that of another one, and whose requests the deserializer makes."""
+    assert not handler.request_streaming, "a stream of requests is not wrapped"
+    if handler.response_streaming:
+        make, method = grpc.unary_stream_rpc_method_handler, _as_writer(handler.unary_stream)
+    else:
+        make, method = grpc.unary_unary_rpc_method_handler, handler.unary_unary
+    return make(around(method), deserializer, handler.response_serializer)
+
+
+def _as_writer(method: Callable[..., Any]) -> Method:
+    """A method with a stream of answers as one that writes them, if it is one that yields them."""
+    if not inspect.isasyncgenfunction(method):
+        return method
+
+    async def write(request: Any, context: Context) -> None:  # noqa: ANN401 - any message
+        async with contextlib.aclosing(method(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+
+    return write
