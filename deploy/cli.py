@@ -1,5 +1,6 @@
 """The `baton` command."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +8,10 @@ from typing import Annotated
 import typer
 
 from core.errors import BatonError, ConfigError, InvalidRequestError
-from deploy.client_key import use_key_file
+from deploy.client_key import API_KEY_VARIABLE, use_key_file
+from deploy.client_tls import CA_VARIABLE, CERT_VARIABLE, KEY_VARIABLE
 from deploy.commands.bench import bench_app
+from deploy.commands.certs import certs
 from deploy.commands.chat import chat
 from deploy.commands.doctor import doctor_app
 from deploy.commands.down import down
@@ -34,20 +37,34 @@ app = typer.Typer(
 
 
 @app.callback()
-def before_any_command(
+def reach(
+    *,
     api_key_file: Annotated[
         Path | None,
+        typer.Option(help=f"File whose first line is the API key to show to a router. Default: {API_KEY_VARIABLE}."),
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
         typer.Option(
-            help="File whose first line is the API key to show to routers. Default: BATON_API_KEY, or none."
+            help=f"CA certificates to know a router's by, for TLS. Default: {CA_VARIABLE}, or as noted by `serve`."
         ),
     ] = None,
+    cert_file: Annotated[
+        Path | None,
+        typer.Option(help=f"Certificate to show to a router that asks for one. Default: {CERT_VARIABLE}."),
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help=f"Private key of it. Default: {KEY_VARIABLE}.")] = None,
 ) -> None:
     """Disaggregated prefill/decode serving for ERNIE 4.5 mixture-of-experts models."""
     if api_key_file is not None:
         use_key_file(api_key_file)
+    for variable, path in ((CA_VARIABLE, ca_file), (CERT_VARIABLE, cert_file), (KEY_VARIABLE, key_file)):
+        if path is not None:
+            os.environ[variable] = str(path)  # where everything looks that calls a router
 
 
 app.command()(serve)
+app.command()(certs)
 app.command()(status)
 app.command()(top)
 app.command()(experts)

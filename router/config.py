@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import ConfigError
+from core.secrets import check_secret
 from router.state.address import MEMORY, parse_state
+from rpc.security import OPEN, RpcSecurity, TlsFiles
 
 MAX_PORT = 65535
 POSITIVE_FLOATS = (
     "request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s", "slo_ttft_ms", "slo_tpot_ms",
 )  # fmt: skip
-MIN_OPERATOR_KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class RouterConfig:
         api_keys_file: the API keys, as `baton keys` writes them; None when nobody needs one.
         console_key: a key for everything that whoever starts the router uses itself; None for none. Not in the repr.
         num_routers: that share the ports, each with an equal part of what every key may use.
+        tls: of the ports for clients and operators, HTTP and gRPC; None for plain text.
+        cluster_security: of the cluster port, and of the calls to workers.
     """
 
     model_dir: Path
@@ -64,6 +67,8 @@ class RouterConfig:
     api_keys_file: Path | None = None
     console_key: str | None = field(default=None, repr=False)
     num_routers: int = 1
+    tls: TlsFiles | None = None
+    cluster_security: RpcSecurity = OPEN
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port", "cluster_port"):
@@ -91,10 +96,4 @@ def check_operator_key(key: str, name: str) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if len(key) < MIN_OPERATOR_KEY_CHARS:
-        raise ConfigError(
-            f"{name} has {len(key)} characters; an operator's key has at least {MIN_OPERATOR_KEY_CHARS}: "
-            "`openssl rand -hex 16` makes one"
-        )
-    if not all("!" <= char <= "~" for char in key):
-        raise ConfigError(f"{name} has a space or a character that is not ASCII; an operator's key has neither")
+    check_secret(key, name, "an operator's key")

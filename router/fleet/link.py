@@ -22,8 +22,9 @@ from core.transfers import TransferReport
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
+from rpc.channels import open_channel
+from rpc.security import OPEN, RpcSecurity
 
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # as the worker's
 LAST_READ_S = 0.5  # what has come while the router was held up is read within this time of its going on
 
 AttachCall: TypeAlias = "grpc.aio.StreamStreamCall[worker_pb2.AttachRequest, worker_pb2.AttachResponse]"
@@ -75,7 +76,14 @@ class WorkerLink:
         assigned_context_tokens: tokens of those prompts.
     """
 
-    def __init__(self, endpoint: WorkerEndpoint, router_id: str, clock: Clock, heartbeat_timeout_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: WorkerEndpoint,
+        router_id: str,
+        clock: Clock,
+        heartbeat_timeout_s: float,
+        security: RpcSecurity = OPEN,
+    ) -> None:
         self.endpoint = endpoint
         self.hello: WorkerHello | None = None
         self.load = WorkerLoad()
@@ -91,6 +99,7 @@ class WorkerLink:
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._security = security
         self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
 
@@ -197,8 +206,7 @@ class WorkerLink:
             ConfigError: the worker said what no worker can serve with.
             UnavailableError: why it ended.
         """
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-        async with grpc.aio.insecure_channel(self.endpoint.address, options=options) as channel:
+        async with open_channel(self.endpoint.address, self._security) as channel:
             call = worker_pb2_grpc.WorkerServiceStub(channel).Attach(self._order_stream())
             try:
                 await self._receive(call, observer)

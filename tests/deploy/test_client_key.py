@@ -9,7 +9,7 @@ import pytest
 from core.errors import AuthenticationError, ConfigError, PermissionDeniedError
 from deploy import cli
 from deploy.chat_client import open_client
-from deploy.client_key import KEY_VARIABLE, key_headers, use_key, use_key_file
+from deploy.client_key import API_KEY_VARIABLE, key_headers, use_key, use_key_file
 from deploy.roles_client import get_roles, set_role
 from deploy.status_client import get_status
 from tests.deploy.fake_router import FakeRouter, running_router, step
@@ -17,7 +17,7 @@ from tests.deploy.fake_router import FakeRouter, running_router, step
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(API_KEY_VARIABLE, raising=False)
     yield
     use_key(None)
 
@@ -30,7 +30,7 @@ def router() -> Iterator[FakeRouter]:
 
 def test_every_call_shows_the_key_of_the_environment(router: FakeRouter, monkeypatch: pytest.MonkeyPatch) -> None:
     get_status(router.address)
-    monkeypatch.setenv(KEY_VARIABLE, "bt-of-the-environment\n")
+    monkeypatch.setenv(API_KEY_VARIABLE, "bt-of-the-environment\n")
     get_roles(router.address)
     router.steps = [step("VERIFIED", is_last=True)]
     assert next(set_role(router.address, "decode-0", None, "me")).is_last
@@ -42,7 +42,7 @@ def test_every_call_shows_the_key_of_the_environment(router: FakeRouter, monkeyp
 
 def test_file_goes_before_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "key").write_text("bt-of-the-file\nmore")
-    monkeypatch.setenv(KEY_VARIABLE, "bt-of-the-environment")
+    monkeypatch.setenv(API_KEY_VARIABLE, "bt-of-the-environment")
     use_key_file(tmp_path / "key")
     assert key_headers() == {"authorization": "Bearer bt-of-the-file"}
 
@@ -78,3 +78,13 @@ def test_router_that_wants_another_key_says_so(
     router.refusal = error_type("this needs another key")
     with pytest.raises(error_type, match=r"^this needs another key$"):
         get_status(router.address)
+
+
+def test_what_is_no_key_is_refused_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("too short")
+    with pytest.raises(ConfigError, match=r"the first line of --api-key-file .*key is no API key"):
+        use_key_file(tmp_path / "key")
+    monkeypatch.setenv(API_KEY_VARIABLE, "bt-with-an-\u00e9-in-it")
+    with pytest.raises(ConfigError, match=r"^BATON_API_KEY is no API key") as caught:
+        key_headers()
+    assert "in-it" not in caught.value.message

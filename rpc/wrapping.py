@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from router.rpc.context import Context
+from rpc.abort import Context
 
 Handler = Any  # grpc.RpcMethodHandler or None, whose types are those of the synchronous server
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]

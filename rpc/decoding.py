@@ -6,20 +6,20 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from core.errors import InvalidRequestError
-from router.rpc.context import Context, abort
-from router.rpc.wrapping import Continuation, Handler, Method, wrapped
+from rpc.abort import Context, abort
+from rpc.wrapping import Continuation, Handler, Method, wrapped
 
 
 class WellFormed(grpc.aio.ServerInterceptor):
-    """Ends calls whose request cannot be read with INVALID_ARGUMENT."""
+    """Ends calls whose request cannot be read with INVALID_ARGUMENT; streams of requests are not its own."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
         """The method's handler, which reads the request itself; None where there is no such method."""
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
+        if handler is None or handler.request_streaming or handler.request_deserializer is None:
+            return handler
         read, name = handler.request_deserializer, handler_call_details.method
 
         def reading(method: Method) -> Method:
