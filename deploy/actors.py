@@ -116,8 +116,8 @@ class RankActor(HostedProcess):
 
         if self._node != self._config.node:
             raise UnavailableError(
-                f"{self._config.rank_name} came up on node {self._node}, and its settings are for {self._config.node}, "
-                "which has left meanwhile; it is started again"
+                f"{self._config.rank_name} came up on node {self._node}, and its settings are for "
+                f"{self._config.node}, which has left meanwhile; it is started again"
             )
         if self._config.rank > 0:
             return FollowerProcess(self._config, self._host.leader_store_address())
