@@ -25,8 +25,9 @@ class TlsFiles:
         return cls(cert=directory / "cert.pem", key=directory / "key.pem", ca=directory / "ca.pem")
 
     def absolute(self) -> "TlsFiles":
-        """The same files for a process in another folder. Links are left as they are, for they may come to lead
-        elsewhere when certificates are renewed.
+        """The same files for a process in another folder.
+
+        Links are left as they are, for they may come to lead elsewhere when certificates are renewed.
         """
         return TlsFiles(*(None if path is None else path.absolute() for path in (self.cert, self.key, self.ca)))
 
