@@ -18,7 +18,6 @@ from router.http.openapi import schema_ref
 from router.http.prepare import ChatPreparer, PreparedChat
 from router.intake import Intake
 from router.observe.call import name_call
-from router.observe.timing import wants_timing
 from router.text.stream import TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -62,6 +61,6 @@ def chat_completions_router(config: RouterConfig, dispatcher: Dispatcher, codec:
         )
         prepared = await preparer.prepare(request_id, parse_chat_request(body))
         answer_type = StreamedChatAnswer if prepared.stream else WholeChatAnswer
-        return answer_type(prepared, open_answer, codec, wants_timing=wants_timing(request.headers))
+        return answer_type(prepared, open_answer, codec)
 
     return router

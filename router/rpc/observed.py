@@ -6,9 +6,7 @@ from typing import Any
 import grpc
 
 from router.observe.call import Calls
-from router.observe.traceparent import HEADER
 from router.rpc.context import Context
-from router.rpc.timing import metadata_of
 
 ANSWERING_METHODS = frozenset({"/baton.v1.GenerateService/Generate"})
 
@@ -34,9 +32,15 @@ class ObservedRpcs(grpc.aio.ServerInterceptor):
         method, answer = details.method, handler.unary_stream
 
         async def observed(request: object, context: Context) -> None:
-            with self._calls.open("grpc", method, metadata_of(context).get(HEADER)):
+            with self._calls.open("grpc", method, metadata_of(context)):
                 await answer(request, context)
 
         return grpc.unary_stream_rpc_method_handler(
             observed, handler.request_deserializer, handler.response_serializer
         )
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """The text entries of a call's metadata; of several with one name, the last."""
+    entries = context.invocation_metadata() or ()
+    return {name: value for name, value in entries if isinstance(value, str)}

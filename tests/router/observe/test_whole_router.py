@@ -5,11 +5,12 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import grpc
 import httpx
+import openai
 import pytest
 import pytest_asyncio
 from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc, worker_pb2
@@ -28,7 +29,7 @@ from tests.router.test_process import register, taken_port
 
 SECRET_KEY, SECRET_PROMPT = "sk-very-secret-key", "a very secret prompt"
 HEADERS = {
-    "authorization": f"Bearer {SECRET_KEY}", "x-api-key": SECRET_KEY, "x-baton-timing": "1", "traceparent": VALID,
+    "authorization": f"Bearer {SECRET_KEY}", "x-api-key": SECRET_KEY, "x-baton-timing": "True", "traceparent": VALID,
 }  # fmt: skip
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": SECRET_PROMPT}], "max_tokens": 3}
 NUM_TOKENS = 3
@@ -42,9 +43,9 @@ class Served:
     addresses: RouterAddresses
     http: httpx.AsyncClient
 
-    async def ask(self, **changes: object) -> httpx.Response:
+    async def ask(self, headers: Mapping[str, str] = HEADERS, **changes: object) -> httpx.Response:
         url = f"http://127.0.0.1:{self.addresses.http_port}/v1/chat/completions"
-        return await self.http.post(url, json={**BODY, **changes}, headers=HEADERS)
+        return await self.http.post(url, json={**BODY, **changes}, headers=headers)
 
     async def metrics(self, accept: str = "text/plain") -> httpx.Response:
         url = f"http://127.0.0.1:{self.addresses.metrics_port}/metrics"
@@ -119,6 +120,32 @@ async def test_answer_shows_in_its_header_and_in_the_metrics(served: Served) -> 
     assert await served.values("baton_router_workers") == {("decode",): 1, ("mixed",): 0, ("prefill",): 1}
     assert set(await served.values("baton_worker_steps_total")) == {("d0",), ("p0",)}
     assert (await served.values("process_resident_memory_bytes"))[()] > 0
+
+
+async def test_stream_has_its_phases_in_a_comment_before_its_end(served: Served) -> None:
+    events = (await served.ask(stream=True)).text.split("\n\n")
+    assert events[-3].startswith(": x-baton-timing queue;dur=")
+    assert events[-2:] == ["data: [DONE]", ""]
+    assert all(event.startswith("data: ") for event in events[:-3])
+
+
+@pytest.mark.parametrize("wish", [None, "0", ""])
+async def test_who_does_not_ask_is_not_told(served: Served, wish: str | None) -> None:
+    headers = {} if wish is None else {"x-baton-timing": wish}
+    for is_stream in (False, True):
+        answer = await served.ask(headers, stream=is_stream)
+        assert "x-baton-timing" not in {*answer.headers, *answer.text.split()}
+
+
+async def test_sdk_reads_a_stream_with_phases_as_one_without(served: Served) -> None:
+    base_url = f"http://127.0.0.1:{served.addresses.http_port}/v1"
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=WAIT_S) as sdk:
+        for headers in ({"X-Baton-Timing": "1"}, {}):
+            stream = await sdk.chat.completions.create(**BODY, stream=True, extra_headers=headers)  # type: ignore[call-overload]
+            chunks = [chunk async for chunk in stream]
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
+        raw = await sdk.chat.completions.with_raw_response.create(**BODY, extra_headers={"X-Baton-Timing": "1"})  # type: ignore[call-overload]
+        assert raw.headers["x-baton-timing"].startswith("queue;dur=")
 
 
 async def test_refused_requests_are_counted_by_reason(served: Served) -> None:
