@@ -147,7 +147,7 @@ def name_call(request_id: str) -> None:
 
 
 def phases_asked() -> Phases | None:
-    """Where the time of the current call has gone so far; None if its client did not ask, or there is no token yet."""
+    """Where the time of the current call has gone so far; None if its client did not ask, or before a first token."""
     call = _CALL.get()
     return call.times.phases if call is not None and call.wants_timing and call.times is not None else None
 
