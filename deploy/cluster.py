@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
 from core.request import Role
+from deploy.client_key import use_key
 from deploy.config import ServeConfig
 from deploy.cores import cores_of_rank
 from deploy.fence_client import FenceClient
@@ -23,6 +24,7 @@ from deploy.status_client import get_status
 from deploy.supervisor import Kill, Supervisor
 from deploy.telemetry import log_format_of, metrics_port_of, otlp_endpoint_of
 from engine.config import ModelConfig
+from router.auth.api_key import new_key
 from router.config import RouterConfig
 from router.process import bind_http
 from router.text.tokenizer import TextCodec
@@ -62,6 +64,7 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         BatonError: what kept it from starting.
     """
     router_config = router_settings(config, model_dir)
+    use_key(router_config.console_key)
     check_ports(router_config)
     config.check_model(ModelConfig.from_dir(model_dir))
     check_machine(config)
@@ -130,6 +133,8 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         metrics_port=metrics_port_of(config.metrics_port, router_index=0),
         otlp_endpoint=otlp_endpoint_of(config.otlp_endpoint, os.environ),
         log_format=log_format_of(config.log_format, os.environ),
+        api_keys_file=config.api_keys_file and config.api_keys_file.resolve(),
+        console_key=new_key() if config.api_keys_file else None,
         state=read_state(config, os.environ),
         tls=public_tls(config),
         cluster_security=cluster_security(config, os.environ, LOOPBACK),
