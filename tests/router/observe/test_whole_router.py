@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import grpc
 import httpx
@@ -21,6 +22,7 @@ from core.logs import JsonFormatter
 from core.request import Role
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
+from tests.router.auth.keys import add_key
 from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker
 from tests.router.http.serving import MODEL
 from tests.router.observe.collector import Collector
@@ -207,6 +209,32 @@ async def test_logs_tell_of_every_call_and_hold_no_key_and_no_text(served: Serve
     entries = [(entry["outcome"], entry.get("answer_tokens")) for entry in log.access()]
     assert entries == [("answered", NUM_TOKENS)] * 2 + [("rejected", None)] * 2
     assert not [line for line in log.lines if SECRET_KEY in line or SECRET_PROMPT in line or f'"{ANSWER}"' in line]
+
+
+async def test_lines_name_the_tenant_and_calls_without_a_good_key_are_rejections(
+    telling: RouterConfig, tmp_path: Path, log: JsonLines
+) -> None:
+    file = tmp_path / "keys.json"
+    key, wrong = add_key(file, "alice-1", tenant="alice"), "bt-nobody-has-this-one"
+    request = generate_pb2.GenerateRequest(model=MODEL, text="Hi", max_tokens=NUM_TOKENS)
+    async with serving(replace(telling, api_keys_file=file)) as served:
+        await served.ask({"authorization": f"Bearer {key}"})
+        await served.ask({"authorization": f"Bearer {wrong}"})
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.addresses.grpc_port}") as channel:
+            call = generate_pb2_grpc.GenerateServiceStub(channel).Generate(
+                request, timeout=WAIT_S, metadata=(("authorization", f"Bearer {wrong}"),)
+            )
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+        await served.counted(
+            {
+                ("http", "length", "answered"): 1,
+                ("http", "invalid_api_key", "rejected"): 1,
+                ("grpc", "invalid_api_key", "rejected"): 1,
+            }
+        )
+    assert [entry.get("tenant") for entry in log.access()] == ["alice", None, None]
+    assert not [line for line in log.lines if key in line or wrong in line]
 
 
 async def test_line_of_a_call_has_its_id_and_the_clients_trace(served: Served, log: JsonLines) -> None:
