@@ -5,6 +5,7 @@ from core.request import GenerationRequest
 from router.auth.caller import current_caller
 from router.auth.quota import Quota
 from router.generation import Dispatcher, Generation, TokenDelta
+from router.observe.phases import Phases
 
 
 class MeteredGeneration:
@@ -26,6 +27,11 @@ class MeteredGeneration:
         """See `Generation.num_cached_tokens`."""
         return self._generation.num_cached_tokens
 
+    @property
+    def phases(self) -> Phases | None:
+        """See `Generation.phases`."""
+        return self._generation.phases
+
     async def read(self) -> TokenDelta:
         """See `Generation.read`."""
         try:
@@ -38,9 +44,9 @@ class MeteredGeneration:
             self._end()
         return delta
 
-    def cancel(self) -> None:
+    def cancel(self, *, is_answered: bool = False) -> None:
         """See `Generation.cancel`."""
-        self._generation.cancel()
+        self._generation.cancel(is_answered=is_answered)
         self._end()
 
     def _end(self) -> None:

@@ -13,7 +13,9 @@ from router import wire
 from router.describe import describe
 from router.generation import Dispatcher
 from router.intake import MAX_PARTS, MAX_STOP_CHARS, MAX_STOPS, Intake, SamplingOptions
+from router.observe.call import name_call
 from router.rpc.context import Context, abort
+from router.rpc.timing import tell_timing
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -63,6 +65,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
         await context.write(last)
+        tell_timing(context, answer.phases)
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
         return TextGeneration(
@@ -74,6 +77,8 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         )
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
+        request_id = uuid.uuid4().hex
+        name_call(request_id)
         self._intake.check_model(request.model)
         if len(request.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARS for text in request.stop):
             raise InvalidRequestError(
@@ -82,7 +87,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
                 param="stop",
             )
         return self._intake.request(
-            uuid.uuid4().hex,
+            request_id,
             await self._prompt(request),
             prompt_param="prompt",
             sampling=sampling_from_proto(request.sampling),
