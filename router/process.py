@@ -125,7 +125,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
-        listener = stack.enter_context(bind_http(config.host, config.port))
+        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
         cluster_tls = config.cluster_security.tls
         cluster_port = bind_grpc(
@@ -228,9 +228,10 @@ def build_grpc_server(
     """A server with the services for clients and operators, on no port yet; the dispatcher is for clients."""
     server = new_server(
         options=PUBLIC_SERVER_OPTIONS,
-        interceptors=[ObservedRpcs(router.observation.calls), RpcGate(gate)],
         max_message_bytes=config.max_body_bytes,
         max_calls=MAX_PUBLIC_CALLS,
+        is_port_shared=config.reuse_port,
+        interceptors=[ObservedRpcs(router.observation.calls), RpcGate(gate)],
     )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(dispatcher, codec, intake)
@@ -271,14 +272,16 @@ def load_codec(config: RouterConfig) -> TextCodec:
     return codec
 
 
-def bind_http(host: str, port: int, flag: str = "--port") -> socket.socket:
+def bind_http(host: str, port: int, flag: str = "--port", *, reuse_port: bool = False) -> socket.socket:
     """A TCP socket bound to an HTTP port. The flag is where another can be chosen, for the error.
+
+    With `reuse_port` others may bind it as well, if all of them say so.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
     """
     try:
-        return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+        return socket.create_server((host, port), backlog=LISTEN_BACKLOG, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}") from error
 

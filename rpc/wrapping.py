@@ -1,4 +1,4 @@
-"""Running something around the methods of gRPC services, for interceptors. Methods with one request only."""
+"""Running something around the methods of gRPC services, for interceptors."""
 
 import contextlib
 import inspect
@@ -16,13 +16,17 @@ Method = Callable[[Any, Context], Awaitable[Any]]
 
 
 def wrapped(handler: Handler, around: Callable[[Method], Method], deserializer: Callable[[bytes], Any]) -> Handler:
-    """A handler whose method is `around` that of another one, and whose requests the deserializer makes."""
-    assert not handler.request_streaming, "a stream of requests is not wrapped"
-    if handler.response_streaming:
-        make, method = grpc.unary_stream_rpc_method_handler, _as_writer(handler.unary_stream)
-    else:
-        make, method = grpc.unary_unary_rpc_method_handler, handler.unary_unary
-    return make(around(method), deserializer, handler.response_serializer)
+    """A handler whose method is `around` that of another one, and whose requests the deserializer makes.
+
+    A method with a stream of requests gets the stream in place of the request.
+    """
+    asked, answered = (
+        "stream" if each else "unary" for each in (handler.request_streaming, handler.response_streaming)
+    )
+    method = getattr(handler, f"{asked}_{answered}")
+    make = getattr(grpc, f"{asked}_{answered}_rpc_method_handler")
+    behaviour = _as_writer(method) if handler.response_streaming else method
+    return make(around(behaviour), deserializer, handler.response_serializer)
 
 
 def _as_writer(method: Callable[..., Any]) -> Method:

@@ -2,15 +2,15 @@
 
 from typing import NoReturn
 
+import rpc.abort
 from core.errors import BatonError
 from router.observe.call import note_refusal
-from rpc import abort as calls
 from rpc.abort import Context
 
 __all__ = ["Context", "abort"]
 
 
 async def abort(context: Context, error: BatonError) -> NoReturn:
-    """Ends a call as `rpc.abort` does; whoever watches the call hears of it."""
+    """Ends a call with an error; whoever observes the call hears which."""
     note_refusal(error)
-    await calls.abort(context, error)
+    await rpc.abort.abort(context, error)
