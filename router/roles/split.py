@@ -49,12 +49,12 @@ def check_floor(states: Mapping[str, RoleState], worker: str, after: RoleState) 
 def plan_split(members: Sequence[Member], num_prefill: int, num_decode: int) -> list[Flip]:
     """The fewest changes that lead to a split; of equal ones, those that have the fewest requests leave.
 
-    Cordoned workers count for nothing and stay as they are.
+    Cordoned and leaving workers count for nothing and stay as they are.
 
     Raises:
         InvalidRequestError: the numbers do not add up to the workers there are, or a half would have none.
     """
-    there = [member for member in members if not member.state.is_cordoned]
+    there = [member for member in members if not member.state.gets_no_work]
     if num_prefill < 1 or num_decode < 1:
         raise InvalidRequestError(
             f"{num_prefill} prefill and {num_decode} decode workers are asked for; each half needs at least one"
