@@ -1,6 +1,6 @@
 """Asks a router about roles over gRPC, and orders changes of them."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 from baton.v1 import control_pb2
 
@@ -15,7 +15,12 @@ ORDER_TIMEOUT_S = 15.0  # the router gives a worker ten seconds to answer
 
 Progress = Generator[control_pb2.RoleProgress, None, None]
 """Where an order stands, again and again; the last one has `is_last`. Closing it stops watching, not the order."""
-Answer = control_pb2.SetRoleResponse | control_pb2.RebalanceRolesResponse | control_pb2.DrainWorkerResponse
+Answer = (
+    control_pb2.SetRoleResponse
+    | control_pb2.RebalanceRolesResponse
+    | control_pb2.DrainWorkerResponse
+    | control_pb2.RestartWorkersResponse
+)
 
 
 def get_roles(grpc_address: str) -> control_pb2.GetRolesResponse:
@@ -73,6 +78,27 @@ def drain_worker(grpc_address: str, worker: str, actor: str) -> Progress:
     request = control_pb2.DrainWorkerRequest(worker=worker, actor=actor)
     with control_stub(grpc_address) as stub:
         yield from _to_the_last(grpc_address, stub.DrainWorker(request, timeout=WATCH_TIMEOUT_S))
+
+
+def restart_workers(
+    grpc_address: str,
+    workers: Sequence[str],
+    actor: str,
+    *,
+    drain_timeout_s: float | None,
+    max_unavailable: int,
+    is_forced: bool,
+) -> Progress:
+    """Restarts workers in turn, all for none named. Raises as `control_stub` does."""
+    request = control_pb2.RestartWorkersRequest(
+        workers=workers,
+        actor=actor,
+        drain_timeout_s=drain_timeout_s,
+        max_unavailable=max_unavailable,
+        is_forced=is_forced,
+    )
+    with control_stub(grpc_address) as stub:
+        yield from _to_the_last(grpc_address, stub.RestartWorkers(request, timeout=WATCH_TIMEOUT_S))
 
 
 def uncordon_worker(grpc_address: str, worker: str, actor: str) -> None:

@@ -28,6 +28,7 @@ from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
+from router.roles.restarts import WorkerRestarts
 from router.roles.rounds import keeping_roles
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
@@ -72,6 +73,7 @@ class Router:
         orders: what workers are told about roles.
         autopilot: has the controller decide.
         director: carries out what operators order.
+        restarts: restarts workers in turn.
     """
 
     clock: SystemClock
@@ -82,6 +84,7 @@ class Router:
     orders: RoleOrders
     autopilot: Autopilot
     director: RoleDirector
+    restarts: WorkerRestarts
 
 
 @contextlib.asynccontextmanager
@@ -102,6 +105,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         stack.push_async_callback(router.store.close)
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
+        stack.push_async_callback(router.restarts.close)
         listener = stack.enter_context(bind_http(config.host, config.port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port")
         cluster_port = bind_grpc(cluster_server, config.cluster_host, config.cluster_port, "--cluster-port")
@@ -143,7 +147,8 @@ def build_router(config: RouterConfig) -> Router:
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
-    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director)
+    restarts = WorkerRestarts(fleet, orders, director.audit, clock)
+    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, restarts)
 
 
 def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
@@ -161,7 +166,15 @@ def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) ->
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(router.dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
-    control = ControlService(config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock)
+    control = ControlService(
+        config.served_model_name,
+        router.fleet,
+        router.dispatcher,
+        router.director,
+        router.clock,
+        restarts=router.restarts,
+        drain_timeout_s=config.drain_timeout_s,
+    )
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
     return server
 

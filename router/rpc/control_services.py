@@ -11,7 +11,9 @@ from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
 from router.roles.operations import RoleOperations
+from router.roles.restarts import WorkerRestarts
 from router.rpc.context import Context, abort
+from router.rpc.restart_calls import RestartCalls
 from router.rpc.role_calls import RoleCalls
 
 
@@ -57,13 +59,32 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
         return control_pb2.ReportWorkerGoneResponse()
 
 
-class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
-    """Serves `ControlService`."""
+class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceServicer):
+    """Serves `ControlService`.
+
+    Args:
+        model: served model name.
+        fleet: the workers there are.
+        dispatcher: has answers generated.
+        roles: carries out orders about roles.
+        clock: the one that decisions are dated by.
+        restarts: restarts workers.
+        drain_timeout_s: that each of them gets when an order does not say it.
+    """
 
     def __init__(
-        self, model: str, fleet: Fleet, dispatcher: FleetDispatcher, roles: RoleOperations, clock: Clock
+        self,
+        model: str,
+        fleet: Fleet,
+        dispatcher: FleetDispatcher,
+        roles: RoleOperations,
+        clock: Clock,
+        *,
+        restarts: WorkerRestarts,
+        drain_timeout_s: float,
     ) -> None:
-        super().__init__(roles, clock)
+        RoleCalls.__init__(self, roles, clock)
+        RestartCalls.__init__(self, restarts, drain_timeout_s)
         self._model = model
         self._fleet = fleet
         self._dispatcher = dispatcher

@@ -259,6 +259,26 @@ class UncordonWorkerResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class RestartWorkersRequest(_message.Message):
+    __slots__ = ("workers", "actor", "drain_timeout_s", "max_unavailable", "is_forced")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    IS_FORCED_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedScalarFieldContainer[str]
+    actor: str
+    drain_timeout_s: float
+    max_unavailable: int
+    is_forced: bool
+    def __init__(self, workers: _Optional[_Iterable[str]] = ..., actor: _Optional[str] = ..., drain_timeout_s: _Optional[float] = ..., max_unavailable: _Optional[int] = ..., is_forced: _Optional[bool] = ...) -> None: ...
+
+class RestartWorkersResponse(_message.Message):
+    __slots__ = ("progress",)
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    progress: RoleProgress
+    def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ...) -> None: ...
+
 class RoleProgress(_message.Message):
     __slots__ = ("worker", "stage", "message", "num_leaving", "elapsed_s", "is_last", "change")
     WORKER_FIELD_NUMBER: _ClassVar[int]

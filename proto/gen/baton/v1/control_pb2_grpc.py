@@ -241,6 +241,11 @@ class ControlServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.FromString,
                 _registered_method=True)
+        self.RestartWorkers = channel.unary_stream(
+                '/baton.v1.ControlService/RestartWorkers',
+                request_serializer=baton_dot_v1_dot_control__pb2.RestartWorkersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RestartWorkersResponse.FromString,
+                _registered_method=True)
         self.SetAutoRoles = channel.unary_unary(
                 '/baton.v1.ControlService/SetAutoRoles',
                 request_serializer=baton_dot_v1_dot_control__pb2.SetAutoRolesRequest.SerializeToString,
@@ -323,6 +328,14 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestartWorkers(self, request, context):
+        """Restarts workers one after another under load: each leaves, its next process attaches, and the next one goes.
+        Streams until all are back, or one has failed; the restart goes on when nobody listens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAutoRoles(self, request, context):
         """Has the controller decide on roles, or not. Pinned workers keep their roles.
         """
@@ -393,6 +406,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.UncordonWorker,
                     request_deserializer=baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.SerializeToString,
+            ),
+            'RestartWorkers': grpc.unary_stream_rpc_method_handler(
+                    servicer.RestartWorkers,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.RestartWorkersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RestartWorkersResponse.SerializeToString,
             ),
             'SetAutoRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAutoRoles,
@@ -632,6 +650,33 @@ class ControlService:
             '/baton.v1.ControlService/UncordonWorker',
             baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.ControlService/RestartWorkers',
+            baton_dot_v1_dot_control__pb2.RestartWorkersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RestartWorkersResponse.FromString,
             options,
             channel_credentials,
             insecure,
