@@ -7,17 +7,20 @@ and told by `ready`, so that its cause arrives as the typed error it is.
 import asyncio
 import logging
 import os
+import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
-from core.crash import die
+from core.crash import depart, die
 from core.errors import BatonError, InternalError, UnavailableError
 from core.ids import WorkerEndpoint
 from router.config import RouterConfig
+from router.departure import RouterDeparture
 from router.process import RouterAddresses, run_router
 from worker.config import WorkerConfig
 
@@ -36,6 +39,11 @@ logger = logging.getLogger(__name__)
 def configure_logging() -> None:
     """Logs to stderr, which Ray keeps in its session folder; `BATON_LOG_LEVEL` sets the level."""
     logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), format=LOG_FORMAT, force=True)
+
+
+def on_sigterm(act: Callable[[], object]) -> None:
+    """Has SIGTERM do something else than end the process at once. From the main thread, where Ray makes actors."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: act())
 
 
 class ActorHost(Protocol):
@@ -61,6 +69,8 @@ class ActorHost(Protocol):
 class RankActor:
     """One rank of a worker. It starts on a thread of its own, because the ranks of a worker wait for each other.
 
+    On SIGTERM rank 0 has the worker leave, which ends the process; the others end when it has.
+
     A rank that fails to find the others, or to start again, ends its process, to be started once more. What keeps a
     rank from starting the first time is told by `ready`.
     """
@@ -71,6 +81,8 @@ class RankActor:
         self._host = host
         self._store: Future[RendezvousStore] = Future()
         self._outcome: Future[WorkerProcess | FollowerProcess | BatonError] = Future()
+        self._is_stopping = False
+        on_sigterm(self._leave)
         threading.Thread(target=self._start, name="start", daemon=True).start()
 
     def store_address(self) -> str:
@@ -84,8 +96,16 @@ class RankActor:
 
     def stop(self) -> None:
         """Ends the rank if it serves; the process is Ray's to end."""
+        self._is_stopping = True
         if self._outcome.done() and not isinstance(outcome := self._outcome.result(), BatonError):
             outcome.stop()
+
+    def _leave(self) -> None:
+        """SIGTERM: what serves leaves, what does not is not waited for."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        if self._is_stopping or outcome is None or isinstance(outcome, BatonError):
+            depart()
+        outcome.leave()
 
     def _start(self) -> None:
         try:
@@ -112,13 +132,19 @@ class RankActor:
 
 
 class RouterActor:
-    """A router process: the router's event loop runs on a thread of its own."""
+    """A router process: the router's event loop runs on a thread of its own.
+
+    A router that is told to leave by SIGTERM, or over its cluster port, ends its process when it has, to be started
+    again.
+    """
 
     def __init__(self, config: RouterConfig) -> None:
         configure_logging()
         self._started: Future[RouterAddresses | BatonError] = Future()
         self._loop = uvloop.new_event_loop()
-        self._stopping = asyncio.Event()
+        self._departure = RouterDeparture(config.drain_timeout_s)
+        self._is_stopping = False
+        on_sigterm(self._leave)
         self._thread = threading.Thread(target=self._run, args=(config,), name="router", daemon=True)
         self._thread.start()
 
@@ -126,16 +152,30 @@ class RouterActor:
         """Where the router listens, or why it does not."""
         return self._started.result()
 
-    def stop(self) -> None:
-        """Lets requests under way finish for a moment, then ends the router."""
+    def stop(self, drain_timeout_s: float | None = None) -> None:
+        """Lets requests under way end, then ends the router; the process is Ray's to end.
+
+        Args:
+            drain_timeout_s: seconds for that; None takes the setting. A second call, from another thread, can only
+                shorten it.
+        """
+        self._is_stopping = True
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._loop.call_soon_threadsafe(self._departure.order, drain_timeout_s)
             self._thread.join()
+
+    def _leave(self) -> None:
+        """SIGTERM: requests under way end first, unless the router has ended already."""
+        if not self._thread.is_alive():
+            depart()
+        self._loop.call_soon_threadsafe(self._departure.order)
 
     def _run(self, config: RouterConfig) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve(config))
+            if not self._is_stopping:
+                depart()
         except Exception as error:
             logger.exception("the router ended")
             if self._started.done():
@@ -143,6 +183,6 @@ class RouterActor:
             self._started.set_result(error if isinstance(error, BatonError) else InternalError(repr(error)))
 
     async def _serve(self, config: RouterConfig) -> None:
-        async with run_router(config) as addresses:
+        async with run_router(config, self._departure) as addresses:
             self._started.set_result(addresses)
-            await self._stopping.wait()
+            await self._departure.wait_ordered()

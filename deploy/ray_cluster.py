@@ -35,6 +35,7 @@ KILL_TASK_TIMEOUT_S = 30.0  # Ray may have to start a process for the task first
 LEFTOVER_TIMEOUT_S = 10.0  # for processes that Ray has told to end
 HALF_STARTED_TIMEOUT_S = 1.0  # for those of a Ray that was interrupted while it started: nobody tells all of them
 RANK_CALLS = 3  # of one rank at once: ready, store_address, stop
+ROUTER_CALLS = 3  # of a router at once: ready, stop, and stop again to shorten it
 MAX_RESTARTS = 100  # of one actor; each comes back as a new incarnation
 
 ENVIRONMENT = {
@@ -120,7 +121,7 @@ class RayCluster:
 
     def start_router(self, config: RouterConfig) -> Member:
         """Starts a router; `wait_router` says when it listens."""
-        options = {"name": "router", "num_cpus": 0, "max_restarts": MAX_RESTARTS, "max_concurrency": 2}
+        options = {"name": "router", "num_cpus": 0, "max_restarts": MAX_RESTARTS, "max_concurrency": ROUTER_CALLS}
         return self._add("router", ray.remote(RouterActor).options(**options).remote(config))
 
     def start_worker(self, ranks: Sequence[WorkerConfig]) -> StartedWorker:

@@ -1,25 +1,28 @@
 """The router process: HTTP and gRPC front ends over one dispatcher and one fleet."""
 
+import asyncio
 import contextlib
 import logging
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
 from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 
 from core.clock import SystemClock
-from core.errors import ConfigError
+from core.errors import ConfigError, DrainingError
 from router.config import RouterConfig
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.state import StateSource
+from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
 from router.http.app import build_app
+from router.http.draining import DrainingApp
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
@@ -88,17 +91,27 @@ class Router:
 
 
 @contextlib.asynccontextmanager
-async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
+async def run_router(
+    config: RouterConfig, departure: RouterDeparture | None = None
+) -> AsyncIterator[RouterAddresses]:
     """Serves for as long as the context lasts. Port 0 in the settings takes a free one.
+
+    On leaving, no connection is accepted any more, and requests under way may end as `departure` says.
+
+    Args:
+        config: the settings.
+        departure: set in motion when somebody orders the router to leave, for the caller to see; None for one of the
+            settings that nobody sees.
 
     Raises:
         CheckpointError: the model folder has no usable tokenizer.
         ConfigError: a port is taken, or `max_model_len` is over the model's context.
     """
+    departure = RouterDeparture(config.drain_timeout_s) if departure is None else departure
     codec = load_codec(config)
     router = build_router(config)
     feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
-    cluster_server = build_cluster_server(router)
+    cluster_server = build_cluster_server(router, departure)
     app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
@@ -112,12 +125,33 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         for server in (cluster_server, grpc_server):
             stack.push_async_callback(server.stop, STOP_GRACE_S)
             await server.start()
-        await stack.enter_async_context(serve_http(app, listener))
+        stop_listening = await stack.enter_async_context(serve_http(DrainingApp(app, departure), listener))
+        stack.push_async_callback(let_requests_end, departure, router.dispatcher, grpc_server, stop_listening)
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
         logger.info("workers reach it on %s, port %d", config.cluster_host, cluster_port)
         yield RouterAddresses(http_port, grpc_port, cluster_port)
+
+
+async def let_requests_end(
+    departure: RouterDeparture,
+    dispatcher: FleetDispatcher,
+    grpc_server: grpc.aio.Server,
+    stop_listening: Callable[[], None],
+) -> None:
+    """Takes no more connections and waits for requests under way; those that take too long are told so."""
+    departure.order()
+    stop_listening()
+    stopping = asyncio.create_task(grpc_server.stop(departure.left_s))
+    logger.info("the router leaves; %d request(s) have %g s", dispatcher.num_active, departure.left_s)
+    await departure.drain(lambda: dispatcher.num_active)
+    dispatcher.end_all(
+        DrainingError(
+            f"the router stops, and the answer had not ended after {departure.timeout_s:g} s; send it again"
+        )
+    )
+    await asyncio.gather(stopping, grpc_server.stop(STOP_GRACE_S))
 
 
 def build_router(config: RouterConfig) -> Router:
@@ -179,10 +213,11 @@ def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) ->
     return server
 
 
-def build_cluster_server(router: Router) -> grpc.aio.Server:
+def build_cluster_server(router: Router, departure: RouterDeparture) -> grpc.aio.Server:
     """A server with the services for the cluster's own processes, on no port yet."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
+    membership = MembershipService(router.fleet, router.dispatcher, departure)
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(membership, server)
     return server
 
 

@@ -284,6 +284,11 @@ class FleetDispatcher:
 
     # --- ending
 
+    def end_all(self, error: BatonError) -> None:
+        """Has all requests fail: this router does not go on with them."""
+        for generation in list(self._active.values()):
+            self._fail(generation, error)
+
     def _cancel(self, generation: ActiveGeneration) -> None:
         self._fail(generation, CancelledRequestError(f"request {generation.request_id} was cancelled"))
 

@@ -7,6 +7,7 @@ from baton.v1 import control_pb2, control_pb2_grpc
 from core.clock import Clock
 from core.errors import BatonError
 from router import expert_wire, hello_wire, transfer_wire, wire
+from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
@@ -20,8 +21,10 @@ from router.rpc.role_calls import RoleCalls
 class MembershipService(control_pb2_grpc.MembershipServiceServicer):
     """Serves `MembershipService`, on the cluster port only: whoever reports a death is believed."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, dispatcher: FleetDispatcher, departure: RouterDeparture) -> None:
         self._fleet = fleet
+        self._dispatcher = dispatcher
+        self._departure = departure
 
     async def RegisterWorker(  # noqa: N802 - the name is the service's
         self, request: control_pb2.RegisterWorkerRequest, context: Context
@@ -57,6 +60,13 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
         except BatonError as error:
             await abort(context, error)
         return control_pb2.ReportWorkerGoneResponse()
+
+    async def LeaveRouter(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.LeaveRouterRequest, _context: Context
+    ) -> control_pb2.LeaveRouterResponse:
+        """How another router has this one restarted."""
+        self._departure.order(request.drain_timeout_s if request.HasField("drain_timeout_s") else None)
+        return control_pb2.LeaveRouterResponse(active_requests=self._dispatcher.num_active)
 
 
 class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceServicer):

@@ -27,7 +27,9 @@ MISSING = "no prefill and no decode worker is attached yet"
 
 @pytest.fixture
 def free_ports(config: RouterConfig) -> RouterConfig:
-    return replace(config, port=0, grpc_port=0, request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S)
+    return replace(
+        config, port=0, grpc_port=0, request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, drain_timeout_s=0.0
+    )
 
 
 async def get(port: int, path: str) -> httpx.Response:

@@ -16,6 +16,7 @@ from router.roles.decision import Decision
 from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
+from router.roles.restarts import WorkerRestarts
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import FleetSnapshot
 from router.state.memory import MemoryState
@@ -23,6 +24,7 @@ from router.wire import StepReport
 from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, request_meter
 
 NOW = 1_700_000_000.0
+DRAIN_TIMEOUT_S = 30.0
 
 
 class ScriptedController:
@@ -66,6 +68,7 @@ class RoleWorld:
             clock=self.clock,
         )
         self.director = RoleDirector(self.fleet, self.orders, self.autopilot, self.clock, lambda: NOW)
+        self.restarts = WorkerRestarts(self.fleet, self.orders, self.director.audit, self.clock)
         for link in links:
             self.attach(link)
 

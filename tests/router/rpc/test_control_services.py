@@ -13,6 +13,7 @@ from core.ids import WorkerEndpoint, WorkerId
 from core.processes import ProcessId, RankProcess
 from core.request import Role
 from router import hello_wire, wire
+from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
@@ -54,10 +55,13 @@ async def router() -> AsyncIterator[Router]:
     fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, heard))
     dispatcher.bind(fleet)
     server = grpc.aio.server()
-    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), server)
-    control_pb2_grpc.add_ControlServiceServicer_to_server(
-        ControlService("m", fleet, dispatcher, RoleWorld().director, clock), server
+    departure, world = RouterDeparture(30.0), RoleWorld()
+    membership = MembershipService(fleet, dispatcher, departure)
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(membership, server)
+    control = ControlService(
+        "m", fleet, dispatcher, world.director, clock, restarts=world.restarts, drain_timeout_s=30.0
     )
+    control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(fleet.close)
         channel = await stack.enter_async_context(channel_to(server))

@@ -15,7 +15,7 @@ from core.request import Role
 from router.roles.decision import Decision, Flip, SplitScore
 from router.rpc.control_services import ControlService
 from tests.router.fleet.scripted_worker import WAIT_S
-from tests.router.roles.world import NOW, RoleWorld, worker
+from tests.router.roles.world import DRAIN_TIMEOUT_S, NOW, RoleWorld, worker
 from tests.router.rpc.serving import channel_to
 
 
@@ -38,7 +38,15 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     world = RoleWorld(worker("p", Role.PREFILL), worker("d0", Role.DECODE), worker("d1", Role.DECODE))
     server = grpc.aio.server()
-    service = ControlService("m", world.fleet, world.dispatcher, world.director, world.clock)
+    service = ControlService(
+        "m",
+        world.fleet,
+        world.dispatcher,
+        world.director,
+        world.clock,
+        restarts=world.restarts,
+        drain_timeout_s=DRAIN_TIMEOUT_S,
+    )
     control_pb2_grpc.add_ControlServiceServicer_to_server(service, server)
     async with channel_to(server) as channel:
         yield Served(world, control_pb2_grpc.ControlServiceStub(channel))

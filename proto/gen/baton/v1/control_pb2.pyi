@@ -124,6 +124,18 @@ class ReportWorkerGoneResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class LeaveRouterRequest(_message.Message):
+    __slots__ = ("drain_timeout_s",)
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    drain_timeout_s: float
+    def __init__(self, drain_timeout_s: _Optional[float] = ...) -> None: ...
+
+class LeaveRouterResponse(_message.Message):
+    __slots__ = ("active_requests",)
+    ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    active_requests: int
+    def __init__(self, active_requests: _Optional[int] = ...) -> None: ...
+
 class GetRolesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

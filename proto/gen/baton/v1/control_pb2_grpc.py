@@ -50,6 +50,11 @@ class MembershipServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
                 _registered_method=True)
+        self.LeaveRouter = channel.unary_unary(
+                '/baton.v1.MembershipService/LeaveRouter',
+                request_serializer=baton_dot_v1_dot_control__pb2.LeaveRouterRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.LeaveRouterResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -79,6 +84,14 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaveRouter(self, request, context):
+        """Has the router's process end, to be started anew by whoever owns it. It takes no more connections; answered at
+        once. A further call can only shorten the time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ReportWorkerGone,
                     request_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.SerializeToString,
+            ),
+            'LeaveRouter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveRouter,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.LeaveRouterRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.LeaveRouterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +198,33 @@ class MembershipService:
             '/baton.v1.MembershipService/ReportWorkerGone',
             baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveRouter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.MembershipService/LeaveRouter',
+            baton_dot_v1_dot_control__pb2.LeaveRouterRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.LeaveRouterResponse.FromString,
             options,
             channel_credentials,
             insecure,
