@@ -152,12 +152,15 @@ class RouterActor:
         """Where the router listens, or why it does not."""
         return self._started.result()
 
-    def stop(self, drain_timeout_s: float | None = None) -> None:
+    def num_left(self) -> int:
+        """Requests under way, of a router that leaves."""
+        return self._departure.num_left
+
+    def stop(self, drain_timeout_s: float = 0.0) -> None:
         """Lets requests under way end, then ends the router; the process is Ray's to end.
 
         Args:
-            drain_timeout_s: seconds for that; None takes the setting. A second call, from another thread, can only
-                shorten it.
+            drain_timeout_s: seconds for that. A second call, from another thread, can only shorten it.
         """
         self._is_stopping = True
         if self._thread.is_alive():

@@ -12,6 +12,7 @@ from deploy.commands.drain import drain, uncordon
 from deploy.commands.experts import experts
 from deploy.commands.model import model_app
 from deploy.commands.options import print_error
+from deploy.commands.restart import restart
 from deploy.commands.roles import roles_app
 from deploy.commands.serve import serve
 from deploy.commands.simulate import simulate
@@ -33,6 +34,7 @@ app.command()(top)
 app.command()(experts)
 app.command()(drain)
 app.command()(uncordon)
+app.command()(restart)
 app.command()(chat)
 app.command()(down)
 app.command()(simulate)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
@@ -37,17 +38,19 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ClusterAddresses:
-    """Where a running cluster is.
+    """Where a running cluster is, and how its requests are let end.
 
     Attributes:
         url: of the HTTP API.
         grpc_address: `host:port` of the gRPC services.
         log_dir: folder of all processes' logs.
+        drain: see `RayCluster.drain_routers`; to be called before the context is left, which lets nothing end.
     """
 
     url: str
     grpc_address: str
     log_dir: Path
+    drain: Callable[[Callable[[], bool], Say], None]
 
 
 @contextlib.contextmanager
@@ -76,7 +79,8 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
             say(f"worker {worker.name} serves at {endpoint.address}")
         wait_until_attached(grpc_address, len(workers))
         with supervising(cluster_address(router_config), ray_cluster.kill, config.hang_timeout_s):
-            yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+            drain = partial(ray_cluster.drain_routers, config.drain_timeout_s)
+            yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir, drain)
 
 
 def supervising(cluster_address: str, kill: Kill, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
@@ -114,6 +118,7 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
         auto_roles=config.auto_roles,
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
@@ -172,6 +177,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         kv_verify=config.kv_verify,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
+        drain_timeout_s=config.drain_timeout_s,
         topology=config.topology_of(role),
     )
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,11 +31,12 @@ LEADER_TIMEOUT_S = 60.0  # for rank 0 of a worker to come up, again when its who
 LEADER_RETRY_S = 0.2
 START_TIMEOUT_S = 600.0  # a large checkpoint from a slow disk
 STOP_TIMEOUT_S = 15.0
+DRAIN_LOOK_S = 0.2  # between two looks at routers that let requests end
 KILL_TASK_TIMEOUT_S = 30.0  # Ray may have to start a process for the task first
 LEFTOVER_TIMEOUT_S = 10.0  # for processes that Ray has told to end
 HALF_STARTED_TIMEOUT_S = 1.0  # for those of a Ray that was interrupted while it started: nobody tells all of them
 RANK_CALLS = 3  # of one rank at once: ready, store_address, stop
-ROUTER_CALLS = 3  # of a router at once: ready, stop, and stop again to shorten it
+ROUTER_CALLS = 4  # of a router at once: ready, stop, stop again to shorten it, num_left
 MAX_RESTARTS = 100  # of one actor; each comes back as a new incarnation
 
 ENVIRONMENT = {
@@ -118,11 +119,14 @@ class RayCluster:
     def __init__(self, log_dir: Path) -> None:
         self.log_dir = log_dir
         self._members: list[Member] = []
+        self._routers: list[Member] = []
 
     def start_router(self, config: RouterConfig) -> Member:
         """Starts a router; `wait_router` says when it listens."""
         options = {"name": "router", "num_cpus": 0, "max_restarts": MAX_RESTARTS, "max_concurrency": ROUTER_CALLS}
-        return self._add("router", ray.remote(RouterActor).options(**options).remote(config))
+        router = self._add("router", ray.remote(RouterActor).options(**options).remote(config))
+        self._routers.append(router)
+        return router
 
     def start_worker(self, ranks: Sequence[WorkerConfig]) -> StartedWorker:
         """Starts all ranks of a worker in a placement group of its own; `wait_worker` says when it serves.
@@ -190,8 +194,43 @@ class RayCluster:
             logger.warning("processes %s may still run: %s", ranks, error)
             return False
 
+    def drain_routers(
+        self, drain_timeout_s: float, is_hurried: Callable[[], bool], say: Callable[[str], None]
+    ) -> None:
+        """Stops all routers, letting requests under way end; returns when that is done, bounded in time.
+
+        Args:
+            drain_timeout_s: seconds for requests to end.
+            is_hurried: whether nothing is to be waited for any more; asked a few times a second.
+            say: hears what is left.
+        """
+        started_s = time.monotonic()
+        stopping = {router.handle.stop.remote(drain_timeout_s): router for router in self._routers}
+        told, has_hurried = None, False
+        while stopping and time.monotonic() - started_s < drain_timeout_s + STOP_TIMEOUT_S:
+            done, _ = ray.wait(list(stopping), timeout=DRAIN_LOOK_S)
+            for call in done:
+                del stopping[call]
+            if is_hurried() and not has_hurried:
+                has_hurried = True
+                for router in stopping.values():
+                    router.handle.stop.remote(0.0)
+            left_s = max(0.0, started_s + drain_timeout_s - time.monotonic())
+            num_left = sum(map(self._num_left, stopping.values()))
+            if num_left and num_left != told:
+                told = num_left
+                say(f"{num_left} request(s) are still under way; they have {left_s:.0f} s")
+
+    @staticmethod
+    def _num_left(router: Member) -> int:
+        """Requests under way at a router that leaves; none when it does not say."""
+        try:
+            return int(ray.get(router.handle.num_left.remote(), timeout=STOP_TIMEOUT_S))
+        except (GetTimeoutError, RayActorError):
+            return 0
+
     def stop(self) -> None:
-        """Stops all actors, the router first; bounded in time."""
+        """Stops all actors, the router first, and lets nothing end; bounded in time."""
         for member in self._members:
             with contextlib.suppress(GetTimeoutError, RayActorError):
                 ray.get(member.handle.stop.remote(), timeout=STOP_TIMEOUT_S)

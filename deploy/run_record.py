@@ -27,6 +27,7 @@ class RunRecord:
         grpc_address: `host:port` of the gRPC services.
         model: served model name.
         log_dir: folder of the processes' logs.
+        drain_timeout_s: seconds that requests under way have when it is stopped.
     """
 
     pid: int
@@ -35,6 +36,7 @@ class RunRecord:
     grpc_address: str
     model: str
     log_dir: str
+    drain_timeout_s: float = 0.0
 
     @property
     def path(self) -> Path:
@@ -57,10 +59,12 @@ class RunRecord:
         self.path.unlink(missing_ok=True)
 
 
-def record_of_this_process(*, url: str, grpc_address: str, model: str, log_dir: str) -> RunRecord:
+def record_of_this_process(
+    *, url: str, grpc_address: str, model: str, log_dir: str, drain_timeout_s: float = 0.0
+) -> RunRecord:
     """A record of the calling process."""
     me = this_process()
-    return RunRecord(me.pid, me.started_s, url, grpc_address, model, log_dir)
+    return RunRecord(me.pid, me.started_s, url, grpc_address, model, log_dir, drain_timeout_s)
 
 
 def running_clusters() -> list[RunRecord]:

@@ -40,11 +40,13 @@ class RouterDeparture:
     Attributes:
         timeout_s: the shortest time that was given.
         phase: written by `_move` only.
+        num_left: requests under way, once it is draining.
     """
 
     def __init__(self, drain_timeout_s: float) -> None:
         self.timeout_s = drain_timeout_s
         self.phase = RouterPhase.SERVING
+        self.num_left = 0
         self._ordered_s = 0.0
         self._ordered = asyncio.Event()
 
@@ -71,10 +73,16 @@ class RouterDeparture:
         """Until the router is to leave."""
         await self._ordered.wait()
 
-    async def drain(self, num_left: Callable[[], int]) -> None:
-        """Waits until no request is left, or the time is over."""
-        while num_left() and self.left_s:  # noqa: ASYNC110 - those who are counted tell nobody
+    async def drain(self, count: Callable[[], int]) -> None:
+        """Waits until no request is left, or the time is over.
+
+        Args:
+            count: requests under way.
+        """
+        while (num_left := count()) and self.left_s:
+            self.num_left = num_left
             await asyncio.sleep(min(LOOK_S, self.left_s))
+        self.num_left = 0
         self._move(RouterEvent.DRAINED)
 
     def _move(self, event: RouterEvent) -> None:

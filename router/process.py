@@ -32,6 +32,7 @@ from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.restarts import WorkerRestarts
+from router.roles.router_restarts import RouterRestarts
 from router.roles.rounds import keeping_roles
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
@@ -68,6 +69,7 @@ class Router:
     """The parts of a router behind its front ends.
 
     Attributes:
+        router_id: unique per process.
         clock: of all of them.
         store: what it shares with other routers; whoever has it closes it.
         meter: what requests experience.
@@ -79,6 +81,7 @@ class Router:
         restarts: restarts workers in turn.
     """
 
+    router_id: str
     clock: SystemClock
     store: StateStore
     meter: RequestMeter
@@ -110,7 +113,7 @@ async def run_router(
     departure = RouterDeparture(config.drain_timeout_s) if departure is None else departure
     codec = load_codec(config)
     router = build_router(config)
-    feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
+    feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec, departure)
     cluster_server = build_cluster_server(router, departure)
     app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
@@ -182,7 +185,7 @@ def build_router(config: RouterConfig) -> Router:
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
     restarts = WorkerRestarts(fleet, orders, director.audit, clock)
-    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, restarts)
+    return Router(router_id, clock, store, meter, dispatcher, fleet, orders, autopilot, director, restarts)
 
 
 def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
@@ -194,7 +197,9 @@ def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
     return DashboardFeed(source)
 
 
-def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
+def build_grpc_server(
+    config: RouterConfig, router: Router, codec: TextCodec, departure: RouterDeparture
+) -> grpc.aio.Server:
     """A server with the services for clients and operators, on no port yet."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
@@ -207,6 +212,9 @@ def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) ->
         router.director,
         router.clock,
         restarts=router.restarts,
+        router_restarts=RouterRestarts(
+            router.router_id, departure, lambda: router.dispatcher.num_active, router.director.audit
+        ),
         drain_timeout_s=config.drain_timeout_s,
     )
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)

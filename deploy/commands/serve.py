@@ -25,15 +25,20 @@ FIRST_ANSWER_TOKENS = 64
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into one event; a second one while stopping is ignored."""
+    """Turns SIGINT and SIGTERM into one event; a second one, or SIGQUIT, says that nothing is to be waited for.
+
+    Attributes:
+        is_hurried: whether that was said.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._is_interruptible = False
+        self.is_hurried = False
 
     def install(self) -> None:
-        """Takes over both signals; from the main thread."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Takes over the signals; from the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
 
     @contextlib.contextmanager
@@ -46,10 +51,12 @@ class StopSignal:
             self._is_interruptible = False
 
     def wait(self) -> None:
-        """Until a signal comes."""
+        """Until a signal comes. None raises from now on."""
+        self._is_interruptible = False
         self._event.wait()
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.is_hurried = self.is_hurried or self._event.is_set() or number == signal.SIGQUIT
         if not self._event.is_set():
             self._event.set()
             if self._is_interruptible:
@@ -76,7 +83,11 @@ def serve(config: ServeConfig) -> None:
 def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: StopSignal, console: Console) -> None:
     """The time between ready and the signal."""
     record = record_of_this_process(
-        url=cluster.url, grpc_address=cluster.grpc_address, model=config.model_name, log_dir=str(cluster.log_dir)
+        url=cluster.url,
+        grpc_address=cluster.grpc_address,
+        model=config.model_name,
+        log_dir=str(cluster.log_dir),
+        drain_timeout_s=config.drain_timeout_s,
     )
     record.write()
     try:
@@ -84,6 +95,8 @@ def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: 
             ask_first_question(cluster.url, config.model_name, config.ask, console)
         print_directions(cluster, config.model_name, console)
         stop.wait()
+        console.print("requests under way end first; a second Ctrl-C stops at once", style="dim")
+        cluster.drain(lambda: stop.is_hurried, progress_lines(console))
     finally:
         console.print("stopping ...", style="dim")
         record.remove()

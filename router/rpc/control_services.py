@@ -13,6 +13,7 @@ from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
 from router.roles.operations import RoleOperations
 from router.roles.restarts import WorkerRestarts
+from router.roles.router_restarts import RouterRestarts
 from router.rpc.context import Context, abort
 from router.rpc.restart_calls import RestartCalls
 from router.rpc.role_calls import RoleCalls
@@ -79,6 +80,7 @@ class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceSer
         roles: carries out orders about roles.
         clock: the one that decisions are dated by.
         restarts: restarts workers.
+        router_restarts: restarts routers.
         drain_timeout_s: that each of them gets when an order does not say it.
     """
 
@@ -91,10 +93,11 @@ class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceSer
         clock: Clock,
         *,
         restarts: WorkerRestarts,
+        router_restarts: RouterRestarts,
         drain_timeout_s: float,
     ) -> None:
         RoleCalls.__init__(self, roles, clock)
-        RestartCalls.__init__(self, restarts, drain_timeout_s)
+        RestartCalls.__init__(self, restarts, router_restarts, drain_timeout_s)
         self._model = model
         self._fleet = fleet
         self._dispatcher = dispatcher
@@ -107,6 +110,7 @@ class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceSer
             model=self._model,
             unready_reason=self._dispatcher.unready_reason() or "",
             active_requests=self._dispatcher.num_active,
+            router_id=self._router_restarts.router_id,
             workers=[
                 control_pb2.WorkerStatus(
                     hello=hello_wire.hello_to_proto(link.attached),

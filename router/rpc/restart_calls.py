@@ -1,4 +1,4 @@
-"""The calls of `ControlService` that restart processes. Not what they do: that is `WorkerRestarts`."""
+"""The calls of `ControlService` that restart processes. Not what they do: that is `router.roles.restarts`."""
 
 from collections.abc import AsyncIterator
 
@@ -6,6 +6,7 @@ from baton.v1 import control_pb2
 
 from core.errors import BatonError
 from router.roles.restarts import RestartOrder, WorkerRestarts
+from router.roles.router_restarts import RouterRestarts
 from router.rpc.context import Context, abort
 from router.rpc.role_calls import told
 
@@ -14,12 +15,14 @@ class RestartCalls:
     """A part of `ControlService`.
 
     Args:
-        restarts: who carries out.
-        drain_timeout_s: of orders that do not say one.
+        restarts: restarts workers.
+        router_restarts: restarts routers.
+        drain_timeout_s: of each worker, where an order does not say it.
     """
 
-    def __init__(self, restarts: WorkerRestarts, drain_timeout_s: float) -> None:
+    def __init__(self, restarts: WorkerRestarts, router_restarts: RouterRestarts, drain_timeout_s: float) -> None:
         self._restarts = restarts
+        self._router_restarts = router_restarts
         self._drain_timeout_s = drain_timeout_s
 
     async def RestartWorkers(  # noqa: N802 - the name is the service's
@@ -38,3 +41,11 @@ class RestartCalls:
             await abort(context, error)
         async for message in told(self._restarts.restart(order, request.actor), context):
             yield control_pb2.RestartWorkersResponse(progress=message)
+
+    async def RestartRouters(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.RestartRoutersRequest, context: Context
+    ) -> AsyncIterator[control_pb2.RestartRoutersResponse]:
+        """What `baton restart` orders of routers."""
+        timeout_s = request.drain_timeout_s if request.HasField("drain_timeout_s") else None
+        async for message in told(self._router_restarts.restart(request.actor, timeout_s), context):
+            yield control_pb2.RestartRoutersResponse(progress=message, router_id=self._router_restarts.router_id)

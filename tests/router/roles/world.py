@@ -8,6 +8,7 @@ from core.clock import ManualClock
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.request import Role
 from core.roles import RoleRefusal, RoleState
+from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.observers import Observers
 from router.roles.autopilot import Autopilot
@@ -17,6 +18,7 @@ from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.restarts import WorkerRestarts
+from router.roles.router_restarts import RouterRestarts
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import FleetSnapshot
 from router.state.memory import MemoryState
@@ -69,6 +71,10 @@ class RoleWorld:
         )
         self.director = RoleDirector(self.fleet, self.orders, self.autopilot, self.clock, lambda: NOW)
         self.restarts = WorkerRestarts(self.fleet, self.orders, self.director.audit, self.clock)
+        self.departure = RouterDeparture(DRAIN_TIMEOUT_S)
+        self.router_restarts = RouterRestarts(
+            "router-1", self.departure, lambda: self.dispatcher.num_active, self.director.audit
+        )
         for link in links:
             self.attach(link)
 

@@ -59,7 +59,14 @@ async def router() -> AsyncIterator[Router]:
     membership = MembershipService(fleet, dispatcher, departure)
     control_pb2_grpc.add_MembershipServiceServicer_to_server(membership, server)
     control = ControlService(
-        "m", fleet, dispatcher, world.director, clock, restarts=world.restarts, drain_timeout_s=30.0
+        "m",
+        fleet,
+        dispatcher,
+        world.director,
+        clock,
+        restarts=world.restarts,
+        router_restarts=world.router_restarts,
+        drain_timeout_s=30.0,
     )
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
     async with contextlib.AsyncExitStack() as stack:

@@ -45,6 +45,7 @@ async def served() -> AsyncIterator[Served]:
         world.director,
         world.clock,
         restarts=world.restarts,
+        router_restarts=world.router_restarts,
         drain_timeout_s=DRAIN_TIMEOUT_S,
     )
     control_pb2_grpc.add_ControlServiceServicer_to_server(service, server)

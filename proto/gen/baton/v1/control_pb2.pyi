@@ -37,16 +37,18 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "unready_reason", "active_requests", "workers")
+    __slots__ = ("model", "unready_reason", "active_requests", "workers", "router_id")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     UNREADY_REASON_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
     model: str
     unready_reason: str
     active_requests: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
-    def __init__(self, model: _Optional[str] = ..., unready_reason: _Optional[str] = ..., active_requests: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+    router_id: str
+    def __init__(self, model: _Optional[str] = ..., unready_reason: _Optional[str] = ..., active_requests: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., router_id: _Optional[str] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("hello", "load", "silent_s", "transfers")
@@ -290,6 +292,22 @@ class RestartWorkersResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     progress: RoleProgress
     def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ...) -> None: ...
+
+class RestartRoutersRequest(_message.Message):
+    __slots__ = ("actor", "drain_timeout_s")
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    drain_timeout_s: float
+    def __init__(self, actor: _Optional[str] = ..., drain_timeout_s: _Optional[float] = ...) -> None: ...
+
+class RestartRoutersResponse(_message.Message):
+    __slots__ = ("progress", "router_id")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
+    progress: RoleProgress
+    router_id: str
+    def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ..., router_id: _Optional[str] = ...) -> None: ...
 
 class RoleProgress(_message.Message):
     __slots__ = ("worker", "stage", "message", "num_leaving", "elapsed_s", "is_last", "change")

@@ -291,6 +291,11 @@ class ControlServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.RestartWorkersRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.RestartWorkersResponse.FromString,
                 _registered_method=True)
+        self.RestartRouters = channel.unary_stream(
+                '/baton.v1.ControlService/RestartRouters',
+                request_serializer=baton_dot_v1_dot_control__pb2.RestartRoutersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RestartRoutersResponse.FromString,
+                _registered_method=True)
         self.SetAutoRoles = channel.unary_unary(
                 '/baton.v1.ControlService/SetAutoRoles',
                 request_serializer=baton_dot_v1_dot_control__pb2.SetAutoRolesRequest.SerializeToString,
@@ -381,6 +386,13 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestartRouters(self, request, context):
+        """Restarts routers one after another; the one that is asked goes last, and its process ends after the answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAutoRoles(self, request, context):
         """Has the controller decide on roles, or not. Pinned workers keep their roles.
         """
@@ -456,6 +468,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RestartWorkers,
                     request_deserializer=baton_dot_v1_dot_control__pb2.RestartWorkersRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.RestartWorkersResponse.SerializeToString,
+            ),
+            'RestartRouters': grpc.unary_stream_rpc_method_handler(
+                    servicer.RestartRouters,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.RestartRoutersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RestartRoutersResponse.SerializeToString,
             ),
             'SetAutoRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAutoRoles,
@@ -722,6 +739,33 @@ class ControlService:
             '/baton.v1.ControlService/RestartWorkers',
             baton_dot_v1_dot_control__pb2.RestartWorkersRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.RestartWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartRouters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.ControlService/RestartRouters',
+            baton_dot_v1_dot_control__pb2.RestartRoutersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RestartRoutersResponse.FromString,
             options,
             channel_credentials,
             insecure,
