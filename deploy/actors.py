@@ -176,7 +176,7 @@ class RouterActor:
     def _run(self, config: RouterConfig) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._serve(config))
+            self._loop.run_until_complete(serve_router(config, self._departure, self._started))
             if not self._is_stopping:
                 depart()
         except Exception as error:
@@ -185,7 +185,11 @@ class RouterActor:
                 die()  # a dead router must not look alive: Ray starts another
             self._started.set_result(error if isinstance(error, BatonError) else InternalError(repr(error)))
 
-    async def _serve(self, config: RouterConfig) -> None:
-        async with run_router(config, self._departure) as addresses:
-            self._started.set_result(addresses)
-            await self._departure.wait_ordered()
+
+async def serve_router(
+    config: RouterConfig, departure: RouterDeparture, started: Future[RouterAddresses | BatonError]
+) -> None:
+    """Runs a router until it has left. No method of its actor: Ray runs actors with async methods on one thread."""
+    async with run_router(config, departure) as addresses:
+        started.set_result(addresses)
+        await departure.wait_ordered()

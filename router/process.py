@@ -32,8 +32,8 @@ from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.restarts import WorkerRestarts
-from router.roles.router_restarts import RouterRestarts
 from router.roles.rounds import keeping_roles
+from router.roles.router_restarts import RouterRestarts
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService

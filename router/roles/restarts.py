@@ -5,7 +5,7 @@ The worker ends its process by itself; whoever owns it starts it again. Nothing 
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from core.clock import Clock
@@ -58,6 +58,7 @@ class Roll:
     Attributes:
         order: what is wanted.
         left: names of workers whose turn has not come.
+        away: names of those that have been told to leave and are not back.
         started_s: on the clock.
         latest: where each worker stands, by name, in the order of their turns.
         num_done: workers that are back.
@@ -68,6 +69,7 @@ class Roll:
     order: RestartOrder
     left: deque[str]
     started_s: float
+    away: set[str] = field(default_factory=set)
     latest: dict[str, RoleProgress] = field(default_factory=dict)
     num_done: int = 0
     error: BatonError | None = None
@@ -106,7 +108,7 @@ class WorkerRestarts:
             if self._rolling is not None and not self._rolling.done():
                 raise StaleEpochError("a restart of workers is under way; wait for its end")
             for name in names:
-                self._stand_in(link_named(self._fleet.links(), name), order)
+                self._stand_in(link_named(self._fleet.links(), name), order, away=())
         roll = Roll(order, deque(names), self._clock.now_s())
         self._rolling = asyncio.create_task(self._run(roll, actor, action))
         async for progress in self._watch(roll):
@@ -163,26 +165,38 @@ class WorkerRestarts:
 
     async def _restart_one(self, roll: Roll, name: str) -> None:
         link = link_named(self._fleet.links(), name)
-        stand_in = self._stand_in(link, roll.order)
+        stand_in = self._stand_in(link, roll.order, roll.away)
+        roll.away.add(name)
         before = link.role_state
         covered = None if stand_in is None else await self._cover(roll, name, stand_in)
         try:
             await self._see_off(roll, link)
             await self._welcome(roll, link, before)
         finally:
+            roll.away.discard(name)
             if stand_in is not None and covered is not None:
                 await self._send(stand_in.worker.name, covered.role, is_pinned=covered.is_pinned)
 
-    def _stand_in(self, link: WorkerLink, order: RestartOrder) -> WorkerLink | None:
+    def _stand_in(self, link: WorkerLink, order: RestartOrder, away: Collection[str]) -> WorkerLink | None:
         """Who takes both halves while a worker is away; None when nobody need, or when it is forced and nobody can.
+
+        Args:
+            link: who is to go.
+            order: the restart's.
+            away: names of workers that go or have gone already.
 
         Raises:
             InvalidRequestError: somebody must and nobody can.
         """
-        lost = halves_lost(self._orders.states(), link.worker.name, link.state_to_be.leaving())
+        states = {name: state for name, state in self._orders.states().items() if name not in away}
+        lost = halves_lost(states, link.worker.name, link.state_to_be.leaving())
         if not lost:
             return None
-        others = [each for each in self._fleet.links() if each is not link and not each.state_to_be.gets_no_work]
+        others = [
+            each
+            for each in self._fleet.links()
+            if each is not link and each.worker.name in states and not each.state_to_be.gets_no_work
+        ]
         if others:
             return min(others, key=lambda each: (each.state_to_be.is_pinned, each.num_sequences, each.worker))
         if order.is_forced:

@@ -1,0 +1,101 @@
+"""Workers and the router are started anew under a load of streams. Over the cluster of two workers of each role."""
+
+import asyncio
+import signal
+
+import httpx
+import pytest
+
+from tests.cluster.served import ServedCluster, baton
+from tests.cluster.test_role_cluster import Streams, client, request, undisturbed
+
+__all__ = ["client"]  # a fixture
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+SEEDED = {"temperature": 1.0, "seed": 5, "presence_penalty": 0.5}
+NUM_STREAMS = 6
+RESTART_TIMEOUT_S = 300.0
+
+
+def incarnations(cluster: ServedCluster) -> dict[str, int]:
+    ids = [worker["hello"]["endpoint"]["worker"] for worker in cluster.status()["workers"]]
+    return {each["name"]: int(each["incarnation"]) for each in ids}
+
+
+def router_id(cluster: ServedCluster) -> str:
+    identity: str = cluster.status()["router_id"]
+    return identity
+
+
+def restart(cluster: ServedCluster, *arguments: str, expected: int = 0) -> str:
+    finished = baton("restart", *arguments, "--port", str(cluster.port), timeout_s=RESTART_TIMEOUT_S)
+    said = finished.stdout + finished.stderr
+    assert finished.returncode == expected, said
+    return said
+
+
+async def keep_asking(client: httpx.AsyncClient, requests: list[dict[str, object]], over: asyncio.Event) -> list[str]:
+    """Streams each request again and again until something is over; returns the answers, in order."""
+    answers: list[str] = []
+    while not over.is_set():
+        streams = Streams(client, requests)
+        answers += await streams.texts()
+    return answers
+
+
+async def test_all_workers_are_restarted_in_turn_and_no_stream_notices(
+    wide_cluster: ServedCluster, client: httpx.AsyncClient
+) -> None:
+    requests = [request(number, **(SEEDED if number % 2 else {})) for number in range(NUM_STREAMS)]
+    expected = await undisturbed(client, requests)
+    before = incarnations(wide_cluster)
+    over = asyncio.Event()
+    asking = asyncio.create_task(keep_asking(client, requests, over))
+    try:
+        said = await asyncio.to_thread(restart, wide_cluster, "--workers")
+    finally:
+        over.set()
+        answers = await asking
+    assert "4 worker(s) restarted" in said
+    after = incarnations(wide_cluster)
+    assert after.keys() == before.keys()
+    assert all(after[name] > before[name] for name in before)
+    assert len(answers) > len(expected)
+    assert answers == expected * (len(answers) // len(expected))
+    wide_cluster.wait_until_all_free()
+
+
+async def test_worker_that_gets_sigterm_leaves_and_comes_back(
+    wide_cluster: ServedCluster, client: httpx.AsyncClient
+) -> None:
+    requests = [request(number) for number in range(4)]
+    expected = await undisturbed(client, requests)
+    before = incarnations(wide_cluster)
+    streams = Streams(client, requests)
+    await streams.have_started()
+    wide_cluster.worker_process("decode-0").send_signal(signal.SIGTERM)
+    assert await streams.texts() == expected
+    await asyncio.to_thread(wide_cluster.wait_until_restarted, "decode-0", before["decode-0"])
+
+
+async def test_router_lets_streams_end_and_comes_back(wide_cluster: ServedCluster, client: httpx.AsyncClient) -> None:
+    requests = [request(number) for number in range(4)]
+    expected = await undisturbed(client, requests)
+    before, workers = router_id(wide_cluster), incarnations(wide_cluster)
+    streams = Streams(client, requests)
+    await streams.have_started()
+    said = await asyncio.to_thread(restart, wide_cluster, "--routers")
+    assert "the routers are back" in said
+    assert await streams.texts() == expected
+    assert router_id(wide_cluster) != before
+    await asyncio.to_thread(wide_cluster.wait_until, lambda loads: len(loads) == len(workers))
+    assert incarnations(wide_cluster) == workers
+    async with httpx.AsyncClient(base_url=wide_cluster.url, timeout=120, trust_env=False) as fresh:
+        assert await undisturbed(fresh, requests) == expected
+
+
+def test_restart_of_nobody_is_refused(wide_cluster: ServedCluster) -> None:
+    before = incarnations(wide_cluster)
+    assert "no worker 'decode-7' is attached" in restart(wide_cluster, "decode-7", expected=2)
+    assert incarnations(wide_cluster) == before
