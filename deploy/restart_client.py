@@ -1,5 +1,6 @@
 """Has a router restart workers and routers, over gRPC."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -40,31 +41,37 @@ def restart_routers(grpc_address: str, actor: str, *, drain_timeout_s: float | N
     Raises:
         UnreachableError: no router answers again.
     """
-    started_s, leaving = time.monotonic(), get_status(grpc_address).router_id
+    started_s, before = time.monotonic(), get_status(grpc_address)
+    leaving = before.router_id
     request = control_pb2.RestartRoutersRequest(actor=actor, drain_timeout_s=drain_timeout_s)
     with control_stub(grpc_address) as stub:
         for answer in stub.RestartRouters(request, timeout=WATCH_TIMEOUT_S):
             leaving = answer.router_id
+            answer.progress.is_last = False  # it is not back yet
             yield answer.progress
-    wait_for_other_router(grpc_address, leaving)
+    wait_for_other_router(grpc_address, leaving, must_be_ready=not before.unready_reason)
     elapsed_s = time.monotonic() - started_s
     yield control_pb2.RoleProgress(
         stage=control_pb2.ROLE_STAGE_VERIFIED, message="the routers are back", elapsed_s=elapsed_s, is_last=True
     )
 
 
-def wait_for_other_router(grpc_address: str, leaving: str) -> None:
+def wait_for_other_router(grpc_address: str, leaving: str, *, must_be_ready: bool) -> None:
     """Waits until a router answers that is not the one that leaves.
+
+    Args:
+        grpc_address: where routers answer.
+        leaving: id of the one that leaves.
+        must_be_ready: whether the other one has to have workers of both roles.
 
     Raises:
         UnreachableError: none does.
     """
     deadline_s = time.monotonic() + BACK_TIMEOUT_S
     while time.monotonic() < deadline_s:
-        try:
-            if get_status(grpc_address).router_id != leaving:
+        with contextlib.suppress(UnavailableError):  # it leaves, or its successor does not listen yet
+            status = get_status(grpc_address)
+            if status.router_id != leaving and not (must_be_ready and status.unready_reason):
                 return
-        except UnavailableError:
-            pass  # it leaves, or its successor does not listen yet
         time.sleep(BACK_POLL_S)
-    raise UnreachableError(f"no router answers at {grpc_address} again within {BACK_TIMEOUT_S:g} s; see the logs")
+    raise UnreachableError(f"no router is ready at {grpc_address} again within {BACK_TIMEOUT_S:g} s; see the logs")

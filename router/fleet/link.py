@@ -90,7 +90,7 @@ class WorkerLink:
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
-        self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
+        self._orders: asyncio.Queue[worker_pb2.AttachRequest | None] = asyncio.Queue()  # None ends the stream
         self._expert_queries = ExpertQueries(str(endpoint.worker))
 
     @property
@@ -214,6 +214,7 @@ class WorkerLink:
                 self.hello = None  # nothing is placed here while the channel closes
                 self._expert_queries.fail()
                 call.cancel()
+                self._orders.put_nowait(None)  # a call that has ended by itself still reads orders
 
     async def _receive(self, call: AttachCall, observer: FleetObserver) -> None:
         while True:
@@ -269,5 +270,5 @@ class WorkerLink:
 
     async def _order_stream(self) -> AsyncIterator[worker_pb2.AttachRequest]:
         yield wire.router_hello_to_proto(self._router_id)
-        while True:
-            yield await self._orders.get()
+        while (order := await self._orders.get()) is not None:
+            yield order

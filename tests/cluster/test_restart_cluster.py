@@ -6,6 +6,7 @@ import signal
 import httpx
 import pytest
 
+from deploy.restart_client import restart_routers
 from tests.cluster.served import ServedCluster, baton
 from tests.cluster.test_role_cluster import Streams, client, request, undisturbed
 
@@ -85,8 +86,10 @@ async def test_router_lets_streams_end_and_comes_back(wide_cluster: ServedCluste
     before, workers = router_id(wide_cluster), incarnations(wide_cluster)
     streams = Streams(client, requests)
     await streams.have_started()
-    said = await asyncio.to_thread(restart, wide_cluster, "--routers")
-    assert "the routers are back" in said
+    address = wide_cluster.grpc_address
+    told = await asyncio.to_thread(lambda: list(restart_routers(address, "a test", drain_timeout_s=None)))
+    assert told[0].message == "the router leaves; 4 request(s) under way end first"
+    assert told[-1].is_last
     assert await streams.texts() == expected
     assert router_id(wide_cluster) != before
     await asyncio.to_thread(wide_cluster.wait_until, lambda loads: len(loads) == len(workers))
