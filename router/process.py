@@ -26,6 +26,7 @@ from router.http.draining import DrainingApp
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
+from router.probe import PairProbes
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
@@ -33,7 +34,7 @@ from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.restarts import WorkerRestarts
 from router.roles.rounds import keeping_roles
-from router.roles.router_restarts import RouterRestarts
+from router.roles.router_restarts import Restarts, RouterRestarts
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
@@ -41,6 +42,9 @@ from router.rpc.generate_service import GenerateService
 from router.state.open_state import open_state
 from router.state.store import StateStore
 from router.text.tokenizer import TextCodec
+from rpc.limits import MAX_PUBLIC_CALLS, PUBLIC_SERVER_OPTIONS
+from rpc.security import TlsFiles
+from rpc.servers import bind, new_server
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
 LISTEN_BACKLOG = 1024
@@ -69,7 +73,6 @@ class Router:
     """The parts of a router behind its front ends.
 
     Attributes:
-        router_id: unique per process.
         clock: of all of them.
         store: what it shares with other routers; whoever has it closes it.
         meter: what requests experience.
@@ -78,10 +81,11 @@ class Router:
         orders: what workers are told about roles.
         autopilot: has the controller decide.
         director: carries out what operators order.
-        restarts: restarts workers in turn.
+        departure: its way out.
+        restarts: of workers and routers.
+        probes: try pairs of workers.
     """
 
-    router_id: str
     clock: SystemClock
     store: StateStore
     meter: RequestMeter
@@ -90,7 +94,9 @@ class Router:
     orders: RoleOrders
     autopilot: Autopilot
     director: RoleDirector
-    restarts: WorkerRestarts
+    departure: RouterDeparture
+    restarts: Restarts
+    probes: PairProbes
 
 
 @contextlib.asynccontextmanager
@@ -112,23 +118,27 @@ async def run_router(
     """
     departure = RouterDeparture(config.drain_timeout_s) if departure is None else departure
     codec = load_codec(config)
-    router = build_router(config)
-    feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec, departure)
-    cluster_server = build_cluster_server(router, departure)
+    router = build_router(config, codec.vocab_size, departure)
+    feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
+    cluster_server = build_cluster_server(config, router)
     app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(router.store.close)
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
-        stack.push_async_callback(router.restarts.close)
+        stack.push_async_callback(router.restarts.workers.close)
         listener = stack.enter_context(bind_http(config.host, config.port))
-        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port")
-        cluster_port = bind_grpc(cluster_server, config.cluster_host, config.cluster_port, "--cluster-port")
+        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
+        cluster_tls = config.cluster_security.tls
+        cluster_port = bind_grpc(
+            cluster_server, config.cluster_host, config.cluster_port, "--cluster-port", cluster_tls
+        )
         for server in (cluster_server, grpc_server):
             stack.push_async_callback(server.stop, STOP_GRACE_S)
             await server.start()
-        stop_listening = await stack.enter_async_context(serve_http(DrainingApp(app, departure), listener))
+        leaving_app = DrainingApp(app, departure)
+        stop_listening = await stack.enter_async_context(serve_http(leaving_app, listener, tls=config.tls))
         stack.push_async_callback(let_requests_end, departure, router.dispatcher, grpc_server, stop_listening)
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         http_port = listener.getsockname()[1]
@@ -149,16 +159,13 @@ async def let_requests_end(
     stopping = asyncio.create_task(grpc_server.stop(departure.left_s))
     logger.info("the router leaves; %d request(s) have %g s", dispatcher.num_active, departure.left_s)
     await departure.drain(lambda: dispatcher.num_active)
-    dispatcher.end_all(
-        DrainingError(
-            f"the router stops, and the answer had not ended after {departure.timeout_s:g} s; send it again"
-        )
-    )
+    given = f"{departure.timeout_s:g} s"
+    dispatcher.end_all(DrainingError(f"the router stops, and the answer had not ended after {given}; send it again"))
     await asyncio.gather(stopping, grpc_server.stop(STOP_GRACE_S))
 
 
-def build_router(config: RouterConfig) -> Router:
-    """Puts together what does the work; nothing of it runs yet."""
+def build_router(config: RouterConfig, vocab_size: int, departure: RouterDeparture) -> Router:
+    """Puts together what does the work; nothing of it runs yet. Token ids are below `vocab_size`."""
     clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
@@ -169,7 +176,9 @@ def build_router(config: RouterConfig) -> Router:
         meter=meter,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
-    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
+    probes = PairProbes(vocab_size, clock)
+    observers = Observers(dispatcher, orders, probes)
+    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, observers, config.cluster_security)
     dispatcher.bind(fleet)
     orders.bind(fleet)
     autopilot = Autopilot(
@@ -184,8 +193,11 @@ def build_router(config: RouterConfig) -> Router:
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
-    restarts = WorkerRestarts(fleet, orders, director.audit, clock)
-    return Router(router_id, clock, store, meter, dispatcher, fleet, orders, autopilot, director, restarts)
+    restarts = Restarts(
+        WorkerRestarts(fleet, orders, director.audit, clock, config.drain_timeout_s),
+        RouterRestarts(router_id, departure, lambda: dispatcher.num_active, director.audit),
+    )
+    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, departure, restarts, probes)
 
 
 def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
@@ -197,36 +209,39 @@ def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
     return DashboardFeed(source)
 
 
-def build_grpc_server(
-    config: RouterConfig, router: Router, codec: TextCodec, departure: RouterDeparture
-) -> grpc.aio.Server:
+def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
     """A server with the services for clients and operators, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = new_server(
+        options=PUBLIC_SERVER_OPTIONS, max_message_bytes=config.max_body_bytes, max_calls=MAX_PUBLIC_CALLS
+    )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(router.dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
+    add_control(config, router, server)
+    return server
+
+
+def build_cluster_server(config: RouterConfig, router: Router) -> grpc.aio.Server:
+    """A server with the services for the cluster's own processes, on no port yet."""
+    server = new_server(config.cluster_security)
+    membership = MembershipService(router.fleet, router.departure)
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(membership, server)
+    add_control(config, router, server)
+    return server
+
+
+def add_control(config: RouterConfig, router: Router, server: grpc.aio.Server) -> None:
+    """Adds the service for operators, which the cluster's own processes are, too."""
     control = ControlService(
         config.served_model_name,
         router.fleet,
         router.dispatcher,
         router.director,
         router.clock,
+        router.probes,
         restarts=router.restarts,
-        router_restarts=RouterRestarts(
-            router.router_id, departure, lambda: router.dispatcher.num_active, router.director.audit
-        ),
-        drain_timeout_s=config.drain_timeout_s,
     )
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
-    return server
-
-
-def build_cluster_server(router: Router, departure: RouterDeparture) -> grpc.aio.Server:
-    """A server with the services for the cluster's own processes, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    membership = MembershipService(router.fleet, router.dispatcher, departure)
-    control_pb2_grpc.add_MembershipServiceServicer_to_server(membership, server)
-    return server
 
 
 def load_codec(config: RouterConfig) -> TextCodec:
@@ -257,13 +272,13 @@ def bind_http(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
 
 
-def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str) -> int:
+def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str, tls: TlsFiles | None) -> int:
     """Binds a gRPC server; returns the port. The flag is where another can be chosen, for the error.
 
     Raises:
-        ConfigError: the port is taken or the host is not one of this machine.
+        ConfigError: the port is taken, the host is not one of this machine, or a certificate cannot be used.
     """
     try:
-        return server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
+        return bind(server, f"{host}:{port}", tls)
+    except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} for gRPC; choose another with {flag}") from error

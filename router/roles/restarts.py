@@ -34,20 +34,21 @@ class RestartOrder:
 
     Attributes:
         workers: names; empty for all attached ones.
-        drain_timeout_s: for the work of each to go elsewhere or to end, before it is placed again.
+        drain_timeout_s: for the work of each to go elsewhere or to end, before it is placed again; None takes the
+            router's setting.
         max_unavailable: so many are away at once at most; at least 1.
         is_forced: whether a half may be left without a worker meanwhile: requests wait.
     """
 
     workers: Sequence[str]
-    drain_timeout_s: float
+    drain_timeout_s: float | None = None
     max_unavailable: int = 1
     is_forced: bool = False
 
     def __post_init__(self) -> None:
         if self.max_unavailable < 1:
             raise InvalidRequestError(f"{self.max_unavailable} workers may be unavailable; at least 1 has to be")
-        if not 0 <= self.drain_timeout_s < float("inf"):
+        if self.drain_timeout_s is not None and not 0 <= self.drain_timeout_s < float("inf"):
             raise InvalidRequestError(f"the drain timeout is {self.drain_timeout_s} s; it must be 0 or more")
 
 
@@ -86,13 +87,17 @@ class WorkerRestarts:
         orders: changes of role.
         audit: hears of orders and how they end.
         clock: for deadlines and ages.
+        drain_timeout_s: of each worker, where an order does not say it.
     """
 
-    def __init__(self, fleet: Fleet, orders: RoleOrders, audit: AuditLog, clock: Clock) -> None:
+    def __init__(
+        self, fleet: Fleet, orders: RoleOrders, audit: AuditLog, clock: Clock, drain_timeout_s: float
+    ) -> None:
         self._fleet = fleet
         self._orders = orders
         self._audit = audit
         self._clock = clock
+        self._drain_timeout_s = drain_timeout_s
         self._rolling: asyncio.Task[None] | None = None
 
     async def restart(self, order: RestartOrder, actor: str) -> AsyncIterator[RoleProgress]:
@@ -215,7 +220,8 @@ class WorkerRestarts:
 
     async def _see_off(self, roll: Roll, link: WorkerLink) -> None:
         """Has a worker leave, and waits until it has gone."""
-        name, timeout_s = link.worker.name, roll.order.drain_timeout_s
+        name, ordered_s = link.worker.name, roll.order.drain_timeout_s
+        timeout_s = self._drain_timeout_s if ordered_s is None else ordered_s
         self._tell(roll, name, RoleStage.ORDERED, f"{name} has been told to leave")
         link.leave(timeout_s)
 

@@ -1,9 +1,11 @@
 """Has a router restart: its process leaves, and whoever owns it starts another one."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 from router.departure import RouterDeparture
 from router.roles.changes import RoleProgress, RoleStage
+from router.roles.restarts import WorkerRestarts
 from router.roles.role_log import AuditLog
 
 
@@ -39,3 +41,16 @@ class RouterRestarts:
         self._audit.note(actor, "restart routers", "done")
         message = f"the router leaves; {self._num_requests()} request(s) under way end first"
         yield RoleProgress("", RoleStage.CHANGED, message, is_last=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """Who restarts what.
+
+    Attributes:
+        workers: restarts workers in turn.
+        routers: restarts routers.
+    """
+
+    workers: WorkerRestarts
+    routers: RouterRestarts

@@ -1,19 +1,21 @@
 """The gRPC services for workers and their supervisor (registration, deaths), and for the command line."""
 
 import asyncio
+import time
 
 from baton.v1 import control_pb2, control_pb2_grpc
 
 from core.clock import Clock
 from core.errors import BatonError
+from core.versions import installed_versions
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
+from router.probe import PairProbes, ProbeResult
 from router.roles.operations import RoleOperations
-from router.roles.restarts import WorkerRestarts
-from router.roles.router_restarts import RouterRestarts
+from router.roles.router_restarts import Restarts
 from router.rpc.context import Context, abort
 from router.rpc.restart_calls import RestartCalls
 from router.rpc.role_calls import RoleCalls
@@ -22,9 +24,8 @@ from router.rpc.role_calls import RoleCalls
 class MembershipService(control_pb2_grpc.MembershipServiceServicer):
     """Serves `MembershipService`, on the cluster port only: whoever reports a death is believed."""
 
-    def __init__(self, fleet: Fleet, dispatcher: FleetDispatcher, departure: RouterDeparture) -> None:
+    def __init__(self, fleet: Fleet, departure: RouterDeparture) -> None:
         self._fleet = fleet
-        self._dispatcher = dispatcher
         self._departure = departure
 
     async def RegisterWorker(  # noqa: N802 - the name is the service's
@@ -67,7 +68,7 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
     ) -> control_pb2.LeaveRouterResponse:
         """How another router has this one restarted."""
         self._departure.order(request.drain_timeout_s if request.HasField("drain_timeout_s") else None)
-        return control_pb2.LeaveRouterResponse(active_requests=self._dispatcher.num_active)
+        return control_pb2.LeaveRouterResponse()
 
 
 class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceServicer):
@@ -79,25 +80,24 @@ class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceSer
         dispatcher: has answers generated.
         roles: carries out orders about roles.
         clock: the one that decisions are dated by.
-        restarts: restarts workers.
-        router_restarts: restarts routers.
-        drain_timeout_s: that each of them gets when an order does not say it.
+        probes: try pairs of workers.
+        restarts: restart workers and routers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - collaborators, given once
         self,
         model: str,
         fleet: Fleet,
         dispatcher: FleetDispatcher,
         roles: RoleOperations,
         clock: Clock,
+        probes: PairProbes,
         *,
-        restarts: WorkerRestarts,
-        router_restarts: RouterRestarts,
-        drain_timeout_s: float,
+        restarts: Restarts,
     ) -> None:
         RoleCalls.__init__(self, roles, clock)
-        RestartCalls.__init__(self, restarts, router_restarts, drain_timeout_s)
+        RestartCalls.__init__(self, restarts)
+        self._probes = probes
         self._model = model
         self._fleet = fleet
         self._dispatcher = dispatcher
@@ -110,17 +110,31 @@ class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceSer
             model=self._model,
             unready_reason=self._dispatcher.unready_reason() or "",
             active_requests=self._dispatcher.num_active,
-            router_id=self._router_restarts.router_id,
+            router_id=self.router_id,
             workers=[
                 control_pb2.WorkerStatus(
                     hello=hello_wire.hello_to_proto(link.attached),
                     load=wire.load_to_proto(link.load),
                     silent_s=self._fleet.silent_s(link),
                     transfers=transfer_wire.transfers_to_proto(link.transfers),
+                    clock_skew_s=link.clock_skew_s,
                 )
                 for link in self._fleet.links()
             ],
+            versions=installed_versions(),
+            unix_s=time.time(),
         )
+
+    async def ProbePair(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ProbePairRequest, context: Context
+    ) -> control_pb2.ProbePairResponse:
+        """What `baton doctor` asks of every pair."""
+        try:
+            prefill, decode = (link_named(self._fleet.links(), name) for name in (request.prefill, request.decode))
+            result = await self._probes.probe(prefill, decode, request.num_tokens)
+        except BatonError as error:
+            await abort(context, error)
+        return probe_to_proto(result)
 
     async def GetExperts(  # noqa: N802 - the name is the service's
         self, request: control_pb2.GetExpertsRequest, context: Context
@@ -147,3 +161,15 @@ class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceSer
         except BatonError as error:
             await abort(context, error)
         return control_pb2.RebalanceExpertsResponse(report=expert_wire.expert_report_to_proto(report))
+
+
+def probe_to_proto(result: ProbeResult) -> control_pb2.ProbePairResponse:
+    """What a probe took."""
+    message = control_pb2.ProbePairResponse(
+        num_tokens=result.num_tokens, ttft_s=result.ttft_s, second_token_s=result.second_token_s
+    )
+    if result.moved is not None:
+        stats = result.moved.stats
+        message.num_bytes, message.busy_s = stats.num_bytes, stats.busy_s
+        message.transport, message.path, message.direction = stats.transport, stats.path, result.moved.direction
+    return message

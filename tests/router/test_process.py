@@ -140,9 +140,9 @@ async def test_router_is_not_ready_from_the_order_to_leave_on_that_comes_over_it
         status = await get_status(addresses.grpc_port)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{addresses.cluster_port}") as channel:
             stub = control_pb2_grpc.MembershipServiceStub(channel)
-            answer = await stub.LeaveRouter(control_pb2.LeaveRouterRequest(drain_timeout_s=5.0), timeout=WAIT_S)
+            await stub.LeaveRouter(control_pb2.LeaveRouterRequest(drain_timeout_s=5.0), timeout=WAIT_S)
         await asyncio.wait_for(departure.wait_ordered(), WAIT_S)
-        assert (answer.active_requests, departure.timeout_s) == (0, 5.0)
+        assert departure.timeout_s == 5.0
         ready = await get(addresses.http_port, "/ready")
         assert (ready.status_code, ready.json()["error"]["code"]) == (503, "draining")
         assert status.router_id

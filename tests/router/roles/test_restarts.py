@@ -37,7 +37,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def order(*names: str, **fields: object) -> RestartOrder:
-    return RestartOrder(names, **{"drain_timeout_s": DRAIN_TIMEOUT_S, **fields})  # type: ignore[arg-type]
+    return RestartOrder(names, **fields)  # type: ignore[arg-type]
 
 
 def roll(world: RoleWorld, *names: str, **fields: object) -> Watching:

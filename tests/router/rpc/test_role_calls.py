@@ -12,10 +12,11 @@ from google.protobuf.message import Message
 
 from core.errors import ERROR_CODE_KEY
 from core.request import Role
+from router.probe import PairProbes
 from router.roles.decision import Decision, Flip, SplitScore
 from router.rpc.control_services import ControlService
 from tests.router.fleet.scripted_worker import WAIT_S
-from tests.router.roles.world import DRAIN_TIMEOUT_S, NOW, RoleWorld, worker
+from tests.router.roles.world import NOW, RoleWorld, worker
 from tests.router.rpc.serving import channel_to
 
 
@@ -44,9 +45,8 @@ async def served() -> AsyncIterator[Served]:
         world.dispatcher,
         world.director,
         world.clock,
-        restarts=world.restarts,
-        router_restarts=world.router_restarts,
-        drain_timeout_s=DRAIN_TIMEOUT_S,
+        PairProbes(7, world.clock),
+        restarts=world.all_restarts,
     )
     control_pb2_grpc.add_ControlServiceServicer_to_server(service, server)
     async with channel_to(server) as channel:
