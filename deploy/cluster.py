@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
@@ -41,24 +40,31 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ClusterAddresses:
-    """Where a running cluster is, and how its requests are let end.
+    """Where a running cluster is.
 
     Attributes:
         url: of the HTTP API.
         grpc_address: `host:port` of the gRPC services.
         log_dir: folder of all processes' logs.
-        drain: see `RayCluster.drain_routers`; to be called before the context is left, which lets nothing end.
     """
 
     url: str
     grpc_address: str
     log_dir: Path
-    drain: Callable[[Callable[[], bool], Say], None]
 
 
 @contextlib.contextmanager
-def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[ClusterAddresses]:
+def run_cluster(
+    config: ServeConfig, model_dir: Path, say: Say, is_hurried: Callable[[], bool] | None = None
+) -> Iterator[ClusterAddresses]:
     """Starts everything and waits until it serves; leaving stops everything.
+
+    Args:
+        config: the settings.
+        model_dir: checkpoint folder.
+        say: hears what happens.
+        is_hurried: asked, on leaving without an error, whether requests under way need not be let end any more; None
+            lets none end.
 
     Raises:
         BatonError: what kept it from starting.
@@ -84,9 +90,9 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         wait_until_attached(inside, len(workers), security)
         scheme = "http" if router_config.tls is None else "https"
         with supervising(inside, ray_cluster.kill, config.hang_timeout_s, security):
-            drain = partial(ray_cluster.drain_routers, config.drain_timeout_s)
-            url = f"{scheme}://{host}:{addresses.http_port}"
-            yield ClusterAddresses(url, grpc_address, ray_cluster.log_dir, drain)
+            yield ClusterAddresses(f"{scheme}://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+        if is_hurried is not None:
+            ray_cluster.drain_routers(config.drain_timeout_s, is_hurried, say)
 
 
 def supervising(

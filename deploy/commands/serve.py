@@ -27,16 +27,12 @@ FIRST_ANSWER_TOKENS = 64
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into one event; a second one, or SIGQUIT, says that nothing is to be waited for.
-
-    Attributes:
-        is_hurried: whether that was said.
-    """
+    """Turns SIGINT and SIGTERM into one event; a second one, or SIGQUIT, says that nothing is to be waited for."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._is_interruptible = False
-        self.is_hurried = False
+        self._is_hurried = False
 
     def install(self) -> None:
         """Takes over the signals; from the main thread."""
@@ -57,8 +53,12 @@ class StopSignal:
         self._is_interruptible = False
         self._event.wait()
 
+    def has_come_again(self) -> bool:
+        """Whether nothing is to be waited for any more."""
+        return self._is_hurried
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.is_hurried = self.is_hurried or self._event.is_set() or number == signal.SIGQUIT
+        self._is_hurried = self._is_hurried or self._event.is_set() or number == signal.SIGQUIT
         if not self._event.is_set():
             self._event.set()
             if self._is_interruptible:
@@ -76,7 +76,7 @@ def serve(config: ServeConfig) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         model_dir = config.model or ensure_demo_model()
         stop.install()
-        with stop.interrupting(), run_cluster(config, model_dir, say) as cluster:
+        with stop.interrupting(), run_cluster(config, model_dir, say, stop.has_come_again) as cluster:
             stop.install()  # Ray has set its own handler meanwhile
             serve_until_stopped(config, cluster, stop, console)
     console.print("stopped; no process is left")
@@ -98,10 +98,8 @@ def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: 
             ask_first_question(cluster.url, config.model_name, config.ask, console)
         print_directions(cluster, config.model_name, console, record)
         stop.wait()
-        console.print("requests under way end first; a second Ctrl-C stops at once", style="dim")
-        cluster.drain(lambda: stop.is_hurried, progress_lines(console))
     finally:
-        console.print("stopping ...", style="dim")
+        console.print("stopping; requests under way end first, unless Ctrl-C comes again ...", style="dim")
         record.remove()
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+from pathlib import Path
 
 import httpx
 import pytest
 
 from deploy.restart_client import restart_routers
-from tests.cluster.served import ServedCluster, baton
+from tests.cluster.conftest import free_ports
+from tests.cluster.served import ServedCluster, baton, serve
 from tests.cluster.test_role_cluster import Streams, client, request, undisturbed
 
 __all__ = ["client"]  # a fixture
@@ -102,3 +104,22 @@ def test_restart_of_nobody_is_refused(wide_cluster: ServedCluster) -> None:
     before = incarnations(wide_cluster)
     assert "no worker 'decode-7' is attached" in restart(wide_cluster, "decode-7", expected=2)
     assert incarnations(wide_cluster) == before
+
+
+async def test_ctrl_c_lets_streams_end_and_takes_no_more(tiny_text_model_dir: Path) -> None:
+    flags = ("--served-model-name", "tiny", "--dtype", "float32", "--ask", "", "--no-auto-roles")
+    cluster = await asyncio.to_thread(serve, free_ports(), "--model", str(tiny_text_model_dir), *flags)
+    try:
+        requests = [request(number) for number in range(2)]
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=120, trust_env=False) as client:
+            expected = await undisturbed(client, requests)
+            streams = Streams(client, requests)
+            await streams.have_started()
+            left = asyncio.create_task(asyncio.to_thread(cluster.stop_with, cluster.interrupt))
+            assert await streams.texts() == expected
+        assert await left == []
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=120, trust_env=False) as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get("/ready")
+    finally:
+        cluster.close()
