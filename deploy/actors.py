@@ -19,6 +19,7 @@ import uvloop
 from core.crash import depart, die
 from core.errors import BatonError, InternalError, UnavailableError
 from core.ids import WorkerEndpoint
+from core.logs import configure_logging
 from router.config import RouterConfig
 from router.departure import RouterDeparture
 from router.process import RouterAddresses, run_router
@@ -31,14 +32,12 @@ if TYPE_CHECKING:
 
 STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 logger = logging.getLogger(__name__)
 
 
-def configure_logging() -> None:
+def log_to_ray(log_format: str, process: str) -> None:
     """Logs to stderr, which Ray keeps in its session folder; `BATON_LOG_LEVEL` sets the level."""
-    logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), format=LOG_FORMAT, force=True)
+    configure_logging(log_format, os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), process)
 
 
 def on_sigterm(act: Callable[[], object]) -> None:
@@ -76,7 +75,7 @@ class RankActor:
     """
 
     def __init__(self, config: WorkerConfig, host: ActorHost) -> None:
-        configure_logging()
+        log_to_ray(config.log_format, config.rank_name)
         self._config = replace(config, node=host.node())
         self._host = host
         self._store: Future[RendezvousStore] = Future()
@@ -139,7 +138,7 @@ class RouterActor:
     """
 
     def __init__(self, config: RouterConfig) -> None:
-        configure_logging()
+        log_to_ray(config.log_format, "router")
         self._started: Future[RouterAddresses | BatonError] = Future()
         self._loop = uvloop.new_event_loop()
         self._departure = RouterDeparture(config.drain_timeout_s)

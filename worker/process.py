@@ -217,7 +217,8 @@ class WorkerProcess:
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
-        self._roles = RoleBook(self.worker, self.config.role, SystemClock(), self._on_role)
+        clock = SystemClock()
+        self._roles = RoleBook(self.worker, self.config.role, clock, self._on_role)
         self._attach = AttachService(
             identity,
             self._mailbox,
@@ -226,6 +227,7 @@ class WorkerProcess:
             experts,
             names,
             self._roles,
+            clock=clock,
             on_gone=self._deaths.worker_gone,
             on_leave=self._begin_leaving,
         )
