@@ -68,3 +68,51 @@ def test_rank_that_does_not_find_its_leader_is_started_again(config: WorkerConfi
     RankActor(replace(config, topology=ShardTopology(2, 1), rank=1), host)
     assert died.wait(TIMEOUT_S)
     assert host.asked.is_set()
+
+
+@dataclass
+class Serving:
+    """A rank that serves."""
+
+    left: int = 0
+
+    def leave(self) -> None:
+        self.left += 1
+
+    def stop(self) -> None:
+        pass
+
+
+def test_sigterm_has_a_worker_that_serves_leave(
+    config: WorkerConfig, died: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    departed = threading.Event()
+    monkeypatch.setattr(actors, "depart", departed.set)
+    serving = Serving()
+    monkeypatch.setattr(RankActor, "_start_process", lambda _self: serving)
+    actor = RankActor(config, Host())
+    assert actor._outcome.result(TIMEOUT_S) is serving
+    actor._leave()
+    assert serving.left == 1
+    assert not departed.is_set()
+    actor.stop()
+    actor._leave()
+    assert departed.is_set()
+    assert not died.is_set()
+
+
+def test_sigterm_ends_a_worker_that_does_not_serve_at_once(
+    config: WorkerConfig, died: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DepartedError(Exception):
+        pass
+
+    def depart() -> None:
+        raise DepartedError
+
+    monkeypatch.setattr(actors, "depart", depart)
+    actor = RankActor(config, Host())
+    assert isinstance(actor.ready(), CheckpointError)
+    with pytest.raises(DepartedError):
+        actor._leave()
+    assert not died.is_set()
