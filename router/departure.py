@@ -4,10 +4,23 @@ SERVING ──ordered──> DRAINING ──no request left, or overdue──> S
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from enum import Enum, auto
 
+from core.errors import InvalidRequestError
+
 LOOK_S = 0.05  # between two looks at what is left
+
+
+def check_drain_timeout(drain_timeout_s: float) -> None:
+    """Makes sure that a time that somebody gave for draining is one.
+
+    Raises:
+        InvalidRequestError: it is negative, endless, or no number.
+    """
+    if not 0 <= drain_timeout_s < math.inf:
+        raise InvalidRequestError(f"the drain timeout is {drain_timeout_s} s; it must be 0 (no time) or more")
 
 
 class RouterPhase(Enum):
@@ -61,8 +74,13 @@ class RouterDeparture:
         return max(0.0, self._ordered_s + self.timeout_s - asyncio.get_running_loop().time())
 
     def order(self, drain_timeout_s: float | None = None) -> None:
-        """The router is to leave. A further order can only shorten the time: 0 ends it now."""
+        """The router is to leave. A further order can only shorten the time: 0 ends it now.
+
+        Raises:
+            InvalidRequestError: the time is none; nothing has changed.
+        """
         if drain_timeout_s is not None:
+            check_drain_timeout(drain_timeout_s)
             self.timeout_s = min(self.timeout_s, drain_timeout_s) if self.is_ordered else drain_timeout_s
         if not self.is_ordered:
             self._ordered_s = asyncio.get_running_loop().time()

@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.errors import BatonError, DeadlineError, InvalidRequestError, StaleEpochError, UnavailableError
 from core.request import Role
 from core.roles import RoleState
+from router.departure import check_drain_timeout
 from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
@@ -48,8 +49,8 @@ class RestartOrder:
     def __post_init__(self) -> None:
         if self.max_unavailable < 1:
             raise InvalidRequestError(f"{self.max_unavailable} workers may be unavailable; at least 1 has to be")
-        if self.drain_timeout_s is not None and not 0 <= self.drain_timeout_s < float("inf"):
-            raise InvalidRequestError(f"the drain timeout is {self.drain_timeout_s} s; it must be 0 or more")
+        if self.drain_timeout_s is not None:
+            check_drain_timeout(self.drain_timeout_s)
 
 
 @dataclass(slots=True)

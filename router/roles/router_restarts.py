@@ -8,6 +8,8 @@ from router.roles.changes import RoleProgress, RoleStage
 from router.roles.restarts import WorkerRestarts
 from router.roles.role_log import AuditLog
 
+ACTION = "restart routers"  # in the audit log
+
 
 class RouterRestarts:
     """What operators order of routers. Runs on the event loop.
@@ -36,9 +38,13 @@ class RouterRestarts:
         Args:
             actor: who orders it.
             drain_timeout_s: for requests under way to end; None takes the setting.
+
+        Raises:
+            InvalidRequestError: that is no time; nothing has changed.
         """
-        self._departure.order(drain_timeout_s)
-        self._audit.note(actor, "restart routers", "done")
+        with self._audit.refusing(actor, ACTION):
+            self._departure.order(drain_timeout_s)
+        self._audit.note(actor, ACTION, "done")
         message = f"the router leaves; {self._num_requests()} request(s) under way end first"
         yield RoleProgress("", RoleStage.CHANGED, message, is_last=True)
 

@@ -64,10 +64,14 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
         return control_pb2.ReportWorkerGoneResponse()
 
     async def LeaveRouter(  # noqa: N802 - the name is the service's
-        self, request: control_pb2.LeaveRouterRequest, _context: Context
+        self, request: control_pb2.LeaveRouterRequest, context: Context
     ) -> control_pb2.LeaveRouterResponse:
         """How another router has this one restarted."""
-        self._departure.order(request.drain_timeout_s if request.HasField("drain_timeout_s") else None)
+        timeout_s = request.drain_timeout_s if request.HasField("drain_timeout_s") else None
+        try:
+            self._departure.order(timeout_s)
+        except BatonError as error:
+            await abort(context, error)
         return control_pb2.LeaveRouterResponse()
 
 

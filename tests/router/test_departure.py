@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from core.errors import InvalidRequestError
 from router.departure import TRANSITIONS, RouterDeparture, RouterEvent, RouterPhase
 from tests.router.fleet.scripted_worker import WAIT_S
 
@@ -52,6 +53,14 @@ async def test_second_order_shortens_the_time_under_way_and_never_lengthens_it()
     await asyncio.sleep(0)
     departure.order(0.0)
     await asyncio.wait_for(draining, WAIT_S)
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, float("inf"), float("nan")])
+async def test_time_that_is_none_is_refused_and_nothing_is_ordered(timeout_s: float) -> None:
+    departure = RouterDeparture(30.0)
+    with pytest.raises(InvalidRequestError, match=f"the drain timeout is {timeout_s} s"):
+        departure.order(timeout_s)
+    assert not departure.is_ordered
 
 
 @pytest.mark.parametrize("phase", list(RouterPhase))

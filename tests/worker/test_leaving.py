@@ -129,3 +129,23 @@ def test_both_halves_are_left_by_work_that_stays_on_one_worker(fleet: LoopFleet)
     leave(fleet.d)
     run_until_left(fleet, fleet.d)
     assert len(fleet.tokens("h")) == NUM_NEW
+
+
+def test_prompt_whose_target_is_taking_over_is_not_given_back(fleet: LoopFleet) -> None:
+    """It would be placed again while it runs."""
+    fleet.p.port.before_commit = lambda *_: fleet.p.prefill.return_all(DrainingError.code, "leaving")
+    fleet.assign(endless("h"))
+    fleet.run()
+    assert fleet.returned() == []
+    assert len(fleet.tokens("h")) == NUM_NEW
+
+
+def test_sequence_whose_target_is_taking_over_is_not_given_back(fleet: LoopFleet) -> None:
+    fleet.d.migration_port.before_commit = lambda *_: fleet.d.decode.return_all(DrainingError.code, "leaving")
+    work = endless("h.0", num_new=100)
+    fleet.assign(work)
+    while not fleet.d.decode.num_running:
+        fleet.tick()
+    migrate(fleet, work, moved(work, 1))
+    fleet.run()
+    assert [work.code for work in fleet.returned()] == ["migrated"]
