@@ -53,13 +53,11 @@ class RouterDeparture:
     Attributes:
         timeout_s: the shortest time that was given.
         phase: written by `_move` only.
-        num_left: requests under way, once it is draining.
     """
 
     def __init__(self, drain_timeout_s: float) -> None:
         self.timeout_s = drain_timeout_s
         self.phase = RouterPhase.SERVING
-        self.num_left = 0
         self._ordered_s = 0.0
         self._ordered = asyncio.Event()
 
@@ -97,10 +95,8 @@ class RouterDeparture:
         Args:
             count: requests under way.
         """
-        while (num_left := count()) and self.left_s:
-            self.num_left = num_left
+        while count() and self.left_s:  # noqa: ASYNC110 - those who are counted tell nobody
             await asyncio.sleep(min(LOOK_S, self.left_s))
-        self.num_left = 0
         self._move(RouterEvent.DRAINED)
 
     def _move(self, event: RouterEvent) -> None:

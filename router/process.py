@@ -14,6 +14,7 @@ from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 
 from core.clock import SystemClock
 from core.errors import ConfigError, DrainingError
+from core.members import MemberKind, MemberState
 from router.config import RouterConfig
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.state import StateSource
@@ -43,6 +44,7 @@ from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
 from router.rpc.observed import ObservedRpcs
+from router.rpc.peer_router import PeerRouter
 from router.state.open_state import open_state
 from router.state.store import StateStore
 from router.text.tokenizer import TextCodec
@@ -137,8 +139,8 @@ async def run_router(
         metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
-        stack.push_async_callback(router.restarts.workers.close)
-        listener = stack.enter_context(bind_http(config.host, config.port))
+        stack.push_async_callback(router.restarts.close)
+        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
         cluster_tls = config.cluster_security.tls
         cluster_port = bind_grpc(
@@ -227,12 +229,29 @@ def build_router(config: RouterConfig, vocab_size: int, departure: RouterDepartu
     director = RoleDirector(fleet, orders, autopilot, clock)
     restarts = Restarts(
         WorkerRestarts(fleet, orders, director.audit, clock, config.drain_timeout_s),
-        RouterRestarts(router_id, departure, lambda: dispatcher.num_active, director.audit),
+        RouterRestarts(
+            router_id,
+            departure,
+            num_requests=lambda: dispatcher.num_active,
+            others=lambda: other_routers(config, fleet),
+            audit=director.audit,
+            clock=clock,
+        ),
     )
     observation.register(dispatcher, leadership, clock)
     return Router(
         clock, store, meter, dispatcher, fleet, orders, autopilot, director, departure, restarts, observation, probes
     )
+
+
+def other_routers(config: RouterConfig, fleet: Fleet) -> list[PeerRouter]:
+    """The routers that run beside this one, as the supervisor last said."""
+    here = f"{config.cluster_host}:{config.cluster_port}"
+    return [
+        PeerRouter(member.name, member.address, config.cluster_security)
+        for member in fleet.members
+        if member.kind is MemberKind.ROUTER and member.state is MemberState.RUNNING and member.address != here
+    ]
 
 
 def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
@@ -250,6 +269,7 @@ def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) ->
         options=PUBLIC_SERVER_OPTIONS,
         max_message_bytes=config.max_body_bytes,
         max_calls=MAX_PUBLIC_CALLS,
+        is_port_shared=config.reuse_port,
         interceptors=[ObservedRpcs(router.observation.calls)],
     )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
@@ -298,14 +318,16 @@ def load_codec(config: RouterConfig) -> TextCodec:
     return codec
 
 
-def bind_http(host: str, port: int, flag: str = "--port") -> socket.socket:
+def bind_http(host: str, port: int, flag: str = "--port", *, reuse_port: bool = False) -> socket.socket:
     """A TCP socket bound to an HTTP port. The flag is where another can be chosen, for the error.
+
+    With `reuse_port` others may bind it as well, if all of them say so.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
     """
     try:
-        return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+        return socket.create_server((host, port), backlog=LISTEN_BACKLOG, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}") from error
 

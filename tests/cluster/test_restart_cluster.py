@@ -90,7 +90,7 @@ async def test_router_lets_streams_end_and_comes_back(wide_cluster: ServedCluste
     await streams.have_started()
     address = wide_cluster.grpc_address
     told = await asyncio.to_thread(lambda: list(restart_routers(address, "a test", drain_timeout_s=None)))
-    assert told[0].message == "the router leaves; 4 request(s) under way end first"
+    assert told[0].message == "the router that was asked leaves; 4 request(s) under way end first"
     assert told[-1].is_last
     assert await streams.texts() == expected
     assert router_id(wide_cluster) != before

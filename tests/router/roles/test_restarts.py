@@ -11,7 +11,7 @@ from core.errors import InvalidRequestError, StaleEpochError
 from core.events import WorkerLoad
 from core.request import Role
 from router.roles import restarts
-from router.roles.changes import RoleProgress, RoleStage
+from router.roles.changes import RoleStage
 from router.roles.restarts import LEAVE_SLACK_S, RETURN_TIMEOUT_S, RestartOrder
 from tests.router.builders import RecordingLink, generation_request
 from tests.router.roles.world import DRAIN_TIMEOUT_S, RoleWorld, Watching, worker
@@ -233,13 +233,3 @@ async def test_worker_that_dies_instead_of_leaving_stops_the_restart(world: Role
 def test_order_that_makes_no_sense_says_so(fields: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidRequestError, match=words):
         order("d0", **fields)
-
-
-async def test_router_leaves_when_it_is_ordered_and_says_what_is_under_way(world: RoleWorld) -> None:
-    world.dispatcher.submit(generation_request())
-    told: list[RoleProgress] = [each async for each in world.router_restarts.restart("me", 5.0)]
-    assert [(each.message, each.is_last) for each in told] == [
-        ("the router leaves; 1 request(s) under way end first", True)
-    ]
-    assert (world.departure.is_ordered, world.departure.timeout_s) == (True, 5.0)
-    assert (world.director.actions()[0].actor, world.director.actions()[0].action) == ("me", "restart routers")

@@ -18,7 +18,7 @@ from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
 from router.roles.restarts import WorkerRestarts
-from router.roles.router_restarts import Restarts, RouterRestarts
+from router.roles.router_restarts import OtherRouter, Restarts, RouterRestarts
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import FleetSnapshot
 from router.state.memory import MemoryState
@@ -72,8 +72,14 @@ class RoleWorld:
         self.director = RoleDirector(self.fleet, self.orders, self.autopilot, self.clock, lambda: NOW)
         self.restarts = WorkerRestarts(self.fleet, self.orders, self.director.audit, self.clock, DRAIN_TIMEOUT_S)
         self.departure = RouterDeparture(DRAIN_TIMEOUT_S)
+        self.other_routers: list[OtherRouter] = []
         self.router_restarts = RouterRestarts(
-            "router-1", self.departure, lambda: self.dispatcher.num_active, self.director.audit
+            "router-1",
+            self.departure,
+            num_requests=lambda: self.dispatcher.num_active,
+            others=lambda: self.other_routers,
+            audit=self.director.audit,
+            clock=self.clock,
         )
         self.all_restarts = Restarts(self.restarts, self.router_restarts)
         for link in links:
