@@ -10,6 +10,7 @@ from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
 from core.request import Role
+from deploy.client_key import use_key
 from deploy.config import OWN_REDIS, ServeConfig
 from deploy.fence_client import FenceClient
 from deploy.keeping import keeper_of, keeping
@@ -24,6 +25,7 @@ from deploy.security import cluster_security, public_tls
 from deploy.state_setting import read_state
 from deploy.telemetry import log_format_of, metrics_port_of, otlp_endpoint_of
 from engine.config import ModelConfig
+from router.auth.api_key import new_key
 from router.config import RouterConfig
 from router.process import bind_http
 from router.state.address import MEMORY
@@ -73,6 +75,7 @@ def run_cluster(
         BatonError: what kept it from starting.
     """
     settings = router_settings(config, model_dir)
+    use_key(settings.console_key)
     check_ports(settings, config.routers)
     config.check_model(ModelConfig.from_dir(model_dir))
     if config.ray_address is None:
@@ -120,6 +123,7 @@ def router_group(settings: RouterConfig, num_routers: int, host: str) -> list[Ro
     return [
         replace(
             settings,
+            num_routers=num_routers,
             reuse_port=num_routers > 1,
             cluster_host=host,
             cluster_port=free_port(host),
@@ -161,6 +165,8 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         metrics_port=config.metrics_port,
         otlp_endpoint=otlp_endpoint_of(config.otlp_endpoint, os.environ),
         log_format=log_format_of(config.log_format, os.environ),
+        api_keys_file=config.api_keys_file and config.api_keys_file.resolve(),
+        console_key=new_key() if config.api_keys_file else None,
         tls=public_tls(config),
         cluster_security=cluster_security(config, os.environ, LOOPBACK if config.ray_address is None else None),
     )

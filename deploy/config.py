@@ -13,6 +13,7 @@ from core.request import HALVES, Role
 from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from kvtransfer.ucx import check_ucx_tls
+from router.auth.key_file import load_keys
 from router.config import MAX_PORT
 from router.observe.settings import check_otlp_endpoint
 from router.state.address import MEMORY, parse_state
@@ -105,6 +106,9 @@ class ServeConfig:
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )
+    api_keys_file: Path | None = flag(
+        None, "File of API keys, made by `baton keys create`. Default: nobody needs a key for answers."
+    )
     state: str = flag(
         MEMORY,
         "Where routers agree on who decides about roles: memory, for one router; redis, which starts a server for "
@@ -171,6 +175,7 @@ class ServeConfig:
         if self.ucx_tls is not None:
             check_ucx_tls(self.ucx_tls)
         self._check_state()
+        self._check_keys()
         self._check_tls()
         self._check_telemetry()
         if self.model is not None and not self.model.is_dir():
@@ -188,6 +193,10 @@ class ServeConfig:
             check_otlp_endpoint(self.otlp_endpoint, "--otlp-endpoint")
         if self.log_format is not None:
             check_log_format(self.log_format, "--log-format")
+
+    def _check_keys(self) -> None:
+        if self.api_keys_file is not None:
+            load_keys(self.api_keys_file)
 
     def _check_host_tier(self, num_ranks: int) -> None:
         if not 0 <= self.kv_host_gb < math.inf:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from baton.v1 import control_pb2
 
 from core.errors import BatonError
+from router.auth.caller import current_caller
 from router.roles.restarts import RestartOrder
 from router.roles.router_restarts import Restarts
 from router.rpc.context import Context, abort
@@ -39,7 +40,9 @@ class RestartCalls:
             )
         except BatonError as error:
             await abort(context, error)
-        async for message in told(self._restarts.workers.restart(order, request.actor), context):
+        async for message in told(
+            self._restarts.workers.restart(order, current_caller().actor(request.actor)), context
+        ):
             yield control_pb2.RestartWorkersResponse(progress=message)
 
     async def RestartRouters(  # noqa: N802 - the name is the service's
@@ -47,5 +50,6 @@ class RestartCalls:
     ) -> AsyncIterator[control_pb2.RestartRoutersResponse]:
         """What `baton restart` orders of routers."""
         timeout_s = request.drain_timeout_s if request.HasField("drain_timeout_s") else None
-        async for message in told(self._restarts.routers.restart(request.actor, timeout_s), context):
+        actor = current_caller().actor(request.actor)
+        async for message in told(self._restarts.routers.restart(actor, timeout_s), context):
             yield control_pb2.RestartRoutersResponse(progress=message, router_id=self.router_id)

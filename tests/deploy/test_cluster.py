@@ -12,6 +12,7 @@ from deploy.security import TOKEN_VARIABLE
 from rpc.security import TlsFiles
 from tests.byte_tokenizer import write_byte_tokenizer
 from tests.engine.checkpoints import write_tiny_moe
+from tests.router.auth.keys import add_key
 
 
 @pytest.fixture
@@ -126,3 +127,15 @@ def test_sizes_that_do_not_fit_the_model_are_refused_before_anything_starts(tiny
         run_cluster(config, tiny_moe_dir, pytest.fail),
     ):
         pass
+
+
+def test_with_api_keys_the_cluster_has_one_of_its_own(text_model_dir: Path, tmp_path: Path) -> None:
+    add_key(tmp_path / "keys.json", "alice")
+    config = ServeConfig(model=text_model_dir, api_keys_file=tmp_path / "keys.json")
+    first, second = (router_settings(config, text_model_dir) for _ in range(2))
+    assert first.api_keys_file == tmp_path / "keys.json"
+    assert first.console_key is not None
+    assert first.console_key != second.console_key
+    assert first.console_key not in repr(first)
+    without = router_settings(ServeConfig(model=text_model_dir), text_model_dir)
+    assert (without.api_keys_file, without.console_key) == (None, None)
