@@ -123,3 +123,29 @@ async def test_ctrl_c_lets_streams_end_and_takes_no_more(tiny_text_model_dir: Pa
                 await client.get("/ready")
     finally:
         cluster.close()
+
+
+async def test_two_routers_are_restarted_in_turn_and_streams_end_as_they_would_have(
+    tiny_text_model_dir: Path,
+) -> None:
+    flags = ("--served-model-name", "tiny", "--dtype", "float32", "--ask", "", "--no-auto-roles")
+    routers = ("--routers", "2", "--state", "redis")
+    cluster = await asyncio.to_thread(serve, free_ports(), "--model", str(tiny_text_model_dir), *flags, *routers)
+    try:
+        requests = [request(number) for number in range(6)]
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=120, trust_env=False) as client:
+            expected = await undisturbed(client, requests)
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=120, trust_env=False) as client:
+            streams = Streams(client, requests)
+            await streams.have_started()
+            told = await asyncio.to_thread(
+                lambda: list(restart_routers(cluster.grpc_address, "a test", drain_timeout_s=None))
+            )
+            assert await streams.texts() == expected
+        assert [each.message.partition(" ")[2] for each in told[1:2]] == ["is back"]
+        members = {member["name"]: member["num_restarts"] for member in cluster.status()["members"]}
+        assert members.items() >= {"prefill-0": 0, "decode-0": 0}.items()
+        async with httpx.AsyncClient(base_url=cluster.url, timeout=120, trust_env=False) as client:
+            assert await undisturbed(client, requests) == expected
+    finally:
+        cluster.close()
