@@ -124,6 +124,7 @@ def router_group(settings: RouterConfig, num_routers: int, host: str) -> list[Ro
         replace(
             settings,
             num_routers=num_routers,
+            reuse_port=num_routers > 1,
             cluster_host=host,
             cluster_port=free_port(host),
             metrics_port=metrics_port_of(settings.metrics_port, number),

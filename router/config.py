@@ -29,6 +29,8 @@ class RouterConfig:
         grpc_port: port of the gRPC API for clients and operators.
         cluster_host: address that workers and their supervisor reach this router at.
         cluster_port: the port for that; each router has its own. 0 takes a free one.
+        reuse_port: whether other routers of this user may listen on the HTTP and gRPC port, too (SO_REUSEPORT); the
+            system then divides connections among them.
         max_model_len: most tokens of prompt plus answer; at most the model's context.
         max_body_bytes: larger HTTP bodies are refused with status 413.
         request_timeout_s: a request that has not ended by then is cancelled with status 504.
@@ -49,8 +51,7 @@ class RouterConfig:
         state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
         api_keys_file: the API keys, as `baton keys` writes them; None when nobody needs one.
         console_key: a key for everything that whoever starts the router uses itself; None for none. Not in the repr.
-        num_routers: that share the HTTP and gRPC port (SO_REUSEPORT: the system divides connections among them), each
-            with an equal part of what every key may use. 1 has the ports to itself.
+        num_routers: that share the ports, each with an equal part of what every key may use.
         tls: of the ports for clients and operators, HTTP and gRPC; None for plain text.
         cluster_security: of the cluster port, and of the calls to workers.
     """
@@ -62,6 +63,7 @@ class RouterConfig:
     grpc_port: int = 8001
     cluster_host: str = "127.0.0.1"
     cluster_port: int = 0
+    reuse_port: bool = False
     max_model_len: int = 8192
     max_body_bytes: int = 8 * 1024 * 1024
     request_timeout_s: float = 600.0

@@ -146,7 +146,7 @@ async def run_router(
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
         stack.push_async_callback(router.restarts.close)
-        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.num_routers > 1))
+        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
         cluster_tls = config.cluster_security.tls
         cluster_port = bind_grpc(
@@ -293,7 +293,7 @@ def build_grpc_server(
         options=PUBLIC_SERVER_OPTIONS,
         max_message_bytes=config.max_body_bytes,
         max_calls=MAX_PUBLIC_CALLS,
-        is_port_shared=config.num_routers > 1,
+        is_port_shared=config.reuse_port,
         interceptors=[ObservedRpcs(router.observation.calls), RpcGate(gate)],
     )
     intake = Intake(codec, config.served_model_name, config.max_model_len)

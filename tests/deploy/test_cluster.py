@@ -31,7 +31,7 @@ def tiny_moe_dir(tmp_path: Path) -> Path:
 def test_routers_share_what_clients_use_and_have_a_cluster_port_each(text_model_dir: Path) -> None:
     config = ServeConfig(model=text_model_dir, host="0.0.0.0", routers=2, state="redis")  # noqa: S104 - not bound
     first, second = router_group(router_settings(config, text_model_dir), 2, "127.0.0.1")
-    assert first.num_routers == 2
+    assert first.reuse_port
     assert (first.host, first.cluster_host) == ("0.0.0.0", "127.0.0.1")  # noqa: S104
     assert first.cluster_port != second.cluster_port
     assert replace(first, cluster_port=second.cluster_port) == second
@@ -40,7 +40,7 @@ def test_routers_share_what_clients_use_and_have_a_cluster_port_each(text_model_
 def test_one_router_has_its_ports_to_itself_and_keeps_them(text_model_dir: Path) -> None:
     settings = router_settings(ServeConfig(model=text_model_dir, port=0), text_model_dir)
     (router,) = router_group(settings, 1, "127.0.0.1")
-    assert router.num_routers == 1
+    assert not router.reuse_port
     assert 0 not in (router.port, router.grpc_port, router.cluster_port)
 
 

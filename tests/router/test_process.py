@@ -92,7 +92,7 @@ async def test_two_routers_run_side_by_side(free_ports: RouterConfig) -> None:
 
 
 async def test_routers_share_both_ports_and_each_has_its_own_for_workers(free_ports: RouterConfig) -> None:
-    shared = replace(free_ports, num_routers=2)
+    shared = replace(free_ports, reuse_port=True)
     async with run_router(shared) as first:
         same = replace(shared, port=first.http_port, grpc_port=first.grpc_port)
         async with run_router(same) as second:
@@ -106,7 +106,7 @@ async def test_port_of_a_router_that_does_not_share_it_is_taken(free_ports: Rout
     async with run_router(free_ports) as first:
         for taken in ({"port": first.http_port}, {"grpc_port": first.grpc_port}):
             with pytest.raises(ConfigError, match="choose another with --"):
-                async with run_router(replace(free_ports, num_routers=2, **taken)):
+                async with run_router(replace(free_ports, reuse_port=True, **taken)):
                     pass
 
 
