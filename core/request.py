@@ -101,6 +101,8 @@ class Assignment:
         prefix_source: from whom `prefill` fetches the beginning of the prompt, when that is faster than computing.
         tenant: whose work it is; see `GenerationRequest`.
         priority: likewise.
+        tenant_answer_tokens: tokens of answers to prompts of the tenant that `prefill` computed, received since it was
+            sent the last of these.
     """
 
     handoff_id: str
@@ -115,6 +117,7 @@ class Assignment:
     prefix_source: PrefixSource | None = None
     tenant: str = ""
     priority: int = 0
+    tenant_answer_tokens: int = 0
 
     def finish_reason(self, token_id: int, num_generated: int) -> FinishReason | None:
         """Whether the answer ends with `token_id`, the `num_generated`-th token of this attempt (1-based)."""
