@@ -4,7 +4,9 @@
     ├── InvalidRequestError          400  INVALID_ARGUMENT    the caller must change the request
     │   └── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
+    ├── UnknownRequestError          404  NOT_FOUND           the caller has no such request under way
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
+    ├── OverloadedError              429  RESOURCE_EXHAUSTED  accepted now it would be served too late; when to ask again
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
     ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
@@ -41,11 +43,13 @@ class BatonError(Exception):
         grpc_status: the name of the gRPC status code a client sees.
         code: a short machine-readable word, stable across versions.
         param: the request field that was wrong, when there is one.
+        retry_after_s: whole seconds after which the same request may succeed, where that is known.
     """
 
     http_status: int = 500
     grpc_status: str = "INTERNAL"
     code: str = "internal_error"
+    retry_after_s: int | None = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -73,6 +77,28 @@ class UnknownModelError(BatonError):
     http_status = 404
     grpc_status = "NOT_FOUND"
     code = "model_not_found"
+
+
+class UnknownRequestError(BatonError):
+    """The caller has no request of that id under way here."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    code = "request_not_found"
+
+
+class OverloadedError(BatonError):
+    """The request was not accepted, because too much waits before it. Nothing of it was done."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1, reason: str = "") -> None:
+        """`reason` is one of `router.admission.refusal.REASONS`, for counting."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.reason = reason
 
 
 class BodyTooLargeError(BatonError):

@@ -7,6 +7,9 @@ from core.fairness import TokenCounters
 
 T = TypeVar("T")
 
+Turn = tuple[int, str]
+"""Priority and tenant: with its age, what decides when something goes. A lower number is a higher priority."""
+
 
 class FairLine(Generic[T]):
     """A line of things with ids. With one tenant and one priority it is a plain queue.
@@ -19,8 +22,8 @@ class FairLine(Generic[T]):
 
     def __init__(self, counters: TokenCounters) -> None:
         self._counters = counters
-        self._waiting: dict[str, tuple[T, int, str]] = {}  # in order of arrival, with priority and tenant
-        self._classes: dict[tuple[int, str], dict[str, T]] = {}  # the same by priority and tenant
+        self._waiting: dict[str, tuple[T, Turn]] = {}  # in order of arrival
+        self._classes: dict[Turn, dict[str, T]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -30,34 +33,34 @@ class FairLine(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """In order of arrival."""
-        return (item for item, _, _ in self._waiting.values())
+        return (item for item, _ in self._waiting.values())
 
     def __reversed__(self) -> Iterator[T]:
         """The latest arrival first."""
-        return (item for item, _, _ in reversed(self._waiting.values()))
+        return (item for item, _ in reversed(self._waiting.values()))
 
-    def add(self, item_id: str, item: T, *, priority: int, tenant: str) -> None:
+    def add(self, item_id: str, item: T, turn: Turn) -> None:
         """Something new waits; it is the last of its tenant and priority."""
-        self._waiting[item_id] = item, priority, tenant
-        self._classes.setdefault((priority, tenant), {})[item_id] = item
+        self._waiting[item_id] = item, turn
+        self._classes.setdefault(turn, {})[item_id] = item
 
     def remove(self, item_id: str) -> T | None:
         """Takes something out of the line; None when it is not there."""
         if (entry := self._waiting.pop(item_id, None)) is None:
             return None
-        item, priority, tenant = entry
-        of_class = self._classes[priority, tenant]
-        del of_class[item_id]
-        if not of_class:
-            del self._classes[priority, tenant]
+        item, turn = entry
+        del self._classes[turn][item_id]
+        if not self._classes[turn]:
+            del self._classes[turn]
         return item
 
     def first(self, may_go: Callable[[T], bool]) -> T | None:
         """What is to go next of all that may; None when nothing may. Takes nothing out."""
-        by_rank = sorted(self._classes, key=lambda each: rank(self._counters, *each))
+        by_rank = sorted(self._classes, key=lambda each: rank(self._counters, each))
         return next((item for each in by_rank for item in self._classes[each].values() if may_go(item)), None)
 
 
-def rank(counters: TokenCounters, priority: int, tenant: str) -> tuple[int, int]:
-    """Where something stands among others now: the smaller goes first. A lower number is a higher priority."""
+def rank(counters: TokenCounters, turn: Turn) -> tuple[int, int]:
+    """Where something stands among others now: the smaller goes first."""
+    priority, tenant = turn
     return priority, counters.of(tenant)

@@ -19,8 +19,8 @@ class Lineup:
 
     Each step computes the prompts of the highest priority, of these those of the tenant that has been served least
     (`core.fairness`), of these the started ones, and then first come, first served. So a long prompt that has
-    started may have to wait for others, but no more than `MAX_PASSED` at once. What is found in a cache is not counted as
-    served; tokens of the answers to prompts computed here are: the router says how many with the tenant's next prompt.
+    started may have to wait for others, but no more than `MAX_PASSED` at once. What is found in a cache is not counted
+    as served; tokens of the answers to prompts computed here are, of which the router says with the tenant's next one.
 
     Args:
         pool: gives each prompt that starts all its blocks.
@@ -66,7 +66,7 @@ class Lineup:
         work = prompt.assignment
         self._counters.serve(work.tenant, num_answer_tokens=work.tenant_answer_tokens)
         self._counters.enter(work.tenant)
-        self.queued.add(prompt.handoff_id, prompt, priority=work.priority, tenant=work.tenant)
+        self.queued.add(prompt.handoff_id, prompt, work.turn)
         self._imports.want(work)
 
     def remove(self, prompt: Prompt) -> None:
@@ -132,7 +132,7 @@ class Lineup:
         return min(candidates, key=self._rank, default=None)
 
     def _rank(self, prompt: Prompt) -> tuple[int, int]:
-        return rank(self._counters, prompt.assignment.priority, prompt.assignment.tenant)
+        return rank(self._counters, prompt.assignment.turn)
 
     def _next_queued(self) -> Prompt | None:
         """Of the prompts that do not wait for their beginning to come from a peer, the one whose turn it is."""

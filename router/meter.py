@@ -12,6 +12,7 @@ from core.clock import Clock
 from router.roles.snapshot import Demand, Limits
 
 WINDOW_S = 60
+FEW_ANSWERS, FEW_TOKENS = 4, 64  # until answers have ended, as if so many had, of so many tokens each
 MAX_SAMPLES = 8192  # of each kind of time: 136 requests a second for the whole window; beyond that, the latest
 
 
@@ -208,6 +209,11 @@ class RequestMeter:
             attainment=self._total("num_met") / num_judged if num_judged else None,
             num_failed=self._total("num_failed"),
         )
+
+    def mean_answer_tokens(self) -> float:
+        """Tokens of an answer, by those that ended in the window; a guess while they are few. Above 0."""
+        num_tokens = self._total("answer_tokens") + FEW_ANSWERS * FEW_TOKENS
+        return num_tokens / (self._total("num_finished") + FEW_ANSWERS)
 
     def take_demand(self) -> Demand:
         """What happened since the last call, or since the meter began."""

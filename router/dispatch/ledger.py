@@ -1,15 +1,20 @@
 """What this router has assigned to each worker, so that a burst spreads before the first report comes back."""
 
 from core.cost import StepShape
-from core.request import Role
+from core.request import GenerationRequest, Role
+from router.admission.outlook import tokens_before
 from router.dispatch.generation import Attempt
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
 from router.dispatch.prefix_fetch import BlockTraffic, PrefixHolder, measured_bytes_per_s
 from router.fleet.link import WorkerLink
 
 
-def prefill_candidate(link: WorkerLink, tpot_limit_s: float, cached_tokens: int = 0) -> PrefillCandidate:
-    """A worker as prefill candidate.
+def prefill_candidate(
+    link: WorkerLink, tpot_limit_s: float, cached_tokens: int = 0, prompt: GenerationRequest | None = None
+) -> PrefillCandidate:
+    """A worker as prefill candidate, for a prompt that has its turn among others, or that waits for all.
+
+    What other routers have assigned goes before it, as far as the worker has said.
 
     Of its sequences those count that run: those whose prompts wait take nothing from prompts before them.
     """
@@ -19,7 +24,11 @@ def prefill_candidate(link: WorkerLink, tpot_limit_s: float, cached_tokens: int 
             num_sequences=link.load.running_sequences, num_context_tokens=link.load.running_context_tokens
         )
         share = link.cost.prompt_share(sequences, tpot_limit_s)
-    return PrefillCandidate(link.worker, link.pending_prompt_tokens, link.cost, cached_tokens, share)
+    num_pending = link.pending_prompt_tokens
+    if prompt is not None:
+        num_before = tokens_before(link.assigned_turns, prompt.turn, len(prompt.prompt))
+        num_pending -= link.assigned_prompt_tokens - num_before
+    return PrefillCandidate(link.worker, num_pending, link.cost, cached_tokens, share)
 
 
 def prefix_holder(link: WorkerLink, num_tokens: int) -> PrefixHolder:
@@ -59,6 +68,7 @@ def decode_candidate(link: WorkerLink, present_tokens: int = 0) -> DecodeCandida
 def charge(attempt: Attempt) -> None:
     """Books a new attempt."""
     attempt.prefill.assigned_prompt_tokens += attempt.open_prompt_tokens
+    attempt.prefill.assigned_turns[attempt.assignment.turn] += attempt.open_prompt_tokens
     attempt.decode.assigned_sequences += 1
     attempt.decode.assigned_blocks += attempt.open_blocks
     attempt.decode.assigned_context_tokens += len(attempt.assignment.prompt)
@@ -66,7 +76,11 @@ def charge(attempt: Attempt) -> None:
 
 def discharge_prompt(attempt: Attempt) -> None:
     """The prompt is computed, so the decode worker has given it blocks or soon will. Idempotent."""
+    turns, turn = attempt.prefill.assigned_turns, attempt.assignment.turn
     attempt.prefill.assigned_prompt_tokens -= attempt.open_prompt_tokens
+    turns[turn] -= attempt.open_prompt_tokens
+    if not turns[turn]:
+        del turns[turn]
     attempt.decode.assigned_blocks -= attempt.open_blocks
     attempt.open_prompt_tokens = attempt.open_blocks = 0
 

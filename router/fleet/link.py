@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Protocol, TypeAlias
@@ -14,6 +15,7 @@ from core.cost import CostModel
 from core.errors import UnavailableError
 from core.events import WorkerLoad
 from core.experts import ExpertReport
+from core.fair_line import Turn
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
@@ -68,6 +70,7 @@ class WorkerLink:
         num_finished: requests of it that ended here though the worker's role had no place for them any more.
         order: the change of role that it has been sent and has not answered; None when there is none.
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
+        assigned_turns: the same by whose turn they are.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
         assigned_blocks: KV blocks promised to prompts that are not computed yet.
         assigned_context_tokens: tokens of those prompts.
@@ -82,9 +85,11 @@ class WorkerLink:
         self.num_migrated = self.num_returned = self.num_finished = 0
         self.order: RoleOrder | None = None
         self.assigned_prompt_tokens = 0
+        self.assigned_turns: Counter[Turn] = Counter()
         self.assigned_sequences = 0
         self.assigned_blocks = 0
         self.assigned_context_tokens = 0
+        self._answer_tokens: Counter[str] = Counter()
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
@@ -134,6 +139,14 @@ class WorkerLink:
     def num_context_tokens(self) -> int:
         """Tokens that those attend to; likewise."""
         return max(self.load.running_context_tokens, self.assigned_context_tokens)
+
+    def count_answer_tokens(self, tenant: str, num_tokens: int) -> None:
+        """Tokens of an answer have come whose prompt it computed."""
+        self._answer_tokens[tenant] += num_tokens
+
+    def take_answer_tokens(self, tenant: str) -> int:
+        """Those of a tenant since the last call, which is to say them to the worker."""
+        return self._answer_tokens.pop(tenant, 0)
 
     def is_for(self, half: Role) -> bool:
         """Whether it is attached and its role has a place for work of a half."""

@@ -23,7 +23,7 @@ def test_lower_number_goes_first_then_the_tenant_served_least_then_the_oldest() 
         ("late", 1, "b"),
         ("soon", -1, "a"),
     ):
-        line.add(item, item, priority=priority, tenant=tenant)
+        line.add(item, item, (priority, tenant))
     counters.serve("a", num_prompt_tokens=1)
     assert (list(line), next(reversed(line))) == (["a1", "b1", "a2", "late", "soon"], "soon")
     assert drain(line) == ["soon", "b1", "a1", "a2", "late"]
@@ -33,14 +33,14 @@ def test_lower_number_goes_first_then_the_tenant_served_least_then_the_oldest() 
 def test_one_that_may_not_go_lets_the_next_of_its_tenant_go() -> None:
     line: FairLine[str] = FairLine(TokenCounters())
     for item in ("first", "second"):
-        line.add(item, item, priority=0, tenant="")
+        line.add(item, item, (0, ""))
     assert line.first(lambda item: item != "first") == "second"
     assert line.first(lambda _: False) is None
 
 
 def test_one_that_is_not_there_is_not_removed() -> None:
     line: FairLine[str] = FairLine(TokenCounters())
-    line.add("a", "a", priority=0, tenant="")
+    line.add("a", "a", (0, ""))
     assert line.remove("b") is None
     assert "a" in line
     assert "b" not in line
@@ -54,5 +54,5 @@ def test_one_that_is_not_there_is_not_removed() -> None:
 def test_one_tenant_and_one_priority_are_a_plain_queue(items: list[int], priority: int, tenant: str) -> None:
     line: FairLine[str] = FairLine(TokenCounters())
     for item in items:
-        line.add(str(item), str(item), priority=priority, tenant=tenant)
+        line.add(str(item), str(item), (priority, tenant))
     assert drain(line) == [str(item) for item in items]
