@@ -6,7 +6,7 @@
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
     ├── UnknownRequestError          404  NOT_FOUND           the caller has no such request under way
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
-    ├── OverloadedError              429  RESOURCE_EXHAUSTED  accepted now it would be served too late; when to ask again
+    ├── OverloadedError              429  RESOURCE_EXHAUSTED  too much waits before it; says when to ask again
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
     ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again

@@ -109,8 +109,8 @@ class Assignment:
         prefix_source: from whom `prefill` fetches the beginning of the prompt, when that is faster than computing.
         tenant: whose work it is; see `GenerationRequest`.
         priority: likewise.
-        tenant_answer_tokens: tokens of answers to prompts of the tenant that `prefill` computed, received since it was
-            sent the last of these.
+        tenant_answer_tokens: tokens of answers to prompts of the tenant that `prefill` computed, received since it
+            was sent the last of these.
     """
 
     handoff_id: str

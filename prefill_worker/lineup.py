@@ -19,8 +19,10 @@ class Lineup:
 
     Each step computes the prompts of the highest priority, of these those of the tenant that has been served least
     (`core.fairness`), of these the started ones, and then first come, first served. So a long prompt that has
-    started may have to wait for others, but no more than `MAX_PASSED` at once. What is found in a cache is not counted
-    as served; tokens of the answers to prompts computed here are, of which the router says with the tenant's next one.
+    started may have to wait for others, but no more than `MAX_PASSED` at once.
+
+    Served are the tokens computed here, not those found in a cache, and those of the answers to prompts computed here:
+    how many, the router says with the tenant's next prompt.
 
     Args:
         pool: gives each prompt that starts all its blocks.
