@@ -33,6 +33,7 @@ is the HTTP layer's.
 """
 
 ERROR_CODE_KEY = "baton-error"  # of a failed call's trailing metadata: the error's code, for programs
+RETRY_AFTER_KEY = "retry-after"  # likewise: seconds, as in HTTP's header
 
 
 class BatonError(Exception):
@@ -43,13 +44,13 @@ class BatonError(Exception):
         grpc_status: the name of the gRPC status code a client sees.
         code: a short machine-readable word, stable across versions.
         param: the request field that was wrong, when there is one.
-        retry_after_s: whole seconds after which the same request may succeed, where that is known.
+        retry_after_s: seconds after which the same request may succeed; None where waiting does not help.
     """
 
     http_status: int = 500
     grpc_status: str = "INTERNAL"
     code: str = "internal_error"
-    retry_after_s: int | None = None
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -94,7 +95,7 @@ class OverloadedError(BatonError):
     grpc_status = "RESOURCE_EXHAUSTED"
     code = "overloaded"
 
-    def __init__(self, message: str, *, retry_after_s: int = 1, reason: str = "") -> None:
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, reason: str = "") -> None:
         """`reason` is one of `router.admission.refusal.REASONS`, for counting."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
@@ -131,6 +132,7 @@ class UnavailableError(BatonError):
     http_status = 503
     grpc_status = "UNAVAILABLE"
     code = "unavailable"
+    retry_after_s = 1.0  # a worker is restarted in 1-2 s; sooner is in vain, later keeps clients waiting
 
 
 class NoWorkerError(UnavailableError):

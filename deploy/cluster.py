@@ -117,6 +117,8 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         auto_roles=config.auto_roles,
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
+        admit_ttft_ms=config.admit_ttft_ms,
+        max_waiting=config.max_waiting,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
         state=config.state,
     )

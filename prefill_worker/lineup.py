@@ -21,8 +21,8 @@ class Lineup:
     (`core.fairness`), of these the started ones, and then first come, first served. So a long prompt that has
     started may have to wait for others, but no more than `MAX_PASSED` at once.
 
-    Served are the tokens computed here, not those found in a cache, and those of the answers to prompts computed here:
-    how many, the router says with the tenant's next prompt.
+    Served are the tokens computed here, not those found in a cache, and those of the answers to prompts computed
+    here: how many, the router says with the tenant's next prompt.
 
     Args:
         pool: gives each prompt that starts all its blocks.

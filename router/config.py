@@ -10,6 +10,7 @@ from router.state.address import MEMORY, parse_state
 MAX_PORT = 65535
 POSITIVE_FLOATS = (
     "request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s", "slo_ttft_ms", "slo_tpot_ms",
+    "admit_ttft_ms",
 )  # fmt: skip
 MIN_OPERATOR_KEY_CHARS = 16
 
@@ -35,6 +36,8 @@ class RouterConfig:
         auto_roles: whether the controller changes roles as the load asks, until an operator says otherwise.
         slo_ttft_ms: the time to the first token that it works towards.
         slo_tpot_ms: likewise the mean time per token after it.
+        admit_ttft_ms: a request whose first token is predicted later than this is refused with status 429.
+        max_waiting: most requests that wait for a worker; more are refused likewise.
         operator_key: what changes of roles over HTTP need; None refuses them all. Not in the repr.
         state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
     """
@@ -55,6 +58,8 @@ class RouterConfig:
     auto_roles: bool = True
     slo_ttft_ms: float = 2000.0
     slo_tpot_ms: float = 100.0
+    admit_ttft_ms: float = 30_000.0
+    max_waiting: int = 2048
     operator_key: str | None = field(default=None, repr=False)
     state: str = field(default=MEMORY, repr=False)
 
@@ -63,7 +68,7 @@ class RouterConfig:
             value = getattr(self, name)
             if not 0 <= value <= MAX_PORT:
                 raise ConfigError(f"{name} is {value}; a port is between 0 and {MAX_PORT}")
-        for name in ("max_model_len", "max_body_bytes", "max_attempts", *POSITIVE_FLOATS):
+        for name in ("max_model_len", "max_body_bytes", "max_attempts", "max_waiting", *POSITIVE_FLOATS):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}; it must be positive and finite")

@@ -13,6 +13,7 @@ from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 
 from core.clock import SystemClock
 from core.errors import ConfigError
+from router.admission.admission import AdmissionLimits
 from router.config import RouterConfig
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.state import StateSource
@@ -126,6 +127,7 @@ def build_router(config: RouterConfig) -> Router:
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
         meter=meter,
+        limits=AdmissionLimits(config.admit_ttft_ms / 1000, config.max_waiting),
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))

@@ -29,7 +29,8 @@ class UnderWay:
         """
         if (tenant, name) in self._by_name:
             raise InvalidRequestError(
-                f"a request named {describe(name)} is under way already; choose another name", param="request_name"
+                f"request_id is {describe(name)}, and a request of that name is under way; choose another",
+                param="request_id",
             )
 
     def add(self, generation: ActiveGeneration) -> None:

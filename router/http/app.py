@@ -9,6 +9,7 @@ from router.dashboard.feed import DashboardFeed
 from router.dashboard.order_bodies import ORDERS
 from router.dashboard.routes import dashboard_router
 from router.generation import Dispatcher
+from router.http.abort import abort_router
 from router.http.chat_completions import chat_completions_router
 from router.http.chat_request import ChatCompletionRequest
 from router.http.chat_response import ChatCompletionChunk
@@ -45,6 +46,7 @@ def build_app(
     )
     app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
     app.include_router(chat_completions_router(config, dispatcher, codec))
+    app.include_router(abort_router(dispatcher))
     app.include_router(models_router(config))
     app.include_router(health_router(dispatcher))
     app.include_router(dashboard_router(feed, roles, config.operator_key))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
@@ -17,6 +18,7 @@ from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
 CHAT_ROLES = ("system", "user", "assistant")
+REQUEST_ID_KEY = "x-request-id"  # of a call's initial metadata
 SCALARS = tuple(field.name for field in generate_pb2.SamplingOptions.DESCRIPTOR.fields if field.has_presence)
 
 logger = logging.getLogger(__name__)
@@ -42,13 +44,25 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         """Streams one answer; a cancelled call stops the work."""
         try:
             prepared = await self._prepare(request)
+            prepared = replace(prepared, timeout_s=shorter(prepared.timeout_s, context.time_remaining()))
             async with self._open(prepared, request.stop) as answer:
+                await context.send_initial_metadata(((REQUEST_ID_KEY, prepared.request_id),))
                 await self._send(answer, len(prepared.prompt), context)
         except BatonError as error:
             await abort(context, error)
         except Exception as error:
             logger.exception("a defect while answering over gRPC")
             await abort(context, InternalError(f"{type(error).__name__} in the server; see its log"))
+
+    async def AbortRequest(  # noqa: N802 - the name is the service's
+        self, request: generate_pb2.AbortRequestRequest, context: Context
+    ) -> generate_pb2.AbortRequestResponse:
+        """Ends a request of the caller."""
+        try:
+            self._dispatcher.abort(request.request_id, tenant="")
+        except BatonError as error:
+            await abort(context, error)
+        return generate_pb2.AbortRequestResponse()
 
     async def _send(self, answer: TextGeneration, num_prompt_tokens: int, context: Context) -> None:
         # Written, not yielded: a call that is cancelled while it writes unwinds this very task.
@@ -87,6 +101,9 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             stop_token_ids=request.stop_token_ids,
             ignore_eos=request.ignore_eos,
             cache_salt=request.cache_salt,
+            priority=request.priority,
+            timeout_s=request.timeout_s if request.HasField("timeout_s") else None,
+            name=request.request_id,
         )
 
     async def _prompt(self, request: generate_pb2.GenerateRequest) -> Sequence[int]:
@@ -116,3 +133,8 @@ def delta_to_proto(delta: TextDelta) -> generate_pb2.GenerateResponse:
     """What arrived since the last message; without what ends the answer."""
     logprobs = [wire.logprobs_to_proto(each) for each in delta.logprobs]
     return generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text, logprobs=logprobs)
+
+
+def shorter(*timeouts_s: float | None) -> float | None:
+    """The shortest of several times, of which those that are None have no end."""
+    return min((timeout_s for timeout_s in timeouts_s if timeout_s is not None), default=None)

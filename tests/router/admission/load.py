@@ -1,4 +1,4 @@
-"""Requests that arrive at a dispatcher whose workers take as long as their cost models say, in the test's own time."""
+"""Requests that arrive at a dispatcher whose workers take as long as their cost models say, in the test's time."""
 
 import heapq
 import itertools

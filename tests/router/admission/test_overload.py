@@ -1,4 +1,4 @@
-"""Five times as many requests as the fleet can serve: those that are accepted are served in time, the rest is told."""
+"""Five times as many requests as the fleet can serve: those accepted are served in time, the rest is told when."""
 
 from core.request import Role
 from router.admission.admission import AdmissionLimits

@@ -14,7 +14,9 @@ def test_one_tenant_may_have_all_places() -> None:
     refusal = room.refusal("t")
     assert refusal is not None
     assert (refusal.reason, refusal.retry_after_s) == ("waiting", 1)
-    with pytest.raises(OverloadedError, match=r"^2 requests wait for a worker, the most \(--max-waiting\); try again"):
+    with pytest.raises(
+        OverloadedError, match=r"^2 requests wait for a worker, the most \(--max-waiting\); try again"
+    ):
         raise refusal
     room.leave("a")
     assert room.refusal("t") is None
