@@ -23,6 +23,8 @@ from core.transfers import TransferReport
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
+from router.fleet.order_queue import OrderQueue
+from router.fleet.others_work import OthersWork
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # as the worker's
 LAST_READ_S = 0.5  # what has come while the router was held up is read within this time of its going on
@@ -93,7 +95,8 @@ class WorkerLink:
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
-        self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
+        self._others = OthersWork()
+        self._orders = OrderQueue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
 
     @property
@@ -127,18 +130,19 @@ class WorkerLink:
 
     @property
     def pending_prompt_tokens(self) -> int:
-        """Prompt tokens it has to compute: as it reports, or as this router knows is on its way, if that is more."""
-        return max(self.load.pending_prompt_tokens, self.assigned_prompt_tokens)
+        """Prompt tokens it has to compute: as it reports, or with what it was sent since, if that is more."""
+        return max(self.load.pending_prompt_tokens, self.assigned_prompt_tokens + self._others.prompt_tokens)
 
     @property
     def num_sequences(self) -> int:
         """Sequences that it generates or is to generate; likewise."""
-        return max(self.load.running_sequences + self.load.incoming_handoffs, self.assigned_sequences)
+        num_reported = self.load.running_sequences + self.load.incoming_handoffs
+        return max(num_reported, self.assigned_sequences + self._others.sequences)
 
     @property
     def num_context_tokens(self) -> int:
         """Tokens that those attend to; likewise."""
-        return max(self.load.running_context_tokens, self.assigned_context_tokens)
+        return max(self.load.running_context_tokens, self.assigned_context_tokens + self._others.context_tokens)
 
     def count_answer_tokens(self, tenant: str, num_tokens: int) -> None:
         """Tokens of an answer have come whose prompt it computed."""
@@ -227,11 +231,12 @@ class WorkerLink:
             message = await self._read(call)
             if not isinstance(message, worker_pb2.AttachResponse):
                 raise UnavailableError(f"worker {self.worker} ended the stream")
+            if self._orders.is_overrun:
+                raise UnavailableError(f"worker {self.worker} does not take its orders and would never catch up")
             self.heard_s = self._clock.now_s()
             if message.HasField("report"):
                 report = wire.report_from_proto(message.report)
-                self.load = report.load
-                observer.on_report(self, report)
+                self._take_report(report, observer)
             elif message.HasField("expert_report"):
                 self._expert_queries.resolve(expert_wire.expert_report_from_proto(message.expert_report))
             elif message.HasField("transfers"):
@@ -243,6 +248,12 @@ class WorkerLink:
             elif message.HasField("hello"):
                 self.hello = hello_wire.hello_from_proto(message.hello)
                 observer.on_attached(self)
+
+    def _take_report(self, report: wire.StepReport, observer: FleetObserver) -> None:
+        self.load = report.load
+        observer.on_report(self, report)
+        assigned = self.assigned_prompt_tokens, self.assigned_sequences, self.assigned_context_tokens
+        self._others = OthersWork.of(report.load, *assigned)
 
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:
         before = self.role_state

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
-from core.errors import BatonError, InternalError, InvalidRequestError
+from core.errors import BatonError, DeadlineError, InternalError, InvalidRequestError
 from core.request import GenerationRequest
 from router import wire
 from router.generation import Dispatcher
@@ -18,6 +18,7 @@ from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
 CHAT_ROLES = ("system", "user", "assistant")
+WRITE_TIMEOUT_S = 600.0  # as of the HTTP server
 REQUEST_ID_KEY = "x-request-id"  # of a call's initial metadata
 SCALARS = tuple(field.name for field in generate_pb2.SamplingOptions.DESCRIPTOR.fields if field.has_presence)
 
@@ -31,9 +32,18 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         dispatcher: has answers generated.
         codec: the model's tokenizer and chat template.
         intake: checks requests.
+        write_timeout_s: a client that takes nothing of its answer for so long is treated as gone.
     """
 
-    def __init__(self, dispatcher: Dispatcher, codec: TextCodec, intake: Intake) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        codec: TextCodec,
+        intake: Intake,
+        *,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> None:
+        self._write_timeout_s = write_timeout_s
         self._dispatcher = dispatcher
         self._codec = codec
         self._intake = intake
@@ -68,14 +78,24 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         # Written, not yielded: a call that is cancelled while it writes unwinds this very task.
         delta = await answer.read()
         while delta.finish_reason is None:
-            await context.write(delta_to_proto(delta))
+            await self._write(delta_to_proto(delta), context)
             delta = await answer.read()
         last = delta_to_proto(delta)
         last.finish_reason = wire.FINISH_TO_PROTO[delta.finish_reason]
         last.usage.prompt_tokens = num_prompt_tokens
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
-        await context.write(last)
+        await self._write(last, context)
+
+    async def _write(self, message: generate_pb2.GenerateResponse, context: Context) -> None:
+        """Waits while the client does not read: what it has not taken is one message here, and tokens as numbers."""
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await context.write(message)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the client has taken nothing of its answer for {self._write_timeout_s:g} s; read it sooner"
+            ) from None
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
         return TextGeneration(

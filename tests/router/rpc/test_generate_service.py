@@ -302,7 +302,7 @@ async def test_priority_and_name_go_with_the_request(stub: Stub, dispatcher: Fak
     assert (request.priority, request.name) == (-3, "mine-1")
 
 
-@pytest.mark.parametrize(("said", "least_s", "most_s"), [({}, 1.0, WAIT_S), ({"timeout_s": 0.5}, 0.5, 0.5)])
+@pytest.mark.parametrize(("said", "least_s", "most_s"), [({}, 1.0, 2 * WAIT_S), ({"timeout_s": 0.5}, 0.5, 0.5)])
 async def test_shorter_of_timeout_and_the_calls_deadline_counts(
     stub: Stub, dispatcher: FakeDispatcher, said: dict[str, float], least_s: float, most_s: float
 ) -> None:
@@ -360,6 +360,22 @@ async def test_call_cancelled_while_its_client_reads_nothing_cancels_the_work(
     generation = await next_generation(dispatcher)
     assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
     assert caplog.records == []
+
+
+async def test_client_that_does_not_read_is_given_up(codec: TextCodec, dispatcher: FakeDispatcher) -> None:
+    dispatcher.script = lambda _request: [tokens(*[65] * 60_000)]
+    dispatcher.generation_type = EndlessGeneration
+    server = grpc.aio.server()
+    service = GenerateService(dispatcher, codec, Intake(codec, MODEL, MAX_MODEL_LEN), write_timeout_s=0.1)
+    generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
+    async with channel_to(server) as channel:
+        call = Stub(channel).Generate(ask(), timeout=WAIT_S)
+        await call.read()
+        generation = await next_generation(dispatcher)
+        assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"the client has taken nothing of its answer for 0\.1 s"):
+            while True:
+                await call.read()
 
 
 async def test_call_past_its_clients_deadline_cancels_the_work(stub: Stub, dispatcher: FakeDispatcher) -> None:

@@ -1,0 +1,30 @@
+"""Orders on their way to one worker. Bounded: where a worker takes them too slowly, the link to it has to end."""
+
+import asyncio
+
+from baton.v1 import worker_pb2
+
+MAX_QUEUED_ORDERS = 16_384  # five for each request that one worker queues at most: further behind it never catches up
+
+
+class OrderQueue:
+    """First in, first out.
+
+    Attributes:
+        is_overrun: whether an order was dropped, after which the others are worth nothing.
+    """
+
+    def __init__(self) -> None:
+        self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue(MAX_QUEUED_ORDERS)
+        self.is_overrun = False
+
+    def put_nowait(self, order: worker_pb2.AttachRequest) -> None:
+        """Queues an order, unless there are too many."""
+        if self._orders.full():
+            self.is_overrun = True
+        else:
+            self._orders.put_nowait(order)
+
+    async def get(self) -> worker_pb2.AttachRequest:
+        """Waits for the next order."""
+        return await self._orders.get()
