@@ -10,6 +10,7 @@ from router.dashboard.order_bodies import ORDERS
 from router.dashboard.routes import dashboard_router
 from router.generation import Dispatcher
 from router.http.abort import abort_router
+from router.http.calls_at_once import CallsAtOnce
 from router.http.chat_completions import chat_completions_router
 from router.http.chat_request import ChatCompletionRequest
 from router.http.chat_response import ChatCompletionChunk
@@ -19,6 +20,7 @@ from router.http.models import models_router
 from router.http.openapi import DocumentedApp
 from router.roles.operations import RoleOperations
 from router.text.tokenizer import TextCodec
+from rpc.limits import MAX_PUBLIC_CALLS
 
 _DESCRIPTION = 'OpenAI-style API of Baton. Every error is `{"error": {"message", "type", "param", "code"}}`.'
 
@@ -51,4 +53,5 @@ def build_app(
     app.include_router(health_router(dispatcher))
     app.include_router(dashboard_router(feed, roles, config.operator_key))
     install_error_handlers(app)
+    app.add_middleware(CallsAtOnce, max_calls=MAX_PUBLIC_CALLS)
     return app
