@@ -165,7 +165,7 @@ arrivals = st.lists(st.tuples(tenants, st.integers(1, 6 * BUDGET)), max_size=6)
 def test_steps_are_full_and_counters_of_backlogged_tenants_stay_within_one_step(
     rounds: list[list[tuple[str, int]]],
 ) -> None:
-    """What is served at one go is a chunk, so Lemma 4.3 bounds the difference of counters by the budget of a step."""
+    """What is served at one go is a chunk: the paper's bounds, with the budget of a step for the longest prompt."""
     bench = Bench()
     since: dict[str, dict[str, int]] = {}  # by tenant that has been backlogged since: what each had been served then
     for arriving in rounds:
