@@ -1,10 +1,10 @@
 """What tenants have been served, and so whose turn it is. Not what waits: `core.fair_line`.
 
 The virtual token counter of Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024): who has been
-served least goes next, and who comes back from idle is lifted to the least of those that are here, so that nobody saves up
-turns. Of two tenants that always have something waiting, the counters then differ by no more than what is served at
-one go, whatever they ask for, and the service they get over any time by no more than twice that; there it is
-2 max(w_p L_input, w_q M), with the weights below, the longest prompt, and the tokens that fit a batch.
+served least goes next, and who comes back from idle is lifted to the least of those that are here, so that nobody
+saves up turns. Of two tenants that always have something waiting, the counters then differ by no more than what is
+served at one go, whatever they ask for, and the service they get over any time by no more than twice that; there it
+is 2 max(w_p L_input, w_q M), with the weights below, the longest prompt, and the tokens that fit a batch.
 """
 
 from collections import Counter

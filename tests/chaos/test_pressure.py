@@ -77,10 +77,10 @@ def test_client_that_leaves_or_aborts_leaves_nothing_behind(
     tcp_cluster.settle()
 
 
-@pytest.mark.parametrize("timeout_s", [0.05, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("timeout_s", [0.02, 0.05, 0.1, 0.2])
 def test_request_out_of_time_leaves_nothing_behind(tcp_cluster: ChaosCluster, timeout_s: float) -> None:
     """While its prompt is computed or moves, or while it is decoded, as the machine has it."""
-    request = tcp_cluster.ask(prompt_of(LONG), FOR_LONG, ignore_eos=True, timeout_s=timeout_s)
+    request = tcp_cluster.ask(prompt_of(LONG), 100, ignore_eos=True, timeout_s=timeout_s)
     outcome = request.outcome()
     assert outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert f"did not end within {timeout_s:g} s" in outcome.details
