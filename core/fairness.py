@@ -29,8 +29,8 @@ class TokenCounters:
     def enter(self, tenant: str) -> None:
         """Something of a tenant is here; each is to leave once."""
         if not self._num_here[tenant]:
-            here = [self.of(each) for each in self._num_here if self._num_here[each]]
-            self._counters[tenant] = max(self.of(tenant), min(here, default=self._last_left))
+            least = min((self.of(each) for each in self._num_here), default=self._last_left)
+            self._counters[tenant] = max(self.of(tenant), least)
         self._num_here[tenant] += 1
 
     def leave(self, tenant: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence as Seq
 
 from core.errors import BatonError
 from core.events import TokenEvent
+from core.fairness import TokenCounters
 from decode_worker.book import SequenceBook
 from decode_worker.sequence import Sequence
 from engine.kv.pool import BlockPool
@@ -20,6 +21,7 @@ class Batch:
         pool: where KV lives.
         book: tells routers of what is given back.
         outbox: where tokens for routers go.
+        counters: hear what is generated for whom.
         end: hears of every sequence that has ended here, and takes it out of the books.
 
     Attributes:
@@ -27,10 +29,18 @@ class Batch:
         ready: by handoff id, those that hold all their blocks and wait for a place; younger than those running.
     """
 
-    def __init__(self, pool: BlockPool, book: SequenceBook, outbox: Outbox, end: Callable[[Sequence], None]) -> None:
+    def __init__(
+        self,
+        pool: BlockPool,
+        book: SequenceBook,
+        outbox: Outbox,
+        counters: TokenCounters,
+        end: Callable[[Sequence], None],
+    ) -> None:
         self._pool = pool
         self._book = book
         self._outbox = outbox
+        self._counters = counters
         self._end = end
         self.running: dict[str, Sequence] = {}
         self.ready: dict[str, Sequence] = {}
@@ -76,6 +86,7 @@ class Batch:
             token_id = result.tokens[decoded.sequence_id]
             position = sequence.next_position
             sequence.append(token_id)
+            self._counters.serve(sequence.work.tenant, num_answer_tokens=1)
             sequence.blocks.publish(sequence.next_start)
             reason = sequence.work.finish_reason(token_id, len(sequence.tokens))
             logprobs = result.logprobs.get(decoded.sequence_id)
