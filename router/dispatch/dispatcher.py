@@ -23,6 +23,7 @@ from core.request import HALVES, GenerationRequest, Role
 from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.admission.admission import Admission, AdmissionLimits
+from router.admission.arrival_rates import ArrivalRates
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, discharge_all, discharge_prompt
 from router.dispatch.movements import Movements, recall_for
@@ -83,6 +84,7 @@ class FleetDispatcher:
         self._fleet: Fleet | None = None
         self._admission = Admission(limits or AdmissionLimits())
         self._counters = TokenCounters()
+        self._rates = ArrivalRates(meter.now_s)
         self._active = UnderWay()
         self._by_handoff: dict[str, ActiveGeneration] = {}
         self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
@@ -139,7 +141,9 @@ class FleetDispatcher:
         self._accept(generation)
         self._place(generation, options)
         attempt = generation.attempt
-        generation.times.placed(attempt.open_prompt_tokens if attempt else len(request.prompt))
+        num_uncached = attempt.open_prompt_tokens if attempt else len(request.prompt)
+        self._rates.add(request.turn, num_uncached)
+        generation.times.placed(num_uncached)
         return generation
 
     def abort(self, request_id: str, tenant: str) -> None:
@@ -229,7 +233,7 @@ class FleetDispatcher:
         generation.timers.start(Purpose.DEADLINE, timeout_s, partial(self._run_out, generation, timeout_s))
 
     def _survey(self, generation: ActiveGeneration) -> Survey:
-        return survey(self.fleet, generation, self._meter.limits.tpot_s)
+        return survey(self.fleet, generation, self._meter.limits.tpot_s, self._rates)
 
     def _try_place(self, generation: ActiveGeneration) -> None:
         """Places a request if it waits."""

@@ -68,6 +68,7 @@ class DecodeCandidate:
         block_tokens: tokens per block.
         cost: how long its steps take.
         present_tokens: leading tokens of the prompt whose KV it has, and need not be sent.
+        num_before: sequences that get a place before the prompt's does, at most.
     """
 
     worker: WorkerId
@@ -78,6 +79,7 @@ class DecodeCandidate:
     block_tokens: int
     cost: CostModel
     present_tokens: int = 0
+    num_before: float = math.inf
 
     def must_wait(self, num_prompt_tokens: int) -> bool:
         """Whether a prompt would have to wait for room.
@@ -106,7 +108,7 @@ class DecodeCandidate:
         blocks_each = max(1.0, self.num_context_tokens / self.block_tokens / max(1, self.num_sequences))
         num_ahead = max(self.num_sequences + 1 - self.max_num_seqs, math.ceil(num_missing / blocks_each))
         num_running = max(1, min(self.max_num_seqs, self.num_sequences + 1 - num_ahead))
-        return num_ahead * num_answer_tokens * self.step_s(num_prompt_tokens) / num_running
+        return min(num_ahead, self.num_before + 1) * num_answer_tokens * self.step_s(num_prompt_tokens) / num_running
 
     def step_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds of a step with the prompt's sequence in the batch: everybody's time per token."""

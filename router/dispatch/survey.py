@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from core.ids import WorkerId
 from core.request import Role
+from router.admission.arrival_rates import ArrivalRates
 from router.admission.outlook import Outlook, look_ahead
 from router.dispatch.generation import ActiveGeneration
 from router.dispatch.ledger import decode_candidate, prefill_candidate
@@ -46,16 +47,27 @@ class Survey:
         return look_ahead(self.prefill_candidates, self.decode_candidates, self.num_prompt_tokens, num_answer_tokens)
 
 
-def survey(fleet: Fleet, generation: ActiveGeneration, tpot_limit_s: float) -> Survey:
-    """Looks at all workers for a request; `tpot_limit_s` bounds how fast mixed ones compute prompts."""
+def survey(fleet: Fleet, generation: ActiveGeneration, tpot_limit_s: float, rates: ArrivalRates) -> Survey:
+    """Looks at all workers for a request.
+
+    Args:
+        fleet: the workers there are.
+        generation: the request.
+        tpot_limit_s: bounds how fast mixed workers compute prompts.
+        rates: of the prompts that come; each prefill worker gets its part of them.
+    """
     prefill = {link.worker: link for link in fleet.taking(Role.PREFILL)}
     decode = {link.worker: link for link in fleet.taking(Role.DECODE)}
     present, request = present_tokens(fleet, generation), generation.request
+    passing = {turn: per_s / len(prefill) for turn, per_s in rates.passing(request.turn).items()} if prefill else {}
     return Survey(
         prefill,
         decode,
-        [prefill_candidate(link, tpot_limit_s, present.get(each, 0), request) for each, link in prefill.items()],
-        [decode_candidate(link, present.get(each, 0)) for each, link in decode.items()],
+        [
+            prefill_candidate(link, tpot_limit_s, present.get(each, 0), request, passing)
+            for each, link in prefill.items()
+        ],
+        [decode_candidate(link, present.get(each, 0), request) for each, link in decode.items()],
         present,
         generation.num_prompt_tokens,
     )

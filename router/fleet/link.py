@@ -77,6 +77,7 @@ class WorkerLink:
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
         assigned_turns: the same by whose turn they are.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
+        assigned_sequence_turns: the same by whose turn they are.
         assigned_blocks: KV blocks promised to prompts that are not computed yet.
         assigned_context_tokens: tokens of those prompts.
     """
@@ -100,6 +101,7 @@ class WorkerLink:
         self.assigned_prompt_tokens = 0
         self.assigned_turns: Counter[Turn] = Counter()
         self.assigned_sequences = 0
+        self.assigned_sequence_turns: Counter[Turn] = Counter()
         self.assigned_blocks = 0
         self.assigned_context_tokens = 0
         self._answer_tokens: Counter[str] = Counter()
@@ -107,6 +109,8 @@ class WorkerLink:
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._security = security
+        self._cost: CostModel | None = None  # kept, for every request asks for it, ...
+        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of
         self._others = OthersWork()
         self._orders = OrderQueue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
@@ -125,7 +129,11 @@ class WorkerLink:
     @property
     def cost(self) -> CostModel:
         """What its steps cost now: as it measured, and as its load says that they have changed since."""
-        return self.attached.cost_model.changed(self.load.cost_change)
+        hello, load = self._cost_of
+        if self._cost is None or hello is not self.attached or load is not self.load:
+            self._cost_of = self.attached, self.load
+            self._cost = self.attached.cost_model.changed(self.load.cost_change)
+        return self._cost
 
     @property
     def role_state(self) -> RoleState:

@@ -4,11 +4,14 @@ import heapq
 import itertools
 import random
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from core.errors import OverloadedError
 from core.events import TokenEvent, WorkerLoad
+from core.fair_line import FairLine
+from core.fairness import TokenCounters
 from core.request import Assignment, FinishReason
 from router.wire import StepReport
 from tests.router.builders import RecordingLink, generation_request
@@ -20,11 +23,13 @@ class Served:
     """One request as its client saw it.
 
     Attributes:
+        tenant: whose it is.
         arrived_s: when it came.
         tokens_s: when each token came.
         refusal: why it was not accepted.
     """
 
+    tenant: str
     arrived_s: float
     tokens_s: list[float] = field(default_factory=list)
     refusal: OverloadedError | None = None
@@ -55,11 +60,12 @@ class Load:
     def now_s(self) -> float:
         return self._bench.clock.now_s()
 
-    async def run(self, *, requests_per_s: float, seconds: float, prompt_tokens: int, seed: int = 0) -> list[Served]:
-        """Poisson arrivals; returns when all that were accepted have been answered."""
-        draw, at_s = random.Random(seed), 0.0  # noqa: S311 - a load, no secret
-        while (at_s := at_s + draw.expovariate(requests_per_s)) < seconds:
-            self.after(at_s - self.now_s, lambda: self._arrive(prompt_tokens))
+    async def run(self, *, requests_per_s: Mapping[str, float], seconds: float, prompt_tokens: int) -> list[Served]:
+        """Poisson arrivals, by tenant; returns when all that were accepted have been answered."""
+        for tenant, rate in requests_per_s.items():
+            draw, at_s = random.Random(tenant), 0.0  # noqa: S311 - a load, no secret
+            while (at_s := at_s + draw.expovariate(rate)) < seconds:
+                self.after(at_s, partial(self._arrive, tenant, prompt_tokens))
         while self._events:
             at_s, _, happens = heapq.heappop(self._events)
             self._bench.clock.advance(at_s - self.now_s)
@@ -83,12 +89,13 @@ class Load:
         is_last = position == self._answer_tokens - 1
         return TokenEvent(work.handoff_id, position, 7, FinishReason.LENGTH if is_last else None)
 
-    def _arrive(self, prompt_tokens: int) -> None:
-        served = Served(self.now_s)
+    def _arrive(self, tenant: str, prompt_tokens: int) -> None:
+        served = Served(tenant, self.now_s)
         request_id = f"r{len(self._requests)}"
         self._requests[request_id] = served
         try:
-            self._bench.submit(generation_request(request_id, (1,) * prompt_tokens, self._answer_tokens))
+            request = generation_request(request_id, (1,) * prompt_tokens, self._answer_tokens)
+            self._bench.submit(replace(request, tenant=tenant))
         except OverloadedError as refusal:
             served.refusal = refusal
             return
@@ -97,25 +104,32 @@ class Load:
 
 
 class Computer:
-    """Computes the prompts that its link is assigned, one after another."""
+    """Computes the prompts that its link is assigned, one after another, in their turns."""
 
     def __init__(self, load: Load, link: RecordingLink) -> None:
         self._load = load
         self._link = link
-        self._num_done = 0
+        self._counters = TokenCounters()
+        self._line: FairLine[Assignment] = FairLine(self._counters)
+        self._num_queued = 0
         self._is_busy = False
 
     def go_on(self) -> None:
-        if not self._is_busy and self._num_done < len(self._link.assigned):
+        for work in self._link.assigned[self._num_queued :]:
+            self._line.add(work.handoff_id, work, work.turn)
+            self._counters.enter(work.tenant)
+        self._num_queued = len(self._link.assigned)
+        if not self._is_busy and (work := self._line.first(lambda _: True)) is not None:
             self._is_busy = True
-            work = self._link.assigned[self._num_done]
-            self._load.after(self._link.cost.completion_s(0, len(work.prompt)), lambda: self._end(work))
+            self._line.remove(work.handoff_id)
+            self._counters.serve(work.tenant, num_prompt_tokens=len(work.prompt))
+            self._load.after(self._link.cost.completion_s(0, len(work.prompt)), partial(self._end, work))
 
     def _end(self, work: Assignment) -> None:
-        self._num_done += 1
         self._is_busy = False
-        waiting = self._link.assigned[self._num_done :]
-        load = WorkerLoad(queued_prompts=len(waiting), pending_prompt_tokens=sum(len(w.prompt) for w in waiting))
+        self._counters.leave(work.tenant)
+        num_tokens = sum(len(waiting.prompt) for waiting in self._line)
+        load = WorkerLoad(queued_prompts=len(self._line), pending_prompt_tokens=num_tokens)
         self._load.say(self._link, load, self._load.token(work, 0))
         self._load.hand_over(work)
         self.go_on()

@@ -41,7 +41,7 @@ async def test_prompts_that_are_accepted_are_computed_in_time() -> None:
         RecordingLink("d", Role.DECODE, max_num_seqs=256, num_blocks=100_000),
     )
     load = Load(bench, answer_tokens=2)
-    served = await load.run(requests_per_s=OVERLOAD * 25, seconds=SECONDS, prompt_tokens=100)
+    served = await load.run(requests_per_s={"": OVERLOAD * 25}, seconds=SECONDS, prompt_tokens=100)
     check(served, capacity_per_s=25, position=0, reason="ttft")
     assert bench.is_settled()
 
@@ -53,7 +53,7 @@ async def test_sequences_that_are_accepted_have_a_place_in_time() -> None:
         RecordingLink("d", Role.DECODE, max_num_seqs=8, num_blocks=100_000),
     )
     load = Load(bench, answer_tokens=50)
-    served = await load.run(requests_per_s=OVERLOAD * 9, seconds=SECONDS, prompt_tokens=100)
+    served = await load.run(requests_per_s={"": OVERLOAD * 9}, seconds=SECONDS, prompt_tokens=100)
     check(served, capacity_per_s=8 / (49 * cost_model().decode_s(8, 8 * 125)), position=1, reason="decode_places")
     assert bench.is_settled()
 
@@ -62,8 +62,26 @@ async def test_burst_of_one_moment_is_counted_before_any_worker_has_said_a_word(
     decode = RecordingLink("d", Role.DECODE, max_num_seqs=256, num_blocks=100_000)
     bench = bench_with(RecordingLink("p", Role.PREFILL), decode)
     load = Load(bench, answer_tokens=2)
-    served = await load.run(requests_per_s=1e6, seconds=1e-3, prompt_tokens=100)
+    served = await load.run(requests_per_s={"": 1e6}, seconds=1e-3, prompt_tokens=100)
     accepted = [each for each in served if each.refusal is None]
     assert len(served) > 500
     assert len(accepted) == TTFT_S / 0.1 - 1  # attention makes the twentieth a little late
     assert attainment(served, 0) == 1.0
+
+
+async def test_flood_of_one_tenant_is_refused_and_another_is_served_in_time() -> None:
+    """Both together ask for more than the fleet can serve; one of them for less than its share."""
+    bench = bench_with(
+        RecordingLink("p0", Role.PREFILL),
+        RecordingLink("p1", Role.PREFILL),
+        RecordingLink("d", Role.DECODE, max_num_seqs=256, num_blocks=100_000),
+    )
+    load = Load(bench, answer_tokens=2)
+    rates = {"flood": OVERLOAD * 20.0, "modest": 5.0}  # of 20 that are served
+    served = await load.run(requests_per_s=rates, seconds=SECONDS, prompt_tokens=100)
+    modest = [each for each in served if each.tenant == "modest"]
+    assert [each.refusal for each in modest] == [None] * len(modest)
+    assert attainment(modest, 0) >= ATTAINMENT
+    flood = [each for each in served if each.tenant == "flood" and each.refusal is None]
+    assert len(flood) >= 0.9 * (20 - 5) * SECONDS
+    assert attainment(flood, 0) >= ATTAINMENT
