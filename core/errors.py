@@ -9,7 +9,8 @@
     ├── OverloadedError              429  RESOURCE_EXHAUSTED  too much waits before it; says when to ask again
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
     │   └── ClusterTokenError        401  UNAUTHENTICATED     a call without the cluster's token where one is needed
-    ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
+    ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here, or not with this key
+    ├── RateLimitedError             429  RESOURCE_EXHAUSTED  the caller's key has reached one of its limits
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
     │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
@@ -126,11 +127,23 @@ class ClusterTokenError(AuthenticationError):
 
 
 class PermissionDeniedError(BatonError):
-    """What was asked for is switched off here, whoever asks."""
+    """What was asked for is switched off here, or the caller's key is not good for it."""
 
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
     code = "permission_denied"
+
+
+class RateLimitedError(BatonError):
+    """The caller's key has reached one of its own limits."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(BatonError):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
+from core.clock import Clock
 from core.errors import BatonError
 from core.events import TokenEvent
 from core.fairness import TokenCounters
@@ -21,8 +22,9 @@ class Batch:
         pool: where KV lives.
         book: tells routers of what is given back.
         outbox: where tokens for routers go.
-        counters: hear what is generated for whom.
+        clock: for what comes with first tokens.
         end: hears of every sequence that has ended here, and takes it out of the books.
+        counters: hear what is generated for whom.
 
     Attributes:
         running: by handoff id, in order of joining: the last is the youngest.
@@ -34,13 +36,16 @@ class Batch:
         pool: BlockPool,
         book: SequenceBook,
         outbox: Outbox,
-        counters: TokenCounters,
+        clock: Clock,
         end: Callable[[Sequence], None],
+        *,
+        counters: TokenCounters,
     ) -> None:
         self._pool = pool
         self._book = book
         self._outbox = outbox
         self._counters = counters
+        self._clock = clock
         self._end = end
         self.running: dict[str, Sequence] = {}
         self.ready: dict[str, Sequence] = {}
@@ -81,6 +86,7 @@ class Batch:
 
     def apply(self, slices: Seq[SequenceSlice], result: StepResult) -> None:
         """See `DecodeHalf.apply`."""
+        now_s = self._clock.now_s()
         for decoded in slices:
             sequence = self.running[decoded.sequence_id]
             token_id = result.tokens[decoded.sequence_id]
@@ -90,7 +96,8 @@ class Batch:
             sequence.blocks.publish(sequence.next_start)
             reason = sequence.work.finish_reason(token_id, len(sequence.tokens))
             logprobs = result.logprobs.get(decoded.sequence_id)
-            event = TokenEvent(sequence.handoff_id, position, token_id, reason, logprobs)
+            timing = sequence.take_timing(now_s)
+            event = TokenEvent(sequence.handoff_id, position, token_id, reason, logprobs, timing=timing)
             self._outbox.token(sequence.router_id, event)
             if reason is not None:
                 self._end(sequence)

@@ -57,9 +57,10 @@ class DecodeHalf:
         sent_pairs: dict[WorkerId, PairStats] | None = None,
     ) -> None:
         self._max_num_seqs = max_num_seqs
+        self._clock = clock
         self._book = SequenceBook(outbox)
         counters = TokenCounters()
-        self._batch = Batch(pool, self._book, outbox, counters, self._end)
+        self._batch = Batch(pool, self._book, outbox, clock, self._end, counters=counters)
         self.receiver = Receiver(self._book, pool, clock, counters, self._batch.join)
         self.migrator = Migrator(
             pool,
@@ -109,7 +110,7 @@ class DecodeHalf:
         """
         handoff_id = assignment.handoff_id
         sequence = Sequence(handoff_id, TargetState.READY, router_id, assignment, table=table)
-        sequence.start((first_token,))
+        sequence.start((first_token,), self._clock.now_s())
         self._book.sequences[handoff_id] = sequence
         self._batch.wait(sequence)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
 from core.request import Role
+from deploy.client_key import use_key
 from deploy.config import ServeConfig
 from deploy.cores import cores_of_rank
 from deploy.fence_client import FenceClient
@@ -21,7 +22,9 @@ from deploy.security import cluster_security, public_tls
 from deploy.state_setting import read_state
 from deploy.status_client import get_status
 from deploy.supervisor import Kill, Supervisor
+from deploy.telemetry import log_format_of, metrics_port_of, otlp_endpoint_of
 from engine.config import ModelConfig
+from router.auth.api_key import new_key
 from router.config import RouterConfig
 from router.process import bind_http
 from router.text.tokenizer import TextCodec
@@ -61,6 +64,7 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         BatonError: what kept it from starting.
     """
     router_config = router_settings(config, model_dir)
+    use_key(router_config.console_key)
     check_ports(router_config)
     config.check_model(ModelConfig.from_dir(model_dir))
     check_machine(config)
@@ -127,6 +131,12 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         admit_ttft_ms=config.admit_ttft_ms,
         max_waiting=config.max_waiting,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
+        metrics_host=config.metrics_host,
+        metrics_port=metrics_port_of(config.metrics_port, router_index=0),
+        otlp_endpoint=otlp_endpoint_of(config.otlp_endpoint, os.environ),
+        log_format=log_format_of(config.log_format, os.environ),
+        api_keys_file=config.api_keys_file and config.api_keys_file.resolve(),
+        console_key=new_key() if config.api_keys_file else None,
         state=read_state(config, os.environ),
         tls=public_tls(config),
         cluster_security=cluster_security(config, os.environ, LOOPBACK),
@@ -145,6 +155,8 @@ def check_ports(config: RouterConfig) -> None:
         ConfigError: a port is taken; names the flag.
     """
     bind_http(config.host, config.port).close()
+    if config.metrics_port is not None:
+        bind_http(config.metrics_host, config.metrics_port, "--metrics-port").close()
     try:
         socket.create_server((config.host, config.grpc_port)).close()
     except OSError as error:
@@ -183,6 +195,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         kv_verify=config.kv_verify,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
+        log_format=router.log_format,
         topology=config.topology_of(role),
         security=router.cluster_security,
     )

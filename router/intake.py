@@ -9,15 +9,20 @@ from dataclasses import dataclass, field
 from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
 from core.request import GenerationRequest
 from core.sampling import MAX_SEED, SamplingParams
+from router.auth.caller import current_caller
+from router.auth.tenant_salt import tenant_salt
 from router.describe import describe
 from router.text.bad_words import bad_word_token_ids
 from router.text.model_files import FLOAT_DEFAULTS
 from router.text.tokenizer import TextCodec
 
 MAX_CACHE_SALT_CHARS = 256  # a random key takes 32; it goes with every assignment
-NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}")  # of a request: goes into a path as it is (RFC 3986, unreserved)
+MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each
 MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
+MAX_STOP_CHARS = 256  # every new character is compared with every stop string
+MAX_STOP_TOKEN_IDS = 64
 MIN_PRIORITY, MAX_PRIORITY = -(2**31), 2**31 - 1  # what the messages to workers can say
+NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}")  # of a request: goes into a path as it is (RFC 3986, unreserved)
 # Bad words are tokenized on the event loop: so many of this length take 10 ms.
 MAX_BAD_WORDS = 300
 MAX_BAD_WORD_CHARS = 64
@@ -97,7 +102,7 @@ class Intake:
             max_tokens_param: what the client calls that, for messages.
             stop_token_ids: token ids that end the answer, besides the model's own.
             ignore_eos: whether the model's own do not end it.
-            cache_salt: KV is shared with requests of the same salt only.
+            cache_salt: KV is shared with requests of the same salt, and of the caller's tenant, only.
             priority: requests with a lower number go first.
             timeout_s: seconds until the request fails if it has not ended; None for the router's limit.
             timeout_param: what the client calls that, for messages.
@@ -110,6 +115,11 @@ class Intake:
         self._check_ids(prompt, prompt_param)
         room = self._room(len(prompt), prompt_param)
         stops = list(stop_token_ids)
+        if len(stops) > MAX_STOP_TOKEN_IDS:
+            raise InvalidRequestError(
+                f"stop_token_ids has {len(stops)} tokens; at most {MAX_STOP_TOKEN_IDS} are accepted",
+                param="stop_token_ids",
+            )
         self._check_ids(stops, "stop_token_ids")
         if len(cache_salt) > MAX_CACHE_SALT_CHARS:
             raise InvalidRequestError(
@@ -123,13 +133,15 @@ class Intake:
             )
         end_of_sequence = frozenset() if ignore_eos else self._codec.eos_token_ids
         num_tokens = self._max_tokens(room, len(prompt), max_tokens, max_tokens_param)
+        tenant = current_caller().tenant
         return GenerationRequest(
             request_id=request_id,
             prompt=tuple(prompt),
             max_tokens=num_tokens,
             sampling=self._sampling(sampling, num_tokens),
             stop_token_ids=end_of_sequence.union(stops),
-            cache_salt=cache_salt,
+            cache_salt=tenant_salt(tenant, cache_salt),
+            tenant=tenant,
             priority=priority,
             timeout_s=timeout_s,
             name=name,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from core.errors import OverloadedError
 from core.request import GenerationRequest
+from router.admission.answer_lengths import AnswerLengths
 from router.admission.outlook import Outlook
 from router.admission.refusal import too_late
 from router.admission.waiting_room import WaitingRoom
@@ -34,11 +35,13 @@ class Admission:
     Attributes:
         limits: see above.
         waiting: the accepted requests that wait; the dispatcher says who enters and who leaves.
+        answers: how long they get; the dispatcher says which have ended.
     """
 
     def __init__(self, limits: AdmissionLimits) -> None:
         self.limits = limits
         self.waiting = WaitingRoom(limits.max_waiting)
+        self.answers = AnswerLengths()
 
     def refusal(self, request: GenerationRequest, outlook: Outlook | None) -> OverloadedError | None:
         """Why a request is not accepted; None when it is. Without an outlook it waits for a worker of a missing role.

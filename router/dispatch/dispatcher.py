@@ -19,7 +19,8 @@ from core.errors import (
 from core.events import RECALLED, ROLE_CHANGED, ReturnedWork
 from core.fair_line import FairLine
 from core.fairness import TokenCounters
-from core.request import HALVES, GenerationRequest, Role
+from core.logs import about
+from core.request import HALVES, FinishReason, GenerationRequest, Role
 from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.admission.admission import Admission, AdmissionLimits
@@ -34,7 +35,7 @@ from router.dispatch.timers import Purpose
 from router.dispatch.under_way import UnderWay
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
-from router.meter import RequestMeter
+from router.observe.request_times import RequestWatch
 
 FIRST_RETRY_S = 0.05  # doubles with every failure in a row: a fleet in trouble is not helped by haste
 MAX_RETRY_S = 2.0
@@ -61,7 +62,7 @@ class FleetDispatcher:
         request_timeout_s: a request that has not ended by then fails, or by its own timeout if that is shorter.
         placement_timeout_s: how long a request waits for a missing role.
         max_attempts: placements in a row without a token before a request fails.
-        meter: hears what requests experience.
+        watch: hears what happens to requests.
         limits: what is accepted.
 
     Attributes:
@@ -74,17 +75,17 @@ class FleetDispatcher:
         request_timeout_s: float,
         placement_timeout_s: float,
         max_attempts: int,
-        meter: RequestMeter,
+        watch: RequestWatch,
         limits: AdmissionLimits | None = None,
     ) -> None:
         self._request_timeout_s = request_timeout_s
         self._placement_timeout_s = placement_timeout_s
         self._max_attempts = max_attempts
-        self._meter = meter
+        self._watch = watch
         self._fleet: Fleet | None = None
         self._admission = Admission(limits or AdmissionLimits())
         self._counters = TokenCounters()
-        self._rates = ArrivalRates(meter.now_s)
+        self._rates = ArrivalRates(watch.now_s)
         self._active = UnderWay()
         self._by_handoff: dict[str, ActiveGeneration] = {}
         self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
@@ -132,9 +133,9 @@ class FleetDispatcher:
             InvalidRequestError: its client has one of the same name under way.
         """
         self._active.check_name(request.tenant, request.name)
-        generation = ActiveGeneration(request, self._cancel, self._meter.arrived(len(request.prompt)))
+        generation = ActiveGeneration(request, self._cancel, self._watch.arrived(request))
         options = self._survey(generation)
-        refusal = self._admission.refusal(request, options.outlook(self._meter.mean_answer_tokens()))
+        refusal = self._admission.refusal(request, options.outlook(self._admission.answers.mean))
         if refusal is not None:
             generation.times.placed(options.num_uncached_tokens)  # refused or not, this is what is asked for
             raise refusal
@@ -186,6 +187,8 @@ class FleetDispatcher:
         touched: dict[str, ActiveGeneration] = {}
         for event in report.tokens:
             generation = self._by_handoff.get(event.handoff_id)
+            if generation is not None and event.timing is not None:
+                generation.times.timed(event)
             if generation is not None and (num_new := generation.answer.accept(event)):
                 self._count_answer(generation, num_new)
                 touched[generation.request_id] = generation
@@ -233,7 +236,7 @@ class FleetDispatcher:
         generation.timers.start(Purpose.DEADLINE, timeout_s, partial(self._run_out, generation, timeout_s))
 
     def _survey(self, generation: ActiveGeneration) -> Survey:
-        return survey(self.fleet, generation, self._meter.limits.tpot_s, self._rates)
+        return survey(self.fleet, generation, self._watch.limits.tpot_s, self._rates)
 
     def _try_place(self, generation: ActiveGeneration) -> None:
         """Places a request if it waits."""
@@ -249,7 +252,7 @@ class FleetDispatcher:
             generation.avoid,
             wanted_in_s=generation.times.left_s(),
             latest_s=self._admission.limits.ttft_s,
-            tpot_limit_s=self._meter.limits.tpot_s,
+            tpot_limit_s=self._watch.limits.tpot_s,
         )
         if chosen is None:
             give_up = partial(self._give_up_waiting, generation)
@@ -260,7 +263,7 @@ class FleetDispatcher:
     def _assign(self, generation: ActiveGeneration, prefill: WorkerLink, decode: WorkerLink, options: Survey) -> None:
         num_tokens, present = generation.num_prompt_tokens, options.present
         source = prefix_source(
-            self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._meter.limits.tpot_s
+            self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._watch.limits.tpot_s
         )
         assignment = generation.next_assignment(prefill, decode, source)
         num_found = present.get(prefill.worker, 0) if source is None else source.num_tokens
@@ -272,6 +275,7 @@ class FleetDispatcher:
         generation.timers.stop(Purpose.MISSING_ROLE, Purpose.RETRY)
         self._by_handoff[assignment.handoff_id] = generation
         charge(generation.attempt)
+        generation.times.assigned(assignment)
         if decode is not prefill:
             decode.assign(assignment)
         prefill.assign(assignment)
@@ -298,10 +302,10 @@ class FleetDispatcher:
         if attempt.is_handed_over:
             self._admission.waiting.leave(generation.request_id)
         generation.failures = 0
-        generation.times.received(len(generation.answer.tokens))
+        generation.times.received(len(generation.answer.tokens), generation.num_cached_tokens)
         generation.notify()
         if generation.answer.finish_reason is not None:
-            generation.times.answered()
+            generation.times.answered(generation.answer.finish_reason)
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
             attempt.decode.num_finished += attempt.is_handed_over and not attempt.decode.is_for(Role.DECODE)
             self._end(generation, cancel_workers=not attempt.is_handed_over)
@@ -315,7 +319,9 @@ class FleetDispatcher:
 
     def _on_returned(self, generation: ActiveGeneration, work: ReturnedWork) -> None:
         """Places a request again, a little later each time it comes back without a new token."""
-        logger.info("request %s came back: %s: %s", generation.request_id, work.code, work.message)
+        generation.times.returned(work.code)
+        tags = about(generation.times.tags)
+        logger.info("request %s came back: %s: %s", generation.request_id, work.code, work.message, extra=tags)
         if not work.retryable:
             self._fail(generation, FINAL_ERRORS.get(work.code, InternalError)(work.message))
             return
@@ -348,13 +354,17 @@ class FleetDispatcher:
             ),
         )
 
-    def _cancel(self, generation: ActiveGeneration) -> None:
-        self._fail(generation, CancelledRequestError(f"request {generation.request_id} was cancelled"))
+    def _cancel(self, generation: ActiveGeneration, *, is_answered: bool) -> None:
+        if is_answered:
+            self._end(generation, cancel_workers=True)
+            generation.times.answered(FinishReason.STOP)
+        else:
+            self._fail(generation, CancelledRequestError(f"request {generation.request_id} was cancelled"))
 
     def _fail(self, generation: ActiveGeneration, error: BatonError) -> None:
         if generation.state is not RequestState.ENDED:
             self._end(generation, cancel_workers=True)
-            generation.times.failed(is_given_up=isinstance(error, CancelledRequestError))
+            generation.times.failed(error)
             generation.fail(error)
 
     def _end(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:
@@ -362,6 +372,7 @@ class FleetDispatcher:
         generation.move(RequestEvent.END)
         self._active.remove(generation)
         self._admission.waiting.leave(generation.request_id)
+        self._admission.answers.add(len(generation.answer.tokens))
         self._counters.leave(generation.request.tenant)
         generation.timers.stop(*Purpose)
 

@@ -5,6 +5,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from router.auth.caller import current_caller
 from router.generation import Dispatcher
 from router.http.errors import document_errors
 
@@ -26,7 +27,7 @@ def abort_router(dispatcher: Dispatcher) -> APIRouter:
     @router.delete("/v1/chat/completions/{completion_id}", responses=document_errors(401, 403, 404))
     async def abort_chat_completion(completion_id: str) -> AbortedChatCompletion:
         """Ends a request of the caller: by the answer's `id`, by `x-request-id`, or by its own `request_id`."""
-        dispatcher.abort(completion_id.removeprefix(COMPLETION_PREFIX), tenant="")
+        dispatcher.abort(completion_id.removeprefix(COMPLETION_PREFIX), current_caller().tenant)
         return AbortedChatCompletion(id=completion_id)
 
     return router

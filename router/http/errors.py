@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.errors import BatonError, InternalError
+from router.observe.call import note_refusal
 
 MAX_ECHO_CHARS = 200  # of a client's own text in a message about it
 _DESCRIPTIONS = {
@@ -76,6 +77,7 @@ def error_body(error: Exception) -> bytes:
 
 def error_response(error: Exception, request_id: str | None = None) -> Response:
     """The HTTP response for an error; one that may pass carries `Retry-After` in seconds, status 401 the scheme."""
+    note_refusal(error)
     status = error.http_status if isinstance(error, BatonError) else HTTPStatus.INTERNAL_SERVER_ERROR
     headers = {} if request_id is None else {"x-request-id": request_id}
     if isinstance(error, BatonError) and error.retry_after_s is not None:

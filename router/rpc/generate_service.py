@@ -11,9 +11,13 @@ from baton.v1 import generate_pb2, generate_pb2_grpc
 from core.errors import BatonError, DeadlineError, InternalError, InvalidRequestError
 from core.request import GenerationRequest
 from router import wire
+from router.auth.caller import current_caller
+from router.describe import describe
 from router.generation import Dispatcher
-from router.intake import MAX_STOPS, Intake, SamplingOptions
+from router.intake import MAX_PARTS, MAX_STOP_CHARS, MAX_STOPS, Intake, SamplingOptions
+from router.observe.call import name_call
 from router.rpc.context import Context, abort
+from router.rpc.timing import tell_timing
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -69,7 +73,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
     ) -> generate_pb2.AbortRequestResponse:
         """Ends a request of the caller."""
         try:
-            self._dispatcher.abort(request.request_id, tenant="")
+            self._dispatcher.abort(request.request_id, current_caller().tenant)
         except BatonError as error:
             await abort(context, error)
         return generate_pb2.AbortRequestResponse()
@@ -86,6 +90,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
         await self._write(last, context)
+        tell_timing(context, answer.phases)
 
     async def _write(self, message: generate_pb2.GenerateResponse, context: Context) -> None:
         """Waits while the client does not read: what it has not taken is one message here, and tokens as numbers."""
@@ -107,13 +112,17 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         )
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
+        request_id = uuid.uuid4().hex
+        name_call(request_id)
         self._intake.check_model(request.model)
-        if len(request.stop) > MAX_STOPS or not all(request.stop):
+        if len(request.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARS for text in request.stop):
             raise InvalidRequestError(
-                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, none empty", param="stop"
+                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, each of 1 to {MAX_STOP_CHARS} characters, "
+                "are accepted",
+                param="stop",
             )
         return self._intake.request(
-            uuid.uuid4().hex,
+            request_id,
             await self._prompt(request),
             prompt_param="prompt",
             sampling=sampling_from_proto(request.sampling),
@@ -135,10 +144,14 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         messages = [{"role": message.role, "content": message.content} for message in request.chat.messages]
         if not messages:
             raise InvalidRequestError("there is no prompt; send text, tokens or chat messages", param="prompt")
+        if len(messages) > MAX_PARTS:
+            raise InvalidRequestError(
+                f"chat has {len(messages)} messages; at most {MAX_PARTS} are accepted: join some", param="chat"
+            )
         for message in messages:
             if message["role"] not in CHAT_ROLES:
                 raise InvalidRequestError(
-                    f"role is {message['role']!r}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
+                    f"role is {describe(message['role'])}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
                 )
         return await asyncio.to_thread(self._codec.encode_chat, messages)
 

@@ -6,11 +6,15 @@ import pytest
 
 from core.errors import ConfigError
 from core.request import Role
+from deploy.certificate_maker import write_certificates
 from deploy.cluster import group_settings, router_settings, run_cluster, worker_settings, worker_slots
 from deploy.config import ServeConfig
+from deploy.security import TOKEN_VARIABLE
 from engine.parallel.topology import ShardTopology
+from rpc.security import TlsFiles
 from tests.byte_tokenizer import write_byte_tokenizer
 from tests.engine.checkpoints import write_tiny_moe
+from tests.router.auth.keys import add_key
 
 
 @pytest.fixture
@@ -46,6 +50,33 @@ def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:
 def test_state_reaches_the_router(text_model_dir: Path) -> None:
     config = ServeConfig(model=text_model_dir, state="redis://h:7/1")
     assert router_settings(config, text_model_dir).state == "redis://h:7/1"
+
+
+def test_one_random_token_reaches_the_router_and_all_workers(
+    text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    config = ServeConfig(model=text_model_dir)
+    router = router_settings(config, text_model_dir)
+    (token,) = router.cluster_security.tokens
+    workers = [worker_settings(config, router, slot) for slot in worker_slots(config)]
+    assert [worker.security.tokens for worker in workers] == [(token,)] * 2
+    assert token not in f"{router}{workers}"
+
+
+def test_certificates_reach_the_router_and_the_workers(text_model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    write_certificates(folder, ["127.0.0.1"], days=1)
+    config = ServeConfig(
+        model=text_model_dir,
+        tls_cert_file=folder / "cert.pem",
+        tls_key_file=folder / "key.pem",
+        cluster_tls_dir=folder,
+    )
+    router = router_settings(config, text_model_dir)
+    assert router.tls == TlsFiles(folder / "cert.pem", folder / "key.pem")
+    worker = worker_settings(config, router, (Role.DECODE, 0))
+    assert worker.security.tls == router.cluster_security.tls == TlsFiles.in_dir(folder)
 
 
 def test_context_comes_from_the_checkpoint_unless_given(text_model_dir: Path) -> None:
@@ -117,3 +148,15 @@ def test_sizes_that_do_not_fit_the_model_are_refused_before_anything_starts(tiny
         run_cluster(config, tiny_moe_dir, pytest.fail),
     ):
         pass
+
+
+def test_with_api_keys_the_cluster_has_one_of_its_own(text_model_dir: Path, tmp_path: Path) -> None:
+    add_key(tmp_path / "keys.json", "alice")
+    config = ServeConfig(model=text_model_dir, api_keys_file=tmp_path / "keys.json")
+    first, second = (router_settings(config, text_model_dir) for _ in range(2))
+    assert first.api_keys_file == tmp_path / "keys.json"
+    assert first.console_key is not None
+    assert first.console_key != second.console_key
+    assert first.console_key not in repr(first)
+    without = router_settings(ServeConfig(model=text_model_dir), text_model_dir)
+    assert (without.api_keys_file, without.console_key) == (None, None)

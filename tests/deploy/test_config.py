@@ -162,3 +162,8 @@ def test_state_is_memory_or_a_redis_url_and_its_password_is_not_shown() -> None:
     with pytest.raises(ConfigError, match=r"^--state is a redis:// URL whose port is no number") as caught:
         ServeConfig(state="redis://h:s3cret")
     assert "s3cret" not in str(caught.value)
+
+
+def test_file_of_keys_that_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the file of API keys .* cannot be read"):
+        ServeConfig(api_keys_file=tmp_path / "none")
