@@ -21,6 +21,7 @@ from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
 MIN_HANG_TIMEOUT_S = 5.0  # a worker that works says so every second, and comes back to a restarted router in two
 DEMO_NAME = "demo"
+OWN_REDIS = "redis"
 FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
     "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
@@ -55,6 +56,10 @@ class ServeConfig:
     host: str = flag("127.0.0.1", "Address to listen on.")
     port: int = flag(8000, "HTTP port.")
     grpc_port: int | None = flag(None, "Port of the gRPC API for clients and operators. Default: --port + 1.")
+    routers: int = flag(1, "Number of router processes, which share both ports; several need --state redis.")
+    ray_address: str | None = flag(
+        None, "Ray cluster to run on: HOST:PORT of its head, or auto. Default: start Ray on this machine."
+    )
     prefill: int = flag(1, "Number of prefill workers.")
     decode: int = flag(1, "Number of decode workers.")
     dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
@@ -108,8 +113,9 @@ class ServeConfig:
     )
     state: str = flag(
         MEMORY,
-        "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
-        "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
+        "Where routers agree on who decides about roles: memory, for one router; redis, which starts a server for "
+        "this cluster; or a Redis database per cluster, as redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., "
+        "or rediss://... for TLS.",
         is_secret=True,
     )
     state_file: Path | None = flag(
@@ -153,9 +159,9 @@ class ServeConfig:
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
     def __post_init__(self) -> None:
-        for name in ("prefill", "decode"):
+        for name, needed in (("routers", "router"), ("prefill", "prefill worker"), ("decode", "decode worker")):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name} is {getattr(self, name)}; at least one worker of each role is needed")
+                raise ConfigError(f"--{name} is {getattr(self, name)}; at least one {needed} is needed")
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -213,7 +219,8 @@ class ServeConfig:
             )
 
     def _check_state(self) -> None:
-        parse_state(self.state)
+        if self.state != OWN_REDIS:
+            parse_state(self.state)
         if self.state_file is not None and self.state != MEMORY:
             raise ConfigError("--state and --state-file are both given; leave one of them out")
 

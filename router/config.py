@@ -30,6 +30,8 @@ class RouterConfig:
         grpc_port: port of the gRPC API for clients and operators.
         cluster_host: address that workers and their supervisor reach this router at.
         cluster_port: the port for that; each router has its own. 0 takes a free one.
+        reuse_port: whether other routers of this user may listen on the HTTP and gRPC port, too (SO_REUSEPORT); the
+            system then divides connections among them.
         max_model_len: most tokens of prompt plus answer; at most the model's context.
         max_body_bytes: larger HTTP bodies are refused with status 413.
         request_timeout_s: a request that has not ended by then is cancelled with status 504.
@@ -62,6 +64,7 @@ class RouterConfig:
     grpc_port: int = 8001
     cluster_host: str = "127.0.0.1"
     cluster_port: int = 0
+    reuse_port: bool = False
     max_model_len: int = 8192
     max_body_bytes: int = 8 * 1024 * 1024
     request_timeout_s: float = 600.0

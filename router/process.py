@@ -126,7 +126,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
-        listener = stack.enter_context(bind_http(config.host, config.port))
+        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
         cluster_tls = config.cluster_security.tls
         cluster_port = bind_grpc(
@@ -232,6 +232,7 @@ def build_grpc_server(
         options=PUBLIC_SERVER_OPTIONS,
         max_message_bytes=config.max_body_bytes,
         max_calls=MAX_PUBLIC_CALLS,
+        is_port_shared=config.reuse_port,
         interceptors=[ObservedRpcs(router.observation.calls), RpcGate(gate)],
     )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
@@ -273,14 +274,16 @@ def load_codec(config: RouterConfig) -> TextCodec:
     return codec
 
 
-def bind_http(host: str, port: int, flag: str = "--port") -> socket.socket:
+def bind_http(host: str, port: int, flag: str = "--port", *, reuse_port: bool = False) -> socket.socket:
     """A TCP socket bound to an HTTP port. The flag is where another can be chosen, for the error.
+
+    With `reuse_port` others may bind it as well, if all of them say so.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
     """
     try:
-        return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+        return socket.create_server((host, port), backlog=LISTEN_BACKLOG, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}") from error
 

@@ -7,7 +7,7 @@ import grpc
 from core.errors import BatonError
 from router.auth.caller import acting_for
 from router.auth.gate import Gate, Need
-from rpc.abort import Context, abort
+from router.rpc.context import Context, abort
 from rpc.wrapping import Continuation, Handler, Method, wrapped
 
 CHAT_SERVICE = "/baton.v1.GenerateService/"

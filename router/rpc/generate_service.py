@@ -90,7 +90,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
         await self._write(last, context)
-        tell_timing(context, answer.phases)
+        tell_timing(context)
 
     async def _write(self, message: generate_pb2.GenerateResponse, context: Context) -> None:
         """Waits while the client does not read: what it has not taken is one message here, and tokens as numbers."""

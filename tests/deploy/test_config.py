@@ -48,10 +48,12 @@ def test_host_memory_without_prefix_caching_is_refused() -> None:
         ServeConfig(kv_host_gb=2.0, enable_prefix_caching=False)
 
 
-@pytest.mark.parametrize("name", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    ("name", "what"), [("prefill", "prefill worker"), ("decode", "decode worker"), ("routers", "router")]
+)
 @pytest.mark.parametrize("value", [0, -1])
-def test_role_without_workers_is_refused(name: str, value: int) -> None:
-    with pytest.raises(ConfigError, match=f"--{name} is {value}; at least one worker of each role is needed"):
+def test_cluster_that_lacks_a_kind_of_process_is_refused(name: str, what: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"--{name} is {value}; at least one {what} is needed"):
         ServeConfig(**{name: value})
 
 
