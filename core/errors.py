@@ -98,7 +98,7 @@ class OverloadedError(BatonError):
     code = "overloaded"
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0, reason: str = "") -> None:
-        """`reason` is one of `router.admission.refusal.REASONS`, for counting."""
+        """`reason` is one of `router.admission.refusal.REASONS`, for counting; empty for none of them."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.reason = reason

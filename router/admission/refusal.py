@@ -6,9 +6,8 @@ from core.errors import OverloadedError
 from router.admission.outlook import Outlook
 from router.dispatch.placement import WAITING_SHARE
 
-REASONS = ("ttft", "decode_places", "waiting", "calls")
-"""Why requests are refused: prompts that wait, sequences that wait for a place, too many requests of a tenant, or too
-many calls at once."""
+REASONS = ("ttft", "decode_places", "waiting")
+"""Why requests are refused: prompts that wait, sequences that wait for a place, or too many requests of a tenant."""
 
 
 def too_late(outlook: Outlook, limit_s: float) -> OverloadedError | None:

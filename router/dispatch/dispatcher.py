@@ -137,7 +137,7 @@ class FleetDispatcher:
         options = self._survey(generation)
         refusal = self._admission.refusal(request, options.outlook(self._admission.answers.mean))
         if refusal is not None:
-            generation.times.placed(options.num_uncached_tokens)  # refused or not, this is what is asked for
+            generation.times.refused(options.num_uncached_tokens, refusal.reason)
             raise refusal
         self._accept(generation)
         self._place(generation, options)

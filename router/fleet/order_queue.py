@@ -4,7 +4,7 @@ import asyncio
 
 from baton.v1 import worker_pb2
 
-MAX_QUEUED_ORDERS = 16_384  # five for each request that one worker queues at most: further behind it never catches up
+MAX_QUEUED_ORDERS = 16_384  # four for each request that one worker queues at most; further behind it never catches up
 
 
 class OrderQueue:

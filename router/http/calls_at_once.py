@@ -23,7 +23,7 @@ class CallsAtOnce:
             return
         if self._num_open >= self._max_calls:
             message = f"{self._num_open} calls are open at this router, the most it takes; try again in a second"
-            response = error_response(OverloadedError(message, reason="calls"))
+            response = error_response(OverloadedError(message))
             response.headers["connection"] = "close"  # its body is not worth receiving
             await response(scope, receive, send)
             return
