@@ -108,7 +108,9 @@ class DecodeCandidate:
         blocks_each = max(1.0, self.num_context_tokens / self.block_tokens / max(1, self.num_sequences))
         num_ahead = max(self.num_sequences + 1 - self.max_num_seqs, math.ceil(num_missing / blocks_each))
         num_running = max(1, min(self.max_num_seqs, self.num_sequences + 1 - num_ahead))
-        return min(num_ahead, self.num_before + 1) * num_answer_tokens * self.step_s(num_prompt_tokens) / num_running
+        num_context_tokens = (self.num_context_tokens + num_prompt_tokens) * num_running // (self.num_sequences + 1)
+        answer_s = num_answer_tokens * self.cost.decode_s(num_running, num_context_tokens)
+        return min(num_ahead, self.num_before + 1) * answer_s / num_running
 
     def step_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds of a step with the prompt's sequence in the batch: everybody's time per token."""

@@ -68,19 +68,19 @@ def test_outlook_is_that_of_the_best_worker_of_each_role() -> None:
 
 def test_place_is_free_when_as_many_have_ended_as_are_ahead() -> None:
     """Eight run; with ten there the third from now takes the place of the third that ends."""
-    candidate = decode(10)
-    assert candidate.place_s(100, 50.0) == 3 * 50.0 * candidate.step_s(100) / 8
+    step_s = cost_model().decode_s(8, 100 * 8 // 11)  # eleven with 100 tokens together
+    assert decode(10).place_s(100, 50.0) == 3 * 50.0 * step_s / 8
 
 
 def test_sequences_that_are_passed_do_not_delay_a_place() -> None:
     candidate = replace(decode(500), num_before=2)
-    assert candidate.place_s(100, 50.0) == 3 * 50.0 * candidate.step_s(100) / 8
+    assert candidate.place_s(100, 50.0) == 3 * 50.0 * cost_model().decode_s(8, 100 * 8 // 501) / 8
 
 
 def test_sequences_without_room_wait_for_blocks_of_others() -> None:
     """Four sequences of 100 tokens have 25 blocks each: one must end for the 26 that are wanted, of which none is."""
     candidate = decode(4, free_blocks=0, num_context_tokens=400)
-    assert candidate.place_s(100, 50.0) == 2 * 50.0 * candidate.step_s(100) / 3
+    assert candidate.place_s(100, 50.0) == 2 * 50.0 * cost_model().decode_s(3, 500 * 3 // 5) / 3
 
 
 @given(num_sequences=st.integers(0, 50), free_blocks=st.integers(-500, 500), context=st.integers(0, 5000))
