@@ -15,16 +15,18 @@ class OrderQueue:
     """
 
     def __init__(self) -> None:
-        self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue(MAX_QUEUED_ORDERS)
+        self._orders: asyncio.Queue[worker_pb2.AttachRequest | None] = asyncio.Queue(MAX_QUEUED_ORDERS)
         self.is_overrun = False
 
-    def put_nowait(self, order: worker_pb2.AttachRequest) -> None:
-        """Queues an order, unless there are too many."""
+    def put_nowait(self, order: worker_pb2.AttachRequest | None) -> None:
+        """Queues an order, unless there are too many. None ends the stream of them, whatever is queued."""
         if self._orders.full():
             self.is_overrun = True
-        else:
-            self._orders.put_nowait(order)
+            if order is not None:
+                return
+            self._orders.get_nowait()
+        self._orders.put_nowait(order)
 
-    async def get(self) -> worker_pb2.AttachRequest:
-        """Waits for the next order."""
+    async def get(self) -> worker_pb2.AttachRequest | None:
+        """Waits for the next order; None when there are no more to come."""
         return await self._orders.get()
