@@ -12,6 +12,7 @@
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
     │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    │   ├── DrainingError            503  UNAVAILABLE         whoever was asked is leaving; others are not
     │   └── UnreachableError         503  UNAVAILABLE         nobody answers; what was asked for may have been done
     ├── DeadlineError                504  DEADLINE_EXCEEDED   the request's own deadline has passed
     ├── CancelledRequestError        499  CANCELLED           the client went away or asked to stop
@@ -141,6 +142,12 @@ class WorkerLostError(UnavailableError):
     """The request was placed again as often as allowed, and every attempt lost its worker."""
 
     code = "worker_lost"
+
+
+class DrainingError(UnavailableError):
+    """The process that was asked is leaving, as it had said. This speaks against nobody; another one serves it."""
+
+    code = "draining"
 
 
 class UnreachableError(UnavailableError):

@@ -145,6 +145,20 @@ class DecodeHalf:
 
     # --- from the worker
 
+    def return_announced(self, code: str, message: str) -> None:
+        """Gives back sequences that no source has begun to send."""
+        for sequence in list(self._book.sequences.values()):
+            if sequence.state is TargetState.ANNOUNCED:
+                self.receiver.give_up(sequence, code, message)
+
+    def return_all(self, code: str, message: str) -> None:
+        """Gives back all sequences, in whatever state, but those whose target is just taking over: it will answer."""
+        for sequence in list(self._book.sequences.values()):
+            if sequence.state in WITH_SOURCE:
+                self.receiver.give_up(sequence, code, message)
+            elif not sequence.stands_still:
+                self._part(sequence, code, message)
+
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all earlier ones are dead. Harmless the second time.
 

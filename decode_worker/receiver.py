@@ -93,6 +93,12 @@ class Receiver:
         else:
             self._forget(sequence)
 
+    def give_up(self, sequence: Sequence, code: str, message: str) -> None:
+        """Gives back a sequence in any of the states `WITH_SOURCE`, unless it has been or was cancelled."""
+        if sequence.state is not TargetState.QUARANTINED:
+            self._book.give_back(sequence, code, message)
+            self.abandon(sequence)
+
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all earlier ones are dead: nothing of theirs is written any more.
 

@@ -93,6 +93,9 @@ class ServeConfig:
     max_num_seqs: int = flag(64, "Sequences that a decode worker runs at once at most.")
     max_num_batched_tokens: int = flag(512, "Most tokens of one engine step; longer prompts are computed in chunks.")
     request_timeout_s: float = flag(600.0, "Seconds after which a request that has not ended fails with status 504.")
+    drain_timeout_s: float = flag(
+        30.0, "Seconds for what is under way to end or to go elsewhere when a router or a worker stops; 0 for none."
+    )
     hang_timeout_s: float = flag(
         15.0, "Seconds of silence after which a worker is killed, to be started anew: at least 5; 0 never kills."
     )
@@ -161,11 +164,7 @@ class ServeConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
-        if self.hang_timeout_s and not MIN_HANG_TIMEOUT_S <= self.hang_timeout_s < math.inf:
-            raise ConfigError(
-                f"--hang-timeout-s is {self.hang_timeout_s}; it must be 0 (never kill) or at least "
-                f"{MIN_HANG_TIMEOUT_S:g} seconds"
-            )
+        self._check_process_timeouts()
         self._check_ports()
         self._check_block_sizes()
         self._check_host_tier(max(self.topology_of(role).world_size for role in HALVES))
@@ -249,6 +248,15 @@ class ServeConfig:
             raise ConfigError(
                 f"with --decode-tensor-parallel-size {self.decode_tensor_parallel_size}: {error.message}"
             ) from error
+
+    def _check_process_timeouts(self) -> None:
+        if not 0 <= self.drain_timeout_s < math.inf:
+            raise ConfigError(f"--drain-timeout-s is {self.drain_timeout_s}; it must be 0 (no time) or more seconds")
+        if self.hang_timeout_s and not MIN_HANG_TIMEOUT_S <= self.hang_timeout_s < math.inf:
+            raise ConfigError(
+                f"--hang-timeout-s is {self.hang_timeout_s}; it must be 0 (never kill) or at least "
+                f"{MIN_HANG_TIMEOUT_S:g} seconds"
+            )
 
     def _check_ports(self) -> None:
         for name, port in (("port", self.port), ("grpc-port", self.effective_grpc_port)):

@@ -152,6 +152,12 @@ class PrefillHalf:
         for prompt in self._lineup.youngest_queued(num_tokens, router_id):
             self._give_back(prompt, code, "the prompt had not been started, and has its place elsewhere now")
 
+    def return_all(self, code: str, message: str) -> None:
+        """Gives back all prompts, but those whose target has been told to take over: it will answer."""
+        for prompt in list(self._prompts.values()):
+            if prompt.handoff.state is not SourceState.COMMITTING:
+                self._give_back(prompt, code, message)
+
     def drop_router(self, router_id: str) -> None:
         """Cancels everything a router assigned: it is gone."""
         for prompt in [p for p in self._prompts.values() if p.router_id == router_id]:

@@ -36,6 +36,8 @@ class RouterConfig:
         request_timeout_s: a request that has not ended by then is cancelled with status 504.
         placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
+        drain_timeout_s: how long requests may take to end when this router stops, and the work of a worker to go
+            elsewhere or to end when that is restarted.
         max_attempts: how often a request is placed before it fails with status 503.
         auto_roles: whether the controller changes roles as the load asks, until an operator says otherwise.
         slo_ttft_ms: the time to the first token that it works towards.
@@ -67,6 +69,7 @@ class RouterConfig:
     request_timeout_s: float = 600.0
     placement_timeout_s: float = 30.0
     heartbeat_timeout_s: float = 10.0
+    drain_timeout_s: float = 30.0
     max_attempts: int = 8
     auto_roles: bool = True
     slo_ttft_ms: float = 2000.0
@@ -92,6 +95,8 @@ class RouterConfig:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}; it must be positive and finite")
+        if not 0 <= self.drain_timeout_s < math.inf:
+            raise ConfigError(f"drain_timeout_s is {self.drain_timeout_s}; it must be 0 (no time) or more seconds")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
         parse_state(self.state)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 from core.errors import (
@@ -9,6 +10,7 @@ from core.errors import (
     CancelledRequestError,
     ContextLengthError,
     DeadlineError,
+    DrainingError,
     InternalError,
     InvalidRequestError,
     NoWorkerError,
@@ -43,8 +45,8 @@ FINAL_ERRORS: dict[str, type[BatonError]] = {
 """What a worker's final refusal is to the client, by code; anything else is our defect."""
 
 
-GIVEN_BACK = frozenset({ROLE_CHANGED, RECALLED})
-"""Codes of prompts that come back before they have started: they are placed again at once, as if they were new."""
+GIVEN_BACK = frozenset({ROLE_CHANGED, RECALLED, DrainingError.code})
+"""Codes of work that has its place elsewhere now: it is placed again at once, as if it were new."""
 
 NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code}) | GIVEN_BACK
 """Codes of returned work that speak against no worker: one was full, or this router is behind the times."""
@@ -168,8 +170,9 @@ class FleetDispatcher:
             if generation is None or self.movements.take_returned(generation, work):
                 continue
             if generation.placement.needs(link):
-                self._suspect_peer(generation, link, work)
-                self._on_returned(generation, work)
+                excused = _excused(generation.placement, work)
+                self._suspect_peer(generation, link, excused)
+                self._on_returned(generation, excused)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
@@ -177,7 +180,8 @@ class FleetDispatcher:
         for generation in placed:
             if not self.movements.lose(generation, link):
                 message = f"worker {link.worker} was lost"
-                self._on_returned(generation, ReturnedWork(generation.placement.handoff_id, "worker_lost", message))
+                work = ReturnedWork(generation.placement.handoff_id, "worker_lost", message)
+                self._on_returned(generation, _excused(generation.placement, work))
 
     # --- placing
 
@@ -273,7 +277,7 @@ class FleetDispatcher:
         self._leave_attempt(generation, cancel_workers=True)
         generation.move(RequestEvent.RETURN)
         if work.code in GIVEN_BACK:
-            prefill.num_returned += 1
+            prefill.num_returned += work.code != DrainingError.code
             self._try_place(generation)
             return
         generation.failures += 1
@@ -287,6 +291,11 @@ class FleetDispatcher:
         generation.timers.start(Purpose.RETRY, delay_s, partial(self._try_place, generation))
 
     # --- ending
+
+    def end_all(self, error: BatonError) -> None:
+        """Has all requests fail: this router does not go on with them."""
+        for generation in list(self._active.values()):
+            self._fail(generation, error)
 
     def _cancel(self, generation: ActiveGeneration, *, is_answered: bool) -> None:
         if is_answered:
@@ -321,3 +330,9 @@ class FleetDispatcher:
         if cancel_workers or is_moving:
             for link in attempt.links():
                 link.cancel(attempt.assignment.handoff_id)
+
+
+def _excused(attempt: Attempt, work: ReturnedWork) -> ReturnedWork:
+    """Work that fails where a worker is leaving, as it has said, speaks against nobody."""
+    is_leaving = any(link.is_leaving for link in attempt.links())
+    return replace(work, code=DrainingError.code) if is_leaving and work.retryable else work

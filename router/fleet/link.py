@@ -69,6 +69,7 @@ class WorkerLink:
         num_migrated: sequences of this router that went on elsewhere.
         num_returned: prompts of it that came back because of a change of role, before they had started.
         num_finished: requests of it that ended here though the worker's role had no place for them any more.
+        is_leaving: whether its process is about to end, as it has said; stays when the stream has ended.
         order: the change of role that it has been sent and has not answered; None when there is none.
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
@@ -91,6 +92,7 @@ class WorkerLink:
         self.heard_s = clock.now_s()
         self.clock_skew_s = 0.0
         self.num_migrated = self.num_returned = self.num_finished = 0
+        self.is_leaving = False
         self.order: RoleOrder | None = None
         self.assigned_prompt_tokens = 0
         self.assigned_sequences = 0
@@ -100,7 +102,7 @@ class WorkerLink:
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._security = security
-        self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
+        self._orders: asyncio.Queue[worker_pb2.AttachRequest | None] = asyncio.Queue()  # None ends the stream
         self._expert_queries = ExpertQueries(str(endpoint.worker))
 
     @property
@@ -168,6 +170,10 @@ class WorkerLink:
         """Has the sequence that runs here as `handoff_id` go on as `new`, which the new worker has been sent."""
         self._orders.put_nowait(wire.migration_to_proto(handoff_id, new))
 
+    def leave(self, drain_timeout_s: float | None) -> None:
+        """Has its process end, within so many seconds or as it is set; it says so before it does."""
+        self._orders.put_nowait(wire.leave_to_proto(drain_timeout_s))
+
     def recall(self, num_tokens: int) -> None:
         """Has prompts come back that have not started: of at most so many tokens, but one at least."""
         self._orders.put_nowait(wire.recall_to_proto(num_tokens))
@@ -219,12 +225,14 @@ class WorkerLink:
                 self.hello = None  # nothing is placed here while the channel closes
                 self._expert_queries.fail()
                 call.cancel()
+                self._orders.put_nowait(None)  # a call that has ended by itself still reads orders
 
     async def _receive(self, call: AttachCall, observer: FleetObserver) -> None:
         while True:
             message = await self._read(call)
             if not isinstance(message, worker_pb2.AttachResponse):
-                raise UnavailableError(f"worker {self.worker} ended the stream")
+                said = "has left, as it had said" if self.is_leaving else "ended the stream"
+                raise UnavailableError(f"worker {self.worker} {said}")
             self.heard_s = self._clock.now_s()
             if message.HasField("report"):
                 report = wire.report_from_proto(message.report)
@@ -240,12 +248,13 @@ class WorkerLink:
                 self._take_refusal(wire.role_refusal_from_proto(message.role_refusal), observer)
             elif message.HasField("hello"):
                 self.hello = hello_wire.hello_from_proto(message.hello)
+                self.is_leaving = self.role_state.is_leaving
                 self.clock_skew_s = self.hello.unix_s - time.time() if self.hello.unix_s else 0.0
                 observer.on_attached(self)
 
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:
         before = self.role_state
-        self.hello = replace(self.attached, role_state=state)
+        self.hello, self.is_leaving = replace(self.attached, role_state=state), state.is_leaving
         if self.order is not None and self.order.order_id == state.order_id:
             self.order = None
         observer.on_role_state(self, before)
@@ -273,5 +282,5 @@ class WorkerLink:
 
     async def _order_stream(self) -> AsyncIterator[worker_pb2.AttachRequest]:
         yield wire.router_hello_to_proto(self._router_id)
-        while True:
-            yield await self._orders.get()
+        while (order := await self._orders.get()) is not None:
+            yield order

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued")
+    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued", "leave")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class AttachRequest(_message.Message):
     SET_ROLE_FIELD_NUMBER: _ClassVar[int]
     MIGRATE_FIELD_NUMBER: _ClassVar[int]
     RETURN_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
@@ -27,7 +28,8 @@ class AttachRequest(_message.Message):
     set_role: SetRole
     migrate: MigrateWork
     return_queued: ReturnQueued
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ...) -> None: ...
+    leave: Leave
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
@@ -106,20 +108,22 @@ class SetRole(_message.Message):
     def __init__(self, order_id: _Optional[str] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RoleState(_message.Message):
-    __slots__ = ("role", "role_epoch", "is_cordoned", "is_pinned", "order_id", "revision")
+    __slots__ = ("role", "role_epoch", "is_cordoned", "is_pinned", "order_id", "revision", "is_leaving")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     IS_CORDONED_FIELD_NUMBER: _ClassVar[int]
     IS_PINNED_FIELD_NUMBER: _ClassVar[int]
     ORDER_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    IS_LEAVING_FIELD_NUMBER: _ClassVar[int]
     role: _common_pb2.Role
     role_epoch: int
     is_cordoned: bool
     is_pinned: bool
     order_id: str
     revision: int
-    def __init__(self, role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., order_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    is_leaving: bool
+    def __init__(self, role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., order_id: _Optional[str] = ..., revision: _Optional[int] = ..., is_leaving: _Optional[bool] = ...) -> None: ...
 
 class RoleRefusal(_message.Message):
     __slots__ = ("order_id", "role_epoch", "message")
@@ -146,6 +150,12 @@ class ReturnQueued(_message.Message):
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     num_tokens: int
     def __init__(self, num_tokens: _Optional[int] = ...) -> None: ...
+
+class Leave(_message.Message):
+    __slots__ = ("drain_timeout_s",)
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    drain_timeout_s: float
+    def __init__(self, drain_timeout_s: _Optional[float] = ...) -> None: ...
 
 class QueryKv(_message.Message):
     __slots__ = ()
