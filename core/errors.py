@@ -4,7 +4,9 @@
     ├── InvalidRequestError          400  INVALID_ARGUMENT    the caller must change the request
     │   └── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
+    ├── UnknownRequestError          404  NOT_FOUND           the caller has no such request under way
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
+    ├── OverloadedError              429  RESOURCE_EXHAUSTED  too much waits before it; says when to ask again
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
     │   └── ClusterTokenError        401  UNAUTHENTICATED     a call without the cluster's token where one is needed
     ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here, or not with this key
@@ -79,6 +81,28 @@ class UnknownModelError(BatonError):
     http_status = 404
     grpc_status = "NOT_FOUND"
     code = "model_not_found"
+
+
+class UnknownRequestError(BatonError):
+    """The caller has no request of that id under way here."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    code = "request_not_found"
+
+
+class OverloadedError(BatonError):
+    """The request was not accepted, because too much waits before it. Nothing of it was done."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, reason: str = "") -> None:
+        """`reason` is one of `router.admission.refusal.REASONS`, for counting; empty for none of them."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.reason = reason
 
 
 class BodyTooLargeError(BatonError):

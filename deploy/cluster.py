@@ -159,6 +159,8 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         auto_roles=config.auto_roles,
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
+        admit_ttft_ms=config.admit_ttft_ms,
+        max_waiting=config.max_waiting,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
         state=MEMORY if state == OWN_REDIS else state,  # of a server of our own once it runs
         metrics_host=config.metrics_host,

@@ -26,6 +26,7 @@ FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
     "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
     "request_timeout_s", "max_body_mb", "slo_ttft_ms", "slo_tpot_ms",
+    "admit_ttft_ms", "max_waiting",
 )  # fmt: skip
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -103,6 +104,10 @@ class ServeConfig:
     auto_roles: bool = flag(True, "Change roles of workers as the load asks; `baton roles auto` switches it later.")
     slo_ttft_ms: float = flag(2000.0, "Time to the first token that roles are chosen for, milliseconds.")
     slo_tpot_ms: float = flag(100.0, "Mean time per token after the first that roles are chosen for, milliseconds.")
+    admit_ttft_ms: float = flag(
+        30_000.0, "A request whose first token is predicted later than this is refused with status 429, milliseconds."
+    )
+    max_waiting: int = flag(2048, "Most requests that wait for a worker; more are refused with status 429.")
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )

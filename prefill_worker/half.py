@@ -31,7 +31,7 @@ the first token, which the router has been told."""
 
 
 class PrefillHalf:
-    """Computes prompts first come, first served, several in one step when they fit its budget.
+    """Computes prompts in the order of `Lineup`, several in one step when they fit its budget.
 
     What is in the prefix cache is not computed: looked up before each chunk, because requests with a common beginning
     often come together, and the first of them publishes its blocks as it goes. At least the last token of a prompt is
@@ -178,7 +178,7 @@ class PrefillHalf:
     # --- the engine's step
 
     def plan(self, budget_tokens: int) -> list[SequenceSlice]:
-        """The prompt chunks of the next step, at most `budget_tokens` tokens, oldest prompts first.
+        """The prompt chunks of the next step, at most `budget_tokens` tokens.
 
         The step must follow: writes of what it completes are ordered already.
         """

@@ -15,6 +15,7 @@ from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 from core.clock import SystemClock
 from core.errors import ConfigError, DrainingError
 from core.members import MemberKind, MemberState
+from router.admission.admission import AdmissionLimits
 from router.auth.gate import Gate
 from router.auth.key_ring import KeyRing
 from router.auth.metered import MeteredDispatcher
@@ -213,6 +214,7 @@ def build_router(config: RouterConfig, vocab_size: int, departure: RouterDepartu
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
         watch=observation.watch,
+        limits=AdmissionLimits(config.admit_ttft_ms / 1000, config.max_waiting),
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     probes = PairProbes(vocab_size, clock)

@@ -233,6 +233,7 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
             prefix_source=_prefix_source_to_proto(assignment.prefix_source) if assignment.prefix_source else None,
             tenant=assignment.tenant,
             priority=assignment.priority,
+            tenant_answer_tokens=assignment.tenant_answer_tokens,
         )
     )
 

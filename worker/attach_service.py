@@ -29,7 +29,7 @@ from worker.name_desk import NameDesk
 from worker.report import StepReport
 from worker.role_book import RoleBook
 
-MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only grow its memory
+MAX_QUEUED_PROMPTS = 4096  # and as many to come from others: minutes of work; more would only grow its memory
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
 MAX_QUEUED_EVENTS = 64  # one this many behind is not sent block names: it asks for a snapshot when it has caught up
 
@@ -240,9 +240,12 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._roles.check_epoch(role_epoch)
         if refusal := self._identity.refusal(assignment):
             raise refusal
-        if self._prefill.num_queued >= MAX_QUEUED_PROMPTS:
+        num_queued, num_incoming = self._prefill.num_queued, self._decode.num_incoming
+        if max(num_queued, num_incoming) >= MAX_QUEUED_PROMPTS:
             me = self._identity.endpoint.worker
-            raise UnavailableError(f"worker {me} has {self._prefill.num_queued} prompts queued; it takes no more")
+            raise UnavailableError(
+                f"worker {me} has {num_queued} prompts queued and {num_incoming} to come; it takes no more"
+            )
 
     def _cancel(self, handoff_id: str) -> None:
         self._mailbox.post(partial(self._prefill.cancel, handoff_id))

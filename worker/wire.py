@@ -156,6 +156,7 @@ def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
         prefix_source=_prefix_source_from_proto(message.prefix_source) if message.HasField("prefix_source") else None,
         tenant=message.tenant,
         priority=message.priority,
+        tenant_answer_tokens=message.tenant_answer_tokens,
     )
 
 

@@ -159,6 +159,20 @@ def test_assignment_over_the_queue_limit_is_returned(prefill: WorkerProcess, mon
     assert (work.code, work.retryable) == ("unavailable", True)
 
 
+def test_sequence_over_the_limit_of_those_to_come_is_returned(
+    prefill: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach_service, "MAX_QUEUED_PROMPTS", 1)
+    elsewhere = {"prefill": NOWHERE, "decode": prefill.endpoint, "max_new_tokens": 2}
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "first", **elsewhere))
+        wait_until(prefill, lambda process: process.loop.decode.num_incoming == 1)
+        router.assign(work_for(prefill, "late", **elsewhere))
+        work = router.wait_returned("late")
+    assert (work.code, work.retryable) == ("unavailable", True)
+    assert "has 0 prompts queued and 1 to come; it takes no more" in work.message
+
+
 def test_sampling_out_of_range_is_returned(prefill: WorkerProcess) -> None:
     request = wire.assignment_to_proto(work_for(prefill, "hot", sampling=SamplingParams(temperature=1.0)), 1)
     request.assign.sampling.temperature = 9.0

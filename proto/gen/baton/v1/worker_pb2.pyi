@@ -38,7 +38,7 @@ class RouterHello(_message.Message):
     def __init__(self, router_id: _Optional[str] = ...) -> None: ...
 
 class AssignWork(_message.Message):
-    __slots__ = ("handoff_id", "prompt", "first_position", "max_new_tokens", "sampling", "stop_token_ids", "prefill", "decode", "role_epoch", "cache_salt", "prefix_source", "tenant", "priority")
+    __slots__ = ("handoff_id", "prompt", "first_position", "max_new_tokens", "sampling", "stop_token_ids", "prefill", "decode", "role_epoch", "cache_salt", "prefix_source", "tenant", "priority", "tenant_answer_tokens")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class AssignWork(_message.Message):
     PREFIX_SOURCE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     prompt: _containers.RepeatedScalarFieldContainer[int]
     first_position: int
@@ -65,7 +66,8 @@ class AssignWork(_message.Message):
     prefix_source: PrefixSource
     tenant: str
     priority: int
-    def __init__(self, handoff_id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., first_position: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., prefill: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., decode: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role_epoch: _Optional[int] = ..., cache_salt: _Optional[str] = ..., prefix_source: _Optional[_Union[PrefixSource, _Mapping]] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
+    tenant_answer_tokens: int
+    def __init__(self, handoff_id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., first_position: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., prefill: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., decode: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role_epoch: _Optional[int] = ..., cache_salt: _Optional[str] = ..., prefix_source: _Optional[_Union[PrefixSource, _Mapping]] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ..., tenant_answer_tokens: _Optional[int] = ...) -> None: ...
 
 class PrefixSource(_message.Message):
     __slots__ = ("source", "num_tokens", "expected_s")
