@@ -29,7 +29,7 @@ class RouterConfig:
         max_model_len: most tokens of prompt plus answer; at most the model's context.
         max_body_bytes: larger HTTP bodies are refused with status 413.
         request_timeout_s: a request that has not ended by then is cancelled with status 504.
-        placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
+        placement_timeout_s: how long a new request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
         max_attempts: how often a request is placed before it fails with status 503.
         auto_roles: whether the controller changes roles as the load asks, until an operator says otherwise.

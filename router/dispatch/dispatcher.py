@@ -54,7 +54,8 @@ class FleetDispatcher:
 
     Args:
         request_timeout_s: a request that has not ended by then fails.
-        placement_timeout_s: how long a request waits for a missing role.
+        placement_timeout_s: how long a request that nobody has been given yet waits for a missing role. One that a
+            worker has had waits until its deadline: what has been lost is started again, however long that takes.
         max_attempts: placements in a row without a token before a request fails.
         meter: hears what requests experience.
 
@@ -184,7 +185,7 @@ class FleetDispatcher:
                 self._try_place(generation)
 
     def _try_place(self, generation: ActiveGeneration) -> None:
-        """Places a waiting request; without workers it goes on waiting, for a bounded time."""
+        """Places a waiting request; without workers it goes on waiting."""
         if generation.state is not RequestState.WAITING:
             return
         prefill = {link.worker: link for link in self.fleet.taking(Role.PREFILL)}
@@ -199,8 +200,9 @@ class FleetDispatcher:
             tpot_limit_s=tpot_limit_s,
         )
         if chosen is None:
-            give_up = partial(self._give_up_waiting, generation)
-            generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
+            if generation.num_attempts == 0:
+                give_up = partial(self._give_up_waiting, generation)
+                generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return
         self._assign(generation, prefill[chosen[0]], decode[chosen[1]], present)
 
