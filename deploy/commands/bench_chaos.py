@@ -15,8 +15,8 @@ from deploy.demo_model import ensure_demo_model
 def bench_chaos(
     *,
     model: Model = None,
-    requests: Annotated[int, typer.Option(help="Requests under faults.", min=1)] = 300,
-    duration_s: Annotated[float, typer.Option(help="Seconds after which nothing new is asked.")] = 240.0,
+    requests: Annotated[int, typer.Option(help="Requests under faults that make a run count.", min=1)] = 300,
+    duration_s: Annotated[float, typer.Option(help="Seconds that the faults last.")] = 240.0,
     seed: Annotated[int, typer.Option(help="Of what is asked when, and of the faults.", min=0)] = 0,
     json_file: JsonFile = None,
 ) -> None:

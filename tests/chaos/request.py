@@ -1,6 +1,7 @@
 """A client of the router, and how its request ended."""
 
 import threading
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -44,6 +45,10 @@ class Request:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end, so long at most."""
+        futures.wait((self._outcome,), seconds)
 
     def outcome(self) -> Outcome:
         """Waits for the end, which comes in bounded time."""

@@ -1,6 +1,7 @@
 """Clients that ask and ask again while faults come, and what became of their questions."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,10 +59,10 @@ class StormReport:
         )
 
 
-def draws(questions: Sequence[Question], number: int, seed: int) -> Iterator[Question]:
-    """So many of the questions at random, each as often as it comes."""
+def draws(questions: Sequence[Question], seed: int, goes_on: Callable[[int], bool]) -> Iterator[Question]:
+    """The questions at random, each as often as it comes, while it goes on after so many."""
     choice = random.Random(seed)  # noqa: S311 - not for secrets
-    return (choice.choice(questions) for _ in range(number))
+    return (choice.choice(questions) for _ in itertools.takewhile(goes_on, itertools.count()))
 
 
 def ask_all(url: str, questions: Iterator[Question], num_clients: int, on_end: Heard) -> list[Asked]:
