@@ -27,6 +27,7 @@ from deploy.bench.chaos.victims import MIN_ROUTERS, order_role, processes_of, st
 from deploy.bench.chaos.wind import Processes
 from deploy.cluster import supervising
 from deploy.processes import kill_processes
+from router import wire
 from router.state.address import MEMORY
 from tests.chaos.child import Child
 from tests.chaos.request import REQUEST_TIMEOUT_S, Request
@@ -131,7 +132,7 @@ class ChaosCluster:
             stack.callback(keeper.join)
             stack.callback(self._closing.set)
             self._channel = stack.enter_context(grpc.insecure_channel(self.grpc_address))
-            self._stub = generate_pb2_grpc.GenerateServiceStub(self._channel)
+            self.stub = generate_pb2_grpc.GenerateServiceStub(self._channel)
             self.settle()
             self._stack = stack.pop_all()
         return self
@@ -161,9 +162,13 @@ class ChaosCluster:
             max_tokens=max_tokens,
             sampling=generate_pb2.SamplingOptions(temperature=0),
             ignore_eos=ignore_eos,
-            cache_salt=str(next(self._salts)),
+            cache_salt=self.new_salt(),
         )
-        return Request(self._stub, message)
+        return Request(self.stub, message)
+
+    def new_salt(self) -> str:
+        """Of a request that is to find no KV of an earlier one."""
+        return str(next(self._salts))
 
     # --- what workers say
 
@@ -179,6 +184,11 @@ class ChaosCluster:
         """Of an attached worker; 0 while it is not."""
         status = self.statuses().get(name)
         return status.hello.endpoint.worker.incarnation if status is not None else 0
+
+    def role(self, name: str) -> Role | None:
+        """Of an attached worker; None while it is not."""
+        status = self.statuses().get(name)
+        return wire.ROLE_FROM_PROTO[status.hello.role_state.role] if status is not None else None
 
     def wait_until(self, condition: Callable[[], bool], what: str, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
         """Looks again and again, a bounded time."""

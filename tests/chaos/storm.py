@@ -2,7 +2,8 @@
 
 Clients over gRPC ask for greedy answers, and some of them leave; clients over HTTP ask for everything that can be
 asked for, and compare with an undisturbed run before. The seed decides requests and faults; when they meet is up to
-the machine.
+the machine. With `--routers 2` these are killed as well, over a redis-server of the storm's own, and all clients come
+over HTTP.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from router.text.tokenizer import TextCodec
 from tests.chaos.cluster import MODEL, ChaosCluster, Slot
 from tests.chaos.model import ChaosModel, prompt_of
 from tests.chaos.request import Outcome
+from tests.router.state.redis_server import RedisServer, find_redis_server
 
 SLOTS = (
     Slot("prefill-0", Role.PREFILL, num_blocks=192),
@@ -33,6 +35,7 @@ SLOTS = (
     Slot("decode-0", Role.DECODE, num_blocks=96),
     Slot("decode-1", Role.DECODE, num_blocks=96),
 )
+GRPC_SHARE = 0.5
 GRPC_CLIENTS = 4  # with those over HTTP more than the decode workers have room for when prompts are long
 HTTP_CLIENTS = 4
 NUM_QUESTIONS = 32
@@ -120,11 +123,13 @@ class Storm:
         cluster: with the workers of `SLOTS`.
         model: theirs.
         seed: of everything that is chosen.
+        grpc_share: of the requests that come over gRPC, whose clients do not survive a router.
     """
 
-    def __init__(self, cluster: ChaosCluster, model: ChaosModel, seed: int) -> None:
+    def __init__(self, cluster: ChaosCluster, model: ChaosModel, seed: int, grpc_share: float) -> None:
         self._cluster = cluster
         self._seed = seed
+        self._grpc_share = grpc_share
         longest = max(ANSWER_TOKENS)
         self._answers = {size: model.answer(prompt_of(size, seed=size), longest) for size in PROMPT_TOKENS}
         asked = questions(MODEL, TextCodec.load(model.folder), NUM_QUESTIONS)
@@ -136,9 +141,9 @@ class Storm:
         self._report = Report()
 
     def run(self, num_requests: int) -> Report:
-        """Until every request has ended and every block is free, or should be. Half of them come over HTTP."""
+        """Until every request has ended and every block is free, or should be."""
         assert not self._undisturbed.lost, self._undisturbed
-        num_grpc = num_requests // 2
+        num_grpc = int(self._grpc_share * num_requests)
         with self._cluster.supervised(HANG_TIMEOUT_S):
             with self._wind.blowing(), ThreadPoolExecutor(GRPC_CLIENTS + 1) as clients:
                 over_http = clients.submit(self._ask, num_requests - num_grpc)
@@ -176,21 +181,46 @@ class Storm:
 
 
 def run_storm(folder: Path, model: ChaosModel, *, num_requests: int, seed: int) -> Report:
-    """A storm over a cluster of its own, whose logs go to `folder`."""
+    """A storm over a cluster of one router, whose logs go to `folder`."""
     with ChaosCluster(folder, model.folder, model.block_bytes, SLOTS, ucx_tls="all") as cluster:
-        return Storm(cluster, model, seed).run(num_requests)
+        return Storm(cluster, model, seed, GRPC_SHARE).run(num_requests)
+
+
+def run_router_storm(
+    folder: Path, model: ChaosModel, redis: RedisServer, *, num_requests: int, seed: int, num_routers: int
+) -> Report:
+    """The same over a cluster whose routers die, too."""
+    with ChaosCluster(
+        folder, model.folder, model.block_bytes, SLOTS, ucx_tls="all", num_routers=num_routers, state=redis.url
+    ) as cluster:
+        return Storm(cluster, model, seed, 0.0).run(num_requests)
+
+
+def storm_of(options: argparse.Namespace, folder: Path, model: ChaosModel) -> Report:
+    size = {"num_requests": options.requests, "seed": options.seed}
+    if options.routers == 1:
+        return run_storm(folder, model, **size)
+    program = find_redis_server()
+    assert program is not None, "no redis-server here; apt-get install redis-server"
+    redis = RedisServer(program, folder)
+    redis.start()
+    try:
+        return run_router_storm(folder, model, redis, num_routers=options.routers, **size)
+    finally:
+        redis.stop()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--routers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="baton-storm-") as name:
         (folder := Path(name)).joinpath("model").mkdir()
         model = ChaosModel.write(folder / "model")
-        report = run_storm(folder, model, num_requests=options.requests, seed=options.seed)
+        report = storm_of(options, folder, model)
     text = json.dumps(asdict(report), indent=2)
     sys.stdout.write(text + "\n")
     if options.json is not None:

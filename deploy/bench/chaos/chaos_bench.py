@@ -22,7 +22,7 @@ NUM_QUESTIONS = 32  # each kind, length and way to ask; all are asked again and 
 NUM_CLIENTS = 8
 NUM_WORKERS = 2  # of each role: one may die while another goes on
 MAX_MODEL_LEN = 2048
-FORCE = Force(calm_s=(1.0, 6.0), stopped_s=(0.5, 4.0))
+FORCE = Force(calm_s=(0.5, 4.0), stopped_s=(0.5, 4.0))
 HANG_TIMEOUT_S = 5.0
 # A worker that hangs is dead after about 7 s, and its successor serves as long after that on two cores: a stream
 # waits for both when no other worker of the role is left.
