@@ -1,4 +1,4 @@
-"""`baton bench chaos`: what clients notice of workers and routers that die."""
+"""`baton bench chaos`: what clients notice of workers and routers that die, and of more load than there is room for."""
 
 from typing import Annotated, Any
 
@@ -11,22 +11,35 @@ from deploy.commands.bench_roles import JsonFile, Model, positive
 from deploy.commands.serve import progress_lines
 from deploy.demo_model import ensure_demo_model
 
+FAULTS_S = 240.0  # with start-up, the undisturbed run and the end about five minutes
+SOAK_S = 600.0
+
 
 def bench_chaos(
     *,
     model: Model = None,
     requests: Annotated[int, typer.Option(help="Requests under faults that make a run count.", min=1)] = 300,
-    duration_s: Annotated[float, typer.Option(help="Seconds that the faults last.")] = 240.0,
+    duration_s: Annotated[
+        float | None, typer.Option(help="Seconds that it lasts. Default: 240 of faults, 600 of a soak.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of what is asked when, and of the faults.", min=0)] = 0,
+    soak: Annotated[bool, typer.Option("--soak", help="No faults: twice the load that can be answered.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Kill, stop and flip workers under load, and compare every answer with that of an undisturbed run."""
     from deploy.bench.chaos.chaos_bench import ChaosBench  # noqa: PLC0415 - see `deploy.commands.bench`
+    from deploy.bench.chaos.soak import SoakBench  # noqa: PLC0415 - likewise
 
-    plan = ChaosBench(requests, positive("--duration-s", duration_s), seed)
-    result = plan.run(model or ensure_demo_model(), progress_lines(Console(stderr=True, highlight=False)))
+    if duration_s is None:
+        duration_s = SOAK_S if soak else FAULTS_S
+    seconds = positive("--duration-s", duration_s)
+    say = progress_lines(Console(stderr=True, highlight=False))
+    if soak:
+        result = SoakBench(seconds, seed).run(model or ensure_demo_model(), say)
+    else:
+        result = ChaosBench(requests, seconds, seed).run(model or ensure_demo_model(), say)
     write_result(result, json_file)
-    print_chaos_result(result, Console())
+    (print_soak_result if soak else print_chaos_result)(result, Console())
 
 
 def print_chaos_result(result: dict[str, Any], console: Console) -> None:
@@ -42,4 +55,18 @@ def print_chaos_result(result: dict[str, Any], console: Console) -> None:
     console.print(table)
     for error in result["storm"]["errors"]:
         console.print(error, markup=False)
+    print_checks(result["checks"], console)
+
+
+def print_soak_result(result: dict[str, Any], console: Console) -> None:
+    """What became of the requests, the memory of every process over time, and the targets."""
+    counts = f"{result['answered']} answered, {result['refused']} refused, {len(result['failures'])} failed"
+    console.print(f"{counts}, at twice a capacity of {result['capacity_per_s']:.2f} requests/s")
+    names = list(result["memory_growth"])
+    table = Table("after s", *(f"{name} MiB" for name in names), box=None, header_style="dim")
+    for row in result["memory"]:
+        table.add_row(f"{row['at_s']:.0f}", *(f"{row['rss_mib'][name]:.0f}" for name in names))
+    console.print(table)
+    for failure in result["failures"]:
+        console.print(failure, markup=False)
     print_checks(result["checks"], console)

@@ -33,6 +33,7 @@ class Asked:
         question: that was asked.
         answer: None when it failed.
         failure: why; empty when it did not.
+        status: of the HTTP response that was the failure; 0 without one.
         ttft_s: from asking to the first text; 0 until there is any.
         longest_pause_s: between two pieces of text of a stream.
         num_reconnects: connections after the first.
@@ -41,6 +42,7 @@ class Asked:
     question: Question
     answer: Answer | None = None
     failure: str = ""
+    status: int = 0
     ttft_s: float = 0.0
     longest_pause_s: float = 0.0
     num_reconnects: int = 0
@@ -84,7 +86,7 @@ class _Whole:
 
     async def connect(self) -> bool:
         response = await self._http.post(PATH, json=self._asked.question.sent(), headers=self._headers)
-        check_status(response)
+        check_status(response, self._asked)
         self._asked.answer = whole_answer(response.json())
         return True
 
@@ -107,7 +109,7 @@ class _Stream:
         async with self._http.stream("POST", PATH, json=body, headers=headers) as response:
             if response.is_error:
                 await response.aread()
-            check_status(response)
+            check_status(response, self._asked)
             async for event in read_events(response.aiter_lines()):
                 if event.data == DONE:
                     self._asked.answer = self._answer.ended()
@@ -132,11 +134,12 @@ class _Stream:
         self._heard_s = now_s
 
 
-def check_status(response: httpx.Response) -> None:
-    """Makes sure that a response that has been read so far, or its head, is an answer.
+def check_status(response: httpx.Response, asked: Asked) -> None:
+    """Makes sure that a response is an answer, or the beginning of one; notes the status of any other.
 
     Raises:
-        UnavailableError: it is an error.
+        UnavailableError: it is an error, whose body has been read.
     """
     if response.status_code != HTTPStatus.OK:
+        asked.status = response.status_code
         raise UnavailableError(f"status {response.status_code}: {response.text}")

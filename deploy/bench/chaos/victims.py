@@ -31,7 +31,7 @@ class ClusterVictims:
 
     def workers(self) -> Processes:
         """Those that are attached."""
-        return {worker.hello.endpoint.worker.name: processes_of(worker) for worker in statuses(self._grpc_address)}
+        return attached(self._grpc_address)
 
     def routers(self) -> Processes:
         """Those that listen, if there are several; named by their pids."""
@@ -52,6 +52,11 @@ def statuses(grpc_address: str) -> list[control_pb2.WorkerStatus]:
     with contextlib.suppress(BatonError):
         return list(get_status(grpc_address).workers)
     return []
+
+
+def attached(grpc_address: str) -> Processes:
+    """The processes of attached workers; none while no router answers."""
+    return {worker.hello.endpoint.worker.name: processes_of(worker) for worker in statuses(grpc_address)}
 
 
 def processes_of(worker: control_pb2.WorkerStatus) -> list[ProcessId]:
