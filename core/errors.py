@@ -6,6 +6,7 @@
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
+    │   └── ClusterTokenError        401  UNAUTHENTICATED     a call without the cluster's token where one is needed
     ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
@@ -89,6 +90,12 @@ class AuthenticationError(BatonError):
     http_status = 401
     grpc_status = "UNAUTHENTICATED"
     code = "invalid_api_key"
+
+
+class ClusterTokenError(AuthenticationError):
+    """A process calls a service of the cluster's own without the cluster's token."""
+
+    code = "invalid_cluster_token"
 
 
 class PermissionDeniedError(BatonError):

@@ -17,6 +17,7 @@ from core.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from deploy.client_tls import http_verification
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 660.0  # a router ends a request after 600 s by itself, and says so
@@ -36,13 +37,19 @@ class AnswerUsage:
 
 
 def open_client(base_url: str) -> httpx.Client:
-    """A client for a server at `base_url`; the caller closes it. Loopback is never reached through a proxy."""
+    """A client for a server at `base_url`; the caller closes it. Loopback is never reached through a proxy.
+
+    Raises:
+        InvalidRequestError: that is no URL.
+        ConfigError: a certificate cannot be used, see `deploy.client_tls`.
+    """
     try:
         is_local = httpx.URL(base_url).host in _LOOPBACK
         return httpx.Client(
             base_url=base_url,
             timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             trust_env=not is_local,
+            verify=http_verification(base_url),
         )
     except httpx.InvalidURL as error:
         raise InvalidRequestError(f"{base_url!r} is not a URL ({error}); try http://127.0.0.1:8000") from None

@@ -17,12 +17,15 @@ from deploy.fence_client import FenceClient
 from deploy.machine import check_machine
 from deploy.operator_key import read_operator_key
 from deploy.ray_cluster import start_ray
+from deploy.security import cluster_security, public_tls
+from deploy.state_setting import read_state
 from deploy.status_client import get_status
 from deploy.supervisor import Kill, Supervisor
 from engine.config import ModelConfig
 from router.config import RouterConfig
 from router.process import bind_http
 from router.text.tokenizer import TextCodec
+from rpc.security import OPEN, RpcSecurity
 from worker.config import WorkerConfig
 
 READY_TIMEOUT_S = 60.0  # from all processes started to all of them attached
@@ -74,16 +77,20 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         for worker in workers:
             endpoint = ray_cluster.wait_worker(worker)
             say(f"worker {worker.name} serves at {endpoint.address}")
-        wait_until_attached(grpc_address, len(workers))
-        with supervising(cluster_address(router_config), ray_cluster.kill, config.hang_timeout_s):
-            yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+        inside, security = cluster_address(router_config), router_config.cluster_security
+        wait_until_attached(inside, len(workers), security)
+        scheme = "http" if router_config.tls is None else "https"
+        with supervising(inside, ray_cluster.kill, config.hang_timeout_s, security):
+            yield ClusterAddresses(f"{scheme}://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
 
 
-def supervising(cluster_address: str, kill: Kill, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
+def supervising(
+    cluster_address: str, kill: Kill, hang_timeout_s: float, security: RpcSecurity = OPEN
+) -> contextlib.AbstractContextManager[None]:
     """While the context lasts, workers that hang are killed, to be started again; none with a timeout of 0."""
     if not hang_timeout_s:
         return contextlib.nullcontext()
-    return Supervisor(FenceClient(cluster_address), kill, hang_timeout_s).running()
+    return Supervisor(FenceClient(cluster_address, security), kill, hang_timeout_s).running()
 
 
 def cluster_address(config: RouterConfig) -> str:
@@ -118,7 +125,9 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
-        state=config.state,
+        state=read_state(config, os.environ),
+        tls=public_tls(config),
+        cluster_security=cluster_security(config, os.environ, LOOPBACK),
     )
 
 
@@ -173,6 +182,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
         topology=config.topology_of(role),
+        security=router.cluster_security,
     )
 
 
@@ -188,15 +198,20 @@ def group_settings(config: ServeConfig, workers: Sequence[WorkerConfig]) -> list
     ]
 
 
-def wait_until_attached(grpc_address: str, num_workers: int) -> None:
+def wait_until_attached(cluster_address: str, num_workers: int, security: RpcSecurity = OPEN) -> None:
     """Waits until the router has attached to all workers.
+
+    Args:
+        cluster_address: of the router's cluster port, which takes no certificate or key of a client.
+        num_workers: how many there are.
+        security: of that port.
 
     Raises:
         UnavailableError: it has not after a minute, with what the router says.
     """
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     while True:
-        status = get_status(grpc_address)
+        status = get_status(cluster_address, security)
         if len(status.workers) == num_workers:
             return
         if time.monotonic() > deadline_s:

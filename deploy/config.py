@@ -101,6 +101,32 @@ class ServeConfig:
         "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
         is_secret=True,
     )
+    state_file: Path | None = flag(
+        None,
+        "File whose first line is what --state would be: whoever lists processes sees a password in a flag. "
+        "Default: the environment's BATON_STATE.",
+    )
+    tls_cert_file: Path | None = flag(
+        None, "Certificate (PEM, with those between it and the CA's) of the HTTP and gRPC ports. Default: no TLS."
+    )
+    tls_key_file: Path | None = flag(None, "Private key of --tls-cert-file.")
+    tls_client_ca_file: Path | None = flag(
+        None, "CA certificates: clients must show a certificate of theirs. Default: clients need none."
+    )
+    tls_ca_file: Path | None = flag(
+        None,
+        "CA certificates that commands on this machine know --tls-cert-file by. Default: those the system trusts.",
+    )
+    cluster_tls_dir: Path | None = flag(
+        None,
+        "Folder with ca.pem, cert.pem and key.pem, as `baton certs` makes it: mutual TLS between the cluster's own "
+        "processes. Default: none.",
+    )
+    cluster_token_file: Path | None = flag(
+        None,
+        "File with the token that the cluster's processes know each other by; with several lines the first is shown "
+        "and all are accepted. Default: the environment's BATON_CLUSTER_TOKEN, or a random one.",
+    )
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
     def __post_init__(self) -> None:
@@ -125,7 +151,8 @@ class ServeConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value!r}; it must be one of {', '.join(choices)}")
         if self.ucx_tls is not None:
             check_ucx_tls(self.ucx_tls)
-        parse_state(self.state)
+        self._check_state()
+        self._check_tls()
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
@@ -144,6 +171,22 @@ class ServeConfig:
                 f"--kv-host-gb is {self.kv_host_gb}, but workers of {num_ranks} ranks keep no KV in "
                 "host memory yet; leave it at 0"
             )
+
+    def _check_state(self) -> None:
+        parse_state(self.state)
+        if self.state_file is not None and self.state != MEMORY:
+            raise ConfigError("--state and --state-file are both given; leave one of them out")
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            given, missing = ("cert", "key") if self.tls_key_file is None else ("key", "cert")
+            raise ConfigError(f"--tls-{given}-file is given without --tls-{missing}-file; TLS needs both")
+        for name in ("tls_client_ca_file", "tls_ca_file"):
+            if getattr(self, name) is not None and self.tls_cert_file is None:
+                flag_name = name.replace("_", "-")
+                raise ConfigError(
+                    f"--{flag_name} is given, but TLS is off; it needs --tls-cert-file and --tls-key-file"
+                )
 
     def _check_block_sizes(self) -> None:
         small, large = sorted(self.block_size_of(role) for role in HALVES)

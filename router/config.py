@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import ConfigError
+from core.secrets import check_secret
 from router.state.address import MEMORY, parse_state
+from rpc.security import OPEN, RpcSecurity, TlsFiles
 
 MAX_PORT = 65535
 POSITIVE_FLOATS = (
     "request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s", "slo_ttft_ms", "slo_tpot_ms",
 )  # fmt: skip
-MIN_OPERATOR_KEY_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class RouterConfig:
         slo_tpot_ms: likewise the mean time per token after it.
         operator_key: what changes of roles over HTTP need; None refuses them all. Not in the repr.
         state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
+        tls: of the ports for clients and operators, HTTP and gRPC; None for plain text.
+        cluster_security: of the cluster port, and of the calls to workers.
     """
 
     model_dir: Path
@@ -57,6 +60,8 @@ class RouterConfig:
     slo_tpot_ms: float = 100.0
     operator_key: str | None = field(default=None, repr=False)
     state: str = field(default=MEMORY, repr=False)
+    tls: TlsFiles | None = None
+    cluster_security: RpcSecurity = OPEN
 
     def __post_init__(self) -> None:
         for name in ("port", "grpc_port", "cluster_port"):
@@ -84,10 +89,4 @@ def check_operator_key(key: str, name: str) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    if len(key) < MIN_OPERATOR_KEY_CHARS:
-        raise ConfigError(
-            f"{name} has {len(key)} characters; an operator's key has at least {MIN_OPERATOR_KEY_CHARS}: "
-            "`openssl rand -hex 16` makes one"
-        )
-    if not all("!" <= char <= "~" for char in key):
-        raise ConfigError(f"{name} has a space or a character that is not ASCII; an operator's key has neither")
+    check_secret(key, name, "an operator's key")

@@ -23,6 +23,7 @@ from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
+from router.probe import PairProbes
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
@@ -36,6 +37,9 @@ from router.rpc.generate_service import GenerateService
 from router.state.open_state import open_state
 from router.state.store import StateStore
 from router.text.tokenizer import TextCodec
+from rpc.limits import MAX_PUBLIC_CALLS, PUBLIC_SERVER_OPTIONS
+from rpc.security import TlsFiles
+from rpc.servers import bind, new_server
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
 LISTEN_BACKLOG = 1024
@@ -72,6 +76,7 @@ class Router:
         orders: what workers are told about roles.
         autopilot: has the controller decide.
         director: carries out what operators order.
+        probes: try pairs of workers.
     """
 
     clock: SystemClock
@@ -82,6 +87,7 @@ class Router:
     orders: RoleOrders
     autopilot: Autopilot
     director: RoleDirector
+    probes: PairProbes
 
 
 @contextlib.asynccontextmanager
@@ -93,9 +99,9 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         ConfigError: a port is taken, or `max_model_len` is over the model's context.
     """
     codec = load_codec(config)
-    router = build_router(config)
+    router = build_router(config, codec.vocab_size)
     feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
-    cluster_server = build_cluster_server(router)
+    cluster_server = build_cluster_server(config, router)
     app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
@@ -103,12 +109,15 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))
-        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port")
-        cluster_port = bind_grpc(cluster_server, config.cluster_host, config.cluster_port, "--cluster-port")
+        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
+        cluster_tls = config.cluster_security.tls
+        cluster_port = bind_grpc(
+            cluster_server, config.cluster_host, config.cluster_port, "--cluster-port", cluster_tls
+        )
         for server in (cluster_server, grpc_server):
             stack.push_async_callback(server.stop, STOP_GRACE_S)
             await server.start()
-        await stack.enter_async_context(serve_http(app, listener))
+        await stack.enter_async_context(serve_http(app, listener, tls=config.tls))
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
@@ -116,8 +125,8 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         yield RouterAddresses(http_port, grpc_port, cluster_port)
 
 
-def build_router(config: RouterConfig) -> Router:
-    """Puts together what does the work; nothing of it runs yet."""
+def build_router(config: RouterConfig, vocab_size: int) -> Router:
+    """Puts together what does the work; nothing of it runs yet. Token ids are below `vocab_size`."""
     clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
@@ -128,7 +137,9 @@ def build_router(config: RouterConfig) -> Router:
         meter=meter,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
-    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
+    probes = PairProbes(vocab_size, clock)
+    observers = Observers(dispatcher, orders, probes)
+    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, observers, config.cluster_security)
     dispatcher.bind(fleet)
     orders.bind(fleet)
     autopilot = Autopilot(
@@ -143,7 +154,7 @@ def build_router(config: RouterConfig) -> Router:
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
-    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director)
+    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, probes)
 
 
 def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
@@ -157,20 +168,30 @@ def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
 
 def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
     """A server with the services for clients and operators, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = new_server(
+        options=PUBLIC_SERVER_OPTIONS, max_message_bytes=config.max_body_bytes, max_calls=MAX_PUBLIC_CALLS
+    )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(router.dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
-    control = ControlService(config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock)
-    control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
+    add_control(config, router, server)
     return server
 
 
-def build_cluster_server(router: Router) -> grpc.aio.Server:
+def build_cluster_server(config: RouterConfig, router: Router) -> grpc.aio.Server:
     """A server with the services for the cluster's own processes, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = new_server(config.cluster_security)
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
+    add_control(config, router, server)
     return server
+
+
+def add_control(config: RouterConfig, router: Router, server: grpc.aio.Server) -> None:
+    """Adds the service for operators, which the cluster's own processes are, too."""
+    control = ControlService(
+        config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock, router.probes
+    )
+    control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
 
 
 def load_codec(config: RouterConfig) -> TextCodec:
@@ -201,13 +222,13 @@ def bind_http(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
 
 
-def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str) -> int:
+def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str, tls: TlsFiles | None) -> int:
     """Binds a gRPC server; returns the port. The flag is where another can be chosen, for the error.
 
     Raises:
-        ConfigError: the port is taken or the host is not one of this machine.
+        ConfigError: the port is taken, the host is not one of this machine, or a certificate cannot be used.
     """
     try:
-        return server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
+        return bind(server, f"{host}:{port}", tls)
+    except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} for gRPC; choose another with {flag}") from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -16,6 +17,7 @@ from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment
 from core.roles import RoleRefusal, RoleState
 from core.transfers import TransferReport
+from core.versions import installed_versions
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from worker import wire
@@ -239,6 +241,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 max_model_len=identity.max_model_len,
                 cost_model=wire.cost_to_proto(identity.cost_model),
                 processes=[wire.process_to_proto(rank) for rank in identity.processes],
+                versions=installed_versions(),
+                unix_s=time.time(),
             )
         )
 

@@ -8,6 +8,7 @@ from core.errors import ConfigError
 from core.request import Role
 from engine.parallel.topology import ONE_RANK, ShardTopology
 from kvtransfer.ucx import check_ucx_tls
+from rpc.security import OPEN, RpcSecurity
 
 MIN_MODEL_LEN = 2  # one prompt token and one of the answer
 KV_TRANSPORTS = {"auto": ("nixl", "collective"), "nixl": ("nixl",), "collective": ("collective",)}  # preferred first
@@ -45,6 +46,7 @@ class WorkerConfig:
         rank: which of them this process is; 0 leads.
         node: the machine it runs on, as named by whoever starts and kills its process; empty where there is only one.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
+        security: of its gRPC server, and of its calls to routers and other workers.
     """
 
     name: str
@@ -72,6 +74,7 @@ class WorkerConfig:
     rank: int = 0
     node: str = ""
     cpu_ids: tuple[int, ...] = ()
+    security: RpcSecurity = OPEN
 
     def __post_init__(self) -> None:
         for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens", "slo_tpot_ms"):

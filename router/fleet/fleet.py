@@ -17,6 +17,7 @@ from router.fleet.graves import Graves
 from router.fleet.link import FleetObserver, WorkerLink
 from router.fleet.prefixes import FleetPrefixes
 from router.fleet.pulse import Pulse, SilentWorker
+from rpc.security import OPEN, RpcSecurity
 
 TICK_S = 1.0  # silence is counted in steps no longer than about this, see `AwakeClock`
 
@@ -46,16 +47,25 @@ class Fleet:
         clock: for the age of what workers said.
         heartbeat_timeout_s: silence after which a worker is treated as dead.
         observer: hears what workers say.
+        security: of the workers' servers.
 
     Attributes:
         prefixes: who has which KV blocks.
     """
 
-    def __init__(self, router_id: str, clock: Clock, heartbeat_timeout_s: float, observer: FleetObserver) -> None:
+    def __init__(
+        self,
+        router_id: str,
+        clock: Clock,
+        heartbeat_timeout_s: float,
+        observer: FleetObserver,
+        security: RpcSecurity = OPEN,
+    ) -> None:
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._observer = observer
+        self._security = security
         self._links: dict[str, WorkerLink] = {}
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
@@ -122,7 +132,7 @@ class Fleet:
         self._bury_before(worker)
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
-        link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s)
+        link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s, self._security)
         self._links[worker.name] = link
         task = self._tasks[link] = asyncio.create_task(self._run(link))
         task.add_done_callback(lambda _: self._tasks.pop(link))

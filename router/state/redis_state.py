@@ -1,4 +1,4 @@
-"""The state of several routers in a Redis server, 6.2 or newer. The only module that talks to Redis."""
+"""The state of several routers in a Redis server, 6.2 or newer. The only one that routers talk to it by."""
 
 import asyncio
 import contextlib

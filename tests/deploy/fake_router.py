@@ -22,6 +22,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
     Attributes:
         requests: in the order in which they came.
         refusal: what every call fails with; None to answer.
+        refusals: what calls of one method fail with.
         steps: what a stream of progress sends.
         failure: what such a stream fails with after them; None for none.
         hangs: whether such a stream stays open after them.
@@ -32,6 +33,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.refusal: BatonError | None = None
+        self.refusals: dict[str, BatonError] = {}
         self.steps: Sequence[control_pb2.RoleProgress] = ()
         self.failure: BatonError | None = None
         self.hangs = False
@@ -44,6 +46,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
             "ListOperatorActions": control_pb2.ListOperatorActionsResponse(),
             "SetAutoRoles": control_pb2.SetAutoRolesResponse(),
             "UncordonWorker": control_pb2.UncordonWorkerResponse(),
+            "ProbePair": control_pb2.ProbePairResponse(),
         }
         for method in self.answers:
             setattr(self, method, partial(self._answer, method))
@@ -63,6 +66,8 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     def _answer(self, method: str, request: object, context: grpc.ServicerContext) -> Message:
         self._take(request, context)
+        if method in self.refusals:
+            fail(context, self.refusals[method])
         return self.answers[method]
 
     def _stream(self, answer: type[Message], request: object, context: grpc.ServicerContext) -> Iterator[Message]:

@@ -16,6 +16,7 @@ from router import hello_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
+from router.probe import PairProbes
 from router.rpc.control_services import ControlService, MembershipService
 from tests.router.builders import generation_request, request_meter
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker
@@ -51,12 +52,13 @@ async def router() -> AsyncIterator[Router]:
     dispatcher = FleetDispatcher(
         request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, meter=request_meter()
     )
-    fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, heard))
+    probes = PairProbes(7, clock)
+    fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, probes, heard))
     dispatcher.bind(fleet)
     server = grpc.aio.server()
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(
-        ControlService("m", fleet, dispatcher, RoleWorld().director, clock), server
+        ControlService("m", fleet, dispatcher, RoleWorld().director, clock, probes), server
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(fleet.close)
@@ -231,3 +233,33 @@ async def test_death_of_a_worker_that_never_came_is_an_invalid_argument(router: 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await router.membership.ReportWorkerGone(report, timeout=WAIT_S)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_pair_is_probed_by_name_and_unknown_names_are_invalid(router: Router) -> None:
+    async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
+        for each in (prefill, decode):
+            await router.register(each.endpoint)
+            await router.heard.expect(("attached", each))
+        request = control_pb2.ProbePairRequest(prefill="p0", decode="d0", num_tokens=4)
+        probing = asyncio.ensure_future(router.control.ProbePair(request, timeout=WAIT_S))
+        orders = [await asyncio.wait_for(each.orders.get(), WAIT_S) for each in (decode, prefill)]
+        assert orders[0].assign == orders[1].assign
+        returned = worker_pb2.ReturnedWork(handoff_id=orders[0].assign.handoff_id, code="preempted", message="full")
+        decode.say_returned(returned)
+        with pytest.raises(grpc.aio.AioRpcError, match="preempted: full") as caught:
+            await probing
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(grpc.aio.AioRpcError, match="no worker 'd1' is attached") as caught:
+            await router.control.ProbePair(control_pb2.ProbePairRequest(prefill="p0", decode="d1"), timeout=WAIT_S)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_status_has_versions_and_clocks(router: Router) -> None:
+    async with ScriptedWorker("p0", unix_s=1.0, versions=(("torch", "2.13.0"),)) as worker:
+        await router.register(worker.endpoint)
+        await router.heard.expect(("attached", worker))
+        status = await router.status()
+        assert dict(status.workers[0].hello.versions) == {"torch": "2.13.0"}
+        assert status.workers[0].clock_skew_s < -1e9  # the worker's clock stands at 1970
+        assert status.versions["grpcio"]
+        assert status.unix_s > 1e9
