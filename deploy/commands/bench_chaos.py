@@ -1,4 +1,4 @@
-"""`baton bench chaos`: what clients notice of workers and routers that die, and of more load than there is room for."""
+"""`baton bench chaos`: what clients notice of workers and routers that die, and what too much load does."""
 
 from typing import Annotated, Any
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import psutil
-
 from deploy.bench.chaos.wind import Processes
 
 EVERY_S = 10.0
@@ -71,7 +69,8 @@ def resident_mib(processes: Processes) -> dict[str, float]:
 def growth(rows: Sequence[MemoryRow]) -> dict[str, float]:
     """By how much each grew, as a share of what it had: the last quarter of the looks against the second.
 
-    What is allocated once, when the load begins, comes in the first quarter. Who was not there all the time is left out.
+    What is allocated once, when the load begins, comes in the first quarter. Who was not there all the time is left
+    out.
     """
     quarter = max(1, len(rows) // 4)
     before, after = rows[quarter : 2 * quarter] or rows[:1], rows[-quarter:]

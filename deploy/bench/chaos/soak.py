@@ -1,4 +1,4 @@
-"""Twice the requests that a cluster can answer, for minutes: what is accepted is answered, and memory stays as it is."""
+"""Twice the requests that a cluster can answer, for minutes: what is accepted is answered, and memory stays flat."""
 
 import asyncio
 import itertools
