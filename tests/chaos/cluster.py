@@ -225,6 +225,12 @@ class ChaosCluster:
         """As `kill -9`; it is started again."""
         self._workers[name].send(signal.SIGKILL)
 
+    def kill_router(self, name: str) -> Callable[[], bool]:
+        """The same of a router. What is returned says whether another serves in its place."""
+        dead = self._routers[name]
+        dead.send(signal.SIGKILL)
+        return lambda: self._routers[name] is not dead and bool(self._routers[name].started())
+
     def hang(self, name: str) -> None:
         """It does nothing any more, until somebody kills it."""
         self._workers[name].send(signal.SIGSTOP)

@@ -8,6 +8,7 @@ from core.request import Role
 from tests.chaos.cluster import ChaosCluster, Slot
 from tests.chaos.model import ChaosModel
 from tests.chaos.pair import PAIR
+from tests.router.state.redis_server import RedisServer, find_redis_server
 
 FLEET = (
     Slot("prefill-0", Role.PREFILL, num_blocks=448),
@@ -52,3 +53,15 @@ def fleet_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[Chaos
         yield stack.enter_context(
             ChaosCluster(chaos_folder, chaos_model.folder, chaos_model.block_bytes, FLEET, ucx_tls="all")
         )
+
+
+@pytest.fixture(scope="session")
+def chaos_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Where routers of a cluster agree; one cluster at a time."""
+    program = find_redis_server()
+    if program is None:
+        pytest.skip("no redis-server here, and PyPI has none for this machine; apt-get install redis-server")
+    server = RedisServer(program, tmp_path_factory.mktemp("chaos-redis"))
+    server.start()
+    yield server
+    server.stop()

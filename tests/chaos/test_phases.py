@@ -12,7 +12,7 @@ import pytest
 from core.events import WorkerLoad
 from core.request import Role
 from deploy.bench.chaos.answer import Answer
-from tests.chaos.client_group import ClientGroup
+from tests.chaos.client_group import ClientGroup, differences
 from tests.chaos.cluster import ChaosCluster
 from tests.chaos.model import BLOCK_TOKENS
 from tests.chaos.request import Outcome
@@ -36,21 +36,18 @@ class Expected:
 
 @pytest.fixture(scope="module")
 def expected(fleet_cluster: ChaosCluster) -> Expected:
-    learnt = ClientGroup(fleet_cluster, {}).answers()
+    learnt = ClientGroup(fleet_cluster, {}).over_http.answers()
     texts = {number: answer.text for number, answer in learnt.items() if number % 2 == 0}
     stops = {number: text[len(text) // 2 :][:STOP_CHARS] for number, text in texts.items()}
     group = ClientGroup(fleet_cluster, stops)
-    answers, outcome = group.answers(), group.over_grpc.outcome()
+    answers, outcome = group.over_http.answers(), group.over_grpc.outcome()
     assert {answers[number].finish_reason for number in stops} == {"stop"}
     fleet_cluster.settle()
     return Expected(stops, answers, outcome)
 
 
 def check(cluster: ChaosCluster, group: ClientGroup, expected: Expected) -> None:
-    got = group.answers()
-    assert {number: got[number].difference(answer) for number, answer in expected.answers.items()} == dict.fromkeys(
-        expected.answers, ""
-    )
+    assert differences(group.over_http.answers(), expected.answers) == []
     assert group.over_grpc.outcome() == expected.outcome
     cluster.settle()
 
@@ -130,7 +127,7 @@ def test_cached_tokens_stay_those_of_the_first_token_when_the_decode_worker_dies
     wait_for(fleet_cluster, group, D, lambda load: since(before, load).decode_tokens_computed > 0, "decoding")
     fleet_cluster.kill(D)
     check(fleet_cluster, group, expected)
-    for answer in group.answers().values():
+    for answer in group.over_http.answers().values():
         assert answer.num_cached_tokens == (answer.num_prompt_tokens - 1) // BLOCK_TOKENS * BLOCK_TOKENS
 
 
