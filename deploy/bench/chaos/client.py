@@ -10,6 +10,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 
@@ -19,10 +20,15 @@ from deploy.bench.chaos.event_stream import Event, read_events
 from deploy.bench.chaos.question import Question
 
 PATH = "/v1/chat/completions"
+MOVED = "request_moved"  # code of the error that tells a client to reconnect: another router has its request now
 DONE = "[DONE]"
 RECONNECT_S = 0.1  # a router that died just now needs so long to be off the port
 TIMEOUT_S = 120.0  # of one answer with everything that happens to it; the longest fault takes a quarter of that
 READ_TIMEOUT_S = 30.0  # without a byte; a router that was stopped is given up then
+
+
+class MovedError(UnavailableError):
+    """This router does not answer the request any more; another one does."""
 
 
 @dataclass(slots=True)
@@ -72,7 +78,7 @@ async def _connected(attempt: "_Stream | _Whole") -> bool:
     """
     try:
         return await attempt.connect()
-    except httpx.TransportError:
+    except (httpx.TransportError, MovedError):
         return False
 
 
@@ -120,7 +126,7 @@ class _Stream:
     def _take(self, event: Event) -> None:
         chunk = json.loads(event.data)
         if "error" in chunk:
-            raise UnavailableError(f"the stream ended with {chunk['error']}")
+            raise failure_of(chunk, f"the stream ended with {chunk['error']}")
         self._last_event_id = event.event_id or self._last_event_id
         if self._answer.add(chunk):
             self._hear_text()
@@ -138,8 +144,16 @@ def check_status(response: httpx.Response, asked: Asked) -> None:
     """Makes sure that a response is an answer, or the beginning of one; notes the status of any other.
 
     Raises:
-        UnavailableError: it is an error, whose body has been read.
+        MovedError: it says that another router answers.
+        UnavailableError: it is another error, whose body has been read.
     """
     if response.status_code != HTTPStatus.OK:
         asked.status = response.status_code
-        raise UnavailableError(f"status {response.status_code}: {response.text}")
+        is_json = response.headers.get("content-type") == "application/json"
+        raise failure_of(response.json() if is_json else {}, f"status {response.status_code}: {response.text}")
+
+
+def failure_of(document: dict[str, Any], message: str) -> UnavailableError:
+    """What an error document of the API means to this client."""
+    code = document.get("error", {}).get("code")
+    return MovedError(message) if code == MOVED else UnavailableError(message)

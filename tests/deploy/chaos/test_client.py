@@ -133,6 +133,19 @@ async def test_error_in_a_stream_is_a_failure() -> None:
     assert "it is lost" in asked.failure
 
 
+@pytest.mark.parametrize("question", [STREAMED, WHOLE])
+async def test_request_that_another_router_has_is_asked_for_again(question: Question) -> None:
+    moved = {"error": {"code": "request_moved", "message": "reconnect"}}
+    if question is STREAMED:
+        broken = stream_of(chunk("one", "a:1"), f"data: {json.dumps(moved)}\n\n")
+        server = Server([broken, stream_of(chunk(" two", "a:2"), ending())])
+    else:
+        server = Server([httpx.Response(503, json=moved), httpx.Response(200, json=DOCUMENT)])
+    async with server.http() as http:
+        asked = await ask(http, question)
+    assert (asked.answer, asked.failure, asked.num_reconnects) == (ANSWER, "", 1)
+
+
 async def test_request_that_nobody_answers_in_time_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT_S", 0.01)
 
