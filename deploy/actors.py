@@ -17,6 +17,7 @@ import uvloop
 from core.crash import die
 from core.errors import BatonError, InternalError, UnavailableError
 from core.ids import WorkerEndpoint
+from core.logs import configure_logging
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
 from worker.config import WorkerConfig
@@ -28,14 +29,12 @@ if TYPE_CHECKING:
 
 STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 logger = logging.getLogger(__name__)
 
 
-def configure_logging() -> None:
+def log_to_ray(log_format: str, process: str) -> None:
     """Logs to stderr, which Ray keeps in its session folder; `BATON_LOG_LEVEL` sets the level."""
-    logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), format=LOG_FORMAT, force=True)
+    configure_logging(log_format, os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), process)
 
 
 class ActorHost(Protocol):
@@ -66,7 +65,7 @@ class RankActor:
     """
 
     def __init__(self, config: WorkerConfig, host: ActorHost) -> None:
-        configure_logging()
+        log_to_ray(config.log_format, config.rank_name)
         self._config = replace(config, node=host.node())
         self._host = host
         self._store: Future[RendezvousStore] = Future()
@@ -115,7 +114,7 @@ class RouterActor:
     """A router process: the router's event loop runs on a thread of its own."""
 
     def __init__(self, config: RouterConfig) -> None:
-        configure_logging()
+        log_to_ray(config.log_format, "router")
         self._started: Future[RouterAddresses | BatonError] = Future()
         self._loop = uvloop.new_event_loop()
         self._stopping = asyncio.Event()

@@ -21,6 +21,7 @@ from deploy.security import cluster_security, public_tls
 from deploy.state_setting import read_state
 from deploy.status_client import get_status
 from deploy.supervisor import Kill, Supervisor
+from deploy.telemetry import log_format_of, metrics_port_of, otlp_endpoint_of
 from engine.config import ModelConfig
 from router.config import RouterConfig
 from router.process import bind_http
@@ -125,6 +126,10 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
+        metrics_host=config.metrics_host,
+        metrics_port=metrics_port_of(config.metrics_port, router_index=0),
+        otlp_endpoint=otlp_endpoint_of(config.otlp_endpoint, os.environ),
+        log_format=log_format_of(config.log_format, os.environ),
         state=read_state(config, os.environ),
         tls=public_tls(config),
         cluster_security=cluster_security(config, os.environ, LOOPBACK),
@@ -143,6 +148,8 @@ def check_ports(config: RouterConfig) -> None:
         ConfigError: a port is taken; names the flag.
     """
     bind_http(config.host, config.port).close()
+    if config.metrics_port is not None:
+        bind_http(config.metrics_host, config.metrics_port, "--metrics-port").close()
     try:
         socket.create_server((config.host, config.grpc_port)).close()
     except OSError as error:
@@ -181,6 +188,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         kv_verify=config.kv_verify,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
+        log_format=router.log_format,
         topology=config.topology_of(role),
         security=router.cluster_security,
     )

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from core.logs import check_log_format
 from core.request import HALVES, Role
 from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from kvtransfer.ucx import check_ucx_tls
 from router.config import MAX_PORT
+from router.observe.settings import check_otlp_endpoint
 from router.state.address import MEMORY, parse_state
 from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
@@ -127,6 +129,18 @@ class ServeConfig:
         "File with the token that the cluster's processes know each other by; with several lines the first is shown "
         "and all are accepted. Default: the environment's BATON_CLUSTER_TOKEN, or a random one.",
     )
+    metrics_port: int | None = flag(
+        None, "Port of Prometheus metrics at /metrics; each further router has the next one. Default: no metrics."
+    )
+    metrics_host: str = flag("127.0.0.1", "Address that metrics are served at; they need no key.")
+    otlp_endpoint: str | None = flag(
+        None,
+        "URL of an OpenTelemetry collector that gets spans by OTLP over HTTP, such as http://localhost:4318. "
+        "Default: the environment's OTEL_EXPORTER_OTLP_ENDPOINT, or no spans.",
+    )
+    log_format: str | None = flag(
+        None, "Log lines: text or json. Default: the environment's BATON_LOG_FORMAT, or text."
+    )
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
     def __post_init__(self) -> None:
@@ -153,10 +167,22 @@ class ServeConfig:
             check_ucx_tls(self.ucx_tls)
         self._check_state()
         self._check_tls()
+        self._check_telemetry()
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
             )
+
+    def _check_telemetry(self) -> None:
+        port = self.metrics_port or 0
+        if not 0 <= port <= MAX_PORT:
+            raise ConfigError(f"--metrics-port is {port}; a port is between 0 and {MAX_PORT}")
+        if port and port in {self.port, self.effective_grpc_port}:
+            raise ConfigError(f"--metrics-port is {port}, where the API is; metrics need a port of their own")
+        if self.otlp_endpoint is not None:
+            check_otlp_endpoint(self.otlp_endpoint, "--otlp-endpoint")
+        if self.log_format is not None:
+            check_log_format(self.log_format, "--log-format")
 
     def _check_host_tier(self, num_ranks: int) -> None:
         if not 0 <= self.kv_host_gb < math.inf:

@@ -20,7 +20,6 @@ from core.ids import WorkerEndpoint
 from core.processes import ProcessId, RankProcess
 from deploy.actors import RankActor, RouterActor
 from deploy.processes import kill_processes, wait_ended
-from deploy.ray_token import require_ray_token
 from router.config import RouterConfig
 from router.process import RouterAddresses
 from worker.config import WorkerConfig
@@ -230,7 +229,6 @@ def start_ray(num_ranks: int) -> Iterator[RayCluster]:
         num_ranks: how many ranks of workers must fit; may exceed the number of cores, which they then share.
     """
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-    require_ray_token()
     logging.getLogger("ray").setLevel(logging.ERROR)  # its start-up advice is not for people who run `baton serve`
     with no_leftovers():
         context = ray.init(

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import ConfigError
+from core.logs import TEXT, check_log_format
 from core.secrets import check_secret
+from router.observe.settings import check_otlp_endpoint
 from router.state.address import MEMORY, parse_state
 from rpc.security import OPEN, RpcSecurity, TlsFiles
 
@@ -37,6 +39,10 @@ class RouterConfig:
         slo_ttft_ms: the time to the first token that it works towards.
         slo_tpot_ms: likewise the mean time per token after it.
         operator_key: what changes of roles over HTTP need; None refuses them all. Not in the repr.
+        metrics_host: address that Prometheus metrics are served at.
+        metrics_port: their port, of this router alone; 0 takes a free one, None serves none.
+        otlp_endpoint: URL of an OTLP collector that spans go to over HTTP; None makes none.
+        log_format: one of `core.logs.LOG_FORMATS`.
         state: where routers agree on who decides: `memory`, or the URL of a Redis database. May hold a password.
         tls: of the ports for clients and operators, HTTP and gRPC; None for plain text.
         cluster_security: of the cluster port, and of the calls to workers.
@@ -59,14 +65,18 @@ class RouterConfig:
     slo_ttft_ms: float = 2000.0
     slo_tpot_ms: float = 100.0
     operator_key: str | None = field(default=None, repr=False)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    otlp_endpoint: str | None = None
+    log_format: str = TEXT
     state: str = field(default=MEMORY, repr=False)
     tls: TlsFiles | None = None
     cluster_security: RpcSecurity = OPEN
 
     def __post_init__(self) -> None:
-        for name in ("port", "grpc_port", "cluster_port"):
+        for name in ("port", "grpc_port", "cluster_port", "metrics_port"):
             value = getattr(self, name)
-            if not 0 <= value <= MAX_PORT:
+            if value is not None and not 0 <= value <= MAX_PORT:
                 raise ConfigError(f"{name} is {value}; a port is between 0 and {MAX_PORT}")
         for name in ("max_model_len", "max_body_bytes", "max_attempts", *POSITIVE_FLOATS):
             value = getattr(self, name)
@@ -75,6 +85,9 @@ class RouterConfig:
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
         parse_state(self.state)
+        if self.otlp_endpoint is not None:
+            check_otlp_endpoint(self.otlp_endpoint, "otlp_endpoint")
+        check_log_format(self.log_format, "log_format")
         if self.operator_key is not None:
             check_operator_key(self.operator_key, "operator_key")
 

@@ -1,5 +1,6 @@
 """The router process: HTTP and gRPC front ends over one dispatcher and one fleet."""
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -20,9 +21,12 @@ from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
 from router.http.app import build_app
+from router.http.observed import ObservedCalls
 from router.http.server import serve_http
 from router.intake import Intake
 from router.meter import RequestMeter
+from router.observe.metrics_server import serving_metrics
+from router.observe.observation import Observation, build_observation
 from router.probe import PairProbes
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
@@ -34,6 +38,7 @@ from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
+from router.rpc.observed import ObservedRpcs
 from router.state.open_state import open_state
 from router.state.store import StateStore
 from router.text.tokenizer import TextCodec
@@ -56,11 +61,13 @@ class RouterAddresses:
         http_port: of the HTTP API.
         grpc_port: of the gRPC services for clients and operators.
         cluster_port: of those for workers and their supervisor.
+        metrics_port: of the metrics; None when there are none.
     """
 
     http_port: int
     grpc_port: int
     cluster_port: int
+    metrics_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,7 @@ class Router:
         orders: what workers are told about roles.
         autopilot: has the controller decide.
         director: carries out what operators order.
+        observation: what hears of its requests.
         probes: try pairs of workers.
     """
 
@@ -87,6 +95,7 @@ class Router:
     orders: RoleOrders
     autopilot: Autopilot
     director: RoleDirector
+    observation: Observation
     probes: PairProbes
 
 
@@ -103,9 +112,11 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
     cluster_server = build_cluster_server(config, router)
     app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
+    app.add_middleware(ObservedCalls, calls=router.observation.calls)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(router.store.close)
+        metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
         listener = stack.enter_context(bind_http(config.host, config.port))
@@ -122,7 +133,27 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
         logger.info("workers reach it on %s, port %d", config.cluster_host, cluster_port)
-        yield RouterAddresses(http_port, grpc_port, cluster_port)
+        yield RouterAddresses(http_port, grpc_port, cluster_port, metrics_port)
+
+
+@contextlib.asynccontextmanager
+async def telling(config: RouterConfig, observation: Observation) -> AsyncIterator[int | None]:
+    """While the context lasts, metrics are served, at the port that it gives; what is left of spans is sent at last.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if observation.tracer is not None:
+            stack.push_async_callback(asyncio.to_thread, observation.tracer.close)
+        if observation.registry is None or config.metrics_port is None:
+            yield None
+            return
+        listener = stack.enter_context(bind_http(config.metrics_host, config.metrics_port, "--metrics-port"))
+        await stack.enter_async_context(serving_metrics(observation.registry, listener))
+        port = listener.getsockname()[1]
+        logger.info("metrics are at http://%s:%d/metrics", config.metrics_host, port)
+        yield port
 
 
 def build_router(config: RouterConfig, vocab_size: int) -> Router:
@@ -130,11 +161,12 @@ def build_router(config: RouterConfig, vocab_size: int) -> Router:
     clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
+    observation = build_observation(config, router_id, clock, limits, meter)
     dispatcher = FleetDispatcher(
         request_timeout_s=config.request_timeout_s,
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
-        meter=meter,
+        watch=observation.watch,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     probes = PairProbes(vocab_size, clock)
@@ -142,6 +174,7 @@ def build_router(config: RouterConfig, vocab_size: int) -> Router:
     fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, observers, config.cluster_security)
     dispatcher.bind(fleet)
     orders.bind(fleet)
+    leadership = Leadership(store, router_id, clock)
     autopilot = Autopilot(
         fleet=fleet,
         orders=orders,
@@ -149,12 +182,13 @@ def build_router(config: RouterConfig, vocab_size: int) -> Router:
         take_demand=meter.take_demand,
         controller=RoleController(),
         limits=limits,
-        leadership=Leadership(store, router_id, clock),
+        leadership=leadership,
         switch=SharedSwitch(store, AUTO_ROLES, default=config.auto_roles),
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
-    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, probes)
+    observation.register(dispatcher, leadership, clock)
+    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, observation, probes)
 
 
 def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
@@ -169,7 +203,10 @@ def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
 def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
     """A server with the services for clients and operators, on no port yet."""
     server = new_server(
-        options=PUBLIC_SERVER_OPTIONS, max_message_bytes=config.max_body_bytes, max_calls=MAX_PUBLIC_CALLS
+        options=PUBLIC_SERVER_OPTIONS,
+        max_message_bytes=config.max_body_bytes,
+        max_calls=MAX_PUBLIC_CALLS,
+        interceptors=[ObservedRpcs(router.observation.calls)],
     )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(router.dispatcher, codec, intake)
@@ -210,8 +247,8 @@ def load_codec(config: RouterConfig) -> TextCodec:
     return codec
 
 
-def bind_http(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to the HTTP port.
+def bind_http(host: str, port: int, flag: str = "--port") -> socket.socket:
+    """A TCP socket bound to an HTTP port. The flag is where another can be chosen, for the error.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
@@ -219,7 +256,7 @@ def bind_http(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
+        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}") from error
 
 
 def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str, tls: TlsFiles | None) -> int:

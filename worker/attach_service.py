@@ -9,6 +9,7 @@ from functools import partial
 import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
+from core.clock import Clock
 from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import RECALLED, ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
@@ -50,6 +51,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         experts: answers questions about experts.
         names: answers questions about block names.
         roles: what the worker is for.
+        clock: of the halves.
         on_gone: hears, on the event loop, that a worker's process and all before it are dead; again and again.
     """
 
@@ -63,6 +65,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         names: NameDesk,
         roles: RoleBook,
         *,
+        clock: Clock,
         on_gone: Callable[[WorkerId], None],
     ) -> None:
         self._identity = identity
@@ -72,6 +75,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._experts = experts
         self._names = names
         self._roles = roles
+        self._clock = clock
         self._on_gone = on_gone
         self._routers: dict[str, Reports] = {}
         self._transfers = TransferReport()
@@ -167,7 +171,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             _put(queue, StepReport(returned=[work], load=self.last_load), router_id)
             return
         if assignment.prefill.worker == self._identity.endpoint.worker:
-            self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+            self._mailbox.post(partial(self._prefill.assign, router_id, assignment, self._clock.now_s()))
         else:
             self._mailbox.post(partial(self._decode.assign, router_id, assignment))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ConfigError
+from core.logs import TEXT, check_log_format
 from core.request import Role
 from engine.parallel.topology import ONE_RANK, ShardTopology
 from kvtransfer.ucx import check_ucx_tls
@@ -45,6 +46,7 @@ class WorkerConfig:
         topology: how the model is divided among ranks.
         rank: which of them this process is; 0 leads.
         node: the machine it runs on, as named by whoever starts and kills its process; empty where there is only one.
+        log_format: one of `core.logs.LOG_FORMATS`.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
         security: of its gRPC server, and of its calls to routers and other workers.
     """
@@ -73,6 +75,7 @@ class WorkerConfig:
     topology: ShardTopology = ONE_RANK
     rank: int = 0
     node: str = ""
+    log_format: str = TEXT
     cpu_ids: tuple[int, ...] = ()
     security: RpcSecurity = OPEN
 
@@ -83,6 +86,7 @@ class WorkerConfig:
                 raise ConfigError(f"{name} is {value}; it must be positive")
         self._check_host_tier()
         self._check_transfers()
+        check_log_format(self.log_format, "log_format")
         if self.max_model_len is not None and self.max_model_len < MIN_MODEL_LEN:
             raise ConfigError(f"max_model_len is {self.max_model_len}; it must be at least {MIN_MODEL_LEN}")
         if self.max_num_batched_tokens < self.max_num_seqs:

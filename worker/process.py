@@ -205,7 +205,8 @@ class WorkerProcess:
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
-        roles = RoleBook(self.worker, self.config.role, SystemClock(), self._on_role)
+        clock = SystemClock()
+        roles = RoleBook(self.worker, self.config.role, clock, self._on_role)
         self._attach = AttachService(
             identity,
             self._mailbox,
@@ -214,6 +215,7 @@ class WorkerProcess:
             experts,
             names,
             roles,
+            clock=clock,
             on_gone=self._deaths.worker_gone,
         )
         handoffs = HandoffService(identity, self._mailbox, self.decode.receiver, self._mover.verify)

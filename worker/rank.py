@@ -15,6 +15,7 @@ from core.errors import ConfigError
 from core.ids import WorkerId, rank_id
 from core.processes import RankProcess, this_process
 from engine.engine import Engine
+from engine.messages import RANK_MESSAGES
 from engine.parallel.communicator import SOLO, Communicator
 from engine.parallel.process_group import connect
 from kvtransfer.carrier import Carrier
@@ -92,7 +93,7 @@ def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
     if store_address is None:
         assert size == 1, f"{size} ranks need a place to meet"
         return SOLO
-    return connect(config.rank, size, store_address, config.device, host=config.host)
+    return connect(config.rank, size, store_address, config.device, host=config.host, kinds=RANK_MESSAGES)
 
 
 def settings_of(config: WorkerConfig) -> TransportSettings:

@@ -17,6 +17,8 @@ from router.http.errors import document_errors
 from router.http.openapi import schema_ref
 from router.http.prepare import ChatPreparer, PreparedChat
 from router.intake import Intake
+from router.observe.call import name_call
+from router.observe.timing import wants_timing
 from router.text.stream import TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -54,11 +56,12 @@ def chat_completions_router(config: RouterConfig, dispatcher: Dispatcher, codec:
     async def create_chat_completion(request: Request) -> Response:
         """Generates one answer to a conversation."""
         request_id = request.state.request_id = uuid.uuid4().hex
+        name_call(request_id)
         body = await read_json_object(
             request.scope, request.receive, max_bytes=config.max_body_bytes, timeout_s=config.request_timeout_s
         )
         prepared = await preparer.prepare(request_id, parse_chat_request(body))
         answer_type = StreamedChatAnswer if prepared.stream else WholeChatAnswer
-        return answer_type(prepared, open_answer, codec)
+        return answer_type(prepared, open_answer, codec, wants_timing=wants_timing(request.headers))
 
     return router

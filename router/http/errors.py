@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.errors import BatonError, InternalError
+from router.observe.call import note_refusal
 
 RETRY_AFTER_S = 1  # a worker is restarted in 1-2 s; sooner is in vain, later keeps clients waiting
 MAX_ECHO_CHARS = 200  # of a client's own text in a message about it
@@ -71,6 +72,7 @@ def error_body(error: Exception) -> bytes:
 
 def error_response(error: Exception, request_id: str | None = None) -> Response:
     """The HTTP response for an error; status 503 carries `Retry-After` in seconds, 401 the scheme."""
+    note_refusal(error)
     status = error.http_status if isinstance(error, BatonError) else HTTPStatus.INTERNAL_SERVER_ERROR
     headers = {} if request_id is None else {"x-request-id": request_id}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

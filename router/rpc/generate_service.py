@@ -12,7 +12,9 @@ from core.request import GenerationRequest
 from router import wire
 from router.generation import Dispatcher
 from router.intake import MAX_STOPS, Intake, SamplingOptions
+from router.observe.call import name_call
 from router.rpc.context import Context, abort
+from router.rpc.timing import tell_timing
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -62,6 +64,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
         await context.write(last)
+        tell_timing(context, answer.phases)
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
         return TextGeneration(
@@ -73,13 +76,15 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         )
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
+        request_id = uuid.uuid4().hex
+        name_call(request_id)
         self._intake.check_model(request.model)
         if len(request.stop) > MAX_STOPS or not all(request.stop):
             raise InvalidRequestError(
                 f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, none empty", param="stop"
             )
         return self._intake.request(
-            uuid.uuid4().hex,
+            request_id,
             await self._prompt(request),
             prompt_param="prompt",
             sampling=sampling_from_proto(request.sampling),

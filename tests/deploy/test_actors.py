@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> WorkerConfig:
 def died(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     died = threading.Event()
     monkeypatch.setattr(actors, "die", died.set)
-    monkeypatch.setattr(actors, "configure_logging", lambda: None)
+    monkeypatch.setattr(actors, "configure_logging", lambda *_: None)
     return died
 
 

@@ -6,9 +6,12 @@ import pytest
 
 from core.errors import ConfigError
 from core.request import Role
+from deploy.certificate_maker import write_certificates
 from deploy.cluster import group_settings, router_settings, run_cluster, worker_settings, worker_slots
 from deploy.config import ServeConfig
+from deploy.security import TOKEN_VARIABLE
 from engine.parallel.topology import ShardTopology
+from rpc.security import TlsFiles
 from tests.byte_tokenizer import write_byte_tokenizer
 from tests.engine.checkpoints import write_tiny_moe
 
@@ -46,6 +49,33 @@ def test_cache_settings_reach_the_workers(text_model_dir: Path) -> None:
 def test_state_reaches_the_router(text_model_dir: Path) -> None:
     config = ServeConfig(model=text_model_dir, state="redis://h:7/1")
     assert router_settings(config, text_model_dir).state == "redis://h:7/1"
+
+
+def test_one_random_token_reaches_the_router_and_all_workers(
+    text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+    config = ServeConfig(model=text_model_dir)
+    router = router_settings(config, text_model_dir)
+    (token,) = router.cluster_security.tokens
+    workers = [worker_settings(config, router, slot) for slot in worker_slots(config)]
+    assert [worker.security.tokens for worker in workers] == [(token,)] * 2
+    assert token not in f"{router}{workers}"
+
+
+def test_certificates_reach_the_router_and_the_workers(text_model_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    write_certificates(folder, ["127.0.0.1"], days=1)
+    config = ServeConfig(
+        model=text_model_dir,
+        tls_cert_file=folder / "cert.pem",
+        tls_key_file=folder / "key.pem",
+        cluster_tls_dir=folder,
+    )
+    router = router_settings(config, text_model_dir)
+    assert router.tls == TlsFiles(folder / "cert.pem", folder / "key.pem")
+    worker = worker_settings(config, router, (Role.DECODE, 0))
+    assert worker.security.tls == router.cluster_security.tls == TlsFiles.in_dir(folder)
 
 
 def test_context_comes_from_the_checkpoint_unless_given(text_model_dir: Path) -> None:

@@ -21,12 +21,15 @@ class Echo:
 
     Attributes:
         heard: messages of all calls.
+        callers: of calls of `One`, by whom their certificates are for; none of those without.
     """
 
     def __init__(self) -> None:
         self.heard: list[bytes] = []
+        self.callers: list[str] = []
 
-    async def one(self, request: bytes, _context: Any) -> bytes:  # noqa: ANN401
+    async def one(self, request: bytes, context: Any) -> bytes:  # noqa: ANN401
+        self.callers += [name.decode() for name in context.peer_identities() or ()]
         self.heard.append(request)
         return request
 

@@ -1,14 +1,16 @@
 """Real servers and channels over TLS, with certificates of our own making."""
 
+import asyncio
+
 import grpc
 import pytest
 
 from core.errors import ConfigError
-from rpc.channels import open_channel
+from rpc.channels import open_channel, open_sync_channel
 from rpc.security import OPEN, RpcSecurity, TlsFiles
 from rpc.servers import bind, new_server
 from tests.rpc.certs import TestAuthority, new_authority
-from tests.rpc.echo import Echo, ask, call_one, serving
+from tests.rpc.echo import SERVICE, TIMEOUT_S, Echo, ask, call_one, serving
 
 
 async def refused(address: str, security: RpcSecurity) -> str:
@@ -94,6 +96,38 @@ async def test_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_o
             assert "127.0.0.1" in await refused(address, RpcSecurity(TlsFiles(ca=files.ca)))
         authority.files()
         assert await ask(address, client) == [b"a"]
+
+
+async def test_renewed_certificate_of_a_client_is_shown_by_its_next_call_and_calls_under_way_go_on(
+    authority: TestAuthority,
+) -> None:
+    server, client, echo = authority.files(), authority.files("client", hosts=("before",)), Echo()
+    async with serving(echo, RpcSecurity(server)) as address, open_channel(address, RpcSecurity(client)) as channel:
+        one = channel.unary_unary(f"/{SERVICE}/One")
+        stream = channel.stream_stream(f"/{SERVICE}/Each")(timeout=TIMEOUT_S)
+        for message in (b"a", b"b"):
+            await stream.write(message)
+            assert await stream.read() == message
+            assert await one(message, timeout=TIMEOUT_S) == message
+            authority.files("client", hosts=("after",))
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+    assert echo.callers == ["before", "after"]
+
+
+async def test_blocking_channel_shows_a_renewed_certificate_too(authority: TestAuthority) -> None:
+    server, client, echo = authority.files(), authority.files("client", hosts=("before",)), Echo()
+
+    def call_twice(address: str) -> None:
+        with open_sync_channel(address, RpcSecurity(client)) as channel:
+            one = channel.unary_unary(f"/{SERVICE}/One")
+            one(b"", timeout=TIMEOUT_S)
+            authority.files("client", hosts=("after",))
+            one(b"", timeout=TIMEOUT_S)
+
+    async with serving(echo, RpcSecurity(server)) as address:
+        await asyncio.to_thread(call_twice, address)
+    assert echo.callers == ["before", "after"]
 
 
 async def test_unusable_certificate_binds_and_opens_nothing(authority: TestAuthority) -> None:

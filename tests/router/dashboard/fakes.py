@@ -15,7 +15,7 @@ from router.meter import RequestMeter
 from router.roles.changes import OperatorAction, RoleChange, RoleStage
 from router.roles.decision import Decision
 from router.roles.director import RoleDirector
-from tests.router.builders import LIMITS, RecordingLink
+from tests.router.builders import LIMITS, RecordingLink, request_watch
 from tests.router.roles.world import NOW, RoleWorld
 
 KEY = "0123456789abcdef-operator"
@@ -51,6 +51,7 @@ class DashboardWorld(RoleWorld):
         self.num_looks = 0
         self.director = ToldDirector(self.fleet, self.orders, self.autopilot, self.clock, lambda: self.now_at)
         self.meter = RequestMeter(self.clock, LIMITS)
+        self.watch = request_watch(self.meter, clock=self.clock)
         self.source = StateSource(
             "tiny", self.fleet, self.director, self.meter, self._wall_clock, can_operate=key is not None
         )

@@ -18,7 +18,7 @@ from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
 from router.probe import PairProbes
 from router.rpc.control_services import ControlService, MembershipService
-from tests.router.builders import generation_request, request_meter
+from tests.router.builders import generation_request, request_watch
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker
 from tests.router.roles.world import RoleWorld
 from tests.router.rpc.serving import channel_to
@@ -50,7 +50,7 @@ class Router:
 async def router() -> AsyncIterator[Router]:
     heard, clock = RecordingObserver(), ManualClock()
     dispatcher = FleetDispatcher(
-        request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, meter=request_meter()
+        request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, watch=request_watch()
     )
     probes = PairProbes(7, clock)
     fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, probes, heard))
