@@ -76,7 +76,8 @@ class Wind:
     """Injects faults on a thread of its own while it blows.
 
     None comes before a request has ended since the last: faults outrun no machine, and what waits for ever after the
-    last of them does so among healthy workers.
+    last of them does so among healthy workers. While a worker hangs no router is hit: nobody would be left who knows
+    that worker, for routers that are started anew have not met it.
 
     Args:
         victims: who is hit.
@@ -95,6 +96,7 @@ class Wind:
         self._on_fault = on_fault
         self._is_over = threading.Event()
         self._has_progressed = threading.Event()
+        self._hanging: list[ProcessId] = []
         self.faults: Counter[str] = Counter()
 
     @contextlib.contextmanager
@@ -115,7 +117,8 @@ class Wind:
 
     def gust(self) -> None:
         """One fault, to its end, if anybody is there to be hit."""
-        workers, routers = self._victims.workers(), self._victims.routers()
+        is_hanging = any(name.find() is not None for name in self._hanging)
+        workers, routers = self._victims.workers(), {} if is_hanging else self._victims.routers()
         everybody = {**workers, **routers}
         if not everybody:
             return
@@ -150,6 +153,7 @@ class Wind:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.suspend()
         if for_ever:
+            self._hanging += processes
             return
         self._is_over.wait(stopped_s)
         for process in found:

@@ -96,6 +96,17 @@ def test_hang_stops_a_process_that_is_watched_for_ever(
     assert os.WIFSTOPPED(status)
 
 
+def test_no_router_is_hit_while_a_worker_hangs(monkeypatch: pytest.MonkeyPatch, process: psutil.Process) -> None:
+    monkeypatch.setattr(wind, "WORKER_FAULTS", (Fault.HANG,))
+    found = FakeVictims(process)
+    blown = Wind(found, NO_TIME, 0, lambda _fault: None)
+    blown.gust()
+    monkeypatch.setattr(found, "workers", dict)
+    monkeypatch.setattr(found, "routers", lambda: {"router-0": [ProcessId(process.pid, 0.0)]})
+    blown.gust()
+    assert blown.faults == {"hang decode": 1}
+
+
 def test_process_that_nobody_watches_is_killed_instead(
     monkeypatch: pytest.MonkeyPatch, process: psutil.Process
 ) -> None:
