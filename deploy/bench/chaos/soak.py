@@ -5,7 +5,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from router.text.tokenizer import TextCodec
 
 OVERLOAD = 2.0  # times the capacity
 CAPACITY_S = 30.0  # for which that is measured
+HANG_TIMEOUT_S = 60.0
 GROWTH = 0.05  # that is no growth: allocators keep what they have had
 REFUSAL_MS = 50.0
 
@@ -61,7 +62,8 @@ class SoakBench:
 
     def run(self, model_dir: Path, say: Say) -> dict[str, Any]:
         """Starts a cluster, measures its capacity, offers it twice that, stops it."""
-        config = chaos_config(model_dir)
+        # A machine that is overloaded holds workers up: one that waits for a core does not hang.
+        config = replace(chaos_config(model_dir), hang_timeout_s=HANG_TIMEOUT_S)
         with run_cluster(config, model_dir, say) as cluster:
             asked = questions(config.model_name, TextCodec.load(model_dir), NUM_QUESTIONS)
             capacity = self._capacity(cluster.url, asked, say)
