@@ -13,6 +13,7 @@ from core.request import HALVES, Role
 from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from kvtransfer.ucx import check_ucx_tls
+from router.auth.key_file import load_keys
 from router.config import MAX_PORT
 from router.observe.settings import check_otlp_endpoint
 from router.state.address import MEMORY, parse_state
@@ -20,6 +21,7 @@ from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
 MIN_HANG_TIMEOUT_S = 5.0  # a worker that works says so every second, and comes back to a restarted router in two
 DEMO_NAME = "demo"
+OWN_REDIS = "redis"
 FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
     "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
@@ -53,6 +55,10 @@ class ServeConfig:
     host: str = flag("127.0.0.1", "Address to listen on.")
     port: int = flag(8000, "HTTP port.")
     grpc_port: int | None = flag(None, "Port of the gRPC API for clients and operators. Default: --port + 1.")
+    routers: int = flag(1, "Number of router processes, which share both ports; several need --state redis.")
+    ray_address: str | None = flag(
+        None, "Ray cluster to run on: HOST:PORT of its head, or auto. Default: start Ray on this machine."
+    )
     prefill: int = flag(1, "Number of prefill workers.")
     decode: int = flag(1, "Number of decode workers.")
     dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
@@ -97,10 +103,14 @@ class ServeConfig:
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )
+    api_keys_file: Path | None = flag(
+        None, "File of API keys, made by `baton keys create`. Default: nobody needs a key for answers."
+    )
     state: str = flag(
         MEMORY,
-        "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
-        "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
+        "Where routers agree on who decides about roles: memory, for one router; redis, which starts a server for "
+        "this cluster; or a Redis database per cluster, as redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., "
+        "or rediss://... for TLS.",
         is_secret=True,
     )
     state_file: Path | None = flag(
@@ -144,9 +154,9 @@ class ServeConfig:
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
     def __post_init__(self) -> None:
-        for name in ("prefill", "decode"):
+        for name, needed in (("routers", "router"), ("prefill", "prefill worker"), ("decode", "decode worker")):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name} is {getattr(self, name)}; at least one worker of each role is needed")
+                raise ConfigError(f"--{name} is {getattr(self, name)}; at least one {needed} is needed")
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -166,6 +176,7 @@ class ServeConfig:
         if self.ucx_tls is not None:
             check_ucx_tls(self.ucx_tls)
         self._check_state()
+        self._check_keys()
         self._check_tls()
         self._check_telemetry()
         if self.model is not None and not self.model.is_dir():
@@ -184,6 +195,10 @@ class ServeConfig:
         if self.log_format is not None:
             check_log_format(self.log_format, "--log-format")
 
+    def _check_keys(self) -> None:
+        if self.api_keys_file is not None:
+            load_keys(self.api_keys_file)
+
     def _check_host_tier(self, num_ranks: int) -> None:
         if not 0 <= self.kv_host_gb < math.inf:
             raise ConfigError(f"--kv-host-gb is {self.kv_host_gb}; it must be 0 (none) or a size in GiB")
@@ -199,7 +214,8 @@ class ServeConfig:
             )
 
     def _check_state(self) -> None:
-        parse_state(self.state)
+        if self.state != OWN_REDIS:
+            parse_state(self.state)
         if self.state_file is not None and self.state != MEMORY:
             raise ConfigError("--state and --state-file are both given; leave one of them out")
 

@@ -42,24 +42,34 @@ def client_tls(config: ServeConfig) -> TlsFiles | None:
     return TlsFiles(config.tls_cert_file, config.tls_key_file, config.tls_ca_file)
 
 
-def cluster_security(config: ServeConfig, environment: Mapping[str, str], host: str) -> RpcSecurity:
+def cluster_security(config: ServeConfig, environment: Mapping[str, str], host: str | None) -> RpcSecurity:
     """What the cluster's processes speak with each other. There is always a token: one that nobody knows if need be.
 
     Args:
         config: the flags.
         environment: may have the token.
-        host: where the processes reach each other.
+        host: where the processes reach each other; None where that is not known yet, see `check_cluster_host`.
 
     Raises:
         ConfigError: a file cannot be used, or a token is none; names it.
     """
     tls = None
     if config.cluster_tls_dir is not None:
-        from rpc.certificates import check_peer_files  # noqa: PLC0415 - slow to import, and only for TLS
-
         tls = TlsFiles.in_dir(config.cluster_tls_dir)
-        check_peer_files(tls, host)
+        if host is not None:
+            check_cluster_host(tls, host)
     return RpcSecurity(tls, cluster_tokens(config, environment))
+
+
+def check_cluster_host(tls: TlsFiles, host: str) -> None:
+    """Makes sure that the cluster's processes at a host can show their certificate there.
+
+    Raises:
+        ConfigError: a file cannot be used, or the certificate is not for the host; names it.
+    """
+    from rpc.certificates import check_peer_files  # noqa: PLC0415 - slow to import, and only for TLS
+
+    check_peer_files(tls, host)
 
 
 def cluster_tokens(config: ServeConfig, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -13,10 +13,12 @@ from core.errors import (
     DeadlineError,
     InternalError,
     InvalidRequestError,
+    PermissionDeniedError,
     StaleEpochError,
     UnavailableError,
     UnreachableError,
 )
+from deploy.client_key import with_key
 from deploy.client_tls import security_of
 from rpc.channels import open_sync_channel
 from rpc.security import RpcSecurity
@@ -25,7 +27,14 @@ TIMEOUT_S = 5.0
 TLS_WORDS = ("SSL", "TLS", "handshake", "Peer name")  # of which gRPC says one when it is to blame
 SAID_BY_ROUTER: dict[str, type[BatonError]] = {
     error.grpc_status: error
-    for error in (InvalidRequestError, AuthenticationError, StaleEpochError, UnavailableError, DeadlineError)
+    for error in (
+        InvalidRequestError,
+        AuthenticationError,
+        PermissionDeniedError,
+        StaleEpochError,
+        UnavailableError,
+        DeadlineError,
+    )
 }
 
 
@@ -47,14 +56,15 @@ def control_stub(
         security: of that port; None looks up how the gRPC port is called, see `deploy.client_tls`.
 
     Raises:
-        AuthenticationError: the router wants to know who calls.
+        AuthenticationError: the router wants another key or token; see `deploy.client_key`.
+        PermissionDeniedError: the key is no operator's.
         InvalidRequestError: the router says what is wrong with the request.
         StaleEpochError: the router says that the order is for a state that is gone.
         UnavailableError: the router says why it cannot do it now.
         UnreachableError: the router does not answer.
         BatonError: whatever else the router says.
     """
-    with calling(grpc_address, security_of(grpc_address) if security is None else security) as channel:
+    with calling(grpc_address, with_key(security_of(grpc_address)) if security is None else security) as channel:
         yield control_pb2_grpc.ControlServiceStub(channel)
 
 

@@ -14,12 +14,17 @@ from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 
 from core.clock import SystemClock
 from core.errors import ConfigError
+from router.auth.gate import Gate
+from router.auth.key_ring import KeyRing
+from router.auth.metered import MeteredDispatcher
+from router.auth.rpc_gate import RpcGate
 from router.config import RouterConfig
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.state import StateSource
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
+from router.generation import Dispatcher
 from router.http.app import build_app
 from router.http.observed import ObservedCalls
 from router.http.server import serve_http
@@ -105,13 +110,14 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
 
     Raises:
         CheckpointError: the model folder has no usable tokenizer.
-        ConfigError: a port is taken, or `max_model_len` is over the model's context.
+        ConfigError: a port is taken, `max_model_len` is over the model's context, or the API keys cannot be read.
     """
     codec = load_codec(config)
     router = build_router(config, codec.vocab_size)
-    feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
+    gate, metered = build_gate(config, router.clock), MeteredDispatcher(router.dispatcher)
+    feed, grpc_server = build_feed(config, router, gate), build_grpc_server(config, router, codec, gate, metered)
     cluster_server = build_cluster_server(config, router)
-    app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
+    app = build_app(config, metered, codec, feed=feed, roles=router.director, gate=gate)
     app.add_middleware(ObservedCalls, calls=router.observation.calls)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
@@ -119,7 +125,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
-        listener = stack.enter_context(bind_http(config.host, config.port))
+        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
         cluster_tls = config.cluster_security.tls
         cluster_port = bind_grpc(
@@ -191,25 +197,44 @@ def build_router(config: RouterConfig, vocab_size: int) -> Router:
     return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director, observation, probes)
 
 
-def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
+def build_gate(config: RouterConfig, clock: SystemClock) -> Gate:
+    """Who may do what at this router.
+
+    Raises:
+        ConfigError: the file of API keys cannot be used.
+    """
+    keys = KeyRing(
+        config.api_keys_file,
+        operator_key=config.operator_key,
+        console_key=config.console_key,
+        num_routers=config.num_routers,
+        clock=clock,
+    )
+    return Gate(keys, clock)
+
+
+def build_feed(config: RouterConfig, router: Router, gate: Gate) -> DashboardFeed:
     """What the dashboard is told; whoever has it closes it."""
-    can_operate = config.operator_key is not None
+    can_operate = gate.has_operators
     source = StateSource(
         config.served_model_name, router.fleet, router.director, router.meter, time.time, can_operate=can_operate
     )
     return DashboardFeed(source)
 
 
-def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
-    """A server with the services for clients and operators, on no port yet."""
+def build_grpc_server(
+    config: RouterConfig, router: Router, codec: TextCodec, gate: Gate, dispatcher: Dispatcher
+) -> grpc.aio.Server:
+    """A server with the services for clients and operators, on no port yet; the dispatcher is for clients."""
     server = new_server(
         options=PUBLIC_SERVER_OPTIONS,
         max_message_bytes=config.max_body_bytes,
         max_calls=MAX_PUBLIC_CALLS,
-        interceptors=[ObservedRpcs(router.observation.calls)],
+        is_port_shared=config.reuse_port,
+        interceptors=[ObservedRpcs(router.observation.calls), RpcGate(gate)],
     )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
-    generate = GenerateService(router.dispatcher, codec, intake)
+    generate = GenerateService(dispatcher, codec, intake)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
     add_control(config, router, server)
     return server
@@ -247,14 +272,16 @@ def load_codec(config: RouterConfig) -> TextCodec:
     return codec
 
 
-def bind_http(host: str, port: int, flag: str = "--port") -> socket.socket:
+def bind_http(host: str, port: int, flag: str = "--port", *, reuse_port: bool = False) -> socket.socket:
     """A TCP socket bound to an HTTP port. The flag is where another can be chosen, for the error.
+
+    With `reuse_port` others may bind it as well, if all of them say so.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
     """
     try:
-        return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+        return socket.create_server((host, port), backlog=LISTEN_BACKLOG, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}") from error
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from rpc.decoding import WellFormed
 from rpc.limits import MAX_CLUSTER_MESSAGE_BYTES, Options
 from rpc.security import OPEN, RpcSecurity, TlsFiles
 from rpc.token import TokenCheck
@@ -23,13 +24,13 @@ def new_server(
     Args:
         security: calls must show one of its tokens, if it has any.
         options: beside the limits.
-        interceptors: that see each call after it has shown a token.
+        interceptors: that see each call after it has shown a token, and before its request is read.
         max_message_bytes: larger messages end their call with RESOURCE_EXHAUSTED.
         max_calls: calls at once; further ones end with RESOURCE_EXHAUSTED. None for no limit.
         is_port_shared: whether other processes may listen on the same port, each for a share of the connections.
     """
     return grpc.aio.server(
-        interceptors=[*([TokenCheck(security.tokens)] if security.tokens else ()), *interceptors],
+        interceptors=[*([TokenCheck(security.tokens)] if security.tokens else ()), *interceptors, WellFormed()],
         options=(
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.so_reuseport", int(is_port_shared)),

@@ -45,6 +45,7 @@ class WorkerConfig:
         ucx_tls: transports that UCX may use, as in its `UCX_TLS`; None leaves it to the environment.
         topology: how the model is divided among ranks.
         rank: which of them this process is; 0 leads.
+        min_incarnation: its incarnation is at least this, wherever clocks stand; above that of its predecessor.
         node: the machine it runs on, as named by whoever starts and kills its process; empty where there is only one.
         log_format: one of `core.logs.LOG_FORMATS`.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
@@ -74,6 +75,7 @@ class WorkerConfig:
     ucx_tls: str | None = None
     topology: ShardTopology = ONE_RANK
     rank: int = 0
+    min_incarnation: int = 0
     node: str = ""
     log_format: str = TEXT
     cpu_ids: tuple[int, ...] = ()

@@ -65,7 +65,8 @@ def open_rank(config: WorkerConfig, store_address: str | None, on_crash: Callabl
     take_turns_of(SHORT_TURN_NS)
     pin_to_cores(config.cpu_ids)
     communicator = _join(config, store_address)
-    mine = WorkerId(config.name, time.time_ns()) if config.rank == 0 else None
+    incarnation = max(time.time_ns(), config.min_incarnation)
+    mine = WorkerId(config.name, incarnation) if config.rank == 0 else None
     worker = communicator.broadcast_object(mine)
     assert isinstance(worker, WorkerId), f"rank 0 sent {worker!r} instead of the worker's id"
     engine = load_engine(config, communicator)

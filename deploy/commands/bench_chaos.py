@@ -26,7 +26,7 @@ def bench_chaos(
     soak: Annotated[bool, typer.Option("--soak", help="No faults: twice the load that can be answered.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Kill, stop and flip workers under load, and compare every answer with that of an undisturbed run."""
+    """Kill and stop workers and routers, flip roles, and compare every answer with that of an undisturbed run."""
     from deploy.bench.chaos.chaos_bench import ChaosBench  # noqa: PLC0415 - see `deploy.commands.bench`
     from deploy.bench.chaos.soak import SoakBench  # noqa: PLC0415 - likewise
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from core.errors import BatonError
-from deploy.chat_client import AnswerUsage, stream_answer
+from deploy.chat_client import AnswerUsage, is_loopback, stream_answer
 from deploy.config import ServeConfig
 from deploy.demo_model import ensure_demo_model
 from deploy.flags import flags_from
@@ -89,6 +89,7 @@ def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: 
         if config.ask:
             ask_first_question(cluster.url, config.model_name, config.ask, console)
         print_directions(cluster, config.model_name, console, record)
+        print_exposure(config, console)
         stop.wait()
     finally:
         console.print("stopping ...", style="dim")
@@ -140,3 +141,13 @@ def print_directions(cluster: "ClusterAddresses", model: str, console: Console, 
     )
     console.print(f"  baton chat --url {cluster.url}    baton status    logs: {cluster.log_dir}", soft_wrap=True)
     console.print("Ctrl-C stops it\n")
+
+
+def print_exposure(config: ServeConfig, console: Console) -> None:
+    """One line, when whoever reaches this machine may use the cluster and nobody has said that this is meant."""
+    if config.api_keys_file is None and not is_loopback(config.host):
+        console.print(
+            f"[yellow]anyone who reaches {config.host} can use this cluster and give it orders:[/] "
+            "--api-keys-file asks for keys",
+            soft_wrap=True,
+        )

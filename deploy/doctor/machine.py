@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from core.versions import PACKAGES, installed_versions
 from deploy.doctor.finding import Finding, fail, ok, warn
-from deploy.ray_cluster import OBJECT_STORE_BYTES
+from deploy.ray_session import OBJECT_STORE_BYTES
 
 HERE = "this machine"
 MIN_PYTHON = (3, 11)

@@ -8,13 +8,14 @@ import psutil
 from core.errors import BatonError
 from core.request import HALVES, Role
 from deploy.cluster import check_ports, router_settings
-from deploy.config import ServeConfig
+from deploy.config import OWN_REDIS, ServeConfig
 from deploy.demo_model import demo_model_dir
 from deploy.doctor.finding import Finding, fail, ok, warn
 from deploy.doctor.machine import GIB, HERE
 from deploy.doctor.state_store import store_findings
 from deploy.machine import check_machine
 from deploy.model_summary import has_weights
+from deploy.own_redis import redis_program
 from deploy.planning.memory import PlanRequest, plan_memory
 from deploy.planning.shape import read_shape
 from engine.config import ModelConfig
@@ -37,7 +38,9 @@ def plan_findings(config: ServeConfig) -> Iterator[Finding]:
         yield from model_findings(config, model_dir)
     yield checked("devices", HERE, lambda: check_machine(config), f"room for {config.num_ranks} rank(s)")
     yield kernels_finding(config)
-    if (address := parse_state(config.state)) is not None:
+    if config.state == OWN_REDIS:
+        yield checked("state", f"--state {OWN_REDIS}", redis_program, "there is a server to start")
+    elif (address := parse_state(config.state)) is not None:
         yield from store_findings(address)
 
 

@@ -123,9 +123,11 @@ class FleetDispatcher:
         return generation
 
     def unready_reason(self) -> str | None:
-        """Names the roles that have no worker."""
+        """Names the roles that have no worker, and the workers that do not run."""
         missing = [half.value for half in HALVES if not self.fleet.taking(half)]
-        return f"no {' and no '.join(missing)} worker is attached yet" if missing else None
+        if not missing:
+            return None
+        return f"no {' and no '.join(missing)} worker is attached yet{self.fleet.why_missing()}"
 
     # --- from the fleet (FleetObserver)
 

@@ -15,6 +15,7 @@ from router import wire
 from router.fleet.awake_clock import AwakeClock
 from router.fleet.graves import Graves
 from router.fleet.link import FleetObserver, WorkerLink
+from router.fleet.members import Members
 from router.fleet.prefixes import FleetPrefixes
 from router.fleet.pulse import Pulse, SilentWorker
 from rpc.security import OPEN, RpcSecurity
@@ -51,6 +52,7 @@ class Fleet:
 
     Attributes:
         prefixes: who has which KV blocks.
+        members: what the supervisor says of the cluster's processes.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Fleet:
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
         self.prefixes = FleetPrefixes()
+        self.members = Members()
         self._awake = AwakeClock(clock)
         self._pulse = Pulse(self._awake)
         self._graves = Graves()
@@ -96,6 +99,10 @@ class Fleet:
     def taking(self, half: Role) -> list[WorkerLink]:
         """Attached workers that get new work of a half, ordered by name."""
         return [link for link in self.links() if link.takes(half)]
+
+    def why_missing(self) -> str:
+        """Why workers do not run, one clause each, to be put behind a sentence; empty when all do."""
+        return self.members.why_missing()
 
     def silent_s(self, link: WorkerLink) -> float:
         """Seconds since a worker was last heard."""

@@ -28,7 +28,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": "The answer: whole, or chunk by chunk when `stream` is true.",
         "content": {"text/event-stream": {"schema": schema_ref(ChatCompletionChunk)}},
     },
-    **document_errors(400, 404, 413, 500, 503, 504),
+    **document_errors(400, 401, 403, 404, 413, 429, 500, 503, 504),
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from router.http.head_limits import LimitedProtocol
 from rpc.security import TlsFiles
 
 KEEP_ALIVE_S = 100  # longer than clients keep an idle connection (Go: 90 s), so that the client closes it first
@@ -63,7 +64,7 @@ async def serve_http(
     server = _EmbeddedServer(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=LimitedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,  # logging is the process's to configure

@@ -8,7 +8,7 @@ from baton.v1 import control_pb2, control_pb2_grpc
 from core.clock import Clock
 from core.errors import BatonError
 from core.versions import installed_versions
-from router import expert_wire, hello_wire, transfer_wire, wire
+from router import expert_wire, hello_wire, member_wire, transfer_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
@@ -59,6 +59,16 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
             await abort(context, error)
         return control_pb2.ReportWorkerGoneResponse()
 
+    async def ReportMembers(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ReportMembersRequest, context: Context
+    ) -> control_pb2.ReportMembersResponse:
+        """How the supervisor finds all processes of the cluster."""
+        try:
+            self._fleet.members.report(map(member_wire.member_from_proto, request.members))
+        except BatonError as error:
+            await abort(context, error)
+        return control_pb2.ReportMembersResponse()
+
 
 class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
     """Serves `ControlService`."""
@@ -96,6 +106,7 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
                 )
                 for link in self._fleet.links()
             ],
+            members=[member_wire.member_to_proto(member) for member in self._fleet.members],
             versions=installed_versions(),
             unix_s=time.time(),
         )

@@ -10,8 +10,9 @@ from baton.v1 import generate_pb2, generate_pb2_grpc
 from core.errors import BatonError, InternalError, InvalidRequestError
 from core.request import GenerationRequest
 from router import wire
+from router.describe import describe
 from router.generation import Dispatcher
-from router.intake import MAX_STOPS, Intake, SamplingOptions
+from router.intake import MAX_PARTS, MAX_STOP_CHARS, MAX_STOPS, Intake, SamplingOptions
 from router.observe.call import name_call
 from router.rpc.context import Context, abort
 from router.rpc.timing import tell_timing
@@ -79,9 +80,11 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         request_id = uuid.uuid4().hex
         name_call(request_id)
         self._intake.check_model(request.model)
-        if len(request.stop) > MAX_STOPS or not all(request.stop):
+        if len(request.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARS for text in request.stop):
             raise InvalidRequestError(
-                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, none empty", param="stop"
+                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, each of 1 to {MAX_STOP_CHARS} characters, "
+                "are accepted",
+                param="stop",
             )
         return self._intake.request(
             request_id,
@@ -103,10 +106,14 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         messages = [{"role": message.role, "content": message.content} for message in request.chat.messages]
         if not messages:
             raise InvalidRequestError("there is no prompt; send text, tokens or chat messages", param="prompt")
+        if len(messages) > MAX_PARTS:
+            raise InvalidRequestError(
+                f"chat has {len(messages)} messages; at most {MAX_PARTS} are accepted: join some", param="chat"
+            )
         for message in messages:
             if message["role"] not in CHAT_ROLES:
                 raise InvalidRequestError(
-                    f"role is {message['role']!r}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
+                    f"role is {describe(message['role'])}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
                 )
         return await asyncio.to_thread(self._codec.encode_chat, messages)
 

@@ -1,6 +1,5 @@
 """Watches the calls of the gRPC API that ask for an answer, those that are refused included."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -9,11 +8,9 @@ from router.observe.call import Calls
 from router.observe.traceparent import HEADER
 from router.rpc.context import Context
 from router.rpc.timing import metadata_of
+from rpc.wrapping import Continuation, Handler, Method, wrapped
 
 ANSWERING_METHODS = frozenset({"/baton.v1.GenerateService/Generate"})
-
-Handler = Any  # grpc.RpcMethodHandler, which has no types of its own
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 
 
 class ObservedRpcs(grpc.aio.ServerInterceptor):
@@ -31,12 +28,13 @@ class ObservedRpcs(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or details.method not in ANSWERING_METHODS:
             return handler
-        method, answer = details.method, handler.unary_stream
+        method = details.method
 
-        async def observed(request: object, context: Context) -> None:
-            with self._calls.open("grpc", method, metadata_of(context).get(HEADER)):
-                await answer(request, context)
+        def watched(behaviour: Method) -> Method:
+            async def watch(request: Any, context: Context) -> Any:  # noqa: ANN401 - any message
+                with self._calls.open("grpc", method, metadata_of(context).get(HEADER)):
+                    return await behaviour(request, context)
 
-        return grpc.unary_stream_rpc_method_handler(
-            observed, handler.request_deserializer, handler.response_serializer
-        )
+            return watch
+
+        return wrapped(handler, watched, handler.request_deserializer)

@@ -23,10 +23,12 @@ from baton.v1 import common_pb2, control_pb2, generate_pb2, generate_pb2_grpc
 from core.events import WorkerLoad
 from core.processes import ProcessId, started_after_boot_s
 from core.request import Role
+from deploy.all_routers import AllRouters
 from deploy.bench.chaos.victims import MIN_ROUTERS, order_role, processes_of, statuses
 from deploy.bench.chaos.wind import Processes
-from deploy.cluster import supervising
+from deploy.fence_client import FenceClient
 from deploy.processes import kill_processes
+from deploy.supervisor import Supervisor
 from router import wire
 from router.state.address import MEMORY
 from tests.chaos.child import Child
@@ -247,11 +249,10 @@ class ChaosCluster:
 
     def supervised(self, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
         """While the context lasts, workers that hang are killed."""
-        return supervising(
-            self._cluster_address("router-0"),
-            lambda ranks: kill_processes([rank.process for rank in ranks]),
-            hang_timeout_s,
-        )
+        fences = [FenceClient(self._cluster_address(name)) for name in self._cluster_ports]
+        return Supervisor(
+            AllRouters(lambda: fences), lambda ranks: kill_processes([rank.process for rank in ranks]), hang_timeout_s
+        ).running()
 
     def workers(self) -> Processes:
         """Workers that run now; see `deploy.bench.chaos.wind.Victims`."""

@@ -21,6 +21,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     Attributes:
         requests: in the order in which they came.
+        metadata: of each of them.
         refusal: what every call fails with; None to answer.
         refusals: what calls of one method fail with.
         steps: what a stream of progress sends.
@@ -32,6 +33,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.metadata: list[Any] = []
         self.refusal: BatonError | None = None
         self.refusals: dict[str, BatonError] = {}
         self.steps: Sequence[control_pb2.RoleProgress] = ()
@@ -81,6 +83,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     def _take(self, request: object, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
+        self.metadata.append(context.invocation_metadata())
         if self.refusal is not None:
             fail(context, self.refusal)
 

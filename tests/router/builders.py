@@ -101,5 +101,8 @@ class MemoryFleet:
     def silent_s(self, link: RecordingLink) -> float:
         return 0.25 if link.hello else 60.0
 
+    def why_missing(self) -> str:
+        return ""
+
     def taking(self, half: Role) -> list[RecordingLink]:
         return [link for link in self.links() if link.takes(half)]

@@ -1,4 +1,4 @@
-"""Answers of a cluster whose workers are killed, stopped and flipped, beside those of the same one undisturbed."""
+"""Answers of a cluster whose workers and routers die, beside those of the same cluster undisturbed."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -15,12 +15,13 @@ from deploy.bench.chaos.victims import ClusterVictims, statuses
 from deploy.bench.chaos.wind import Force, Wind
 from deploy.bench.checks import at_least, at_most, exactly
 from deploy.cluster import ClusterAddresses, Say, run_cluster
-from deploy.config import ServeConfig
+from deploy.config import OWN_REDIS, ServeConfig
 from router.text.tokenizer import TextCodec
 
 NUM_QUESTIONS = 32  # each kind, length and way to ask; all are asked again and again
 NUM_CLIENTS = 8
 NUM_WORKERS = 2  # of each role: one may die while another goes on
+NUM_ROUTERS = 2
 MAX_MODEL_LEN = 2048
 FORCE = Force(calm_s=(0.5, 4.0), stopped_s=(0.5, 4.0))
 HANG_TIMEOUT_S = 5.0
@@ -84,10 +85,12 @@ class ChaosBench:
 
 
 def chaos_config(model_dir: Path) -> ServeConfig:
-    """Two workers of each role that keep their roles unless they are flipped, on free ports; in float32."""
+    """Two workers of each role that keep their roles unless they are flipped, and two routers; in float32."""
     return ServeConfig(
         model=model_dir,
         served_model_name="bench",
+        routers=NUM_ROUTERS,
+        state=OWN_REDIS,
         prefill=NUM_WORKERS,
         decode=NUM_WORKERS,
         dtype="float32",

@@ -251,7 +251,7 @@ def test_rebalance_needs_the_key(look: Callable[..., Page], server: DashboardSer
     assert page.run("document.activeElement.id") == "key"
     page.write("#key", "not-the-operators-key")
     ask_split(page, 1, 3)
-    page.wait_for(outcome_has("not the operator"))
+    page.wait_for(outcome_has("not known here"))
     assert [link.order for link in server.world.fleet.links()] == [None] * 4
 
 

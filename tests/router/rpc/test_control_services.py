@@ -10,9 +10,10 @@ from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, worker_pb2
 
 from core.clock import ManualClock
 from core.ids import WorkerEndpoint, WorkerId
+from core.members import MemberKind, MemberState, MemberStatus
 from core.processes import ProcessId, RankProcess
 from core.request import Role
-from router import hello_wire, wire
+from router import hello_wire, member_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
@@ -41,6 +42,10 @@ class Router:
 
     async def status(self) -> control_pb2.GetStatusResponse:
         return await self.control.GetStatus(control_pb2.GetStatusRequest(), timeout=WAIT_S)
+
+    async def report(self, *members: MemberStatus) -> None:
+        request = control_pb2.ReportMembersRequest(members=map(member_wire.member_to_proto, members))
+        await self.membership.ReportMembers(request, timeout=WAIT_S)
 
     async def experts(self, worker: str) -> control_pb2.GetExpertsResponse:
         return await self.control.GetExperts(control_pb2.GetExpertsRequest(worker=worker), timeout=WAIT_S)
@@ -98,6 +103,26 @@ async def test_registration_of_a_refused_worker_is_a_failed_precondition(router:
         with pytest.raises(grpc.aio.AioRpcError, match="model fingerprint abc against xyz") as caught:
             await router.register(other.endpoint)
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_members_are_shown_as_they_were_reported_last(router: Router) -> None:
+    await router.report(MemberStatus("decode-0", MemberKind.WORKER, MemberState.STARTING))
+    dead = MemberStatus("decode-0", MemberKind.WORKER, MemberState.GIVEN_UP, num_restarts=7, reason="no such file")
+    here = RankProcess("node-1", ProcessId(7, 1.5))
+    first = MemberStatus("router-0", MemberKind.ROUTER, MemberState.RUNNING, "127.0.0.1:9", (here,))
+    await router.report(dead, first)
+    status = await router.status()
+    assert [member_wire.member_from_proto(member) for member in status.members] == [first, dead]
+    assert status.unready_reason == (
+        "no prefill and no decode worker is attached yet; decode-0 is given up: no such file"
+    )
+
+
+async def test_member_in_a_state_that_is_not_known_here_is_refused(router: Router) -> None:
+    unknown = control_pb2.MemberStatus(name="decode-0", kind=control_pb2.MEMBER_KIND_WORKER)
+    with pytest.raises(grpc.aio.AioRpcError, match="run one version of Baton everywhere") as caught:
+        await router.membership.ReportMembers(control_pb2.ReportMembersRequest(members=[unknown]), timeout=WAIT_S)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_empty_registration_is_an_invalid_argument(router: Router) -> None:

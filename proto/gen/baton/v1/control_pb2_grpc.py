@@ -50,6 +50,11 @@ class MembershipServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
                 _registered_method=True)
+        self.ReportMembers = channel.unary_unary(
+                '/baton.v1.MembershipService/ReportMembers',
+                request_serializer=baton_dot_v1_dot_control__pb2.ReportMembersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ReportMembersResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -79,6 +84,14 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportMembers(self, request, context):
+        """Says how all processes of the cluster are, every second or so; what was said before is replaced. That it is
+        answered shows that the router lives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ReportWorkerGone,
                     request_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.SerializeToString,
+            ),
+            'ReportMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportMembers,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ReportMembersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ReportMembersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +198,33 @@ class MembershipService:
             '/baton.v1.MembershipService/ReportWorkerGone',
             baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.MembershipService/ReportMembers',
+            baton_dot_v1_dot_control__pb2.ReportMembersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ReportMembersResponse.FromString,
             options,
             channel_credentials,
             insecure,
