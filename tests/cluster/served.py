@@ -23,9 +23,9 @@ STOP_TIMEOUT_S = 60.0
 WAIT_S = 60.0
 
 
-def baton(*arguments: str) -> subprocess.CompletedProcess[str]:
+def baton(*arguments: str, timeout_s: float = WAIT_S) -> subprocess.CompletedProcess[str]:
     """Runs a `baton` command to its end."""
-    return subprocess.run([BATON, *arguments], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    return subprocess.run([BATON, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 @dataclass
