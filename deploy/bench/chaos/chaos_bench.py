@@ -53,18 +53,18 @@ class ChaosBench:
         """
         config = chaos_config(model_dir)
         with run_cluster(config, model_dir, say) as cluster:
-            asked = questions(config.model_name, TextCodec.load(model_dir), NUM_QUESTIONS)
-            say(f"{len(asked)} questions, undisturbed")
-            asked, before, expected = undisturbed(cluster.url, asked, NUM_CLIENTS, lambda _ended: None)
+            to_ask = questions(config.model_name, TextCodec.load(model_dir), NUM_QUESTIONS)
+            say(f"{len(to_ask)} questions, undisturbed")
+            to_ask, before, expected = undisturbed(cluster.url, to_ask, NUM_CLIENTS, lambda _ended: None)
             if before.lost:
                 raise InternalError(f"{before.lost} questions failed without a fault: {before.errors[0]}")
             say(f"requests under faults for {self.duration_s:g} s")
-            wind, ended = self._storm(cluster, asked, say)
+            wind, ended = self._storm(cluster, to_ask, say)
             say("waiting until nothing is left")
             left = leftovers(lambda: statuses(cluster.grpc_address), config.prefill + config.decode)
         return chaos_result(before, StormReport.of(ended, expected), dict(wind.faults), left, self.num_requests)
 
-    def _storm(self, cluster: ClusterAddresses, asked: list[Question], say: Say) -> tuple[Wind, list[Asked]]:
+    def _storm(self, cluster: ClusterAddresses, to_ask: list[Question], say: Say) -> tuple[Wind, list[Asked]]:
         port = urlsplit(cluster.url).port
         assert port is not None, f"{cluster.url} names a port"
         wind = Wind(ClusterVictims(cluster.grpc_address, port), FORCE, self.seed, say)
@@ -79,7 +79,7 @@ class ChaosBench:
 
         deadline_s = time.monotonic() + self.duration_s
         with wind.blowing():
-            drawn = draws(asked, self.seed, lambda _number: time.monotonic() < deadline_s)
+            drawn = draws(to_ask, self.seed, lambda _number: time.monotonic() < deadline_s)
             ended = ask_all(cluster.url, drawn, NUM_CLIENTS, on_end)
         return wind, ended
 

@@ -65,30 +65,30 @@ class SoakBench:
         # A machine that is overloaded holds workers up: one that waits for a core does not hang.
         config = replace(chaos_config(model_dir), hang_timeout_s=HANG_TIMEOUT_S)
         with run_cluster(config, model_dir, say) as cluster:
-            asked = questions(config.model_name, TextCodec.load(model_dir), NUM_QUESTIONS)
-            capacity = self._capacity(cluster.url, asked, say)
+            to_ask = questions(config.model_name, TextCodec.load(model_dir), NUM_QUESTIONS)
+            capacity = self._capacity(cluster.url, to_ask, say)
             say(f"{OVERLOAD:g} times its {capacity:.2f} requests/s for {self.duration_s:g} s")
             watch = MemoryWatch(lambda: cluster_processes(cluster))
             with watch.watching():
-                offered = asyncio.run(self._overload(cluster.url, asked, OVERLOAD * capacity))
+                offered = asyncio.run(self._overload(cluster.url, to_ask, OVERLOAD * capacity))
         return soak_result(capacity, offered, watch.rows)
 
-    def _capacity(self, url: str, asked: Sequence[Question], say: Say) -> float:
+    def _capacity(self, url: str, to_ask: Sequence[Question], say: Say) -> float:
         """Requests per second that clients get answered who ask one after the other, as many as there are places."""
         say(f"measuring the capacity for {CAPACITY_S:g} s")
         began_s = time.monotonic()
-        drawn = draws(asked, self.seed, lambda _number: time.monotonic() < began_s + CAPACITY_S)
+        drawn = draws(to_ask, self.seed, lambda _number: time.monotonic() < began_s + CAPACITY_S)
         ended = ask_all(url, drawn, 2 * NUM_CLIENTS, lambda _ended: None)
         return sum(each.answer is not None for each in ended) / (time.monotonic() - began_s)
 
-    async def _overload(self, url: str, asked: Sequence[Question], rate_per_s: float) -> Offered:
+    async def _overload(self, url: str, to_ask: Sequence[Question], rate_per_s: float) -> Offered:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=url, timeout=READ_TIMEOUT_S, limits=limits, trust_env=False) as http:
-            return await offer(http, asked, self.seed, rate_per_s, self.duration_s)
+            return await offer(http, to_ask, self.seed, rate_per_s, self.duration_s)
 
 
 async def offer(
-    http: httpx.AsyncClient, asked: Sequence[Question], seed: int, rate_per_s: float, duration_s: float
+    http: httpx.AsyncClient, to_ask: Sequence[Question], seed: int, rate_per_s: float, duration_s: float
 ) -> Offered:
     """Asks at a steady rate, however many requests are under way, and waits for all to end."""
     offered = Offered()
@@ -107,7 +107,7 @@ async def offer(
             offered.failures.append(ended.failure)
 
     async with asyncio.TaskGroup() as group:
-        drawn = draws(asked, seed, lambda number: number / rate_per_s < duration_s)
+        drawn = draws(to_ask, seed, lambda number: number / rate_per_s < duration_s)
         for number, question in zip(itertools.count(), drawn, strict=False):
             await asyncio.sleep(began_s + number / rate_per_s - loop.time())
             group.create_task(one(question))
