@@ -54,8 +54,7 @@ class RayRouter:
         options = actor_options(self.name, self._num_starts, self._session)
         remote = ray.remote(RouterActor).options(num_cpus=0, scheduling_strategy=here, **options)
         actor = Actor(self.name, remote.remote(self._config, self.name, self._session.node))
-        hint, address = log_hint(self._session), cluster_address(self._config)
-        self._actors = ActorGroup([actor], self._nodes, hint, address)
+        self._actors = ActorGroup([actor], self._session, self._nodes, cluster_address(self._config))
 
     def look(self) -> Sight:
         """See `Member.look`."""
@@ -159,7 +158,7 @@ class RayWorker:
         for config in rank_settings(placed, facts, self._seat):
             leader = RayLeader(self.name, actors[0].handle) if actors else None
             actors.append(Actor(config.rank_name, self._start_rank(config, leader)))
-        return ActorGroup(actors, self._nodes, log_hint(self._session, facts.address))
+        return ActorGroup(actors, self._session, self._nodes)
 
     def _start_rank(self, config: WorkerConfig, leader: "RayLeader | None") -> Any:  # noqa: ANN401 - Ray's
         name = config.name if config.rank == 0 else f"{config.name}/{config.rank}"
@@ -275,9 +274,3 @@ def actor_options(name: str, num_starts: int, session: RaySession) -> dict[str, 
         "max_restarts": 0,
         "max_concurrency": ACTOR_CALLS,
     }
-
-
-def log_hint(session: RaySession, address: str | None = None) -> str:
-    """Where to read what a process logged."""
-    where = "" if session.is_own or address is None else f" of node {address}"
-    return f"see Ray's logs{where} in {session.log_dir}"

@@ -102,7 +102,7 @@ class RayNodes:
 
     def _ask(self, node: str) -> NodeFacts:
         address = self._address(node)
-        if node == self._session.node:
+        if self._session.is_own:
             cores, has_model = look_around(self._model_dir)
         else:
             try:

@@ -16,7 +16,6 @@ from router.http.errors import error_body
 from router.http.logprobs import choice_logprobs
 from router.http.prepare import PreparedChat
 from router.http.timing import timing_comment, timing_headers
-from router.observe.phases import Phases
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -31,17 +30,14 @@ class ChatAnswer(Response):
     raised, so that it is answered with its own HTTP status.
     """
 
-    def __init__(
-        self, prepared: PreparedChat, open_answer: OpenAnswer, codec: TextCodec, *, wants_timing: bool = False
-    ) -> None:
-        """`open_answer` submits the request; the codec knows the text of tokens; `wants_timing` tells the phases."""
+    def __init__(self, prepared: PreparedChat, open_answer: OpenAnswer, codec: TextCodec) -> None:
+        """`open_answer` submits the request; the codec knows the text of tokens."""
         self.background = None  # what FastAPI reads and sets on every response
         self._codec = codec
         self._prepared = prepared
         self._open_answer = open_answer
         self._completion_id = f"chatcmpl-{prepared.generation.request_id}"
         self._created_s = int(time.time())
-        self._wants_timing = wants_timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Sends the answer.
@@ -64,10 +60,6 @@ class ChatAnswer(Response):
         """What the client asked for; None when it did not."""
         is_asked = self._prepared.generation.sampling.logprobs is not None
         return choice_logprobs(self._codec, logprobs) if is_asked else None
-
-    def _phases(self, answer: TextGeneration) -> Phases | None:
-        """Where its time has gone; None when the client did not ask."""
-        return answer.phases if self._wants_timing else None
 
     def _start(self, *headers: tuple[bytes, bytes]) -> Message:
         request_id = self._prepared.generation.request_id.encode("ascii")
@@ -100,7 +92,7 @@ class WholeChatAnswer(ChatAnswer):
             content = ",".join(entries).encode()
             body = body.replace(b'"logprobs":null', b'"logprobs":{"content":[%b],"refusal":null}' % content, 1)
         headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-        await send(self._start(*headers, *timing_headers(self._phases(answer))))
+        await send(self._start(*headers, *timing_headers()))
         await send({"type": "http.response.body", "body": body})
 
 
@@ -139,7 +131,7 @@ class StreamedChatAnswer(ChatAnswer):
             events = self._chunk(encoder, delta, answer)
         if self._prepared.include_usage:
             events += encoder.usage(self._usage(answer))
-        await send({"type": "http.response.body", "body": events + timing_comment(self._phases(answer)) + DONE})
+        await send({"type": "http.response.body", "body": events + timing_comment() + DONE})
 
     def _chunk(
         self, encoder: ChunkEncoder, delta: TextDelta, answer: TextGeneration, *, first: bool = False

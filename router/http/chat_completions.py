@@ -16,9 +16,9 @@ from router.http.chat_response import ChatCompletion, ChatCompletionChunk
 from router.http.errors import document_errors
 from router.http.openapi import schema_ref
 from router.http.prepare import ChatPreparer, PreparedChat
+from router.http.timing import TIMING_PARAMETER
 from router.intake import Intake
 from router.observe.call import name_call
-from router.observe.timing import wants_timing
 from router.text.stream import TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -51,7 +51,7 @@ def chat_completions_router(config: RouterConfig, dispatcher: Dispatcher, codec:
         "/v1/chat/completions",
         response_model=ChatCompletion,
         responses=_RESPONSES,
-        openapi_extra={"requestBody": _REQUEST_BODY},
+        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [TIMING_PARAMETER]},
     )
     async def create_chat_completion(request: Request) -> Response:
         """Generates one answer to a conversation."""
@@ -62,6 +62,6 @@ def chat_completions_router(config: RouterConfig, dispatcher: Dispatcher, codec:
         )
         prepared = await preparer.prepare(request_id, parse_chat_request(body))
         answer_type = StreamedChatAnswer if prepared.stream else WholeChatAnswer
-        return answer_type(prepared, open_answer, codec, wants_timing=wants_timing(request.headers))
+        return answer_type(prepared, open_answer, codec)
 
     return router

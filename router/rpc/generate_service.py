@@ -65,7 +65,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
         await context.write(last)
-        tell_timing(context, answer.phases)
+        tell_timing(context)
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
         return TextGeneration(
