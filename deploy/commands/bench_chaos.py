@@ -6,11 +6,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from core.errors import ConfigError
 from deploy.bench.checks import print_checks, write_result
 from deploy.commands.bench_roles import JsonFile, Model, positive
 from deploy.commands.serve import progress_lines
 from deploy.demo_model import ensure_demo_model
 
+REQUESTS = 300
 FAULTS_S = 240.0  # with start-up, the undisturbed run and the end about five minutes
 SOAK_S = 600.0
 
@@ -18,7 +20,9 @@ SOAK_S = 600.0
 def bench_chaos(
     *,
     model: Model = None,
-    requests: Annotated[int, typer.Option(help="Requests under faults that make a run count.", min=1)] = 300,
+    requests: Annotated[
+        int | None, typer.Option(help="Requests under faults that make a run count. Default: 300.", min=1)
+    ] = None,
     duration_s: Annotated[
         float | None, typer.Option(help="Seconds that it lasts. Default: 240 of faults, 600 of a soak.")
     ] = None,
@@ -30,14 +34,13 @@ def bench_chaos(
     from deploy.bench.chaos.chaos_bench import ChaosBench  # noqa: PLC0415 - see `deploy.commands.bench`
     from deploy.bench.chaos.soak import SoakBench  # noqa: PLC0415 - likewise
 
+    if soak and requests is not None:
+        raise ConfigError(f"--requests is {requests}, but --soak has no faults to count them under; leave one out")
     if duration_s is None:
         duration_s = SOAK_S if soak else FAULTS_S
     seconds = positive("--duration-s", duration_s)
-    say = progress_lines(Console(stderr=True, highlight=False))
-    if soak:
-        result = SoakBench(seconds, seed).run(model or ensure_demo_model(), say)
-    else:
-        result = ChaosBench(requests, seconds, seed).run(model or ensure_demo_model(), say)
+    plan = SoakBench(seconds, seed) if soak else ChaosBench(requests or REQUESTS, seconds, seed)
+    result = plan.run(model or ensure_demo_model(), progress_lines(Console(stderr=True, highlight=False)))
     write_result(result, json_file)
     (print_soak_result if soak else print_chaos_result)(result, Console())
 

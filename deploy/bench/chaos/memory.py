@@ -4,7 +4,7 @@ import contextlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.bench.chaos.wind import Processes
@@ -31,11 +31,11 @@ class MemoryWatch:
     """Looks every ten seconds, on a thread of its own.
 
     Attributes:
-        processes: says whose memory to look at.
+        processes: whose memory to look at.
         rows: so far.
     """
 
-    processes: Callable[[], Processes]
+    processes: Processes
     rows: list[MemoryRow] = field(default_factory=list)
     _is_over: threading.Event = field(default_factory=threading.Event)
 
@@ -52,10 +52,14 @@ class MemoryWatch:
 
     def _watch(self) -> None:
         began_s = time.monotonic()
-        self.rows.append(MemoryRow(0.0, resident_mib(self.processes())))
-        while not self._is_over.wait(EVERY_S):
-            self.rows.append(MemoryRow(time.monotonic() - began_s, resident_mib(self.processes())))
-        self.rows.append(MemoryRow(time.monotonic() - began_s, resident_mib(self.processes())))
+        is_over = False
+        while not is_over:
+            self._look(began_s)
+            is_over = self._is_over.wait(EVERY_S)
+        self._look(began_s)
+
+    def _look(self, began_s: float) -> None:
+        self.rows.append(MemoryRow(time.monotonic() - began_s, resident_mib(self.processes)))
 
 
 def resident_mib(processes: Processes) -> dict[str, float]:
@@ -69,13 +73,14 @@ def resident_mib(processes: Processes) -> dict[str, float]:
 def growth(rows: Sequence[MemoryRow]) -> dict[str, float]:
     """By how much each grew, as a share of what it had: the last quarter of the looks against the second.
 
-    What is allocated once, when the load begins, comes in the first quarter. Who was not there all the time is left
-    out.
+    What is allocated once, when the load begins, comes in the first quarter.
+
+    Args:
+        rows: at least two, of the same processes.
     """
     quarter = max(1, len(rows) // 4)
-    before, after = rows[quarter : 2 * quarter] or rows[:1], rows[-quarter:]
-    names = set.intersection(*(set(row.rss_mib) for row in rows)) if rows else set()
-    return {name: _median(after, name) / max(_median(before, name), 1.0) - 1.0 for name in sorted(names)}
+    before, after = rows[quarter : 2 * quarter], rows[-quarter:]
+    return {name: _median(after, name) / max(_median(before, name), 1.0) - 1.0 for name in rows[0].rss_mib}
 
 
 def _median(rows: Sequence[MemoryRow], name: str) -> float:

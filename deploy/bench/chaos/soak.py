@@ -17,7 +17,7 @@ from deploy.bench.chaos.chaos_bench import NUM_CLIENTS, NUM_QUESTIONS, chaos_con
 from deploy.bench.chaos.client import READ_TIMEOUT_S, ask
 from deploy.bench.chaos.memory import MemoryRow, MemoryWatch, growth
 from deploy.bench.chaos.question import Question, questions
-from deploy.bench.chaos.storm import ask_all, draws
+from deploy.bench.chaos.storm import MAX_ERRORS, ask_all, draws
 from deploy.bench.chaos.victims import attached, listeners
 from deploy.bench.chaos.wind import Processes
 from deploy.bench.checks import at_least, at_most, exactly
@@ -68,13 +68,13 @@ class SoakBench:
             to_ask = questions(config.model_name, TextCodec.load(model_dir), NUM_QUESTIONS)
             capacity = self._capacity(cluster.url, to_ask, say)
             say(f"{OVERLOAD:g} times its {capacity:.2f} requests/s for {self.duration_s:g} s")
-            watch = MemoryWatch(lambda: cluster_processes(cluster))
+            watch = MemoryWatch(cluster_processes(cluster))
             with watch.watching():
                 offered = asyncio.run(self._overload(cluster.url, to_ask, OVERLOAD * capacity))
         return soak_result(capacity, offered, watch.rows)
 
     def _capacity(self, url: str, to_ask: Sequence[Question], say: Say) -> float:
-        """Requests per second that clients get answered who ask one after the other, as many as there are places."""
+        """Requests per second, answered to as many clients as there are places, each asking one after the other."""
         say(f"measuring the capacity for {CAPACITY_S:g} s")
         began_s = time.monotonic()
         drawn = draws(to_ask, self.seed, lambda _number: time.monotonic() < began_s + CAPACITY_S)
@@ -131,13 +131,13 @@ def soak_result(capacity: float, offered: Offered, rows: Sequence[MemoryRow]) ->
         "answered": offered.answered,
         "refused": offered.refused,
         "refusal_ms_p99": refusal_ms,
-        "failures": offered.failures[:10],
+        "failures": offered.failures[:MAX_ERRORS],
         "memory": [asdict(row) for row in rows],
         "memory_growth": grown,
         "checks": [
             at_least("refused", offered.refused, "requests", 1),
             exactly("failed", len(offered.failures), "requests", 0),
             at_most("refusal_ms_p99", refusal_ms, "ms", REFUSAL_MS),
-            at_most("memory_growth", max(grown.values(), default=1.0), "of what was there", GROWTH),
+            at_most("memory_growth", max(grown.values()), "of what was there", GROWTH),
         ],
     }

@@ -8,11 +8,12 @@ import psutil
 import pytest
 from rich.console import Console
 
+from core.errors import ConfigError
 from core.processes import ProcessId, this_process
 from deploy.bench.chaos.memory import MemoryRow, MemoryWatch, growth, resident_mib
 from deploy.bench.chaos.question import Kind, Question
 from deploy.bench.chaos.soak import Offered, offer, soak_result
-from deploy.commands.bench_chaos import print_soak_result
+from deploy.commands.bench_chaos import bench_chaos, print_soak_result
 
 WHOLE = Question(0, Kind.GREEDY, is_streamed=False, body={})
 DOCUMENT = {
@@ -37,9 +38,8 @@ def test_memory_that_goes_on_growing_is() -> None:
     assert growth(rows(*({"d": 100.0 + 10 * number} for number in range(8)))) == {"d": pytest.approx(165 / 125 - 1)}
 
 
-def test_process_that_was_not_there_all_the_time_is_left_out() -> None:
-    assert growth(rows({"a": 1.0, "b": 1.0}, {"a": 1.0})) == {"a": 0.0}
-    assert growth([]) == {}
+def test_two_looks_are_enough() -> None:
+    assert growth(rows({"a": 100.0}, {"a": 110.0})) == {"a": 0.0}, "the second is what there is of both quarters"
 
 
 def test_memory_of_a_process_that_has_ended_is_none() -> None:
@@ -49,10 +49,15 @@ def test_memory_of_a_process_that_has_ended_is_none() -> None:
 
 
 def test_watch_looks_at_its_begin_and_at_its_end() -> None:
-    watch = MemoryWatch(lambda: {"me": [this_process()]})
+    watch = MemoryWatch({"me": [this_process()]})
     with watch.watching():
         pass
     assert [set(row.rss_mib) for row in watch.rows] == [{"me"}, {"me"}]
+
+
+def test_soak_without_faults_counts_no_requests_under_them() -> None:
+    with pytest.raises(ConfigError, match="--requests is 7, but --soak has no faults"):
+        bench_chaos(requests=7, soak=True)
 
 
 async def test_requests_are_answered_refused_or_failed() -> None:
