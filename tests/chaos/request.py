@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
-REQUEST_TIMEOUT_S = 60.0  # the router's: every request has ended by then, one way or another
+REQUEST_TIMEOUT_S = 90.0  # the router's: every request has ended by then, one way or another
 GRACE_S = 15.0  # after which a client gives up on an answer that the router should have ended
 
 
@@ -31,10 +31,14 @@ class Request:
 
     Attributes:
         tokens: that have come so far.
+        text: of them, as far as it is certain.
+        usage: what the last message counts; empty before.
     """
 
     def __init__(self, stub: generate_pb2_grpc.GenerateServiceStub, message: generate_pb2.GenerateRequest) -> None:
         self.tokens: list[int] = []
+        self.text = ""
+        self.usage = generate_pb2.Usage()
         self._outcome: Future[Outcome] = Future()
         self._call = stub.Generate(message, timeout=REQUEST_TIMEOUT_S + GRACE_S)
         threading.Thread(target=self._read, daemon=True).start()
@@ -58,6 +62,8 @@ class Request:
         try:
             for delta in self._call:
                 self.tokens.extend(delta.token_ids)
+                self.text += delta.text
+                self.usage = delta.usage
         except grpc.RpcError as error:
             self._outcome.set_result(Outcome(tuple(self.tokens), error.code(), str(error.details())))
         else:

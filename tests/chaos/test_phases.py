@@ -15,7 +15,7 @@ from deploy.bench.chaos.answer import Answer
 from tests.chaos.client_group import ClientGroup, differences
 from tests.chaos.cluster import ChaosCluster
 from tests.chaos.model import BLOCK_TOKENS
-from tests.chaos.request import Outcome
+from tests.chaos.request import Outcome, Request
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
@@ -31,7 +31,7 @@ class Expected:
 
     stops: dict[int, str]
     answers: dict[int, Answer]
-    outcome: Outcome
+    over_grpc: tuple[Outcome, str, int, int]
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +40,20 @@ def expected(fleet_cluster: ChaosCluster) -> Expected:
     texts = {number: answer.text for number, answer in learnt.items() if number % 2 == 0}
     stops = {number: text[len(text) // 2 :][:STOP_CHARS] for number, text in texts.items()}
     group = ClientGroup(fleet_cluster, stops)
-    answers, outcome = group.over_http.answers(), group.over_grpc.outcome()
+    answers, over_grpc = group.over_http.answers(), said(group.over_grpc)
     assert {answers[number].finish_reason for number in stops} == {"stop"}
     fleet_cluster.settle()
-    return Expected(stops, answers, outcome)
+    return Expected(stops, answers, over_grpc)
+
+
+def said(request: Request) -> tuple[Outcome, str, int, int]:
+    """All tokens, their text, and how many tokens prompt and answer have."""
+    return request.outcome(), request.text, request.usage.prompt_tokens, request.usage.completion_tokens
 
 
 def check(cluster: ChaosCluster, group: ClientGroup, expected: Expected) -> None:
     assert differences(group.over_http.answers(), expected.answers) == []
-    assert group.over_grpc.outcome() == expected.outcome
+    assert said(group.over_grpc) == expected.over_grpc
     cluster.settle()
 
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 ROUTERS = ("router-0", "router-1")
 REQUESTS = int(os.environ.get("BATON_STORM", "60"))
 SEED = 5
-NUM_NEW = 250  # tokens of an answer: a second or more
+NUM_NEW = 120  # tokens of an answer: half a second or more
 
 
 @pytest.fixture(scope="module")
