@@ -4,7 +4,9 @@
     ├── InvalidRequestError          400  INVALID_ARGUMENT    the caller must change the request
     │   └── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
+    ├── UnknownRequestError          404  NOT_FOUND           the caller has no such request under way
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
+    ├── OverloadedError              429  RESOURCE_EXHAUSTED  too much waits before it; says when to ask again
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
     │   └── ClusterTokenError        401  UNAUTHENTICATED     a call without the cluster's token where one is needed
     ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here, or not with this key
@@ -12,6 +14,7 @@
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
     │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    │   ├── DrainingError            503  UNAVAILABLE         whoever was asked is leaving; others are not
     │   └── UnreachableError         503  UNAVAILABLE         nobody answers; what was asked for may have been done
     ├── DeadlineError                504  DEADLINE_EXCEEDED   the request's own deadline has passed
     ├── CancelledRequestError        499  CANCELLED           the client went away or asked to stop
@@ -80,6 +83,28 @@ class UnknownModelError(BatonError):
     code = "model_not_found"
 
 
+class UnknownRequestError(BatonError):
+    """The caller has no request of that id under way here."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    code = "request_not_found"
+
+
+class OverloadedError(BatonError):
+    """The request was not accepted, because too much waits before it. Nothing of it was done."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, reason: str = "") -> None:
+        """`reason` is one of `router.admission.refusal.REASONS`, for counting; empty for none of them."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.reason = reason
+
+
 class BodyTooLargeError(BatonError):
     """The HTTP body is larger than the configured limit."""
 
@@ -141,6 +166,12 @@ class WorkerLostError(UnavailableError):
     """The request was placed again as often as allowed, and every attempt lost its worker."""
 
     code = "worker_lost"
+
+
+class DrainingError(UnavailableError):
+    """The process that was asked is leaving, as it had said. This speaks against nobody; another one serves it."""
+
+    code = "draining"
 
 
 class UnreachableError(UnavailableError):

@@ -4,12 +4,14 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
-from core.errors import BatonError, InternalError, InvalidRequestError
+from core.errors import BatonError, DeadlineError, InternalError, InvalidRequestError
 from core.request import GenerationRequest
 from router import wire
+from router.auth.caller import current_caller
 from router.describe import describe
 from router.generation import Dispatcher
 from router.intake import MAX_PARTS, MAX_STOP_CHARS, MAX_STOPS, Intake, SamplingOptions
@@ -20,6 +22,8 @@ from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
 CHAT_ROLES = ("system", "user", "assistant")
+WRITE_TIMEOUT_S = 600.0  # as of the HTTP server
+REQUEST_ID_KEY = "x-request-id"  # of a call's initial metadata
 SCALARS = tuple(field.name for field in generate_pb2.SamplingOptions.DESCRIPTOR.fields if field.has_presence)
 
 logger = logging.getLogger(__name__)
@@ -32,9 +36,18 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         dispatcher: has answers generated.
         codec: the model's tokenizer and chat template.
         intake: checks requests.
+        write_timeout_s: a client that takes nothing of its answer for so long is treated as gone.
     """
 
-    def __init__(self, dispatcher: Dispatcher, codec: TextCodec, intake: Intake) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        codec: TextCodec,
+        intake: Intake,
+        *,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> None:
+        self._write_timeout_s = write_timeout_s
         self._dispatcher = dispatcher
         self._codec = codec
         self._intake = intake
@@ -45,7 +58,9 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         """Streams one answer; a cancelled call stops the work."""
         try:
             prepared = await self._prepare(request)
+            prepared = replace(prepared, timeout_s=shorter(prepared.timeout_s, context.time_remaining()))
             async with self._open(prepared, request.stop) as answer:
+                await context.send_initial_metadata(((REQUEST_ID_KEY, prepared.request_id),))
                 await self._send(answer, len(prepared.prompt), context)
         except BatonError as error:
             await abort(context, error)
@@ -53,19 +68,39 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             logger.exception("a defect while answering over gRPC")
             await abort(context, InternalError(f"{type(error).__name__} in the server; see its log"))
 
+    async def AbortRequest(  # noqa: N802 - the name is the service's
+        self, request: generate_pb2.AbortRequestRequest, context: Context
+    ) -> generate_pb2.AbortRequestResponse:
+        """Ends a request of the caller."""
+        try:
+            self._dispatcher.abort(request.request_id, current_caller().tenant)
+        except BatonError as error:
+            await abort(context, error)
+        return generate_pb2.AbortRequestResponse()
+
     async def _send(self, answer: TextGeneration, num_prompt_tokens: int, context: Context) -> None:
         # Written, not yielded: a call that is cancelled while it writes unwinds this very task.
         delta = await answer.read()
         while delta.finish_reason is None:
-            await context.write(delta_to_proto(delta))
+            await self._write(delta_to_proto(delta), context)
             delta = await answer.read()
         last = delta_to_proto(delta)
         last.finish_reason = wire.FINISH_TO_PROTO[delta.finish_reason]
         last.usage.prompt_tokens = num_prompt_tokens
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
-        await context.write(last)
+        await self._write(last, context)
         tell_timing(context)
+
+    async def _write(self, message: generate_pb2.GenerateResponse, context: Context) -> None:
+        """Waits while the client does not read: what it has not taken is one message here, and tokens as numbers."""
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await context.write(message)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the client has taken nothing of its answer for {self._write_timeout_s:g} s; read it sooner"
+            ) from None
 
     def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
         return TextGeneration(
@@ -95,6 +130,9 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             stop_token_ids=request.stop_token_ids,
             ignore_eos=request.ignore_eos,
             cache_salt=request.cache_salt,
+            priority=request.priority,
+            timeout_s=request.timeout_s if request.HasField("timeout_s") else None,
+            name=request.request_id,
         )
 
     async def _prompt(self, request: generate_pb2.GenerateRequest) -> Sequence[int]:
@@ -128,3 +166,8 @@ def delta_to_proto(delta: TextDelta) -> generate_pb2.GenerateResponse:
     """What arrived since the last message; without what ends the answer."""
     logprobs = [wire.logprobs_to_proto(each) for each in delta.logprobs]
     return generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text, logprobs=logprobs)
+
+
+def shorter(*timeouts_s: float | None) -> float | None:
+    """The shortest of several times, of which those that are None have no end."""
+    return min((timeout_s for timeout_s in timeouts_s if timeout_s is not None), default=None)

@@ -156,7 +156,9 @@ class ChaosCluster:
 
     # --- clients
 
-    def ask(self, prompt: Sequence[int], max_tokens: int, *, ignore_eos: bool = False) -> Request:
+    def ask(
+        self, prompt: Sequence[int], max_tokens: int, *, ignore_eos: bool = False, timeout_s: float | None = None
+    ) -> Request:
         """Asks for a greedy answer; no KV of an earlier request is found."""
         message = generate_pb2.GenerateRequest(
             model=MODEL,
@@ -164,6 +166,7 @@ class ChaosCluster:
             max_tokens=max_tokens,
             sampling=generate_pb2.SamplingOptions(temperature=0),
             ignore_eos=ignore_eos,
+            timeout_s=timeout_s,
             cache_salt=self.new_salt(),
         )
         return Request(self.stub, message)

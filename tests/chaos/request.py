@@ -40,6 +40,7 @@ class Request:
         self.text = ""
         self.usage = generate_pb2.Usage()
         self._outcome: Future[Outcome] = Future()
+        self._stub = stub
         self._call = stub.Generate(message, timeout=REQUEST_TIMEOUT_S + GRACE_S)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -49,6 +50,11 @@ class Request:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+    def abort(self) -> None:
+        """Has the router end it, by the id that it gave it."""
+        request_id = str(dict(self._call.initial_metadata())["x-request-id"])
+        self._stub.AbortRequest(generate_pb2.AbortRequestRequest(request_id=request_id), timeout=GRACE_S)
 
     def wait(self, seconds: float) -> None:
         """Waits for the end, so long at most."""

@@ -77,6 +77,15 @@ class ServedCluster:
                 return loads
             assert time.monotonic() < deadline_s, f"still: {loads}"
 
+    def wait_until_restarted(self, name: str, incarnation: int) -> None:
+        """Waits until a later incarnation of a worker than this one is attached."""
+        deadline_s = time.monotonic() + WAIT_S
+        while True:
+            ids = [worker["hello"]["endpoint"]["worker"] for worker in self.status()["workers"]]
+            if any(each["name"] == name and int(each["incarnation"]) > incarnation for each in ids):
+                return
+            assert time.monotonic() < deadline_s, f"attached: {ids}"
+
     def wait_until_all_free(self) -> list[dict[str, Any]]:
         """Waits until no worker uses a block; cached ones are free to be used."""
         return self.wait_until(

@@ -20,12 +20,15 @@ TIMEOUT_S = 30.0
 
 
 @dataclass
-class AbsentLeader:
-    """Rank 0 of a group that does not come up."""
+class Host:
+    """A machine where rank 0 of a group does not come up."""
 
     asked: threading.Event = field(default_factory=threading.Event)
 
-    def store_address(self) -> str:
+    def node(self) -> str:
+        return "node-1"
+
+    def leader_store_address(self) -> str:
         self.asked.set()
         raise UnavailableError("rank 0 of w-0 did not come up")
 
@@ -33,30 +36,38 @@ class AbsentLeader:
 @pytest.fixture
 def config(tmp_path: Path) -> WorkerConfig:
     """A worker whose model folder is empty."""
-    return WorkerConfig("w-0", Role.DECODE, tmp_path)
+    return WorkerConfig("w-0", Role.DECODE, tmp_path, node="node-1")
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(actors, "on_sigterm", lambda _: None)
 
 
 def test_start_that_fails_says_why_and_stays_to_be_asked(config: WorkerConfig) -> None:
-    actor = RankActor(config, leader=None)
+    actor = RankActor(config, Host())
     assert isinstance(actor.ready(), CheckpointError)
     actor.stop()
     actor.run()
 
 
 def test_rank_that_does_not_find_its_leader_says_so(config: WorkerConfig) -> None:
-    leader = AbsentLeader()
-    outcome = RankActor(replace(config, topology=ShardTopology(2, 1), rank=1), leader).ready()
+    host = Host()
+    outcome = RankActor(replace(config, topology=ShardTopology(2, 1), rank=1), host).ready()
     assert isinstance(outcome, UnavailableError)
-    assert leader.asked.is_set()
+    assert host.asked.is_set()
+
+
+def test_rank_that_comes_up_on_another_machine_than_it_was_placed_on_does_not_serve(config: WorkerConfig) -> None:
+    actor = RankActor(replace(config, node="node-2"), Host())
+    with pytest.raises(UnavailableError, match="w-0 came up on node node-1, and its settings are for node-2"):
+        raise actor.ready()  # type: ignore[misc] # an error, or the test fails
+    assert actor.process().node == "node-1"
 
 
 def test_process_is_known_whatever_becomes_of_the_start(config: WorkerConfig) -> None:
-    actor = RankActor(replace(config, node="node-1"), leader=None)
+    actor = RankActor(config, Host())
     assert actor.process() == RankProcess("node-1", this_process())
 
 
@@ -75,3 +86,47 @@ def test_actors_have_no_coroutine_methods() -> None:
     """Ray would run all calls of such an actor on one event loop, which `run` blocks."""
     for actor in (RankActor, RouterActor):
         assert not [name for name, _ in inspect.getmembers(actor, inspect.iscoroutinefunction)]
+
+
+@dataclass
+class Serving:
+    """A rank that serves."""
+
+    left: int = 0
+
+    def leave(self) -> None:
+        self.left += 1
+
+    def stop(self) -> None:
+        pass
+
+
+def test_sigterm_has_a_worker_that_serves_leave(config: WorkerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    departed = threading.Event()
+    monkeypatch.setattr(actors, "depart", departed.set)
+    serving = Serving()
+    monkeypatch.setattr(RankActor, "_start_process", lambda _self: serving)
+    actor = RankActor(config, Host())
+    assert actor._outcome.result(TIMEOUT_S) is serving
+    actor._leave()
+    assert serving.left == 1
+    assert not departed.is_set()
+    actor.stop()
+    actor._leave()
+    assert departed.is_set()
+
+
+def test_sigterm_ends_a_worker_that_does_not_serve_at_once(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DepartedError(Exception):
+        pass
+
+    def depart() -> None:
+        raise DepartedError
+
+    monkeypatch.setattr(actors, "depart", depart)
+    actor = RankActor(config, Host())
+    assert isinstance(actor.ready(), CheckpointError)
+    with pytest.raises(DepartedError):
+        actor._leave()
