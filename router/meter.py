@@ -79,14 +79,21 @@ class _Tally:
 class RequestTimes:
     """One request on its way; the dispatcher says what happens to it, each thing once but for `received`.
 
+    Args:
+        meter: that counts.
+        num_prompt_tokens: that are to be computed before the next token, cached ones among them.
+        arrived_s: see below.
+        num_emitted: tokens of its answer that came before, and count as part of its prompt.
+
     Attributes:
         arrived_s: when it came, on the clock.
     """
 
-    def __init__(self, meter: "RequestMeter", num_prompt_tokens: int, arrived_s: float) -> None:
+    def __init__(self, meter: "RequestMeter", num_prompt_tokens: int, arrived_s: float, num_emitted: int = 0) -> None:
         self._meter = meter
         self.arrived_s = arrived_s
-        self._num_tokens = 0
+        self._num_emitted = num_emitted
+        self._num_tokens = 0  # beyond those
         self._first_s: float | None = None
         self._last_s = arrived_s
         for tally in meter.tallies(arrived_s):
@@ -105,8 +112,9 @@ class RequestTimes:
         return due_s - self._meter.now_s() if self._first_s is None else math.inf
 
     def received(self, num_tokens: int) -> None:
-        """Its answer has `num_tokens` tokens by now, at least one."""
+        """Its answer has `num_tokens` tokens by now, more than were emitted before."""
         now = self._last_s = self._meter.now_s()
+        num_tokens -= self._num_emitted
         num_new, self._num_tokens = num_tokens - self._num_tokens, num_tokens
         tallies = self._meter.tallies(now)
         for tally in tallies:
@@ -188,9 +196,9 @@ class RequestMeter:
         """Seconds on the meter's clock."""
         return self._clock.now_s()
 
-    def arrived(self, num_prompt_tokens: int) -> RequestTimes:
-        """A request has come; what is returned hears of the rest."""
-        return RequestTimes(self, num_prompt_tokens, self.now_s())
+    def arrived(self, num_prompt_tokens: int, num_emitted: int = 0) -> RequestTimes:
+        """A request has come, with so many tokens of its answer; what is returned hears of the rest."""
+        return RequestTimes(self, num_prompt_tokens, self.now_s(), num_emitted)
 
     def report(self) -> MeterReport:
         """The window that ends now."""

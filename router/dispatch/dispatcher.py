@@ -1,7 +1,7 @@
 """Assigns requests to workers, collects their tokens, and places again what comes back. Runs on the event loop."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from core.errors import (
@@ -109,15 +109,16 @@ class FleetDispatcher:
 
     # --- for front ends (Dispatcher)
 
-    def submit(self, request: GenerationRequest) -> ActiveGeneration:
-        """Accepts a request and places it, now or when workers are there."""
-        generation = ActiveGeneration(request, self._cancel, self._meter.arrived(len(request.prompt)))
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> ActiveGeneration:
+        """Accepts a request and places it, now or when workers are there; see `Dispatcher.submit`."""
+        times = self._meter.arrived(len(request.prompt) + len(emitted), num_emitted=len(emitted))
+        generation = ActiveGeneration(request, self._cancel, times, emitted)
         self._active[request.request_id] = generation
         timeout = DeadlineError(f"the request did not end within {self._request_timeout_s:g} s; ask for fewer tokens")
         generation.timers.start(Purpose.DEADLINE, self._request_timeout_s, lambda: self._fail(generation, timeout))
         self._try_place(generation)
         attempt = generation.attempt
-        generation.times.placed(attempt.open_prompt_tokens if attempt else len(request.prompt))
+        generation.times.placed(attempt.open_prompt_tokens if attempt else generation.num_prompt_tokens)
         return generation
 
     def unready_reason(self) -> str | None:

@@ -1,7 +1,7 @@
 """One request while it is being served: its attempts, its tokens, and whoever reads them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
@@ -101,10 +101,14 @@ class ActiveGeneration:
     """
 
     def __init__(
-        self, request: GenerationRequest, on_cancel: Callable[["ActiveGeneration"], None], times: RequestTimes
+        self,
+        request: GenerationRequest,
+        on_cancel: Callable[["ActiveGeneration"], None],
+        times: RequestTimes,
+        emitted: Sequence[int] = (),
     ) -> None:
         self.request = request
-        self.answer = TokenAssembler()
+        self.answer = TokenAssembler(emitted)
         self.state = RequestState.WAITING
         self.attempt: Attempt | None = None
         self.num_attempts = 0
@@ -114,7 +118,7 @@ class ActiveGeneration:
         self.names = PromptNames(request.cache_salt)
         self.times = times
         self._on_cancel = on_cancel
-        self._num_read = 0
+        self._num_read = len(emitted)
         self._error: BatonError | None = None
         self._arrived = asyncio.Event()
 
