@@ -22,6 +22,8 @@ from router.fleet.observers import Observers
 from router.http.app import build_app
 from router.http.server import serve_http
 from router.intake import Intake
+from router.journal.journal import Journal
+from router.journal.open_store import open_journal_store
 from router.meter import RequestMeter
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
@@ -64,6 +66,7 @@ class Router:
     """The parts of a router behind its front ends.
 
     Attributes:
+        router_id: of this process alone.
         clock: of all of them.
         store: what it shares with other routers; whoever has it closes it.
         meter: what requests experience.
@@ -74,6 +77,7 @@ class Router:
         director: carries out what operators order.
     """
 
+    router_id: str
     clock: SystemClock
     store: StateStore
     meter: RequestMeter
@@ -94,14 +98,16 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
     """
     codec = load_codec(config)
     router = build_router(config)
-    feed, grpc_server = build_feed(config, router), build_grpc_server(config, router, codec)
+    journal = build_journal(config, router, codec)
+    feed, grpc_server = build_feed(config, router), build_grpc_server(config, journal, router, codec)
     cluster_server = build_cluster_server(router)
-    app = build_app(config, router.dispatcher, codec, feed=feed, roles=router.director)
+    app = build_app(config, router.dispatcher, codec, journal=journal, feed=feed, roles=router.director)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(router.store.close)
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
+        await stack.enter_async_context(journal.running())
         listener = stack.enter_context(bind_http(config.host, config.port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port")
         cluster_port = bind_grpc(cluster_server, config.cluster_host, config.cluster_port, "--cluster-port")
@@ -110,6 +116,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
             await server.start()
         await stack.enter_async_context(serve_http(app, listener))
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
+        stack.callback(journal.prepare_to_leave)  # those that do not finish are for other routers to go on with
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
         logger.info("workers reach it on %s, port %d", config.cluster_host, cluster_port)
@@ -118,7 +125,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
 
 def build_router(config: RouterConfig) -> Router:
     """Puts together what does the work; nothing of it runs yet."""
-    clock, router_id = SystemClock(), uuid.uuid4().hex
+    router_id, clock = uuid.uuid4().hex, SystemClock()
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
     dispatcher = FleetDispatcher(
@@ -143,7 +150,13 @@ def build_router(config: RouterConfig) -> Router:
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
-    return Router(clock, store, meter, dispatcher, fleet, orders, autopilot, director)
+    return Router(router_id, clock, store, meter, dispatcher, fleet, orders, autopilot, director)
+
+
+def build_journal(config: RouterConfig, router: Router, codec: TextCodec) -> Journal:
+    """What has requests answered; whoever runs it has it close its store."""
+    store = open_journal_store(config.state, router.clock)
+    return Journal(store, router.router_id, dispatcher=router.dispatcher, codec=codec, clock=router.clock)
 
 
 def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
@@ -155,11 +168,11 @@ def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
     return DashboardFeed(source)
 
 
-def build_grpc_server(config: RouterConfig, router: Router, codec: TextCodec) -> grpc.aio.Server:
+def build_grpc_server(config: RouterConfig, journal: Journal, router: Router, codec: TextCodec) -> grpc.aio.Server:
     """A server with the services for clients and operators, on no port yet."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     intake = Intake(codec, config.served_model_name, config.max_model_len)
-    generate = GenerateService(router.dispatcher, codec, intake)
+    generate = GenerateService(journal, codec, intake, config.request_timeout_s)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
     control = ControlService(config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock)
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)

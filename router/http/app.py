@@ -16,6 +16,7 @@ from router.http.errors import install_error_handlers
 from router.http.health import health_router
 from router.http.models import models_router
 from router.http.openapi import DocumentedApp
+from router.journal.journal import Journal
 from router.roles.operations import RoleOperations
 from router.text.tokenizer import TextCodec
 
@@ -23,14 +24,21 @@ _DESCRIPTION = 'OpenAI-style API of Baton. Every error is `{"error": {"message",
 
 
 def build_app(
-    config: RouterConfig, dispatcher: Dispatcher, codec: TextCodec, *, feed: DashboardFeed, roles: RoleOperations
+    config: RouterConfig,
+    dispatcher: Dispatcher,
+    codec: TextCodec,
+    *,
+    journal: Journal,
+    feed: DashboardFeed,
+    roles: RoleOperations,
 ) -> FastAPI:
     """The ASGI application of one router process; it starts nothing and needs no shutdown.
 
     Args:
         config: the process's settings.
-        dispatcher: who has answers generated.
+        dispatcher: whether requests can be served.
         codec: the served model's tokenizer and chat template.
+        journal: has requests answered.
         feed: what the dashboard shows; closing it is the caller's, before the server stops.
         roles: carries out what operators order on the dashboard.
     """
@@ -44,7 +52,7 @@ def build_app(
         redoc_url=None,
     )
     app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
-    app.include_router(chat_completions_router(config, dispatcher, codec))
+    app.include_router(chat_completions_router(config, journal, codec))
     app.include_router(models_router(config))
     app.include_router(health_router(dispatcher))
     app.include_router(dashboard_router(feed, roles, config.operator_key))

@@ -8,12 +8,15 @@ import pytest_asyncio
 from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc
 
 from core import errors
+from core.clock import SystemClock
 from core.errors import BatonError, UnavailableError, WorkerLostError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router import wire
 from router.generation import TokenDelta
 from router.intake import Intake
+from router.journal.journal import Journal
+from router.journal.memory_store import MemoryJournalStore
 from router.rpc.generate_service import GenerateService
 from router.text.tokenizer import TextCodec
 from tests.router.http.fakes import (
@@ -42,10 +45,11 @@ def dispatcher(codec: TextCodec) -> FakeDispatcher:
 
 @pytest_asyncio.fixture
 async def stub(codec: TextCodec, dispatcher: FakeDispatcher) -> AsyncIterator[Stub]:
-    server = grpc.aio.server()
-    service = GenerateService(dispatcher, codec, Intake(codec, MODEL, MAX_MODEL_LEN))
+    server, clock = grpc.aio.server(), SystemClock()
+    journal = Journal(MemoryJournalStore(clock), "router", dispatcher=dispatcher, codec=codec, clock=clock)
+    service = GenerateService(journal, codec, Intake(codec, MODEL, MAX_MODEL_LEN), limit_s=WAIT_S)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
-    async with channel_to(server) as channel:
+    async with journal.running(), channel_to(server) as channel:
         yield Stub(channel)
 
 
