@@ -276,7 +276,7 @@ async def test_stream_tokens_that_arrive_apart_are_sent_apart(api: Api) -> None:
             received.append(await anext(lines))
             assert await anext(lines) == ""
             generation.put(last)
-        received += [line async for line in lines if line]
+        received += [line async for line in lines if line.startswith("data: ")]
     chunks = [ChatCompletionChunk.model_validate_json(line.removeprefix("data: ")) for line in received[:-1]]
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["", "\U0001f600", "\U0001f600", ""]
     assert [chunk.usage.completion_tokens for chunk in chunks] == [2, 4, 8, 8]
