@@ -180,7 +180,7 @@ class Journal:
         """
         claim = Claim(request_id, tenant, fingerprint, interrupts)
         while True:
-            answer = self.keeper.live(request_id) or await self._take(claim)
+            answer = self.keeper.live(request_id) or self._again(claim) or await self._take(claim)
             head = answer.head
             if head.request.tenant != tenant:
                 raise _unknown(request_id)
@@ -193,6 +193,15 @@ class Journal:
             if head.deadline_s < self._unix_time():
                 raise _late(head)
             await asyncio.sleep(JOIN_POLL_S)
+
+    def _again(self, claim: Claim) -> LiveAnswer | None:
+        """A request that was retired here a moment ago."""
+        retired = self.keeper.retired(claim.request_id)
+        if retired is None or not claim.fits(retired.head):
+            return None
+        answer = retired.again(self._term(), self._submit_again)
+        self.keeper.add(answer)
+        return answer
 
     async def _take(self, claim: Claim) -> LiveAnswer:
         """The request as the store has it, live if it is this router's now."""

@@ -51,6 +51,7 @@ class JournalKeeper:
         self._adopt = adopt
         self._live: dict[str, LiveAnswer] = {}
         self._due: dict[str, LiveAnswer] = {}
+        self._being_saved: dict[str, LiveAnswer] = {}  # of those that were due
         self._dropped: list[str] = []
         self._shelf = Shelf()
         self._wake = asyncio.Event()
@@ -61,6 +62,10 @@ class JournalKeeper:
         """The answer of that request, if this router has it in hand and it can be read."""
         answer = self._live.get(request_id)
         return answer if answer is not None and answer.error is None else None
+
+    def retired(self, request_id: str) -> LiveAnswer | None:
+        """An answer that nobody reads and of which the store may not have heard yet."""
+        return self._due.get(request_id) or self._being_saved.get(request_id)
 
     def add(self, answer: LiveAnswer) -> None:
         """This router has it in hand from now on; the store hears so at once, if it does not know the request."""
@@ -137,12 +142,13 @@ class JournalKeeper:
 
     async def _save(self, answers: dict[str, LiveAnswer]) -> None:
         waiting = [answer.saving for answer in self._due.values() if answer.saving is not None]
-        self._due = {}
+        self._being_saved, self._due = self._due, {}
         dropped, self._dropped = self._dropped, []
         updates = [self.update(answer) for answer in answers.values()]
         try:
             saved = await self._store.save(self._router_id, updates, dropped)
         finally:
+            self._being_saved = {}
             _set_all(waiting)
         self._note(saved)
         for answer, update, fate in zip(answers.values(), updates, saved.fates, strict=True):

@@ -81,6 +81,16 @@ class LiveAnswer:
             num_cached_tokens=stored.num_cached_tokens,
         )
 
+    def again(self, term: int, submit: Submit) -> "LiveAnswer":
+        """The same answer as far as it has come, for new readers, when the work for this one has ended."""
+        return LiveAnswer(
+            self.head,
+            max(term, self.term + 1),
+            submit,
+            token_ids=self.token_ids,
+            num_cached_tokens=self.num_cached_tokens,
+        )
+
     @property
     def request_id(self) -> str:
         """Of the request."""

@@ -78,9 +78,8 @@ class MemoryJournalStore:
         record = self._records.get(claim.request_id)
         if record is None or record.head.request.tenant != claim.tenant:
             return None
-        differs = claim.fingerprint is not None and claim.fingerprint != record.head.fingerprint
         is_busy = record.is_running and record.holder != router and self._is_alive(record.holder)
-        if not differs and (claim.interrupts or not is_busy):
+        if claim.fits(record.head) and (claim.interrupts or not is_busy):
             self._hold(record, router, term)
         return record.stored()
 

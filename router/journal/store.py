@@ -98,6 +98,10 @@ class Claim:
     fingerprint: str | None
     interrupts: bool
 
+    def fits(self, head: RequestHead) -> bool:
+        """Whether the request may be had by whoever asks."""
+        return self.tenant == head.request.tenant and self.fingerprint in (None, head.fingerprint)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyHolder:
