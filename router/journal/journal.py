@@ -84,15 +84,16 @@ class Journal:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """While the context lasts, requests are saved; then those that run are left to other routers."""
+        await self.keeper.tick()  # other routers must not take it for dead when its first request comes
         keeping = asyncio.create_task(self.keeper.run())
         try:
             yield
         finally:
             self.prepare_to_leave()
-            tasks = (keeping, *self._running_out)
-            for task in tasks:
+            self.keeper.stop()
+            for task in self._running_out:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(keeping, *self._running_out, return_exceptions=True)
             await self.keeper.leave()
 
     def prepare_to_leave(self) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from typing import NoReturn
 
 from core.clock import Clock
 from core.errors import RequestMovedError
@@ -56,6 +55,7 @@ class JournalKeeper:
         self._shelf = Shelf()
         self._wake = asyncio.Event()
         self._is_shared = True
+        self._is_stopped = False
         self._alive_since_s = clock.now_s()
 
     def live(self, request_id: str) -> LiveAnswer | None:
@@ -105,10 +105,10 @@ class JournalKeeper:
 
     # --- the loop
 
-    async def run(self) -> NoReturn:
-        """Saves: what is new at once, and all that is live every `SAVE_S`."""
+    async def run(self) -> None:
+        """Saves what is new at once, and all that is live every `SAVE_S`, until `stop`."""
         due_s = self._clock.now_s()
-        while True:
+        while not self._is_stopped:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due_s - self._clock.now_s())):
                     await self._wake.wait()
@@ -120,6 +120,14 @@ class JournalKeeper:
                 await (self.tick() if is_full else self.save_due())
             except Exception:
                 logger.exception("a defect in the router: requests are not saved in this round")
+
+    def stop(self) -> None:
+        """Has `run` return when what it is at is done, which takes seconds at most.
+
+        To cancel it would not do: the client of Redis may swallow that.
+        """
+        self._is_stopped = True
+        self._wake.set()
 
     async def tick(self) -> None:
         """Saves everything, and takes over what dead routers have left."""

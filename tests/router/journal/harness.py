@@ -72,14 +72,15 @@ def router_half(
 
 
 @contextlib.asynccontextmanager
-async def dying_router(half: RouterHalf) -> AsyncIterator[asyncio.Task[Any]]:
-    """Has a router save, until its task is cancelled or the context ends: it leaves without a word."""
+async def dying_router(half: RouterHalf) -> AsyncIterator[None]:
+    """Has a router save until the context ends; it goes without a word."""
+    await half.journal.keeper.tick()
     keeping = asyncio.create_task(half.journal.keeper.run())
     try:
-        yield keeping
+        yield
     finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        half.journal.keeper.stop()
+        await keeping
 
 
 @dataclass
@@ -105,6 +106,11 @@ class Client:
             await answer({"type": "http"}, receive, messages.put)
 
         return cls(asyncio.create_task(run()), messages, leaving)
+
+    @classmethod
+    def nobody(cls) -> "Client":
+        """Has nothing yet."""
+        return cls(asyncio.create_task(asyncio.sleep(0)), asyncio.Queue(), asyncio.Event())
 
     @property
     def last_id(self) -> str:
