@@ -8,7 +8,9 @@
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
-    ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here
+    │   └── ClusterTokenError        401  UNAUTHENTICATED     a call without the cluster's token where one is needed
+    ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here, or not with this key
+    ├── RateLimitedError             429  RESOURCE_EXHAUSTED  the caller's key has reached one of its limits
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
     │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
@@ -34,6 +36,7 @@ is the HTTP layer's.
 """
 
 ERROR_CODE_KEY = "baton-error"  # of a failed call's trailing metadata: the error's code, for programs
+RETRY_AFTER_KEY = "retry-after"  # likewise: seconds, as in HTTP's header
 
 
 class BatonError(Exception):
@@ -44,11 +47,13 @@ class BatonError(Exception):
         grpc_status: the name of the gRPC status code a client sees.
         code: a short machine-readable word, stable across versions.
         param: the request field that was wrong, when there is one.
+        retry_after_s: seconds after which the same request may succeed; None where waiting does not help.
     """
 
     http_status: int = 500
     grpc_status: str = "INTERNAL"
     code: str = "internal_error"
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -109,12 +114,30 @@ class AuthenticationError(BatonError):
     code = "invalid_api_key"
 
 
+class ClusterTokenError(AuthenticationError):
+    """A process calls a service of the cluster's own without the cluster's token."""
+
+    code = "invalid_cluster_token"
+
+
 class PermissionDeniedError(BatonError):
-    """What was asked for is switched off here, whoever asks."""
+    """What was asked for is switched off here, or the caller's key is not good for it."""
 
     http_status = 403
     grpc_status = "PERMISSION_DENIED"
     code = "permission_denied"
+
+
+class RateLimitedError(BatonError):
+    """The caller's key has reached one of its own limits."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class UnavailableError(BatonError):
@@ -123,6 +146,7 @@ class UnavailableError(BatonError):
     http_status = 503
     grpc_status = "UNAVAILABLE"
     code = "unavailable"
+    retry_after_s = 1.0  # a worker is restarted in 1-2 s; sooner is in vain, later keeps clients waiting
 
 
 class NoWorkerError(UnavailableError):

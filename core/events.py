@@ -8,6 +8,20 @@ from core.request import FinishReason
 
 
 @dataclass(frozen=True, slots=True)
+class TokenTiming:
+    """What came before a token, on the clock of the worker that drew it.
+
+    Attributes:
+        queue_s: seconds from the arrival of the assignment until a step was planned with work of it; 0 after a
+            handoff.
+        compute_s: seconds from then, or from when the sequence was taken over, until the token was drawn.
+    """
+
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One generated token.
 
@@ -18,6 +32,7 @@ class TokenEvent:
         finish_reason: set when the answer ends with it.
         logprobs: set when the request asked for them.
         cached_tokens: with an attempt's first token, the tokens of its prompt whose KV was found, not computed.
+        timing: with the first token of each worker in an attempt, what came before it.
     """
 
     handoff_id: str
@@ -26,6 +41,7 @@ class TokenEvent:
     finish_reason: FinishReason | None = None
     logprobs: TokenLogprobs | None = None
     cached_tokens: int = 0
+    timing: TokenTiming | None = None
 
 
 ROLE_CHANGED = "role_changed"

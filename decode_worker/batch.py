@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
+from core.clock import Clock
 from core.errors import BatonError
 from core.events import TokenEvent
 from decode_worker.book import SequenceBook
@@ -20,6 +21,7 @@ class Batch:
         pool: where KV lives.
         book: tells routers of what is given back.
         outbox: where tokens for routers go.
+        clock: for what comes with first tokens.
         end: hears of every sequence that has ended here, and takes it out of the books.
 
     Attributes:
@@ -27,10 +29,13 @@ class Batch:
         ready: by handoff id, those that hold all their blocks and wait for a place; younger than those running.
     """
 
-    def __init__(self, pool: BlockPool, book: SequenceBook, outbox: Outbox, end: Callable[[Sequence], None]) -> None:
+    def __init__(
+        self, pool: BlockPool, book: SequenceBook, outbox: Outbox, clock: Clock, end: Callable[[Sequence], None]
+    ) -> None:
         self._pool = pool
         self._book = book
         self._outbox = outbox
+        self._clock = clock
         self._end = end
         self.running: dict[str, Sequence] = {}
         self.ready: dict[str, Sequence] = {}
@@ -71,6 +76,7 @@ class Batch:
 
     def apply(self, slices: Seq[SequenceSlice], result: StepResult) -> None:
         """See `DecodeHalf.apply`."""
+        now_s = self._clock.now_s()
         for decoded in slices:
             sequence = self.running[decoded.sequence_id]
             token_id = result.tokens[decoded.sequence_id]
@@ -79,7 +85,8 @@ class Batch:
             sequence.blocks.publish(sequence.next_start)
             reason = sequence.work.finish_reason(token_id, len(sequence.tokens))
             logprobs = result.logprobs.get(decoded.sequence_id)
-            event = TokenEvent(sequence.handoff_id, position, token_id, reason, logprobs)
+            timing = sequence.take_timing(now_s)
+            event = TokenEvent(sequence.handoff_id, position, token_id, reason, logprobs, timing=timing)
             self._outbox.token(sequence.router_id, event)
             if reason is not None:
                 self._end(sequence)

@@ -56,8 +56,9 @@ class DecodeHalf:
         sent_pairs: dict[WorkerId, PairStats] | None = None,
     ) -> None:
         self._max_num_seqs = max_num_seqs
+        self._clock = clock
         self._book = SequenceBook(outbox)
-        self._batch = Batch(pool, self._book, outbox, self._end)
+        self._batch = Batch(pool, self._book, outbox, clock, self._end)
         self.receiver = Receiver(self._book, pool, clock, self._batch.join)
         self.migrator = Migrator(
             pool,
@@ -107,7 +108,7 @@ class DecodeHalf:
         """
         handoff_id = assignment.handoff_id
         sequence = Sequence(handoff_id, TargetState.READY, router_id, assignment, table=table)
-        sequence.start((first_token,))
+        sequence.start((first_token,), self._clock.now_s())
         self._book.sequences[handoff_id] = sequence
         self._batch.wait(sequence)
 

@@ -299,7 +299,7 @@ class Receiver:
         sequence.move(TargetEvent.COMMIT)
         self._deadlines.drop(sequence.handoff_id)
         sequence.blocks.move(Hold.LEASED, Hold.RUNNING)
-        sequence.start(token_ids)
+        sequence.start(token_ids, self._clock.now_s())
         sequence.blocks.publish(sequence.next_start)
         self._hand_on(sequence)
         self.num_received += 1

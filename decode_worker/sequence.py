@@ -3,6 +3,7 @@
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
+from core.events import TokenTiming
 from core.ids import WorkerId
 from core.request import Assignment
 from engine.kv.block_table import BlockTable
@@ -30,6 +31,7 @@ class Sequence:
         tokens: generated in this attempt, the source's included; grows by `append` only.
         rules: what changes its logits, up to date with `tokens`; None until it runs, or when nothing does.
         outgoing: the sending end of its migration; None while it is to stay here.
+        taken_s: when it was taken over, on the worker's clock; None before, and once it has drawn a token here.
     """
 
     handoff_id: str
@@ -43,6 +45,7 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     rules: LogitRules | None = None
     outgoing: Outgoing | None = None
+    taken_s: float | None = None
 
     @property
     def work(self) -> Assignment:
@@ -91,8 +94,9 @@ class Sequence:
         """Whether a write under way reads its blocks, so that they are not free when it ends."""
         return self.outgoing is not None and self.outgoing.is_in_flight
 
-    def start(self, token_ids: Seq[int]) -> None:
+    def start(self, token_ids: Seq[int], now_s: float) -> None:
         """Begins to generate after the source's tokens."""
+        self.taken_s = now_s
         work = self.work
         self.rules = LogitRules.of(work.sampling, work.stop_token_ids, work.prompt, work.first_position)
         for token_id in token_ids:
@@ -104,6 +108,13 @@ class Sequence:
         self.blocks.append((token_id,))
         if self.rules is not None:
             self.rules.append(token_id)
+
+    def take_timing(self, now_s: float) -> TokenTiming | None:
+        """What came before the first token that was drawn here, a moment ago; None with the others."""
+        if self.taken_s is None:
+            return None
+        taken_s, self.taken_s = self.taken_s, None
+        return TokenTiming(0.0, now_s - taken_s)
 
     def next_slice(self) -> SequenceSlice:
         """One decode token."""

@@ -1,7 +1,7 @@
 """The bodies of the Ray actors: one process each, around a worker or a router. They only start and stop it.
 
-Plain classes without Ray, so that `deploy.ray_cluster` is the only module that calls it. A start that fails is kept
-and told by `ready`, so that its cause arrives as the typed error it is.
+Plain classes without Ray, so that only modules called `deploy.ray_…` call it. A start that fails is kept and told by
+`ready`, so that its cause arrives as the typed error it is; whoever asked ends the process then, and starts another.
 """
 
 import asyncio
@@ -9,14 +9,15 @@ import logging
 import os
 import threading
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
 from core.crash import die
-from core.errors import BatonError, InternalError, UnavailableError
+from core.errors import BatonError, InternalError
 from core.ids import WorkerEndpoint
+from core.logs import configure_logging
+from core.processes import RankProcess, this_process
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
 from worker.config import WorkerConfig
@@ -28,28 +29,18 @@ if TYPE_CHECKING:
 
 STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-
 logger = logging.getLogger(__name__)
 
 
-def configure_logging() -> None:
+def log_to_ray(log_format: str, process: str) -> None:
     """Logs to stderr, which Ray keeps in its session folder; `BATON_LOG_LEVEL` sets the level."""
-    logging.basicConfig(level=os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), format=LOG_FORMAT, force=True)
+    configure_logging(log_format, os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), process)
 
 
-class ActorHost(Protocol):
-    """What a rank's actor asks of whoever starts, and starts again, the ranks of its worker."""
+class Leader(Protocol):
+    """Rank 0, as the other ranks of its worker see it while they start."""
 
-    def is_restarted(self) -> bool:
-        """Whether this is not the first start of the actor, so that nobody waits to hear how it went."""
-        ...
-
-    def node(self) -> str:
-        """The machine of the calling process, as `deploy.ray_cluster.RayCluster.kill` knows it."""
-        ...
-
-    def leader_store_address(self) -> str:
+    def store_address(self) -> str:
         """What `RankActor.store_address` of rank 0 says.
 
         Raises:
@@ -58,17 +49,35 @@ class ActorHost(Protocol):
         ...
 
 
-class RankActor:
+class HostedProcess:
+    """What every actor's process says of itself besides its work."""
+
+    def __init__(self, node: str, log_format: str, name: str) -> None:
+        log_to_ray(log_format, name)
+        self._node = node
+        self._stopped = threading.Event()
+
+    def process(self) -> RankProcess:
+        """Which process it is, on which machine; answered at once."""
+        return RankProcess(self._node, this_process())
+
+    def run(self) -> None:
+        """Lasts until `stop` has been called: a call that fails before says that the process is dead."""
+        self._stopped.wait()
+
+
+class RankActor(HostedProcess):
     """One rank of a worker. It starts on a thread of its own, because the ranks of a worker wait for each other.
 
-    A rank that fails to find the others, or to start again, ends its process, to be started once more. What keeps a
-    rank from starting the first time is told by `ready`.
+    Args:
+        config: of this rank.
+        leader: rank 0; None for itself.
     """
 
-    def __init__(self, config: WorkerConfig, host: ActorHost) -> None:
-        configure_logging()
-        self._config = replace(config, node=host.node())
-        self._host = host
+    def __init__(self, config: WorkerConfig, leader: Leader | None) -> None:
+        super().__init__(config.node, config.log_format, config.rank_name)
+        self._config = config
+        self._leader = leader
         self._store: Future[RendezvousStore] = Future()
         self._outcome: Future[WorkerProcess | FollowerProcess | BatonError] = Future()
         threading.Thread(target=self._start, name="start", daemon=True).start()
@@ -86,14 +95,13 @@ class RankActor:
         """Ends the rank if it serves; the process is Ray's to end."""
         if self._outcome.done() and not isinstance(outcome := self._outcome.result(), BatonError):
             outcome.stop()
+        self._stopped.set()
 
     def _start(self) -> None:
         try:
             self._outcome.set_result(self._start_process())
         except Exception as error:
             logger.exception("%s did not start", self._config.rank_name)
-            if isinstance(error, UnavailableError) or self._host.is_restarted():
-                die()
             self._outcome.set_result(error if isinstance(error, BatonError) else InternalError(repr(error)))
 
     def _start_process(self) -> "WorkerProcess | FollowerProcess":
@@ -102,8 +110,8 @@ class RankActor:
         from worker.process import WorkerProcess  # noqa: PLC0415
         from worker.rendezvous import RendezvousStore  # noqa: PLC0415
 
-        if self._config.rank > 0:
-            return FollowerProcess(self._config, self._host.leader_store_address())
+        if self._leader is not None:
+            return FollowerProcess(self._config, self._leader.store_address())
         if self._config.topology.world_size == 1:
             return WorkerProcess(self._config)
         store = RendezvousStore(self._config.host)
@@ -111,11 +119,17 @@ class RankActor:
         return WorkerProcess(self._config, store.address)
 
 
-class RouterActor:
-    """A router process: the router's event loop runs on a thread of its own."""
+class RouterActor(HostedProcess):
+    """A router process: the router's event loop runs on a thread of its own.
 
-    def __init__(self, config: RouterConfig) -> None:
-        configure_logging()
+    Args:
+        config: of the router.
+        name: of the router among several.
+        node: the machine, as whoever starts and kills processes names it.
+    """
+
+    def __init__(self, config: RouterConfig, name: str, node: str) -> None:
+        super().__init__(node, config.log_format, name)
         self._started: Future[RouterAddresses | BatonError] = Future()
         self._loop = uvloop.new_event_loop()
         self._stopping = asyncio.Event()
@@ -131,18 +145,23 @@ class RouterActor:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
+        self._stopped.set()
 
     def _run(self, config: RouterConfig) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._serve(config))
+            self._loop.run_until_complete(serve_router(config, self._started, self._stopping))
         except Exception as error:
             logger.exception("the router ended")
             if self._started.done():
-                die()  # a dead router must not look alive: Ray starts another
+                die()  # a dead router must not look alive: another one is started
             self._started.set_result(error if isinstance(error, BatonError) else InternalError(repr(error)))
 
-    async def _serve(self, config: RouterConfig) -> None:
-        async with run_router(config) as addresses:
-            self._started.set_result(addresses)
-            await self._stopping.wait()
+
+async def serve_router(
+    config: RouterConfig, started: "Future[RouterAddresses | BatonError]", stopping: asyncio.Event
+) -> None:
+    """Serves until it is told to stop. No method: Ray would run all calls of an actor that has one as coroutines."""
+    async with run_router(config) as addresses:
+        started.set_result(addresses)
+        await stopping.wait()

@@ -9,21 +9,35 @@ from typing import Any
 import httpx
 
 from core.errors import (
+    AuthenticationError,
     BatonError,
     BodyTooLargeError,
     DeadlineError,
     InternalError,
     InvalidRequestError,
+    PermissionDeniedError,
+    RateLimitedError,
     UnavailableError,
     UnknownModelError,
 )
+from deploy.client_key import key_headers
+from deploy.client_tls import http_verification
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 660.0  # a router ends a request after 600 s by itself, and says so
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _ERRORS: Mapping[int, type[BatonError]] = {
     error.http_status: error
-    for error in (InvalidRequestError, UnknownModelError, BodyTooLargeError, UnavailableError, DeadlineError)
+    for error in (
+        InvalidRequestError,
+        AuthenticationError,
+        PermissionDeniedError,
+        UnknownModelError,
+        BodyTooLargeError,
+        RateLimitedError,
+        UnavailableError,
+        DeadlineError,
+    )
 }
 
 
@@ -35,14 +49,28 @@ class AnswerUsage:
     completion_tokens: int
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on a host."""
+    return host in _LOOPBACK
+
+
 def open_client(base_url: str) -> httpx.Client:
-    """A client for a server at `base_url`; the caller closes it. Loopback is never reached through a proxy."""
+    """A client for a server at `base_url`; the caller closes it. Loopback is never reached through a proxy.
+
+    It shows the key of `deploy.client_key`, if there is one.
+
+    Raises:
+        InvalidRequestError: that is no URL.
+        ConfigError: a certificate cannot be used, see `deploy.client_tls`.
+    """
     try:
-        is_local = httpx.URL(base_url).host in _LOOPBACK
+        is_local = is_loopback(httpx.URL(base_url).host)
         return httpx.Client(
             base_url=base_url,
+            headers=key_headers(),
             timeout=httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             trust_env=not is_local,
+            verify=http_verification(base_url),
         )
     except httpx.InvalidURL as error:
         raise InvalidRequestError(f"{base_url!r} is not a URL ({error}); try http://127.0.0.1:8000") from None

@@ -1,7 +1,6 @@
-"""A whole cluster as one context: router, prefill workers, decode workers, ready to serve."""
+"""A whole cluster as one context: routers, prefill workers, decode workers, ready to serve and kept so."""
 
 import contextlib
-import itertools
 import os
 import socket
 import time
@@ -11,24 +10,30 @@ from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
 from core.request import Role
-from deploy.config import ServeConfig
-from deploy.cores import cores_of_rank
+from deploy.client_key import use_key
+from deploy.config import OWN_REDIS, ServeConfig
 from deploy.fence_client import FenceClient
+from deploy.keeping import keeper_of, keeping
 from deploy.machine import check_machine
 from deploy.operator_key import read_operator_key
-from deploy.ray_cluster import start_ray
-from deploy.status_client import get_status
-from deploy.supervisor import Kill, Supervisor
+from deploy.own_redis import own_redis
+from deploy.ray_members import cluster_address
+from deploy.ray_nodes import RayNodes
+from deploy.ray_session import LOOPBACK, open_ray
+from deploy.security import cluster_security, public_tls
+from deploy.state_setting import read_state
+from deploy.telemetry import log_format_of, metrics_port_of, otlp_endpoint_of
 from engine.config import ModelConfig
+from router.auth.api_key import new_key
 from router.config import RouterConfig
 from router.process import bind_http
+from router.state.address import MEMORY
 from router.text.tokenizer import TextCodec
 from worker.config import WorkerConfig
 
 READY_TIMEOUT_S = 60.0  # from all processes started to all of them attached
 READY_POLL_S = 0.05
 MIB = 1024 * 1024
-LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared with, and bound to only when the operator says so
 
 Say = Callable[[str], None]
@@ -54,41 +59,64 @@ class ClusterAddresses:
 def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[ClusterAddresses]:
     """Starts everything and waits until it serves; leaving stops everything.
 
+    What dies meanwhile is started again.
+
     Raises:
         BatonError: what kept it from starting.
     """
-    router_config = router_settings(config, model_dir)
-    check_ports(router_config)
+    settings = router_settings(config, model_dir)
+    use_key(settings.console_key)
+    check_ports(settings, config.routers)
     config.check_model(ModelConfig.from_dir(model_dir))
-    check_machine(config)
-    groups = group_settings(config, [worker_settings(config, router_config, slot) for slot in worker_slots(config)])
-    say("starting Ray")
-    with start_ray(config.num_ranks) as ray_cluster:
-        router = ray_cluster.start_router(router_config)
-        ranks = f" of {config.num_ranks} ranks in all" if config.num_ranks > len(groups) else ""
-        say(f"starting the router, {config.prefill} prefill and {config.decode} decode worker(s){ranks}")
-        workers = [ray_cluster.start_worker(group) for group in groups]
-        addresses = ray_cluster.wait_router(router)
-        host = local_host(config.host)
-        grpc_address = f"{host}:{addresses.grpc_port}"
-        for worker in workers:
-            endpoint = ray_cluster.wait_worker(worker)
-            say(f"worker {worker.name} serves at {endpoint.address}")
-        wait_until_attached(grpc_address, len(workers))
-        with supervising(cluster_address(router_config), ray_cluster.kill, config.hang_timeout_s):
-            yield ClusterAddresses(f"http://{host}:{addresses.http_port}", grpc_address, ray_cluster.log_dir)
+    if config.ray_address is None:
+        check_machine(config)
+    with contextlib.ExitStack() as stack:
+        if read_state(config, os.environ) == OWN_REDIS:
+            settings = replace(settings, state=stack.enter_context(own_redis()))
+        say("starting Ray" if config.ray_address is None else f"connecting to Ray at {config.ray_address}")
+        session = stack.enter_context(open_ray(config.ray_address, config.num_ranks))
+        routers = router_group(settings, config.routers, session.host)
+        nodes = RayNodes(session, model_dir)
+        workers = [worker_settings(config, routers, slot) for slot in worker_slots(config)]
+        keeper = keeper_of(routers, workers, session, nodes)
+        stack.callback(keeper.stop)
+        say(describe_start(config))
+        keeper.start()
+        for member in keeper.statuses():
+            say(f"{member.name} serves at {member.address}")
+        security = settings.cluster_security
+        wait_until_attached([FenceClient(cluster_address(router), security) for router in routers], config)
+        stack.enter_context(keeping(keeper, nodes.kill, config.hang_timeout_s, security))
+        host, scheme = local_host(config.host), "http" if settings.tls is None else "https"
+        yield ClusterAddresses(f"{scheme}://{host}:{settings.port}", f"{host}:{settings.grpc_port}", session.log_dir)
 
 
-def supervising(cluster_address: str, kill: Kill, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
-    """While the context lasts, workers that hang are killed, to be started again; none with a timeout of 0."""
-    if not hang_timeout_s:
-        return contextlib.nullcontext()
-    return Supervisor(FenceClient(cluster_address), kill, hang_timeout_s).running()
+def describe_start(config: ServeConfig) -> str:
+    """What is about to be started."""
+    workers = f"{config.prefill} prefill and {config.decode} decode worker(s)"
+    ranks = f" of {config.num_ranks} ranks in all" if config.num_ranks > config.prefill + config.decode else ""
+    return f"starting {config.routers} router(s), {workers}{ranks}"
 
 
-def cluster_address(config: RouterConfig) -> str:
-    """Where workers and their supervisor reach a router."""
-    return f"{config.cluster_host}:{config.cluster_port}"
+def router_group(settings: RouterConfig, num_routers: int, host: str) -> list[RouterConfig]:
+    """The settings of each router, from those that all share.
+
+    Args:
+        settings: of any of them.
+        num_routers: how many.
+        host: address of this machine at which workers reach them.
+    """
+    return [
+        replace(
+            settings,
+            num_routers=num_routers,
+            reuse_port=num_routers > 1,
+            cluster_host=host,
+            cluster_port=free_port(host),
+            metrics_port=metrics_port_of(settings.metrics_port, number),
+        )
+        for number in range(num_routers)
+    ]
 
 
 def worker_slots(config: ServeConfig) -> list[tuple[Role, int]]:
@@ -103,14 +131,13 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
     max_model_len = config.max_model_len or TextCodec.load(model_dir).context_length
     if max_model_len is None:
         raise ConfigError(f"{model_dir}/config.json does not say how long its context is; pass --max-model-len")
+    state = read_state(config, os.environ)
     return RouterConfig(
         model_dir=model_dir,
         served_model_name=config.model_name,
         host=config.host,
-        port=config.port,
+        port=config.port or free_port(config.host),  # the same after every start of a router
         grpc_port=config.effective_grpc_port or free_port(config.host),
-        cluster_host=LOOPBACK,  # workers talk to each other and to the router, all on this machine
-        cluster_port=free_port(LOOPBACK),
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
@@ -118,7 +145,15 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
-        state=config.state,
+        state=MEMORY if state == OWN_REDIS else state,  # of a server of our own once it runs
+        metrics_host=config.metrics_host,
+        metrics_port=config.metrics_port,
+        otlp_endpoint=otlp_endpoint_of(config.otlp_endpoint, os.environ),
+        log_format=log_format_of(config.log_format, os.environ),
+        api_keys_file=config.api_keys_file and config.api_keys_file.resolve(),
+        console_key=new_key() if config.api_keys_file else None,
+        tls=public_tls(config),
+        cluster_security=cluster_security(config, os.environ, LOOPBACK if config.ray_address is None else None),
     )
 
 
@@ -127,13 +162,16 @@ def local_host(host: str) -> str:
     return LOOPBACK if host == ANY_ADDRESS else host
 
 
-def check_ports(config: RouterConfig) -> None:
-    """Makes sure, before anything is started, that the router will be able to listen.
+def check_ports(config: RouterConfig, num_routers: int = 1) -> None:
+    """Makes sure, before anything is started, that the routers will be able to listen, and nobody else does.
 
     Raises:
         ConfigError: a port is taken; names the flag.
     """
     bind_http(config.host, config.port).close()
+    for number in range(num_routers):
+        if (port := metrics_port_of(config.metrics_port, number)) is not None:
+            bind_http(config.metrics_host, port, "--metrics-port").close()
     try:
         socket.create_server((config.host, config.grpc_port)).close()
     except OSError as error:
@@ -147,9 +185,9 @@ def free_port(host: str) -> int:
     return port
 
 
-def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role, int]) -> WorkerConfig:
-    """The share of the settings of the worker in a slot, as of its rank 0; cores are not chosen yet."""
-    role, number = slot
+def worker_settings(config: ServeConfig, routers: Sequence[RouterConfig], slot: tuple[Role, int]) -> WorkerConfig:
+    """The share of the settings of the worker in a slot, as of its rank 0; machine and cores are not chosen yet."""
+    router, (role, number) = routers[0], slot
     return WorkerConfig(
         name=f"{role.value}-{number}",
         role=role,
@@ -157,8 +195,7 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         dtype=config.dtype,
         device=config.device,
         kernels=config.kernels,
-        host=LOOPBACK,
-        routers=(cluster_address(router),),
+        routers=tuple(cluster_address(router) for router in routers),
         block_size=config.block_size_of(role),
         kv_cache_gb=config.kv_cache_gb,
         kv_host_gb=config.kv_host_gb,
@@ -172,36 +209,26 @@ def worker_settings(config: ServeConfig, router: RouterConfig, slot: tuple[Role,
         kv_verify=config.kv_verify,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
+        log_format=router.log_format,
+        security=router.cluster_security,
         topology=config.topology_of(role),
     )
 
 
-def group_settings(config: ServeConfig, workers: Sequence[WorkerConfig]) -> list[list[WorkerConfig]]:
-    """The settings of all ranks of each worker; all these workers are on this machine."""
-    places = itertools.count()
-    return [
-        [
-            replace(worker, rank=rank, cpu_ids=cores_of_rank(next(places), config.num_ranks))
-            for rank in range(worker.topology.world_size)
-        ]
-        for worker in workers
-    ]
-
-
-def wait_until_attached(grpc_address: str, num_workers: int) -> None:
-    """Waits until the router has attached to all workers.
+def wait_until_attached(routers: Sequence[FenceClient], config: ServeConfig) -> None:
+    """Waits until every router has attached to all workers.
 
     Raises:
-        UnavailableError: it has not after a minute, with what the router says.
+        UnavailableError: one has not after a minute, with what it says.
     """
     deadline_s = time.monotonic() + READY_TIMEOUT_S
-    while True:
-        status = get_status(grpc_address)
-        if len(status.workers) == num_workers:
-            return
-        if time.monotonic() > deadline_s:
-            attached = ", ".join(worker.hello.endpoint.worker.name for worker in status.workers) or "none"
-            raise UnavailableError(
-                f"{num_workers} workers started, the router attached to {attached} within {READY_TIMEOUT_S:g} s"
-            )
-        time.sleep(READY_POLL_S)
+    num_workers = config.prefill + config.decode
+    for router in routers:
+        while len(attached := router.silences()) < num_workers:
+            if time.monotonic() > deadline_s:
+                names = ", ".join(worker.name for worker in attached) or "none"
+                raise UnavailableError(
+                    f"{num_workers} workers started, the router at {router.cluster_address} attached to {names} "
+                    f"within {READY_TIMEOUT_S:g} s; see Ray's logs"
+                )
+            time.sleep(READY_POLL_S)

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from core.logs import check_log_format
 from core.request import HALVES, Role
 from engine.config import ModelConfig
 from engine.parallel.topology import ShardTopology
 from kvtransfer.ucx import check_ucx_tls
+from router.auth.key_file import load_keys
 from router.config import MAX_PORT
+from router.observe.settings import check_otlp_endpoint
 from router.state.address import MEMORY, parse_state
 from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
 MIN_HANG_TIMEOUT_S = 5.0  # a worker that works says so every second, and comes back to a restarted router in two
 DEMO_NAME = "demo"
+OWN_REDIS = "redis"
 FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
     "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
@@ -51,6 +55,10 @@ class ServeConfig:
     host: str = flag("127.0.0.1", "Address to listen on.")
     port: int = flag(8000, "HTTP port.")
     grpc_port: int | None = flag(None, "Port of the gRPC API for clients and operators. Default: --port + 1.")
+    routers: int = flag(1, "Number of router processes, which share both ports; several need --state redis.")
+    ray_address: str | None = flag(
+        None, "Ray cluster to run on: HOST:PORT of its head, or auto. Default: start Ray on this machine."
+    )
     prefill: int = flag(1, "Number of prefill workers.")
     decode: int = flag(1, "Number of decode workers.")
     dtype: str = flag("auto", "Type of weights and KV: auto (the checkpoint's), float32, bfloat16 or float16.")
@@ -95,18 +103,60 @@ class ServeConfig:
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )
+    api_keys_file: Path | None = flag(
+        None, "File of API keys, made by `baton keys create`. Default: nobody needs a key for answers."
+    )
     state: str = flag(
         MEMORY,
-        "Where routers agree on who decides about roles: memory, for one router; or a Redis database per cluster, as "
-        "redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., or rediss://... for TLS.",
+        "Where routers agree on who decides about roles: memory, for one router; redis, which starts a server for "
+        "this cluster; or a Redis database per cluster, as redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., "
+        "or rediss://... for TLS.",
         is_secret=True,
+    )
+    state_file: Path | None = flag(
+        None,
+        "File whose first line is what --state would be: whoever lists processes sees a password in a flag. "
+        "Default: the environment's BATON_STATE.",
+    )
+    tls_cert_file: Path | None = flag(
+        None, "Certificate (PEM, with those between it and the CA's) of the HTTP and gRPC ports. Default: no TLS."
+    )
+    tls_key_file: Path | None = flag(None, "Private key of --tls-cert-file.")
+    tls_client_ca_file: Path | None = flag(
+        None, "CA certificates: clients must show a certificate of theirs. Default: clients need none."
+    )
+    tls_ca_file: Path | None = flag(
+        None,
+        "CA certificates that commands on this machine know --tls-cert-file by. Default: those the system trusts.",
+    )
+    cluster_tls_dir: Path | None = flag(
+        None,
+        "Folder with ca.pem, cert.pem and key.pem, as `baton certs` makes it: mutual TLS between the cluster's own "
+        "processes. Default: none.",
+    )
+    cluster_token_file: Path | None = flag(
+        None,
+        "File with the token that the cluster's processes know each other by; with several lines the first is shown "
+        "and all are accepted. Default: the environment's BATON_CLUSTER_TOKEN, or a random one.",
+    )
+    metrics_port: int | None = flag(
+        None, "Port of Prometheus metrics at /metrics; each further router has the next one. Default: no metrics."
+    )
+    metrics_host: str = flag("127.0.0.1", "Address that metrics are served at; they need no key.")
+    otlp_endpoint: str | None = flag(
+        None,
+        "URL of an OpenTelemetry collector that gets spans by OTLP over HTTP, such as http://localhost:4318. "
+        "Default: the environment's OTEL_EXPORTER_OTLP_ENDPOINT, or no spans.",
+    )
+    log_format: str | None = flag(
+        None, "Log lines: text or json. Default: the environment's BATON_LOG_FORMAT, or text."
     )
     ask: str = flag(FIRST_QUESTION, "Question asked once when the cluster is ready; empty to ask none.")
 
     def __post_init__(self) -> None:
-        for name in ("prefill", "decode"):
+        for name, needed in (("routers", "router"), ("prefill", "prefill worker"), ("decode", "decode worker")):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name} is {getattr(self, name)}; at least one worker of each role is needed")
+                raise ConfigError(f"--{name} is {getattr(self, name)}; at least one {needed} is needed")
         for name in POSITIVE:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -125,11 +175,29 @@ class ServeConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value!r}; it must be one of {', '.join(choices)}")
         if self.ucx_tls is not None:
             check_ucx_tls(self.ucx_tls)
-        parse_state(self.state)
+        self._check_state()
+        self._check_keys()
+        self._check_tls()
+        self._check_telemetry()
         if self.model is not None and not self.model.is_dir():
             raise ConfigError(
                 f"--model {self.model} is not a folder; pass a checkpoint folder, or nothing for the demo"
             )
+
+    def _check_telemetry(self) -> None:
+        port = self.metrics_port or 0
+        if not 0 <= port <= MAX_PORT:
+            raise ConfigError(f"--metrics-port is {port}; a port is between 0 and {MAX_PORT}")
+        if port and port in {self.port, self.effective_grpc_port}:
+            raise ConfigError(f"--metrics-port is {port}, where the API is; metrics need a port of their own")
+        if self.otlp_endpoint is not None:
+            check_otlp_endpoint(self.otlp_endpoint, "--otlp-endpoint")
+        if self.log_format is not None:
+            check_log_format(self.log_format, "--log-format")
+
+    def _check_keys(self) -> None:
+        if self.api_keys_file is not None:
+            load_keys(self.api_keys_file)
 
     def _check_host_tier(self, num_ranks: int) -> None:
         if not 0 <= self.kv_host_gb < math.inf:
@@ -144,6 +212,23 @@ class ServeConfig:
                 f"--kv-host-gb is {self.kv_host_gb}, but workers of {num_ranks} ranks keep no KV in "
                 "host memory yet; leave it at 0"
             )
+
+    def _check_state(self) -> None:
+        if self.state != OWN_REDIS:
+            parse_state(self.state)
+        if self.state_file is not None and self.state != MEMORY:
+            raise ConfigError("--state and --state-file are both given; leave one of them out")
+
+    def _check_tls(self) -> None:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            given, missing = ("cert", "key") if self.tls_key_file is None else ("key", "cert")
+            raise ConfigError(f"--tls-{given}-file is given without --tls-{missing}-file; TLS needs both")
+        for name in ("tls_client_ca_file", "tls_ca_file"):
+            if getattr(self, name) is not None and self.tls_cert_file is None:
+                flag_name = name.replace("_", "-")
+                raise ConfigError(
+                    f"--{flag_name} is given, but TLS is off; it needs --tls-cert-file and --tls-key-file"
+                )
 
     def _check_block_sizes(self) -> None:
         small, large = sorted(self.block_size_of(role) for role in HALVES)

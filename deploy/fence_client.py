@@ -1,40 +1,55 @@
 """What the supervisor asks a router and tells it, over gRPC."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from baton.v1 import common_pb2, control_pb2, worker_pb2
+from baton.v1 import common_pb2, control_pb2
 
 from core.ids import WorkerId
-from core.processes import ProcessId, RankProcess
+from core.members import MemberStatus
+from deploy.all_routers import Silence
 from deploy.status_client import TIMEOUT_S, membership_stub
+from router import hello_wire, member_wire
+from rpc.security import OPEN, RpcSecurity
 
 
 @dataclass(frozen=True, slots=True)
 class FenceClient:
-    """Implements `deploy.supervisor.Fence`.
+    """Implements `deploy.all_routers.RouterFence`.
 
     Attributes:
         cluster_address: `host:port` of the router's cluster port.
+        security: of that port.
     """
 
     cluster_address: str
+    security: RpcSecurity = OPEN
 
-    def silent_workers(self, for_s: float) -> dict[WorkerId, tuple[RankProcess, ...]]:
-        """See `Fence.silent_workers`."""
-        request = control_pb2.ListSilentWorkersRequest(silent_s=for_s)
-        with membership_stub(self.cluster_address) as stub:
+    def silences(self) -> dict[WorkerId, Silence]:
+        """See `RouterFence.silences`."""
+        request = control_pb2.ListSilentWorkersRequest(silent_s=0.0)
+        with membership_stub(self.cluster_address, self.security) as stub:
             answer = stub.ListSilentWorkers(request, timeout=TIMEOUT_S)
         return {
-            WorkerId(silent.worker.name, silent.worker.incarnation): tuple(map(_process, silent.processes))
+            WorkerId(silent.worker.name, silent.worker.incarnation): Silence(
+                silent.silent_s, tuple(map(hello_wire.process_from_proto, silent.processes))
+            )
             for silent in answer.workers
         }
 
     def worker_gone(self, worker: WorkerId) -> None:
-        """See `Fence.worker_gone`."""
+        """See `RouterFence.worker_gone`."""
         message = common_pb2.WorkerId(name=worker.name, incarnation=worker.incarnation)
-        with membership_stub(self.cluster_address) as stub:
+        with membership_stub(self.cluster_address, self.security) as stub:
             stub.ReportWorkerGone(control_pb2.ReportWorkerGoneRequest(worker=message), timeout=TIMEOUT_S)
 
+    def report_members(self, members: Sequence[MemberStatus]) -> None:
+        """Tells the router how all processes of the cluster are.
 
-def _process(message: worker_pb2.RankProcess) -> RankProcess:
-    return RankProcess(message.node, ProcessId(message.pid, message.started_s))
+        Raises:
+            UnreachableError: it does not answer.
+            BatonError: it says what is wrong with that.
+        """
+        request = control_pb2.ReportMembersRequest(members=map(member_wire.member_to_proto, members))
+        with membership_stub(self.cluster_address, self.security) as stub:
+            stub.ReportMembers(request, timeout=TIMEOUT_S)

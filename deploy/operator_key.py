@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.errors import ConfigError
+from deploy.secret_files import read_secret_lines
 from router.config import check_operator_key
 
 KEY_VARIABLE = "BATON_OPERATOR_KEY"
@@ -20,11 +20,6 @@ def read_operator_key(file: Path | None, environment: Mapping[str, str]) -> str 
         if key:
             check_operator_key(key, KEY_VARIABLE)
         return key or None
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"--operator-key-file {file} cannot be read: {reason}") from error
-    key = text.partition("\n")[0].strip()
+    key = read_secret_lines(file, "--operator-key-file")[0]
     check_operator_key(key, f"the first line of --operator-key-file {file}")
     return key

@@ -9,6 +9,7 @@ import psutil
 from core.cache_dir import cache_dir
 from core.errors import ConfigError, UnavailableError
 from core.processes import ProcessId, this_process
+from rpc.security import TlsFiles
 
 
 def runs_dir() -> Path:
@@ -27,6 +28,9 @@ class RunRecord:
         grpc_address: `host:port` of the gRPC services.
         model: served model name.
         log_dir: folder of the processes' logs.
+        ca_file: of the ports' certificate; empty trusts whom the system trusts. Paths only, no contents.
+        cert_file: what commands show where clients must show a certificate; empty for none.
+        key_file: of that certificate.
     """
 
     pid: int
@@ -35,6 +39,19 @@ class RunRecord:
     grpc_address: str
     model: str
     log_dir: str
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the ports speak TLS."""
+        return self.url.startswith("https://")
+
+    @property
+    def tls(self) -> TlsFiles:
+        """What commands reach the ports with, if they speak TLS."""
+        return TlsFiles(*(Path(name) if name else None for name in (self.cert_file, self.key_file, self.ca_file)))
 
     @property
     def path(self) -> Path:
@@ -57,10 +74,16 @@ class RunRecord:
         self.path.unlink(missing_ok=True)
 
 
-def record_of_this_process(*, url: str, grpc_address: str, model: str, log_dir: str) -> RunRecord:
-    """A record of the calling process."""
+def record_of_this_process(
+    *, url: str, grpc_address: str, model: str, log_dir: str, tls: TlsFiles | None = None
+) -> RunRecord:
+    """A record of the calling process; its commands may run elsewhere, so the paths in it are whole."""
     me = this_process()
-    return RunRecord(me.pid, me.started_s, url, grpc_address, model, log_dir)
+    files = TlsFiles() if tls is None else tls
+    ca_file, cert_file, key_file = (
+        "" if path is None else str(path.resolve()) for path in (files.ca, files.cert, files.key)
+    )
+    return RunRecord(me.pid, me.started_s, url, grpc_address, model, log_dir, ca_file, cert_file, key_file)
 
 
 def running_clusters() -> list[RunRecord]:

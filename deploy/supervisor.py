@@ -1,17 +1,18 @@
 """Makes sure that a worker nobody hears is dead, so that the KV blocks it could still write are free again.
 
-It kills processes and says so. Starting them again is Ray's.
+It kills processes and says so. Starting them again is the keeper's (`deploy.keeper`).
 """
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from core.errors import BatonError
 from core.ids import WorkerId
 from core.processes import RankProcess
+from deploy.repeating import repeating
 
 LOOK_S = 1.0  # between two looks, both of which must find a worker silent
 
@@ -61,16 +62,9 @@ class Supervisor:
         self._suspects: frozenset[WorkerId] = frozenset()
         self._stopping = threading.Event()
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> contextlib.AbstractContextManager[None]:
         """While the context lasts, a thread looks again and again. Entered once."""
-        thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stopping.set()
-            thread.join()
+        return repeating("supervisor", LOOK_S, self.look, self._stopping)
 
     def look(self) -> None:
         """Kills whoever is silent now and was so the last time.
@@ -98,16 +92,12 @@ class Supervisor:
         if not self._kill(processes):
             logger.error("worker %s could not be killed; its peers keep the blocks that it may write", worker)
             return
-        try:
-            self._fence.worker_gone(worker)
-        except BatonError as error:
-            logger.warning("worker %s is dead, but the router was not told: %s", worker, error)
+        tell_gone(self._fence, worker)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_S):
-            try:
-                self.look()
-            except BatonError as error:
-                logger.debug("the next look may do better: %s", error)
-            except Exception:
-                logger.exception("a defect of the supervisor; it goes on")
+
+def tell_gone(fence: Fence, worker: WorkerId) -> None:
+    """Says that an incarnation is dead; that nobody hears it is logged only, for its successor says so, too."""
+    try:
+        fence.worker_gone(worker)
+    except BatonError as error:
+        logger.warning("worker %s is dead, but no router was told: %s", worker, error)

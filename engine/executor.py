@@ -76,8 +76,9 @@ class Executor:
             logits = self._compute(self._own(plan))
         if not self._shard.topology.is_data_parallel:
             return logits
-        rows = self._communicator.gather_object(logits)
-        return logits if rows is None else merge_rows(plan, rows, self._blocks)
+        others = [0] * (self._communicator.size - 1)
+        rows, counts = self._communicator.all_to_all(logits, [len(logits), *others])  # all of them to rank 0
+        return merge_rows(plan, rows.split(counts), self._blocks) if self._shard.rank == 0 else logits
 
     def draw(self, plan: StepPlan) -> StepResult:
         """Tokens and logprobs of a step; its numbers stay 0. Whoever has the logits draws: rank 0, or the sequence's.

@@ -9,7 +9,7 @@ import atexit
 import json
 import logging
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 
@@ -26,7 +26,7 @@ from kvtransfer.run_bytes import check_route, check_table
 from kvtransfer.run_stream import RunStream
 from kvtransfer.runs import Region, RunIds, RunTable
 
-PROTOCOL = "baton-collective-1"
+PROTOCOL = "baton-collective-2"
 PATHS = {"cpu": "gloo", "cuda": "nccl"}
 CALLER, CALLEE = 0, 1  # ranks in a group
 
@@ -42,6 +42,7 @@ class CollectiveMetadata:
         address: where it is called.
         device: torch's type of its memory.
         region_bytes: bytes of each `Region`, in order.
+        secret: what the listener at `address` wants to be shown. Not in the repr.
         protocol: what it speaks.
     """
 
@@ -49,10 +50,12 @@ class CollectiveMetadata:
     address: str
     device: str
     region_bytes: list[int]
+    secret: str = field(repr=False)
     protocol: str = PROTOCOL
 
     def __post_init__(self) -> None:
-        if [type(value) for value in (self.address, *self.region_bytes)] != [str, *(int for _ in Region)]:
+        kinds = [type(value) for value in (self.address, self.secret, *self.region_bytes)]
+        if kinds != [str, str, *(int for _ in Region)]:
             raise TypeError(f"the address is {self.address!r}, regions have {self.region_bytes} bytes")
 
     @classmethod
@@ -104,7 +107,10 @@ class CollectiveTransport:
     def metadata(self) -> bytes:
         """A `CollectiveMetadata`, as JSON."""
         region_bytes = [self._memory.region(region).numel() for region in Region]
-        mine = CollectiveMetadata(str(self._worker), self._listener.address, self._device.type, region_bytes)
+        listener = self._listener
+        mine = CollectiveMetadata(
+            str(self._worker), listener.address, self._device.type, region_bytes, listener.secret
+        )
         return json.dumps(asdict(mine)).encode()
 
     def add_peer(self, peer: WorkerId, metadata: bytes, local: RunTable, remote: RunTable) -> str:
@@ -114,7 +120,7 @@ class CollectiveTransport:
         check_table(local, self._memory.region(local.region).numel())
         check_table(remote, theirs.region_bytes[remote.region.value])
         self._close_sender(peer)
-        group = self._join(peer, CALLER, call(self._worker, peer, theirs.address))
+        group = self._join(peer, CALLER, call(self._worker, peer, theirs.address, theirs.secret))
         self._senders[peer] = PairSender(peer, RunStream(group, self._memory), local, remote)
         return PATHS[self._device.type]
 

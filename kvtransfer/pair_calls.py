@@ -1,7 +1,13 @@
-"""How two processes come to form a `PairGroup`: one calls, the other answers. Knows nothing of who may call."""
+"""How two processes come to form a `PairGroup`: one calls, the other answers.
+
+The port is open to the network, so a caller shows the secret of the listener, which only its metadata tells. Which
+workers are expected is for others to know.
+"""
 
 import contextlib
+import hmac
 import logging
+import secrets
 import socket
 import threading
 from collections.abc import Callable
@@ -11,6 +17,9 @@ from core.ids import WorkerId
 from kvtransfer.pair_store import JOIN_S, PairStore
 
 CALLER = "caller"  # the key under which a caller says who it is
+SECRET = "secret"  # noqa: S105 - and that under which it shows the listener's
+SECRET_BYTES = 16
+MAX_NAME_CHARS = 80  # of a stranger, in the log
 ACCEPT_PAUSE_S = (
     0.1  # after a call that could not be taken, as without free file descriptors: the next would fail too
 )
@@ -21,8 +30,8 @@ OnCall = Callable[[str, PairStore], None]
 logger = logging.getLogger(__name__)
 
 
-def call(caller: WorkerId, callee: WorkerId, address: str) -> PairStore:
-    """Connects to a peer's `CallListener`.
+def call(caller: WorkerId, callee: WorkerId, address: str, secret: str) -> PairStore:
+    """Connects to a peer's `CallListener`; address and secret are its own.
 
     Raises:
         HandoffError: nobody is there.
@@ -30,6 +39,7 @@ def call(caller: WorkerId, callee: WorkerId, address: str) -> PairStore:
     host, _, port = address.rpartition(":")
     try:
         store = PairStore(socket.create_connection((host, int(port)), timeout=JOIN_S))
+        store.set(SECRET, secret)
         store.set(CALLER, str(caller))
     except (OSError, ValueError, OverflowError) as error:
         raise HandoffError(
@@ -50,6 +60,7 @@ class CallListener:
 
     Attributes:
         address: `host:port` to call.
+        secret: to show then.
     """
 
     def __init__(self, host: str, on_call: OnCall) -> None:
@@ -58,6 +69,7 @@ class CallListener:
         except OSError as error:
             raise ConfigError(f"host is {host!r}; no port can be bound there: {error}") from error
         self.address = f"{host}:{self._listener.getsockname()[1]}"
+        self.secret = secrets.token_hex(SECRET_BYTES)
         self._on_call = on_call
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -99,12 +111,16 @@ class CallListener:
     def _answer(self, connection: socket.socket) -> None:
         store = PairStore(connection)
         try:
-            caller = store.get(CALLER).decode(errors="replace")
+            shown, caller = store.get(SECRET), store.get(CALLER).decode(errors="replace")
         except OSError as error:
             logger.warning("somebody connects to the KV port and does not say who it is: %s", error)
             store.close()
         else:
-            self._on_call(caller, store)
+            if hmac.compare_digest(shown, self.secret.encode()):
+                self._on_call(caller, store)
+            else:
+                logger.warning("%r calls the KV port without its secret", caller[:MAX_NAME_CHARS])
+                store.close()
         finally:
             with self._lock:
                 del self._answering[threading.current_thread()]

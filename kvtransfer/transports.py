@@ -84,7 +84,7 @@ def open_transports(
     if unknown:
         raise ConfigError(f"there is no KV transport {unknown[0]!r}; choose from {', '.join(TRANSPORTS)}")
     if "nixl" in names:
-        configure_ucx(settings.ucx_tls)
+        configure_ucx(settings.ucx_tls, settings.host)
     opened, refusals = {}, []
     for name in names:
         try:

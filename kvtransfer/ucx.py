@@ -5,6 +5,7 @@ https://openucx.readthedocs.io/en/master/faq.html.
 """
 
 import ctypes
+import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ TCP_SETTINGS = {
 }
 # What goes out while the other end sleeps; WRITE up to 20 % faster than with buffers that the kernel sizes.
 SOCKET_BUFFERS = {"UCX_TCP_SNDBUF": "wmem_max", "UCX_TCP_RCVBUF": "rmem_max"}
+
+LOOPBACK_DEVICE = "lo"
 
 CMA = frozenset({"all", "cma", "sm", "shm"})
 RDMA = (
@@ -78,11 +81,13 @@ def check_ucx_tls(tls: str) -> None:
         raise ConfigError(f"UCX_TLS is {tls!r}; it must contain 'tcp', which connects all others, or 'all'")
 
 
-def configure_ucx(tls: str | None) -> None:
+def configure_ucx(tls: str | None, host: str) -> None:
     """Sets the environment that UCX reads when the process's first NIXL agent is made; call it before that.
 
     Args:
         tls: UCX_TLS, the transports that UCX may use; None leaves it as it is.
+        host: where peers reach this process. UCX listens at every interface by itself; where all peers come over
+            loopback, only there. Elsewhere UCX_NET_DEVICES says where: it names RDMA devices, too.
 
     Raises:
         ConfigError: see `check_ucx_tls`.
@@ -91,9 +96,19 @@ def configure_ucx(tls: str | None) -> None:
     if tls is not None:
         check_ucx_tls(tls)
         os.environ["UCX_TLS"] = tls
+    if is_loopback(host):
+        os.environ.setdefault("UCX_NET_DEVICES", LOOPBACK_DEVICE)
     if not any(name.startswith("UCX_TCP_") for name in os.environ):
         os.environ.update(TCP_SETTINGS)
         os.environ.update({name: f"{SOCKET_BUFFER_BYTES}" for name, limit in SOCKET_BUFFERS.items() if _fits(limit)})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine reach what listens at a name or an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def path_between(mine: UcxEnd, theirs: UcxEnd, *, is_host_memory: bool) -> tuple[str, OSError | None]:

@@ -118,15 +118,21 @@ class PrefillHalf:
 
     # --- orders from routers
 
-    def assign(self, router_id: str, assignment: Assignment) -> None:
+    def assign(self, router_id: str, assignment: Assignment, arrived_s: float | None = None) -> None:
         """Queues a prompt. It starts when a step has room for it and the pool has blocks for all of it.
 
         An attempt that is here already is not taken twice.
+
+        Args:
+            router_id: who assigned it.
+            assignment: what is to be done.
+            arrived_s: when it came, on the clock: the step under way may have kept it waiting. None: now.
         """
         if assignment.handoff_id in self._prompts:
             return
         table = BlockTable(self._pool, assignment.cache_salt, assignment.prompt)
-        prompt = Prompt.of(assignment, router_id, table)
+        now_s = self._clock.now_s()
+        prompt = Prompt.of(assignment, router_id, table, now_s if arrived_s is None else arrived_s)
         self._prompts[prompt.handoff_id] = prompt
         self._lineup.add(prompt)
 
@@ -265,6 +271,7 @@ class PrefillHalf:
 
     def _begin(self, prompt: Prompt) -> None:
         """Tells a prompt's target when its first chunk is planned."""
+        prompt.started_s = self._clock.now_s()
         if prompt.needs_handoff:
             self._sender.begin(prompt.handoff, is_running=False)
 
@@ -289,6 +296,7 @@ class PrefillHalf:
             reason,
             logprobs=result.logprobs.get(prompt.handoff_id),
             cached_tokens=prompt.num_cached,
+            timing=prompt.timing,
         )
         self._outbox.token(prompt.router_id, event)
         self.prefix_stats.num_query_tokens += len(assignment.prompt)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from core.events import TokenTiming
 from core.request import Assignment
 from engine.kv.block_table import BlockTable
 from kvtransfer.outgoing import Outgoing
@@ -23,6 +24,8 @@ class Prompt:
         num_cached: those of them that were found.
         first_token: the token after the prompt, once computed.
         is_returned: whether the router has been given the work back, or does not want it any more.
+        arrived_s: when its assignment came, on the worker's clock.
+        started_s: when a step was first planned with it; the same until then.
     """
 
     assignment: Assignment
@@ -33,13 +36,15 @@ class Prompt:
     num_cached: int = 0
     first_token: int | None = None
     is_returned: bool = False
+    arrived_s: float = 0.0
+    started_s: float = 0.0
 
     @classmethod
-    def of(cls, assignment: Assignment, router_id: str, table: BlockTable) -> "Prompt":
+    def of(cls, assignment: Assignment, router_id: str, table: BlockTable, arrived_s: float = 0.0) -> "Prompt":
         """A prompt that has not started."""
         num_tokens = len(assignment.prompt)
         handoff = Outgoing(assignment.handoff_id, assignment.decode, table, num_tokens)
-        return cls(assignment, router_id, table, handoff)
+        return cls(assignment, router_id, table, handoff, arrived_s=arrived_s, started_s=arrived_s)
 
     @property
     def handoff_id(self) -> str:
@@ -60,6 +65,11 @@ class Prompt:
     def stays_here(self) -> bool:
         """Whether this worker decodes, too."""
         return self.assignment.prefill.worker == self.assignment.decode.worker
+
+    @property
+    def timing(self) -> TokenTiming:
+        """What came before the first token, which was drawn a moment ago."""
+        return TokenTiming(self.started_s - self.arrived_s, self.handoff.computed_s - self.started_s)
 
     @property
     def needs_handoff(self) -> bool:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
+from router.observe.phases import Phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Generation(Protocol):
         """Tokens of the prompt whose KV was found when the first token was computed; 0 until that has arrived."""
         ...
 
+    @property
+    def phases(self) -> Phases | None:
+        """Where its time has gone so far; None until its first token has come."""
+        ...
+
     async def read(self) -> TokenDelta:
         """Waits for new tokens and returns all that have arrived.
 
@@ -44,8 +50,13 @@ class Generation(Protocol):
         """
         ...
 
-    def cancel(self) -> None:
-        """Stops the work on all workers and frees what it holds. Idempotent; harmless after the end."""
+    def cancel(self, *, is_answered: bool = False) -> None:
+        """Stops the work on all workers and frees what it holds. Idempotent; harmless after the end.
+
+        Args:
+            is_answered: whether what has been read is the whole answer, by a rule that workers do not know, such as
+                a stop string; else nobody wants it.
+        """
         ...
 
 

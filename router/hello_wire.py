@@ -32,6 +32,8 @@ def hello_from_proto(message: worker_pb2.WorkerHello) -> WorkerHello:
         expert_parallel_size=message.topology.expert_parallel_size,
         num_redundant_experts=message.topology.num_redundant_experts,
         processes=tuple(process_from_proto(each) for each in message.processes),
+        versions=tuple(sorted(message.versions.items())),
+        unix_s=message.unix_s,
     )
 
 
@@ -53,6 +55,8 @@ def hello_to_proto(hello: WorkerHello) -> worker_pb2.WorkerHello:
         ),
         cost_model=_cost_to_proto(hello.cost_model),
         processes=[process_to_proto(each) for each in hello.processes],
+        versions=dict(hello.versions),
+        unix_s=hello.unix_s,
     )
 
 

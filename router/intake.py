@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
 from core.request import GenerationRequest
 from core.sampling import MAX_SEED, SamplingParams
+from router.auth.caller import current_caller
+from router.auth.tenant_salt import tenant_salt
 from router.describe import describe
 from router.text.bad_words import bad_word_token_ids
 from router.text.model_files import FLOAT_DEFAULTS
 from router.text.tokenizer import TextCodec
 
 MAX_CACHE_SALT_CHARS = 256  # a random key takes 32; it goes with every assignment
+MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each
 MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
+MAX_STOP_CHARS = 256  # every new character is compared with every stop string
+MAX_STOP_TOKEN_IDS = 64
 # Bad words are tokenized on the event loop: so many of this length take 10 ms.
 MAX_BAD_WORDS = 300
 MAX_BAD_WORD_CHARS = 64
@@ -89,7 +94,7 @@ class Intake:
             max_tokens_param: what the client calls that, for messages.
             stop_token_ids: token ids that end the answer, besides the model's own.
             ignore_eos: whether the model's own do not end it.
-            cache_salt: KV is shared with requests of the same salt only.
+            cache_salt: KV is shared with requests of the same salt, and of the caller's tenant, only.
 
         Raises:
             ContextLengthError: the prompt, or it and the tokens asked for, do not fit.
@@ -98,6 +103,11 @@ class Intake:
         self._check_ids(prompt, prompt_param)
         room = self._room(len(prompt), prompt_param)
         stops = list(stop_token_ids)
+        if len(stops) > MAX_STOP_TOKEN_IDS:
+            raise InvalidRequestError(
+                f"stop_token_ids has {len(stops)} tokens; at most {MAX_STOP_TOKEN_IDS} are accepted",
+                param="stop_token_ids",
+            )
         self._check_ids(stops, "stop_token_ids")
         if len(cache_salt) > MAX_CACHE_SALT_CHARS:
             raise InvalidRequestError(
@@ -106,13 +116,15 @@ class Intake:
             )
         end_of_sequence = frozenset() if ignore_eos else self._codec.eos_token_ids
         num_tokens = self._max_tokens(room, len(prompt), max_tokens, max_tokens_param)
+        tenant = current_caller().tenant
         return GenerationRequest(
             request_id=request_id,
             prompt=tuple(prompt),
             max_tokens=num_tokens,
             sampling=self._sampling(sampling, num_tokens),
             stop_token_ids=end_of_sequence.union(stops),
-            cache_salt=cache_salt,
+            cache_salt=tenant_salt(tenant, cache_salt),
+            tenant=tenant,
         )
 
     def _sampling(self, options: SamplingOptions, max_tokens: int) -> SamplingParams:

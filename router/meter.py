@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.clock import Clock
+from router.observe.request_times import RequestTimes
 from router.roles.snapshot import Demand, Limits
 
 WINDOW_S = 60
@@ -76,85 +77,6 @@ class _Tally:
     num_failed: int = 0
 
 
-class RequestTimes:
-    """One request on its way; the dispatcher says what happens to it, each thing once but for `received`.
-
-    Args:
-        meter: that counts.
-        num_prompt_tokens: that are to be computed before the next token, cached ones among them.
-        arrived_s: see below.
-        num_emitted: tokens of its answer that came before, and count as part of its prompt.
-
-    Attributes:
-        arrived_s: when it came, on the clock.
-    """
-
-    def __init__(self, meter: "RequestMeter", num_prompt_tokens: int, arrived_s: float, num_emitted: int = 0) -> None:
-        self._meter = meter
-        self.arrived_s = arrived_s
-        self._num_emitted = num_emitted
-        self._num_tokens = 0  # beyond those
-        self._first_s: float | None = None
-        self._last_s = arrived_s
-        for tally in meter.tallies(arrived_s):
-            tally.num_arrived += 1
-            tally.arrived_tokens += num_prompt_tokens
-
-    def placed(self, num_uncached_tokens: int) -> None:
-        """How many tokens of its prompt must be computed: all, as long as no worker is there to have any."""
-        for tally in self._meter.tallies(self.arrived_s):
-            tally.prompt_tokens += num_uncached_tokens
-            tally.prompt_tokens_squared += num_uncached_tokens**2
-
-    def left_s(self) -> float:
-        """Seconds in which its first token must come to be in time; below 0 when late, infinite when it has come."""
-        due_s = self.arrived_s + self._meter.limits.ttft_s
-        return due_s - self._meter.now_s() if self._first_s is None else math.inf
-
-    def received(self, num_tokens: int) -> None:
-        """Its answer has `num_tokens` tokens by now, more than were emitted before."""
-        now = self._last_s = self._meter.now_s()
-        num_tokens -= self._num_emitted
-        num_new, self._num_tokens = num_tokens - self._num_tokens, num_tokens
-        tallies = self._meter.tallies(now)
-        for tally in tallies:
-            tally.streamed_tokens += num_new
-        if self._first_s is None:
-            self._first_s = now
-            ttft_s = now - self.arrived_s
-            self._meter.ttft.add(now, ttft_s)
-            for tally in tallies:
-                tally.num_first_tokens += 1
-                tally.num_ttft_met += ttft_s <= self._meter.limits.ttft_s
-
-    def answered(self) -> None:
-        """Its answer is complete."""
-        assert self._first_s is not None, "an answer has at least one token"
-        now, limits = self._meter.now_s(), self._meter.limits
-        tpot_s = 0.0
-        if self._num_tokens > 1:
-            tpot_s = (self._last_s - self._first_s) / (self._num_tokens - 1)
-            self._meter.tpot.add(now, tpot_s)
-        is_in_time = self._first_s - self.arrived_s <= limits.ttft_s
-        for tally in self._end(now):
-            tally.num_judged += 1
-            tally.num_tpot_met += tpot_s <= limits.tpot_s
-            tally.num_met += is_in_time and tpot_s <= limits.tpot_s
-
-    def failed(self, *, is_given_up: bool) -> None:
-        """It ended without an answer; its client may have given it up."""
-        for tally in self._end(self._meter.now_s()):
-            tally.num_judged += not is_given_up
-            tally.num_failed += not is_given_up
-
-    def _end(self, now: float) -> Sequence[_Tally]:
-        tallies = self._meter.tallies(now)
-        for tally in tallies:
-            tally.num_finished += 1
-            tally.answer_tokens += self._num_tokens
-        return tallies
-
-
 class _Samples:
     """The times of the window, the latest `MAX_SAMPLES` at most."""
 
@@ -171,38 +93,66 @@ class _Samples:
 
 
 class RequestMeter:
-    """Counts requests. Memory is bounded by the window, not by the traffic.
+    """Implements `router.observe.request_times.RequestObserver`. Memory is bounded by the window, not by the traffic.
 
     Args:
         clock: for all times.
         limits: what a request must keep to count as inside them.
-
-    Attributes:
-        limits: see above.
-        ttft: of `RequestTimes` only.
-        tpot: of `RequestTimes` only.
     """
 
     def __init__(self, clock: Clock, limits: Limits) -> None:
-        self.limits = limits
-        self.ttft = _Samples()
-        self.tpot = _Samples()
+        self._limits = limits
+        self._ttft = _Samples()
+        self._tpot = _Samples()
         self._clock = clock
         self._started_s = self._demand_since_s = clock.now_s()
         self._demand = _Tally()
         self._seconds: deque[tuple[int, _Tally]] = deque()
 
-    def now_s(self) -> float:
-        """Seconds on the meter's clock."""
-        return self._clock.now_s()
+    # --- from the dispatcher (RequestObserver)
 
-    def arrived(self, num_prompt_tokens: int, num_emitted: int = 0) -> RequestTimes:
-        """A request has come, with so many tokens of its answer; what is returned hears of the rest."""
-        return RequestTimes(self, num_prompt_tokens, self.now_s(), num_emitted)
+    def arrived(self, times: RequestTimes) -> None:
+        """See `RequestObserver.arrived`."""
+        for tally in self._tallies(times.arrived_s):
+            tally.num_arrived += 1
+            tally.arrived_tokens += times.num_prompt_tokens
+
+    def placed(self, times: RequestTimes, num_uncached_tokens: int) -> None:
+        """See `RequestObserver.placed`."""
+        for tally in self._tallies(times.arrived_s):
+            tally.prompt_tokens += num_uncached_tokens
+            tally.prompt_tokens_squared += num_uncached_tokens**2
+
+    def received(self, times: RequestTimes, num_new_tokens: int, gap_s: float | None) -> None:
+        """See `RequestObserver.received`."""
+        tallies = self._tallies(times.last_s)
+        for tally in tallies:
+            tally.streamed_tokens += num_new_tokens
+        if gap_s is None and (ttft_s := times.ttft_s) is not None:
+            self._ttft.add(times.last_s, ttft_s)
+            for tally in tallies:
+                tally.num_first_tokens += 1
+                tally.num_ttft_met += ttft_s <= self._limits.ttft_s
+
+    def ended(self, times: RequestTimes) -> None:
+        """See `RequestObserver.ended`."""
+        now = self._clock.now_s()
+        if times.tpot_s is not None and times.is_answered:
+            self._tpot.add(now, times.tpot_s)
+        keeps_tpot = times.is_answered and (times.tpot_s or 0.0) <= self._limits.tpot_s
+        for tally in self._tallies(now):
+            tally.num_finished += 1
+            tally.answer_tokens += times.num_tokens
+            tally.num_judged += not times.is_given_up
+            tally.num_failed += not times.is_answered and not times.is_given_up
+            tally.num_tpot_met += keeps_tpot
+            tally.num_met += keeps_tpot and (times.ttft_s or 0.0) <= self._limits.ttft_s
+
+    # --- to look at
 
     def report(self) -> MeterReport:
         """The window that ends now."""
-        now = self.now_s()
+        now = self._clock.now_s()
         self._forget(now)
         num_judged = self._total("num_judged")
         span_s = max(min(now - self._started_s, WINDOW_S), 1.0)  # a rate over less says nothing
@@ -210,8 +160,8 @@ class RequestMeter:
             requests_per_s=self._total("num_arrived") / span_s,
             prompt_tokens_per_s=self._total("arrived_tokens") / span_s,
             answer_tokens_per_s=self._total("streamed_tokens") / span_s,
-            ttft=Percentiles.of(self.ttft.since(now - WINDOW_S)),
-            tpot=Percentiles.of(self.tpot.since(now - WINDOW_S)),
+            ttft=Percentiles.of(self._ttft.since(now - WINDOW_S)),
+            tpot=Percentiles.of(self._tpot.since(now - WINDOW_S)),
             num_judged=num_judged,
             attainment=self._total("num_met") / num_judged if num_judged else None,
             num_failed=self._total("num_failed"),
@@ -219,7 +169,7 @@ class RequestMeter:
 
     def take_demand(self) -> Demand:
         """What happened since the last call, or since the meter began."""
-        now, tally = self.now_s(), self._demand
+        now, tally = self._clock.now_s(), self._demand
         duration_s = now - self._demand_since_s
         self._demand, self._demand_since_s = _Tally(), now
         return Demand(
@@ -234,8 +184,8 @@ class RequestMeter:
             num_tpot_met=tally.num_tpot_met,
         )
 
-    def tallies(self, now: float) -> Sequence[_Tally]:
-        """Where an event of this moment is counted; for `RequestTimes` only."""
+    def _tallies(self, now: float) -> Sequence[_Tally]:
+        """Where an event of this moment is counted."""
         second = math.floor(now)
         if not self._seconds or self._seconds[-1][0] < second:
             self._seconds.append((second, _Tally()))

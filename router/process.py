@@ -1,5 +1,6 @@
 """The router process: HTTP and gRPC front ends over one dispatcher and one fleet."""
 
+import asyncio
 import contextlib
 import logging
 import socket
@@ -13,18 +14,27 @@ from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 
 from core.clock import SystemClock
 from core.errors import ConfigError
+from router.auth.gate import Gate
+from router.auth.key_ring import KeyRing
+from router.auth.metered import MeteredDispatcher
+from router.auth.rpc_gate import RpcGate
 from router.config import RouterConfig
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.state import StateSource
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
+from router.generation import Dispatcher
 from router.http.app import build_app
+from router.http.observed import ObservedCalls
 from router.http.server import serve_http
 from router.intake import Intake
 from router.journal.journal import Journal
 from router.journal.open_store import open_journal_store
 from router.meter import RequestMeter
+from router.observe.metrics_server import serving_metrics
+from router.observe.observation import Observation, build_observation
+from router.probe import PairProbes
 from router.roles.autopilot import Autopilot
 from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
@@ -35,9 +45,13 @@ from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
+from router.rpc.observed import ObservedRpcs
 from router.state.open_state import open_state
 from router.state.store import StateStore
 from router.text.tokenizer import TextCodec
+from rpc.limits import MAX_PUBLIC_CALLS, PUBLIC_SERVER_OPTIONS
+from rpc.security import TlsFiles
+from rpc.servers import bind, new_server
 
 STOP_GRACE_S = 1.0  # for gRPC calls under way when the router stops
 LISTEN_BACKLOG = 1024
@@ -54,11 +68,13 @@ class RouterAddresses:
         http_port: of the HTTP API.
         grpc_port: of the gRPC services for clients and operators.
         cluster_port: of those for workers and their supervisor.
+        metrics_port: of the metrics; None when there are none.
     """
 
     http_port: int
     grpc_port: int
     cluster_port: int
+    metrics_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,8 @@ class Router:
         orders: what workers are told about roles.
         autopilot: has the controller decide.
         director: carries out what operators order.
+        observation: what hears of its requests.
+        probes: try pairs of workers.
     """
 
     router_id: str
@@ -86,6 +104,8 @@ class Router:
     orders: RoleOrders
     autopilot: Autopilot
     director: RoleDirector
+    observation: Observation
+    probes: PairProbes
 
 
 @contextlib.asynccontextmanager
@@ -94,50 +114,80 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
 
     Raises:
         CheckpointError: the model folder has no usable tokenizer.
-        ConfigError: a port is taken, or `max_model_len` is over the model's context.
+        ConfigError: a port is taken, `max_model_len` is over the model's context, or the API keys cannot be read.
     """
     codec = load_codec(config)
-    router = build_router(config)
-    journal = build_journal(config, router, codec)
-    feed, grpc_server = build_feed(config, router), build_grpc_server(config, journal, router, codec)
-    cluster_server = build_cluster_server(router)
-    app = build_app(config, router.dispatcher, codec, journal=journal, feed=feed, roles=router.director)
+    router = build_router(config, codec.vocab_size)
+    gate, metered = build_gate(config, router.clock), MeteredDispatcher(router.dispatcher)
+    journal = build_journal(config, router, codec, metered)
+    feed, grpc_server = build_feed(config, router, gate), build_grpc_server(config, router, codec, gate, journal)
+    cluster_server = build_cluster_server(config, router)
+    app = build_app(config, metered, codec, journal=journal, feed=feed, roles=router.director, gate=gate)
+    app.add_middleware(ObservedCalls, calls=router.observation.calls)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(router.store.close)
+        metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
         await stack.enter_async_context(journal.running())
-        listener = stack.enter_context(bind_http(config.host, config.port))
-        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port")
-        cluster_port = bind_grpc(cluster_server, config.cluster_host, config.cluster_port, "--cluster-port")
+        listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
+        grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
+        cluster_tls = config.cluster_security.tls
+        cluster_port = bind_grpc(
+            cluster_server, config.cluster_host, config.cluster_port, "--cluster-port", cluster_tls
+        )
         for server in (cluster_server, grpc_server):
             stack.push_async_callback(server.stop, STOP_GRACE_S)
             await server.start()
-        await stack.enter_async_context(serve_http(app, listener))
+        await stack.enter_async_context(serve_http(app, listener, tls=config.tls))
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         stack.callback(journal.prepare_to_leave)  # those that do not finish are for other routers to go on with
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
         logger.info("workers reach it on %s, port %d", config.cluster_host, cluster_port)
-        yield RouterAddresses(http_port, grpc_port, cluster_port)
+        yield RouterAddresses(http_port, grpc_port, cluster_port, metrics_port)
 
 
-def build_router(config: RouterConfig) -> Router:
-    """Puts together what does the work; nothing of it runs yet."""
-    router_id, clock = uuid.uuid4().hex, SystemClock()
+@contextlib.asynccontextmanager
+async def telling(config: RouterConfig, observation: Observation) -> AsyncIterator[int | None]:
+    """While the context lasts, metrics are served, at the port that it gives; what is left of spans is sent at last.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if observation.tracer is not None:
+            stack.push_async_callback(asyncio.to_thread, observation.tracer.close)
+        if observation.registry is None or config.metrics_port is None:
+            yield None
+            return
+        listener = stack.enter_context(bind_http(config.metrics_host, config.metrics_port, "--metrics-port"))
+        await stack.enter_async_context(serving_metrics(observation.registry, listener))
+        port = listener.getsockname()[1]
+        logger.info("metrics are at http://%s:%d/metrics", config.metrics_host, port)
+        yield port
+
+
+def build_router(config: RouterConfig, vocab_size: int) -> Router:
+    """Puts together what does the work; nothing of it runs yet. Token ids are below `vocab_size`."""
+    clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
     meter = RequestMeter(clock, limits)
+    observation = build_observation(config, router_id, clock, limits, meter)
     dispatcher = FleetDispatcher(
         request_timeout_s=config.request_timeout_s,
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
-        meter=meter,
+        watch=observation.watch,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
-    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, Observers(dispatcher, orders))
+    probes = PairProbes(vocab_size, clock)
+    observers = Observers(dispatcher, orders, probes)
+    fleet = Fleet(router_id, clock, config.heartbeat_timeout_s, observers, config.cluster_security)
     dispatcher.bind(fleet)
     orders.bind(fleet)
+    leadership = Leadership(store, router_id, clock)
     autopilot = Autopilot(
         fleet=fleet,
         orders=orders,
@@ -145,45 +195,78 @@ def build_router(config: RouterConfig) -> Router:
         take_demand=meter.take_demand,
         controller=RoleController(),
         limits=limits,
-        leadership=Leadership(store, router_id, clock),
+        leadership=leadership,
         switch=SharedSwitch(store, AUTO_ROLES, default=config.auto_roles),
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
-    return Router(router_id, clock, store, meter, dispatcher, fleet, orders, autopilot, director)
+    observation.register(dispatcher, leadership, clock)
+    return Router(router_id, clock, store, meter, dispatcher, fleet, orders, autopilot, director, observation, probes)
 
 
-def build_journal(config: RouterConfig, router: Router, codec: TextCodec) -> Journal:
-    """What has requests answered; whoever runs it has it close its store."""
+def build_journal(config: RouterConfig, router: Router, codec: TextCodec, dispatcher: Dispatcher) -> Journal:
+    """What has requests answered by a dispatcher for clients; whoever runs it has it close its store."""
     store = open_journal_store(config.state, router.clock)
-    return Journal(store, router.router_id, dispatcher=router.dispatcher, codec=codec, clock=router.clock)
+    return Journal(store, router.router_id, dispatcher=dispatcher, codec=codec, clock=router.clock)
 
 
-def build_feed(config: RouterConfig, router: Router) -> DashboardFeed:
+def build_gate(config: RouterConfig, clock: SystemClock) -> Gate:
+    """Who may do what at this router.
+
+    Raises:
+        ConfigError: the file of API keys cannot be used.
+    """
+    keys = KeyRing(
+        config.api_keys_file,
+        operator_key=config.operator_key,
+        console_key=config.console_key,
+        num_routers=config.num_routers,
+        clock=clock,
+    )
+    return Gate(keys, clock)
+
+
+def build_feed(config: RouterConfig, router: Router, gate: Gate) -> DashboardFeed:
     """What the dashboard is told; whoever has it closes it."""
-    can_operate = config.operator_key is not None
+    can_operate = gate.has_operators
     source = StateSource(
         config.served_model_name, router.fleet, router.director, router.meter, time.time, can_operate=can_operate
     )
     return DashboardFeed(source)
 
 
-def build_grpc_server(config: RouterConfig, journal: Journal, router: Router, codec: TextCodec) -> grpc.aio.Server:
-    """A server with the services for clients and operators, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+def build_grpc_server(
+    config: RouterConfig, router: Router, codec: TextCodec, gate: Gate, journal: Journal
+) -> grpc.aio.Server:
+    """A server with the services for clients and operators, on no port yet; the journal is for clients."""
+    server = new_server(
+        options=PUBLIC_SERVER_OPTIONS,
+        max_message_bytes=config.max_body_bytes,
+        max_calls=MAX_PUBLIC_CALLS,
+        is_port_shared=config.reuse_port,
+        interceptors=[ObservedRpcs(router.observation.calls), RpcGate(gate)],
+    )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
     generate = GenerateService(journal, codec, intake, config.request_timeout_s)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
-    control = ControlService(config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock)
-    control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
+    add_control(config, router, server)
     return server
 
 
-def build_cluster_server(router: Router) -> grpc.aio.Server:
+def build_cluster_server(config: RouterConfig, router: Router) -> grpc.aio.Server:
     """A server with the services for the cluster's own processes, on no port yet."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = new_server(config.cluster_security)
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
+    add_control(config, router, server)
     return server
+
+
+def add_control(config: RouterConfig, router: Router, server: grpc.aio.Server) -> None:
+    """Adds the service for operators, which the cluster's own processes are, too."""
+    control = ControlService(
+        config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock, router.probes
+    )
+    control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
 
 
 def load_codec(config: RouterConfig) -> TextCodec:
@@ -202,25 +285,27 @@ def load_codec(config: RouterConfig) -> TextCodec:
     return codec
 
 
-def bind_http(host: str, port: int) -> socket.socket:
-    """A TCP socket bound to the HTTP port.
+def bind_http(host: str, port: int, flag: str = "--port", *, reuse_port: bool = False) -> socket.socket:
+    """A TCP socket bound to an HTTP port. The flag is where another can be chosen, for the error.
+
+    With `reuse_port` others may bind it as well, if all of them say so.
 
     Raises:
         ConfigError: the port is taken or the host is not one of this machine.
     """
     try:
-        return socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+        return socket.create_server((host, port), backlog=LISTEN_BACKLOG, reuse_port=reuse_port)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port") from error
+        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with {flag}") from error
 
 
-def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str) -> int:
+def bind_grpc(server: grpc.aio.Server, host: str, port: int, flag: str, tls: TlsFiles | None) -> int:
     """Binds a gRPC server; returns the port. The flag is where another can be chosen, for the error.
 
     Raises:
-        ConfigError: the port is taken or the host is not one of this machine.
+        ConfigError: the port is taken, the host is not one of this machine, or a certificate cannot be used.
     """
     try:
-        return server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
+        return bind(server, f"{host}:{port}", tls)
+    except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port} for gRPC; choose another with {flag}") from error

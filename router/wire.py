@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from baton.v1 import common_pb2, worker_pb2
 
 from core.errors import ConfigError, UnavailableError
-from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.events import ReturnedWork, TokenEvent, TokenTiming, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
@@ -170,7 +170,10 @@ def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
         raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
     reason = FINISH_FROM_PROTO[message.finish_reason]
     logprobs = logprobs_from_proto(message.logprobs) if message.HasField("logprobs") else None
-    return TokenEvent(message.handoff_id, message.position, message.token_id, reason, logprobs, message.cached_tokens)
+    timing = TokenTiming(message.timing.queue_s, message.timing.compute_s) if message.HasField("timing") else None
+    return TokenEvent(
+        message.handoff_id, message.position, message.token_id, reason, logprobs, message.cached_tokens, timing
+    )
 
 
 def logprobs_from_proto(message: common_pb2.TokenLogprobs) -> TokenLogprobs:

@@ -9,6 +9,8 @@ from baton.v1 import control_pb2, control_pb2_grpc
 from core.crash import die
 from core.errors import StaleEpochError
 from core.ids import WorkerEndpoint
+from rpc.channels import open_channel
+from rpc.security import OPEN, RpcSecurity
 from worker import wire
 from worker.attach_service import AttachService
 from worker.rpc_errors import code_of
@@ -17,10 +19,14 @@ REGISTER_TIMEOUT_S = 2.0
 RETRY_S = 0.5  # while no router is attached: start-up waits for this
 RECHECK_S = 2.0  # while one is: a restarted router hears of this worker within this time
 
+REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED)
+
 logger = logging.getLogger(__name__)
 
 
-async def announce(endpoint: WorkerEndpoint, routers: tuple[str, ...], attached: AttachService) -> None:
+async def announce(
+    endpoint: WorkerEndpoint, routers: tuple[str, ...], attached: AttachService, security: RpcSecurity = OPEN
+) -> None:
     """Registers with every router for ever; registering twice changes nothing.
 
     Ends the process when a router says that it was replaced or found dead: others have given its blocks to somebody
@@ -28,11 +34,12 @@ async def announce(endpoint: WorkerEndpoint, routers: tuple[str, ...], attached:
 
     Args:
         endpoint: this worker.
-        routers: `host:port` of each router's gRPC server.
+        routers: `host:port` of each router's cluster port.
         attached: says whether somebody has attached.
+        security: of the routers' cluster ports.
     """
     request = control_pb2.RegisterWorkerRequest(endpoint=wire.endpoint_to_proto(endpoint))
-    channels = [grpc.aio.insecure_channel(address) for address in routers]
+    channels = [open_channel(address, security) for address in routers]
     stubs = [control_pb2_grpc.MembershipServiceStub(channel) for channel in channels]
     try:
         while True:
@@ -51,7 +58,7 @@ async def _register(stub: control_pb2_grpc.MembershipServiceStub, request: contr
         if code_of(error) == StaleEpochError.code:
             logger.critical("%s", error.details())
             die()
-        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+        if error.code() in REFUSED:
             logger.error("the router refuses this worker: %s", error.details())  # noqa: TRY400 - no trace: not our bug
         else:
             logger.debug("the router cannot be reached yet: %s", error.details())

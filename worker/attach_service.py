@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
+from core.clock import Clock
 from core.errors import BatonError, StaleEpochError, UnavailableError
 from core.events import RECALLED, ReturnedWork, WorkerLoad
 from core.experts import ExpertReport
@@ -16,6 +18,7 @@ from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment
 from core.roles import RoleRefusal, RoleState
 from core.transfers import TransferReport
+from core.versions import installed_versions
 from decode_worker.half import DecodeHalf
 from prefill_worker.half import PrefillHalf
 from worker import wire
@@ -48,6 +51,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         experts: answers questions about experts.
         names: answers questions about block names.
         roles: what the worker is for.
+        clock: of the halves.
         on_gone: hears, on the event loop, that a worker's process and all before it are dead; again and again.
     """
 
@@ -61,6 +65,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         names: NameDesk,
         roles: RoleBook,
         *,
+        clock: Clock,
         on_gone: Callable[[WorkerId], None],
     ) -> None:
         self._identity = identity
@@ -70,6 +75,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._experts = experts
         self._names = names
         self._roles = roles
+        self._clock = clock
         self._on_gone = on_gone
         self._routers: dict[str, Reports] = {}
         self._transfers = TransferReport()
@@ -165,7 +171,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             _put(queue, StepReport(returned=[work], load=self.last_load), router_id)
             return
         if assignment.prefill.worker == self._identity.endpoint.worker:
-            self._mailbox.post(partial(self._prefill.assign, router_id, assignment))
+            self._mailbox.post(partial(self._prefill.assign, router_id, assignment, self._clock.now_s()))
         else:
             self._mailbox.post(partial(self._decode.assign, router_id, assignment))
 
@@ -239,6 +245,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
                 max_model_len=identity.max_model_len,
                 cost_model=wire.cost_to_proto(identity.cost_model),
                 processes=[wire.process_to_proto(rank) for rank in identity.processes],
+                versions=installed_versions(),
+                unix_s=time.time(),
             )
         )
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ConfigError
+from core.logs import TEXT, check_log_format
 from core.request import Role
 from engine.parallel.topology import ONE_RANK, ShardTopology
 from kvtransfer.ucx import check_ucx_tls
+from rpc.security import OPEN, RpcSecurity
 
 MIN_MODEL_LEN = 2  # one prompt token and one of the answer
 KV_TRANSPORTS = {"auto": ("nixl", "collective"), "nixl": ("nixl",), "collective": ("collective",)}  # preferred first
@@ -43,8 +45,11 @@ class WorkerConfig:
         ucx_tls: transports that UCX may use, as in its `UCX_TLS`; None leaves it to the environment.
         topology: how the model is divided among ranks.
         rank: which of them this process is; 0 leads.
+        min_incarnation: its incarnation is at least this, wherever clocks stand; above that of its predecessor.
         node: the machine it runs on, as named by whoever starts and kills its process; empty where there is only one.
+        log_format: one of `core.logs.LOG_FORMATS`.
         cpu_ids: cores the process is pinned to; empty leaves it to the system. One torch thread per core.
+        security: of its gRPC server, and of its calls to routers and other workers.
     """
 
     name: str
@@ -70,8 +75,11 @@ class WorkerConfig:
     ucx_tls: str | None = None
     topology: ShardTopology = ONE_RANK
     rank: int = 0
+    min_incarnation: int = 0
     node: str = ""
+    log_format: str = TEXT
     cpu_ids: tuple[int, ...] = ()
+    security: RpcSecurity = OPEN
 
     def __post_init__(self) -> None:
         for name in ("block_size", "kv_cache_gb", "max_num_seqs", "max_num_batched_tokens", "slo_tpot_ms"):
@@ -80,6 +88,7 @@ class WorkerConfig:
                 raise ConfigError(f"{name} is {value}; it must be positive")
         self._check_host_tier()
         self._check_transfers()
+        check_log_format(self.log_format, "log_format")
         if self.max_model_len is not None and self.max_model_len < MIN_MODEL_LEN:
             raise ConfigError(f"max_model_len is {self.max_model_len}; it must be at least {MIN_MODEL_LEN}")
         if self.max_num_batched_tokens < self.max_num_seqs:

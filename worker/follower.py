@@ -6,10 +6,11 @@ It has no halves, no loop and no router: rank 0 has, and leads.
 import logging
 import threading
 
-import grpc
 from baton.v1 import rank_pb2_grpc
 
 from core.crash import die
+from rpc.security import RpcSecurity
+from rpc.servers import new_server
 from worker.config import WorkerConfig
 from worker.event_thread import EventThread
 from worker.ports import bind_any_port
@@ -45,7 +46,7 @@ class FollowerProcess:
         assert config.rank > 0, "rank 0 leads; it is a WorkerProcess"
         self._rank = open_rank(config, store_address, on_crash=die)
         self._events = EventThread("control")
-        address = self._events.run(self._start_server(config.host))
+        address = self._events.run(self._start_server(config.host, config.security))
         self._rank.communicator.gather_object(address)
         self._engine_thread = threading.Thread(target=self._follow, name="engine", daemon=True)
         self._engine_thread.start()
@@ -58,9 +59,9 @@ class FollowerProcess:
         self._events.stop()
         self._rank.mover.close()
 
-    async def _start_server(self, host: str) -> str:
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
-        port = bind_any_port(self._server, host)
+    async def _start_server(self, host: str, security: RpcSecurity) -> str:
+        self._server = new_server(security, SERVER_OPTIONS)
+        port = bind_any_port(self._server, host, security)
         rank_pb2_grpc.add_RankServiceServicer_to_server(RankService(self._rank.mover, on_lost=die), self._server)
         await self._server.start()
         return f"{host}:{port}"

@@ -15,6 +15,8 @@ from core.clock import Clock
 from core.errors import HandoffError, PeerLostError
 from core.ids import WorkerEndpoint, WorkerId
 from kvtransfer.group_mover import GroupMover, PeerLink
+from rpc.channels import open_channel
+from rpc.security import OPEN, RpcSecurity
 from worker import link_wire
 from worker.exclusions import Exclusions
 from worker.negotiation import Agreement, Introduction, names_of
@@ -63,13 +65,17 @@ class Peers:
         fingerprint: of the model it serves; peers must have the same.
         mover: learns how to reach each rank of each peer; says what this worker has to offer.
         clock: for how long a transport that failed is not used.
+        security: of the peers' servers.
     """
 
-    def __init__(self, worker: WorkerId, fingerprint: str, mover: GroupMover, clock: Clock) -> None:
+    def __init__(
+        self, worker: WorkerId, fingerprint: str, mover: GroupMover, clock: Clock, security: RpcSecurity = OPEN
+    ) -> None:
         self._worker = worker
         self._fingerprint = fingerprint
         self._mover = mover
         self._clock = clock
+        self._security = security
         self._offers = mover.offers()
         self._exclusions = Exclusions()
         self._channels: dict[WorkerId, grpc.aio.Channel] = {}
@@ -268,7 +274,7 @@ class Peers:
     def _channel(self, endpoint: WorkerEndpoint) -> grpc.aio.Channel:
         channel = self._channels.get(endpoint.worker)
         if channel is None:
-            channel = grpc.aio.insecure_channel(endpoint.address, options=CHANNEL_OPTIONS)
+            channel = open_channel(endpoint.address, self._security, CHANNEL_OPTIONS)
             self._channels[endpoint.worker] = channel
         return channel
 

@@ -10,6 +10,8 @@ from baton.v1 import prefix_pb2_grpc
 from core.errors import HandoffError
 from core.ids import WorkerEndpoint
 from kvtransfer.prefix_port import FetchEnd, PrefixFetch, PrefixTarget
+from rpc.channels import open_channel
+from rpc.security import OPEN, RpcSecurity
 from worker import prefix_wire
 from worker.handoff_service import Verify
 from worker.mailbox import Mailbox
@@ -31,6 +33,7 @@ class GrpcPrefixPort:
         mailbox: of the loop that owns the target.
         event_loop: where the gRPC calls run.
         verify: checks blocks before they are used.
+        security: of the sources' servers.
     """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
@@ -41,6 +44,7 @@ class GrpcPrefixPort:
         mailbox: Mailbox,
         event_loop: asyncio.AbstractEventLoop,
         verify: Verify,
+        security: RpcSecurity = OPEN,
     ) -> None:
         self._endpoint = endpoint
         self._target = target
@@ -48,6 +52,7 @@ class GrpcPrefixPort:
         self._mailbox = mailbox
         self._event_loop = event_loop
         self._verify = verify
+        self._security = security
         self._calls = TaskSet(event_loop)
 
     def fetch(self, fetch: PrefixFetch) -> None:
@@ -97,7 +102,7 @@ class GrpcPrefixPort:
         me = self._endpoint.worker
         request = prefix_wire.end_push_to_proto(fetch_id, source.worker, me, is_corrupt=is_corrupt)
         try:
-            async with grpc.aio.insecure_channel(source.address) as channel:
+            async with open_channel(source.address, self._security) as channel:
                 await prefix_pb2_grpc.PrefixServiceStub(channel).EndPush(request, timeout=END_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             logger.info("worker %s does not say that fetch %s is over: %s", source.worker, fetch_id, _reason(error))

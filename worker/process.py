@@ -9,7 +9,6 @@ import logging
 import threading
 from functools import partial
 
-import grpc
 from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
 
 from core.clock import Clock, SystemClock
@@ -23,6 +22,7 @@ from core.transfers import PairStats
 from decode_worker.half import DecodeHalf
 from kvtransfer.group_mover import GroupMover
 from prefill_worker.half import PrefillHalf
+from rpc.servers import new_server
 from worker.announcer import announce
 from worker.attach_service import AttachService
 from worker.config import WorkerConfig
@@ -54,7 +54,6 @@ from worker.role_book import RoleBook
 from worker.transfer_log import TransferCounts, TransferLog
 from worker.turns import LONG_TURN_NS, take_turns_of
 
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # a 131k-token prompt is 0.4 MB on the wire; this leaves room for any
 STOP_TIMEOUT_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -106,7 +105,13 @@ class WorkerProcess:
         addresses = rank.communicator.gather_object(None)
         assert addresses is not None, "rank 0 gathers"
         others = [
-            RemoteMover(f"rank {number} of {self.worker}", address, self._events.loop, on_lost=die)
+            RemoteMover(
+                f"rank {number} of {self.worker}",
+                address,
+                self._events.loop,
+                on_lost=die,
+                security=self.config.security,
+            )
             for number, address in enumerate(addresses[1:], start=1)
         ]
         for other in others:
@@ -118,7 +123,7 @@ class WorkerProcess:
         clock, outbox = SystemClock(), StepOutbox()
         config, engine, events = self.config, self.engine, self._events.loop
         self._cost_model = start_cost(engine, config.max_num_batched_tokens, config.max_num_seqs)
-        self._peers = Peers(self.worker, engine.fingerprint, self._mover, clock)
+        self._peers = Peers(self.worker, engine.fingerprint, self._mover, clock, config.security)
         inbound = InboundCount(self._mover.set_inbound)
         pulling = PullClient(self.endpoint, self._peers, engine.progress.has_settled, inbound)
         self._links = Links(self._peers, self._mover, events, pulling if config.kv_direction == PULL else None)
@@ -147,7 +152,13 @@ class WorkerProcess:
         )
         self._port.bind(self.prefill)
         self._prefix_port = GrpcPrefixPort(
-            self.endpoint, self.prefill.imports, self._peers, self._mailbox, events, self._mover.verify
+            self.endpoint,
+            self.prefill.imports,
+            self._peers,
+            self._mailbox,
+            events,
+            self._mover.verify,
+            config.security,
         )
         self.prefill.imports.bind(self._prefix_port)
         self._exporter = PrefixExporter(engine.pool, self._links, self._mailbox, config.digest_every)
@@ -185,9 +196,8 @@ class WorkerProcess:
 
     async def _bind(self) -> WorkerEndpoint:
         """Binds the gRPC server to a free port; says where peers and routers will reach it."""
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)]
-        self._server = grpc.aio.server(options=options)
-        port = bind_any_port(self._server, self.config.host)
+        self._server = new_server(self.config.security)
+        port = bind_any_port(self._server, self.config.host, self.config.security)
         return WorkerEndpoint(self.worker, f"{self.config.host}:{port}")
 
     async def _serve(self) -> None:
@@ -195,7 +205,8 @@ class WorkerProcess:
         identity = self._identity()
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
-        roles = RoleBook(self.worker, self.config.role, SystemClock(), self._on_role)
+        clock = SystemClock()
+        roles = RoleBook(self.worker, self.config.role, clock, self._on_role)
         self._attach = AttachService(
             identity,
             self._mailbox,
@@ -204,6 +215,7 @@ class WorkerProcess:
             experts,
             names,
             roles,
+            clock=clock,
             on_gone=self._deaths.worker_gone,
         )
         handoffs = HandoffService(identity, self._mailbox, self.decode.receiver, self._mover.verify)
@@ -214,7 +226,8 @@ class WorkerProcess:
         handoff_pb2_grpc.add_LinkServiceServicer_to_server(links, self._server)
         prefix_pb2_grpc.add_PrefixServiceServicer_to_server(self._prefixes, self._server)
         await self._server.start()
-        self._announcing = asyncio.create_task(announce(self.endpoint, self.config.routers, self._attach))
+        announcing = announce(self.endpoint, self.config.routers, self._attach, self.config.security)
+        self._announcing = asyncio.create_task(announcing)
 
     async def _stop_server(self) -> None:
         self._announcing.cancel()

@@ -15,6 +15,7 @@ from core.errors import ConfigError
 from core.ids import WorkerId, rank_id
 from core.processes import RankProcess, this_process
 from engine.engine import Engine
+from engine.messages import RANK_MESSAGES
 from engine.parallel.communicator import SOLO, Communicator
 from engine.parallel.process_group import connect
 from kvtransfer.carrier import Carrier
@@ -64,7 +65,8 @@ def open_rank(config: WorkerConfig, store_address: str | None, on_crash: Callabl
     take_turns_of(SHORT_TURN_NS)
     pin_to_cores(config.cpu_ids)
     communicator = _join(config, store_address)
-    mine = WorkerId(config.name, time.time_ns()) if config.rank == 0 else None
+    incarnation = max(time.time_ns(), config.min_incarnation)
+    mine = WorkerId(config.name, incarnation) if config.rank == 0 else None
     worker = communicator.broadcast_object(mine)
     assert isinstance(worker, WorkerId), f"rank 0 sent {worker!r} instead of the worker's id"
     engine = load_engine(config, communicator)
@@ -92,7 +94,7 @@ def _join(config: WorkerConfig, store_address: str | None) -> Communicator:
     if store_address is None:
         assert size == 1, f"{size} ranks need a place to meet"
         return SOLO
-    return connect(config.rank, size, store_address, config.device, host=config.host)
+    return connect(config.rank, size, store_address, config.device, host=config.host, kinds=RANK_MESSAGES)
 
 
 def settings_of(config: WorkerConfig) -> TransportSettings:

@@ -8,8 +8,4 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", PING_TIMEOUT_S * 1000),
     ("grpc.http2.max_pings_without_data", 0),
 )
-SERVER_OPTIONS = (
-    *CHANNEL_OPTIONS,
-    ("grpc.http2.min_ping_interval_without_data_ms", PING_S * 500),
-    ("grpc.so_reuseport", 0),
-)
+SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.http2.min_ping_interval_without_data_ms", PING_S * 500))

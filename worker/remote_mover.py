@@ -14,6 +14,8 @@ from core.ids import WorkerId
 from kvtransfer.move import OnMoved
 from kvtransfer.packing import BlockPart
 from kvtransfer.rank_mover import OnSummed, RankMove, RankPeer
+from rpc.channels import open_channel
+from rpc.security import OPEN, RpcSecurity
 from worker import rank_wire, wire
 from worker.rank_channel import CHANNEL_OPTIONS
 
@@ -31,15 +33,22 @@ class RemoteMover:
         address: `host:port` of its gRPC server.
         event_loop: where the stream lives.
         on_lost: called on the event loop when the stream ends before `close`: the rank is dead.
+        security: of the rank's server.
     """
 
     def __init__(
-        self, name: str, address: str, event_loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None]
+        self,
+        name: str,
+        address: str,
+        event_loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[], None],
+        security: RpcSecurity = OPEN,
     ) -> None:
         self._name = name
         self._address = address
         self._event_loop = event_loop
         self._on_lost = on_lost
+        self._security = security
         self._offers: dict[str, bytes] = {}
         self._orders: asyncio.Queue[rank_pb2.LeadRequest] = asyncio.Queue()
         self._order_ids = itertools.count(1)
@@ -123,7 +132,7 @@ class RemoteMover:
 
     async def _run(self, greeted: "asyncio.Future[None]") -> None:
         """Keeps the stream until it ends. Unless it was closed, nothing this worker does is worth anything then."""
-        async with grpc.aio.insecure_channel(self._address, options=CHANNEL_OPTIONS) as channel:
+        async with open_channel(self._address, self._security, CHANNEL_OPTIONS) as channel:
             call = rank_pb2_grpc.RankServiceStub(channel).Lead(self._order_stream(), wait_for_ready=True)
             try:
                 async for answer in call:

@@ -1,20 +1,12 @@
 """Our errors on the way through gRPC: a status for everybody, and the error's code for another worker."""
 
-from typing import Any, NoReturn
-
 import grpc
 
-from core.errors import ERROR_CODE_KEY, HANDOFF_ERRORS, BatonError, HandoffError
+from core.errors import ERROR_CODE_KEY, HANDOFF_ERRORS, HandoffError
 from core.ids import WorkerId
+from rpc.abort import Context, abort
 
-Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
-
-
-async def abort(context: Context, error: BatonError) -> NoReturn:
-    """Ends a call with the status that the error tree assigns."""
-    status = getattr(grpc.StatusCode, error.grpc_status)
-    await context.abort(status, error.message, trailing_metadata=((ERROR_CODE_KEY, error.code),))
-    raise AssertionError("abort raises")
+__all__ = ["Context", "abort", "code_of", "error_of"]
 
 
 def code_of(failure: grpc.aio.AioRpcError) -> str:

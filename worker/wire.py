@@ -6,7 +6,7 @@ from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
 from core.errors import InvalidRequestError
-from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.events import ReturnedWork, TokenEvent, TokenTiming, WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, join_names
@@ -193,7 +193,12 @@ def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
         finish_reason=FINISH_TO_PROTO[event.finish_reason],
         logprobs=None if event.logprobs is None else logprobs_to_proto(event.logprobs),
         cached_tokens=event.cached_tokens,
+        timing=None if event.timing is None else _timing_to_proto(event.timing),
     )
+
+
+def _timing_to_proto(timing: TokenTiming) -> worker_pb2.TokenTiming:
+    return worker_pb2.TokenTiming(queue_s=timing.queue_s, compute_s=timing.compute_s)
 
 
 def returned_to_proto(work: ReturnedWork) -> worker_pb2.ReturnedWork:

@@ -1,6 +1,7 @@
 """`baton serve`: starts a cluster, asks it one question, and serves until it is told to stop."""
 
 import contextlib
+import shlex
 import signal
 import sys
 import threading
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from core.errors import BatonError
-from deploy.chat_client import AnswerUsage, stream_answer
+from deploy.chat_client import AnswerUsage, is_loopback, stream_answer
 from deploy.config import ServeConfig
 from deploy.demo_model import ensure_demo_model
 from deploy.flags import flags_from
-from deploy.run_record import record_of_this_process
+from deploy.run_record import RunRecord, record_of_this_process
+from deploy.security import client_tls
 
 if TYPE_CHECKING:
     from deploy.cluster import ClusterAddresses
@@ -76,13 +78,18 @@ def serve(config: ServeConfig) -> None:
 def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: StopSignal, console: Console) -> None:
     """The time between ready and the signal."""
     record = record_of_this_process(
-        url=cluster.url, grpc_address=cluster.grpc_address, model=config.model_name, log_dir=str(cluster.log_dir)
+        url=cluster.url,
+        grpc_address=cluster.grpc_address,
+        model=config.model_name,
+        log_dir=str(cluster.log_dir),
+        tls=client_tls(config),
     )
     record.write()
     try:
         if config.ask:
             ask_first_question(cluster.url, config.model_name, config.ask, console)
-        print_directions(cluster, config.model_name, console)
+        print_directions(cluster, config.model_name, console, record)
+        print_exposure(config, console)
         stop.wait()
     finally:
         console.print("stopping ...", style="dim")
@@ -122,12 +129,25 @@ def ask_first_question(url: str, model: str, question: str, console: Console) ->
         console.print(f"[dim]       first token after {(first_s - asked_s) * 1000:.0f} ms[/]")
 
 
-def print_directions(cluster: "ClusterAddresses", model: str, console: Console) -> None:
+def print_directions(cluster: "ClusterAddresses", model: str, console: Console, record: RunRecord) -> None:
     """What to type next."""
+    files = {"--cacert": record.ca_file, "--cert": record.cert_file, "--key": record.key_file}
+    tls = "".join(f" {option} {shlex.quote(path)}" for option, path in files.items() if path)
     body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     console.print(f"\nserving [bold]{model}[/] at [bold]{cluster.url}[/]  (gRPC {cluster.grpc_address})")
     console.print(
-        f"  curl {cluster.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'", soft_wrap=True
+        f"  curl{tls} {cluster.url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'",
+        soft_wrap=True,
     )
     console.print(f"  baton chat --url {cluster.url}    baton status    logs: {cluster.log_dir}", soft_wrap=True)
     console.print("Ctrl-C stops it\n")
+
+
+def print_exposure(config: ServeConfig, console: Console) -> None:
+    """One line, when whoever reaches this machine may use the cluster and nobody has said that this is meant."""
+    if config.api_keys_file is None and not is_loopback(config.host):
+        console.print(
+            f"[yellow]anyone who reaches {config.host} can use this cluster and give it orders:[/] "
+            "--api-keys-file asks for keys",
+            soft_wrap=True,
+        )

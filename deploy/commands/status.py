@@ -1,10 +1,12 @@
-"""`baton status`: workers, roles, load and blocks of a running cluster, and what moves between its workers."""
+"""`baton status`: processes, roles, load and blocks of a running cluster, and what moves between its workers."""
 
 import json
+from collections.abc import Sequence
 
 import typer
 from baton.v1 import common_pb2, control_pb2, worker_pb2
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deploy.commands.options import AsJson, Grpc, Port, output_console, router_address
@@ -29,6 +31,7 @@ PAIR_COLUMNS = (
     "expired",
     "failures",
 )
+MEMBER_COLUMNS = ("process", "state", "address", "pid", "restarts", "why it does not run")
 MB, GB = 1e6, 1e9
 
 
@@ -47,7 +50,7 @@ def status(
 
 
 def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> None:
-    """One line per worker, and one per pair of workers that have exchanged KV.
+    """One line per worker, one per router or worker in trouble, and one per pair of workers that have exchanged KV.
 
     `fetched` are prompt tokens that came from peers, `fetches` how often any came of how often they were asked for;
     `cost error` is how far predicted steps are from real ones, prompt and decode.
@@ -80,9 +83,36 @@ def print_status(answer: control_pb2.GetStatusResponse, console: Console) -> Non
             f"{load.prefill_cost_error:.0%}/{load.decode_cost_error:.0%}",
         )
     console.print(table)
+    if members := shown_members(answer):
+        console.print()
+        console.print(member_table(members))
     if any(worker.transfers.sent for worker in answer.workers):
         console.print()
         console.print(pair_table(answer))
+
+
+def shown_members(answer: control_pb2.GetStatusResponse) -> list[control_pb2.MemberStatus]:
+    """All routers, and of the workers those that do not run: the others have a line of their own."""
+    return [
+        member
+        for member in answer.members
+        if member.kind == control_pb2.MEMBER_KIND_ROUTER or member.state != control_pb2.MEMBER_STATE_RUNNING
+    ]
+
+
+def member_table(members: Sequence[control_pb2.MemberStatus]) -> Table:
+    """One line per process, or group of processes of a worker, as their supervisor sees them."""
+    table = Table(*MEMBER_COLUMNS, box=None, header_style="dim")
+    for member in members:
+        table.add_row(
+            member.name,
+            enum_word(control_pb2.MemberState.DESCRIPTOR, member.state).replace("_", " "),
+            member.address or "-",
+            ", ".join(f"{process.pid}" for process in member.processes) or "-",
+            f"{member.num_restarts}",
+            escape(member.reason) or "-",
+        )
+    return table
 
 
 def pair_table(answer: control_pb2.GetStatusResponse) -> Table:

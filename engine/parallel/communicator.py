@@ -51,11 +51,11 @@ class Communicator(Protocol):
         """
         ...
 
-    def broadcast_object(self, value: Any = None) -> Any:  # noqa: ANN401 - anything that can be pickled
+    def broadcast_object(self, value: Any = None) -> Any:  # noqa: ANN401 - of types that the group has agreed on
         """Rank 0's value, on every rank; the others' arguments are not looked at. May wait for days for rank 0."""
         ...
 
-    def gather_object(self, value: Any, timeout_s: float = STEP_TIMEOUT_S) -> list[Any] | None:  # noqa: ANN401 - anything that can be pickled
+    def gather_object(self, value: Any, timeout_s: float = STEP_TIMEOUT_S) -> list[Any] | None:  # noqa: ANN401 - likewise
         """The values of all ranks in order on rank 0, which waits for them so long; None on the others."""
         ...
 

@@ -3,8 +3,7 @@
 Backends are made directly, without torch's process-wide default group, so each has its own device and deadlines.
 """
 
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from core.errors import ShardGroupError, UnavailableError
 from engine.parallel.communicator import STEP_TIMEOUT_S
+from engine.parallel.plain_pickle import PlainPickle
 
 # A dead peer is noticed at once, by its closed connection. These bound the wait for one that hangs.
 CONNECT_TIMEOUT = timedelta(seconds=60)  # ranks are started together; importing torch takes seconds
@@ -28,7 +28,9 @@ TAIL_TAG = 1
 Backend = Any  # torch's stubs leave out the collectives of single backends
 
 
-def connect(rank: int, size: int, store_address: str, device: str, *, host: str) -> "ProcessGroupCommunicator":
+def connect(
+    rank: int, size: int, store_address: str, device: str, *, host: str, kinds: Iterable[type] = ()
+) -> "ProcessGroupCommunicator":
     """Joins a group; returns when all ranks have.
 
     Args:
@@ -37,6 +39,7 @@ def connect(rank: int, size: int, store_address: str, device: str, *, host: str)
         store_address: `host:port` of a `torch.distributed.TCPStore`, which lives until all ranks have joined.
         device: torch device of the tensors that the group will exchange.
         host: address at which the other ranks reach this process.
+        kinds: classes whose instances the others may send, beside Python's own values.
 
     Raises:
         UnavailableError: the store or a rank did not answer within a minute.
@@ -52,7 +55,7 @@ def connect(rank: int, size: int, store_address: str, device: str, *, host: str)
             f"rank {rank} of {size} found no complete group at {store_address} within "
             f"{CONNECT_TIMEOUT.total_seconds():.0f} s ({error}); start all ranks again"
         ) from error
-    return ProcessGroupCommunicator(rank, size, objects, tensors)
+    return ProcessGroupCommunicator(rank, size, objects, tensors, PlainPickle(kinds))
 
 
 def _gloo(store: Store, rank: int, size: int, host: str) -> Backend:
@@ -81,13 +84,15 @@ class ProcessGroupCommunicator:
         size: number of ranks.
         objects: a Gloo backend, for objects and counts.
         tensors: the backend of the model's device; may be the same.
+        pickle: reads what the others send.
     """
 
-    def __init__(self, rank: int, size: int, objects: Backend, tensors: Backend) -> None:
+    def __init__(self, rank: int, size: int, objects: Backend, tensors: Backend, pickle: PlainPickle) -> None:
         self.rank = rank
         self.size = size
         self._objects = objects
         self._tensors = tensors
+        self._pickle = pickle
         self._broadcast_options = dist.BroadcastOptions()
         self._broadcast_options.rootRank = 0
         self._broadcast_options.timeout = BROADCAST_TIMEOUT
@@ -116,19 +121,19 @@ class ProcessGroupCommunicator:
 
     def broadcast_object(self, value: Any = None) -> Any:  # noqa: ANN401 - see `Communicator`
         """See `Communicator`."""
-        frame, tail = _frame(pickle.dumps(value)) if self.rank == 0 else (_bytes(FRAME_BYTES), None)
+        frame, tail = _frame(self._pickle.dumps(value)) if self.rank == 0 else (_bytes(FRAME_BYTES), None)
         self._wait(lambda: self._objects.broadcast([frame], self._broadcast_options))
         if (rest := _tail_bytes(frame)) > 0:
             tail = _bytes(rest) if tail is None else tail
             self._wait(lambda: self._objects.broadcast([tail], self._broadcast_options))
-        return value if self.rank == 0 else _unpickle(frame, tail)
+        return value if self.rank == 0 else self._pickle.loads(_content(frame, tail))
 
     def gather_object(self, value: Any, timeout_s: float = STEP_TIMEOUT_S) -> list[Any] | None:  # noqa: ANN401 - see `Communicator`
         """See `Communicator`."""
         options = dist.GatherOptions()
         options.rootRank = 0
         options.timeout = timedelta(seconds=timeout_s)
-        frame, tail = _frame(pickle.dumps(value if self.rank else None))
+        frame, tail = _frame(self._pickle.dumps(value if self.rank else None))
         frames = [_bytes(FRAME_BYTES) for _ in range(self.size)] if self.rank == 0 else []
         self._wait(lambda: self._objects.gather([frames] if frames else [], [frame], options))
         if self.rank == 0:
@@ -146,7 +151,7 @@ class ProcessGroupCommunicator:
         if (rest := _tail_bytes(frame)) > 0:
             tail = _bytes(rest)
             self._wait(lambda: self._objects.recv([tail], rank, TAIL_TAG))
-        return _unpickle(frame, tail)
+        return self._pickle.loads(_content(frame, tail))
 
     def _exchange_counts(self, send_counts: Sequence[int]) -> list[int]:
         counts = torch.tensor(send_counts, dtype=torch.int64)
@@ -182,10 +187,10 @@ def _tail_bytes(frame: Tensor) -> int:
     return LENGTH_BYTES + _length(frame) - FRAME_BYTES
 
 
-def _unpickle(frame: Tensor, tail: Tensor | None) -> Any:  # noqa: ANN401 - anything that can be pickled
+def _content(frame: Tensor, tail: Tensor | None) -> bytes:
+    """The pickled bytes in both messages."""
     content = frame if tail is None else torch.cat([frame, tail])
-    pickled = content[LENGTH_BYTES : LENGTH_BYTES + _length(frame)].numpy().tobytes()
-    return pickle.loads(pickled)  # noqa: S301 - from a rank of our own group
+    return content[LENGTH_BYTES : LENGTH_BYTES + _length(frame)].numpy().tobytes()
 
 
 def _length(frame: Tensor) -> int:

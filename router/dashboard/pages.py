@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 PAGE = "index.html"
-SCRIPTS = ("dashboard.js", "cards.js", "dom.js", "moves.js", "operations.js", "timeline.js")
+SCRIPTS = ("dashboard.js", "cards.js", "dom.js", "moves.js", "operations.js", "states.js", "timeline.js")
 MEDIA_TYPES = {
     PAGE: "text/html; charset=utf-8",
     "dashboard.css": "text/css; charset=utf-8",

@@ -18,7 +18,8 @@ from core.errors import (
 )
 from core.events import RECALLED, ROLE_CHANGED, ReturnedWork
 from core.ids import WorkerId
-from core.request import HALVES, GenerationRequest, Role
+from core.logs import about
+from core.request import HALVES, FinishReason, GenerationRequest, Role
 from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
@@ -29,7 +30,7 @@ from router.dispatch.prefix_lookup import prefix_source, present_tokens
 from router.dispatch.timers import Purpose
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
-from router.meter import RequestMeter
+from router.observe.request_times import RequestWatch
 
 FIRST_RETRY_S = 0.05  # doubles with every failure in a row: a fleet in trouble is not helped by haste
 MAX_RETRY_S = 2.0
@@ -56,19 +57,19 @@ class FleetDispatcher:
         request_timeout_s: a request that has not ended by then fails.
         placement_timeout_s: how long a request waits for a missing role.
         max_attempts: placements in a row without a token before a request fails.
-        meter: hears what requests experience.
+        watch: hears what happens to requests.
 
     Attributes:
         movements: has running sequences go on at other workers.
     """
 
     def __init__(
-        self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int, meter: RequestMeter
+        self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int, watch: RequestWatch
     ) -> None:
         self._request_timeout_s = request_timeout_s
         self._placement_timeout_s = placement_timeout_s
         self._max_attempts = max_attempts
-        self._meter = meter
+        self._watch = watch
         self._fleet: Fleet | None = None
         self._active: dict[str, ActiveGeneration] = {}
         self._by_handoff: dict[str, ActiveGeneration] = {}
@@ -111,7 +112,7 @@ class FleetDispatcher:
 
     def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> ActiveGeneration:
         """Accepts a request and places it, now or when workers are there; see `Dispatcher.submit`."""
-        times = self._meter.arrived(len(request.prompt) + len(emitted), num_emitted=len(emitted))
+        times = self._watch.arrived(request, num_emitted=len(emitted))
         generation = ActiveGeneration(request, self._cancel, times, emitted)
         self._active[request.request_id] = generation
         timeout = DeadlineError(f"the request did not end within {self._request_timeout_s:g} s; ask for fewer tokens")
@@ -122,9 +123,11 @@ class FleetDispatcher:
         return generation
 
     def unready_reason(self) -> str | None:
-        """Names the roles that have no worker."""
+        """Names the roles that have no worker, and the workers that do not run."""
         missing = [half.value for half in HALVES if not self.fleet.taking(half)]
-        return f"no {' and no '.join(missing)} worker is attached yet" if missing else None
+        if not missing:
+            return None
+        return f"no {' and no '.join(missing)} worker is attached yet{self.fleet.why_missing()}"
 
     # --- from the fleet (FleetObserver)
 
@@ -152,6 +155,8 @@ class FleetDispatcher:
         touched: dict[str, ActiveGeneration] = {}
         for event in report.tokens:
             generation = self._by_handoff.get(event.handoff_id)
+            if generation is not None and event.timing is not None:
+                generation.times.timed(event)
             if generation is not None and generation.answer.accept(event):
                 touched[generation.request_id] = generation
                 moving = generation.placement.next
@@ -190,7 +195,7 @@ class FleetDispatcher:
             return
         prefill = {link.worker: link for link in self.fleet.taking(Role.PREFILL)}
         decode = {link.worker: link for link in self.fleet.taking(Role.DECODE)}
-        present, tpot_limit_s = present_tokens(self.fleet, generation), self._meter.limits.tpot_s
+        present, tpot_limit_s = present_tokens(self.fleet, generation), self._watch.limits.tpot_s
         chosen = place(
             [prefill_candidate(link, tpot_limit_s, present.get(worker, 0)) for worker, link in prefill.items()],
             [decode_candidate(link, present.get(worker, 0)) for worker, link in decode.items()],
@@ -214,7 +219,7 @@ class FleetDispatcher:
     ) -> None:
         num_tokens = generation.num_prompt_tokens
         source = prefix_source(
-            self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._meter.limits.tpot_s
+            self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._watch.limits.tpot_s
         )
         assignment = generation.next_assignment(prefill, decode, source)
         num_found = present.get(prefill.worker, 0) if source is None else source.num_tokens
@@ -224,6 +229,7 @@ class FleetDispatcher:
         generation.timers.stop(Purpose.MISSING_ROLE, Purpose.RETRY)
         self._by_handoff[assignment.handoff_id] = generation
         charge(generation.attempt)
+        generation.times.assigned(assignment)
         if decode is not prefill:
             decode.assign(assignment)
         prefill.assign(assignment)
@@ -241,10 +247,10 @@ class FleetDispatcher:
         attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
         discharge_prompt(attempt)
         generation.failures = 0
-        generation.times.received(len(generation.answer.tokens))
+        generation.times.received(len(generation.answer.tokens), generation.num_cached_tokens)
         generation.notify()
         if generation.answer.finish_reason is not None:
-            generation.times.answered()
+            generation.times.answered(generation.answer.finish_reason)
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
             attempt.decode.num_finished += attempt.is_handed_over and not attempt.decode.is_for(Role.DECODE)
             self._end(generation, cancel_workers=not attempt.is_handed_over)
@@ -258,7 +264,9 @@ class FleetDispatcher:
 
     def _on_returned(self, generation: ActiveGeneration, work: ReturnedWork) -> None:
         """Places a request again, a little later each time it comes back without a new token."""
-        logger.info("request %s came back: %s: %s", generation.request_id, work.code, work.message)
+        generation.times.returned(work.code)
+        tags = about(generation.times.tags)
+        logger.info("request %s came back: %s: %s", generation.request_id, work.code, work.message, extra=tags)
         if not work.retryable:
             self._fail(generation, FINAL_ERRORS.get(work.code, InternalError)(work.message))
             return
@@ -281,13 +289,17 @@ class FleetDispatcher:
 
     # --- ending
 
-    def _cancel(self, generation: ActiveGeneration) -> None:
-        self._fail(generation, CancelledRequestError(f"request {generation.request_id} was cancelled"))
+    def _cancel(self, generation: ActiveGeneration, *, is_answered: bool) -> None:
+        if is_answered:
+            self._end(generation, cancel_workers=True)
+            generation.times.answered(FinishReason.STOP)
+        else:
+            self._fail(generation, CancelledRequestError(f"request {generation.request_id} was cancelled"))
 
     def _fail(self, generation: ActiveGeneration, error: BatonError) -> None:
         if generation.state is not RequestState.ENDED:
             self._end(generation, cancel_workers=True)
-            generation.times.failed(is_given_up=isinstance(error, CancelledRequestError))
+            generation.times.failed(error)
             generation.fail(error)
 
     def _end(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:

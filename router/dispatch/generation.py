@@ -1,9 +1,10 @@
 """One request while it is being served: its attempts, its tokens, and whoever reads them."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from typing import Protocol
 
 from core.errors import BatonError
 from core.ids import WorkerId, handoff_id
@@ -13,7 +14,8 @@ from router.dispatch.prompt_names import PromptNames
 from router.dispatch.timers import RequestTimers
 from router.fleet.link import WorkerLink
 from router.generation import TokenDelta
-from router.meter import RequestTimes
+from router.observe.phases import Phases
+from router.observe.request_times import RequestTimes
 
 
 class RequestState(Enum):
@@ -84,6 +86,14 @@ class Attempt:
         return link is self.decode or (link is self.prefill and not self.is_handed_over)
 
 
+class OnCancel(Protocol):
+    """Ends a request that has not ended; see `Generation.cancel`."""
+
+    def __call__(self, generation: "ActiveGeneration", *, is_answered: bool) -> None:
+        """Ends it."""
+        ...
+
+
 class ActiveGeneration:
     """Implements `router.generation.Generation`; the dispatcher writes, a front end reads.
 
@@ -101,11 +111,7 @@ class ActiveGeneration:
     """
 
     def __init__(
-        self,
-        request: GenerationRequest,
-        on_cancel: Callable[["ActiveGeneration"], None],
-        times: RequestTimes,
-        emitted: Sequence[int] = (),
+        self, request: GenerationRequest, on_cancel: OnCancel, times: RequestTimes, emitted: Sequence[int] = ()
     ) -> None:
         self.request = request
         self.answer = TokenAssembler(emitted)
@@ -134,6 +140,11 @@ class ActiveGeneration:
         """See `Generation.num_cached_tokens`."""
         return self.answer.num_cached_tokens
 
+    @property
+    def phases(self) -> Phases | None:
+        """See `Generation.phases`."""
+        return self.times.phases
+
     async def read(self) -> TokenDelta:
         """See `Generation.read`. Tokens that arrived before an error come first; the error comes every time."""
         while not self._has_news():
@@ -147,10 +158,10 @@ class ActiveGeneration:
         assert self._error is not None, "news are tokens, the end or an error"
         raise self._error
 
-    def cancel(self) -> None:
+    def cancel(self, *, is_answered: bool = False) -> None:
         """See `Generation.cancel`."""
         if self.state is not RequestState.ENDED:
-            self._on_cancel(self)
+            self._on_cancel(self, is_answered=is_answered)
 
     # --- written by the dispatcher
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from core.events import MIGRATED, ReturnedWork
 from core.ids import WorkerId
+from core.logs import about
 from core.request import MIGRATION_HEADROOM_TOKENS, Role
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestState
 from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt
@@ -90,7 +91,8 @@ class Movements:
         if attempt.next is None:
             return False
         if work.handoff_id == attempt.next.handoff_id:
-            logger.info("request %s stays on %s: %s", generation.request_id, attempt.decode.worker, work.message)
+            names, tags = (generation.request_id, attempt.decode.worker), about(generation.times.tags)
+            logger.info("request %s stays on %s: %s", *names, work.message, extra=tags)
             self.drop(generation)
             return True
         if work.code == MIGRATED:
@@ -116,8 +118,10 @@ class Movements:
         discharge_all(old)
         discharge_prompt(generation.attempt)
         old.decode.num_migrated += 1
+        generation.times.moved(old.next.decode.worker)
+        ends = old.decode.worker, old.next.decode.worker
         logger.info(
-            "request %s went on from %s to %s", generation.request_id, old.decode.worker, old.next.decode.worker
+            "request %s went on from %s to %s", generation.request_id, *ends, extra=about(generation.times.tags)
         )
 
     def drop(self, generation: ActiveGeneration) -> None:

@@ -15,8 +15,10 @@ from router import wire
 from router.fleet.awake_clock import AwakeClock
 from router.fleet.graves import Graves
 from router.fleet.link import FleetObserver, WorkerLink
+from router.fleet.members import Members
 from router.fleet.prefixes import FleetPrefixes
 from router.fleet.pulse import Pulse, SilentWorker
+from rpc.security import OPEN, RpcSecurity
 
 TICK_S = 1.0  # silence is counted in steps no longer than about this, see `AwakeClock`
 
@@ -46,20 +48,31 @@ class Fleet:
         clock: for the age of what workers said.
         heartbeat_timeout_s: silence after which a worker is treated as dead.
         observer: hears what workers say.
+        security: of the workers' servers.
 
     Attributes:
         prefixes: who has which KV blocks.
+        members: what the supervisor says of the cluster's processes.
     """
 
-    def __init__(self, router_id: str, clock: Clock, heartbeat_timeout_s: float, observer: FleetObserver) -> None:
+    def __init__(
+        self,
+        router_id: str,
+        clock: Clock,
+        heartbeat_timeout_s: float,
+        observer: FleetObserver,
+        security: RpcSecurity = OPEN,
+    ) -> None:
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._observer = observer
+        self._security = security
         self._links: dict[str, WorkerLink] = {}
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
         self.prefixes = FleetPrefixes()
+        self.members = Members()
         self._awake = AwakeClock(clock)
         self._pulse = Pulse(self._awake)
         self._graves = Graves()
@@ -86,6 +99,10 @@ class Fleet:
     def taking(self, half: Role) -> list[WorkerLink]:
         """Attached workers that get new work of a half, ordered by name."""
         return [link for link in self.links() if link.takes(half)]
+
+    def why_missing(self) -> str:
+        """Why workers do not run, one clause each, to be put behind a sentence; empty when all do."""
+        return self.members.why_missing()
 
     def silent_s(self, link: WorkerLink) -> float:
         """Seconds since a worker was last heard."""
@@ -122,7 +139,7 @@ class Fleet:
         self._bury_before(worker)
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
-        link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s)
+        link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s, self._security)
         self._links[worker.name] = link
         task = self._tasks[link] = asyncio.create_task(self._run(link))
         task.add_done_callback(lambda _: self._tasks.pop(link))

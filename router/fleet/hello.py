@@ -38,6 +38,8 @@ class WorkerHello:
         expert_parallel_size: ranks that each hold some of its experts.
         num_redundant_experts: places for further copies of experts.
         processes: of its ranks; none when it does not say.
+        versions: of what is installed there, as (package, version) pairs.
+        unix_s: its clock when it said this, seconds since 1970; 0 when it does not say.
 
     Raises:
         ConfigError: on construction, when a worker that says so can serve nothing.
@@ -57,6 +59,8 @@ class WorkerHello:
     expert_parallel_size: int = 1
     num_redundant_experts: int = 0
     processes: tuple[RankProcess, ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
+    unix_s: float = 0.0
 
     def __post_init__(self) -> None:
         for name in POSITIVE:

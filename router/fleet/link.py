@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Protocol, TypeAlias
@@ -21,8 +22,9 @@ from core.transfers import TransferReport
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
+from rpc.channels import open_channel
+from rpc.security import OPEN, RpcSecurity
 
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024  # as the worker's
 LAST_READ_S = 0.5  # what has come while the router was held up is read within this time of its going on
 
 AttachCall: TypeAlias = "grpc.aio.StreamStreamCall[worker_pb2.AttachRequest, worker_pb2.AttachResponse]"
@@ -63,6 +65,7 @@ class WorkerLink:
         load: as last reported.
         transfers: what has moved between it and its peers, as last reported.
         heard_s: when it was last heard, on the router's clock.
+        clock_skew_s: by how many seconds its clock was ahead of this machine's when it attached.
         num_migrated: sequences of this router that went on elsewhere.
         num_returned: prompts of it that came back because of a change of role, before they had started.
         num_finished: requests of it that ended here though the worker's role had no place for them any more.
@@ -73,12 +76,20 @@ class WorkerLink:
         assigned_context_tokens: tokens of those prompts.
     """
 
-    def __init__(self, endpoint: WorkerEndpoint, router_id: str, clock: Clock, heartbeat_timeout_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: WorkerEndpoint,
+        router_id: str,
+        clock: Clock,
+        heartbeat_timeout_s: float,
+        security: RpcSecurity = OPEN,
+    ) -> None:
         self.endpoint = endpoint
         self.hello: WorkerHello | None = None
         self.load = WorkerLoad()
         self.transfers = TransferReport()
         self.heard_s = clock.now_s()
+        self.clock_skew_s = 0.0
         self.num_migrated = self.num_returned = self.num_finished = 0
         self.order: RoleOrder | None = None
         self.assigned_prompt_tokens = 0
@@ -88,6 +99,7 @@ class WorkerLink:
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
+        self._security = security
         self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
 
@@ -194,8 +206,7 @@ class WorkerLink:
             ConfigError: the worker said what no worker can serve with.
             UnavailableError: why it ended.
         """
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-        async with grpc.aio.insecure_channel(self.endpoint.address, options=options) as channel:
+        async with open_channel(self.endpoint.address, self._security) as channel:
             call = worker_pb2_grpc.WorkerServiceStub(channel).Attach(self._order_stream())
             try:
                 await self._receive(call, observer)
@@ -229,6 +240,7 @@ class WorkerLink:
                 self._take_refusal(wire.role_refusal_from_proto(message.role_refusal), observer)
             elif message.HasField("hello"):
                 self.hello = hello_wire.hello_from_proto(message.hello)
+                self.clock_skew_s = self.hello.unix_s - time.time() if self.hello.unix_s else 0.0
                 observer.on_attached(self)
 
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:

@@ -4,6 +4,8 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from router.auth.gate import Gate
+from router.auth.http_gate import HttpGate
 from router.config import RouterConfig
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.order_bodies import ORDERS
@@ -31,6 +33,7 @@ def build_app(
     journal: Journal,
     feed: DashboardFeed,
     roles: RoleOperations,
+    gate: Gate,
 ) -> FastAPI:
     """The ASGI application of one router process; it starts nothing and needs no shutdown.
 
@@ -41,6 +44,7 @@ def build_app(
         journal: has requests answered.
         feed: what the dashboard shows; closing it is the caller's, before the server stops.
         roles: carries out what operators order on the dashboard.
+        gate: says who may do what.
     """
     # No /docs: FastAPI's page loads scripts from a CDN, and they could read the operator's key of the dashboard.
     app = DocumentedApp(
@@ -55,6 +59,7 @@ def build_app(
     app.include_router(chat_completions_router(config, journal, codec))
     app.include_router(models_router(config))
     app.include_router(health_router(dispatcher))
-    app.include_router(dashboard_router(feed, roles, config.operator_key))
+    app.include_router(dashboard_router(feed, roles))
     install_error_handlers(app)
+    app.add_middleware(HttpGate, gate=gate)
     return app

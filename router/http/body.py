@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import math
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
 from core.errors import BodyTooLargeError, CancelledRequestError, DeadlineError, InvalidRequestError
+from router.describe import describe, shorten
 
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body; ordinary clients read no answer before they have sent it all
 DRAIN_TIMEOUT_S = 30.0
@@ -23,7 +26,8 @@ async def read_json_object(scope: Scope, receive: Receive, *, max_bytes: int, ti
         BodyTooLargeError: it is larger than `max_bytes`. A bounded rest has been received and thrown away.
         DeadlineError: it did not arrive within `timeout_s` seconds.
         CancelledRequestError: the client went away before its end.
-        InvalidRequestError: it is not UTF-8, not JSON (RFC 8259, so no NaN), or not an object.
+        InvalidRequestError: it is not UTF-8, not JSON (RFC 8259, so no NaN), not an object, has a key twice or a
+            number that is too large.
     """
     try:
         async with asyncio.timeout(timeout_s):
@@ -80,7 +84,12 @@ def _refuse(max_bytes: int, found: str) -> NoReturn:
 
 def _decode_object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_bounded_object)
+        value = json.loads(
+            body.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_plain_object,
+        )
         if _SURROGATE_ESCAPE.search(body):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -100,10 +109,21 @@ def _decode_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _bounded_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _plain_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_KEYS:
         raise ValueError(f"an object has {len(pairs)} keys; at most {MAX_KEYS} are accepted")
-    return dict(pairs)
+    members = dict(pairs)
+    if len(members) < len(pairs):  # a proxy in front may have read the other one (RFC 8259, section 4)
+        names = Counter(name for name, _ in pairs)
+        raise ValueError(f"an object has the key {describe(names.most_common(1)[0][0])} twice; send it once")
+    return members
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{shorten(digits)} is too large a number")
+    return number
 
 
 def _refuse_constant(name: str) -> NoReturn:

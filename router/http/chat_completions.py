@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.errors import InvalidRequestError, UnknownRequestError
+from router.auth.caller import current_caller
 from router.config import RouterConfig
 from router.describe import describe
 from router.http.answer import ChatAnswer
@@ -24,6 +25,8 @@ from router.http.prepare import ChatPreparer
 from router.http.rendering import body_fingerprint, head_of
 from router.intake import Intake
 from router.journal.journal import Journal
+from router.observe.call import name_call
+from router.observe.timing import wants_timing
 from router.text.tokenizer import TextCodec
 
 _REQUEST_BODY = {"required": True, "content": {"application/json": {"schema": schema_ref(ChatCompletionRequest)}}}
@@ -35,12 +38,12 @@ _DONE = {"description": "`Last-Event-ID` is that of `[DONE]`: nothing is left to
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: _ANSWER,
     204: _DONE,
-    **document_errors(400, 404, 413, 422, 500, 503, 504),
+    **document_errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504),
 }
 _RESUME_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: _ANSWER,
     204: _DONE,
-    **document_errors(400, 404, 500, 503, 504),
+    **document_errors(400, 401, 403, 404, 429, 500, 503, 504),
 }
 
 LastEventId = Annotated[
@@ -73,29 +76,32 @@ def chat_completions_router(config: RouterConfig, journal: Journal, codec: TextC
     ) -> Response:
         """Generates one answer to a conversation, or sends the rest of one."""
         request_id = request.state.request_id = uuid.uuid4().hex
+        name_call(request_id)
         body = await read_json_object(
             request.scope, request.receive, max_bytes=config.max_body_bytes, timeout_s=config.request_timeout_s
         )
         chat, fingerprint = parse_chat_request(body), body_fingerprint(body)
-        prepared = await preparer.prepare(request_id, chat)
+        prepared, is_timed = await preparer.prepare(request_id, chat), wants_timing(request.headers)
         if last_event_id is not None:
             last_event = parse_event_id(last_event_id)
-            rest = partial(journal.resume, last_event.request_id, prepared.generation.tenant)
-            return ChatAnswer(
-                partial(rest, fingerprint=fingerprint, num_tokens=last_event.num_tokens), codec, last_event
-            )
+            earlier = partial(journal.resume, last_event.request_id, prepared.generation.tenant)
+            rest = partial(earlier, fingerprint=fingerprint, num_tokens=last_event.num_tokens)
+            return ChatAnswer(rest, codec, last_event, wants_timing=is_timed)
         head = head_of(prepared, fingerprint, created_s=time.time(), limit_s=config.request_timeout_s)
         if idempotency_key is not None:
             key = parse_idempotency_key(idempotency_key)
-            return ChatAnswer(partial(journal.start_once, head, key, interrupts=prepared.stream), codec)
-        return ChatAnswer(partial(journal.start, head), codec)
+            return ChatAnswer(
+                partial(journal.start_once, head, key, interrupts=prepared.stream), codec, wants_timing=is_timed
+            )
+        return ChatAnswer(partial(journal.start, head), codec, wants_timing=is_timed)
 
     @router.get("/v1/chat/completions/{completion_id}", response_model=ChatCompletion, responses=_RESUME_RESPONSES)
     async def retrieve_chat_completion(completion_id: str, last_event_id: LastEventId = None) -> Response:
         """Sends an answer again, or the rest of a stream; for two minutes after its end or its last reader."""
         request_id, last_event = parse_earlier(completion_id, last_event_id)
         num_tokens = 0 if last_event is None else last_event.num_tokens
-        return ChatAnswer(partial(journal.resume, request_id, tenant="", num_tokens=num_tokens), codec, last_event)
+        rest = partial(journal.resume, request_id, current_caller().tenant, num_tokens=num_tokens)
+        return ChatAnswer(rest, codec, last_event)
 
     return router
 

@@ -25,11 +25,7 @@ from core.sampling import (
 from router.describe import describe
 from router.http.invalid_field import invalid_field
 from router.http.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS, without_unsupported
-from router.intake import MAX_BAD_WORDS, MAX_STOPS
-
-MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up the event loop, 2 us each
-MAX_STOP_CHARS = 256  # every new character is compared with every stop string
-MAX_STOP_TOKEN_IDS = 64
+from router.intake import MAX_BAD_WORDS, MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_TOKEN_IDS, MAX_STOPS
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # whether there is such a token is not decided here
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)

@@ -4,6 +4,7 @@ Shape: `{"error": {"message", "type", "param", "code"}}`, as in OpenAI's API ref
 """
 
 import json
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -14,17 +15,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.errors import BatonError, InternalError
+from router.observe.call import note_refusal
 
-RETRY_AFTER_S = 1  # a worker is restarted in 1-2 s; sooner is in vain, later keeps clients waiting
 MAX_ECHO_CHARS = 200  # of a client's own text in a message about it
 _DESCRIPTIONS = {
     400: "The request can never succeed as it is; `param` names the field.",
     401: "No key, or not the right one.",
-    403: "Switched off on this server.",
+    403: "Switched off on this server, or the key is not good for it.",
     404: "The model is not served here, or the request is not known any more.",
     409: "The order is for an incarnation or role epoch that is gone, or another one is under way.",
     413: "The body is too large.",
     422: "The `Idempotency-Key` stands for a request with another body.",
+    429: "The key has reached one of its limits; try again after `Retry-After` seconds.",
     500: "A defect of the server.",
     503: "Nobody can serve this now; try again after `Retry-After` seconds.",
     504: "The request ran past the server's time limit.",
@@ -71,11 +73,12 @@ def error_body(error: Exception) -> bytes:
 
 
 def error_response(error: Exception, request_id: str | None = None) -> Response:
-    """The HTTP response for an error; status 503 carries `Retry-After` in seconds, 401 the scheme."""
+    """The HTTP response for an error; one that may pass carries `Retry-After` in seconds, status 401 the scheme."""
+    note_refusal(error)
     status = error.http_status if isinstance(error, BatonError) else HTTPStatus.INTERNAL_SERVER_ERROR
     headers = {} if request_id is None else {"x-request-id": request_id}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["retry-after"] = str(RETRY_AFTER_S)
+    if isinstance(error, BatonError) and error.retry_after_s is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:

@@ -34,12 +34,12 @@ def models_router(config: RouterConfig) -> APIRouter:
     router = APIRouter(tags=["models"])
     model = Model(id=config.served_model_name, created=int(time.time()), max_model_len=config.max_model_len)
 
-    @router.get("/v1/models")
+    @router.get("/v1/models", responses=document_errors(401, 403))
     async def list_models() -> ModelList:
         """Lists the models served here: one."""
         return ModelList(data=[model])
 
-    @router.get("/v1/models/{model_id:path}", responses=document_errors(404))
+    @router.get("/v1/models/{model_id:path}", responses=document_errors(401, 403, 404))
     async def retrieve_model(model_id: str) -> Model:
         """Describes one model."""
         if model_id != model.id:

@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from router.http.head_limits import LimitedProtocol
+from rpc.security import TlsFiles
 
 KEEP_ALIVE_S = 100  # longer than clients keep an idle connection (Go: 90 s), so that the client closes it first
 ABORT_TIMEOUT_S = 2.0  # for requests to notice that they were cancelled
@@ -32,7 +36,12 @@ class _EmbeddedServer(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def serve_http(
-    app: ASGIApp, listener: socket.socket, *, write_timeout_s: float = 600.0, stop_timeout_s: int = 10
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    write_timeout_s: float = 600.0,
+    stop_timeout_s: int = 10,
+    tls: TlsFiles | None = None,
 ) -> AsyncIterator[None]:
     """Serves `app` on `listener` for as long as the context lasts.
 
@@ -44,15 +53,18 @@ async def serve_http(
         listener: a bound TCP socket; it is closed on leaving.
         write_timeout_s: a client that takes no byte of its answer for so long is treated as gone.
         stop_timeout_s: whole seconds that requests may take to finish on leaving.
+        tls: None for plain text.
 
     Raises:
+        ConfigError: a certificate cannot be used.
         OSError: the socket cannot be listened on.
     """
     set_socket_options(listener, write_timeout_s)
+    context = None if tls is None else _tls_context(tls)
     server = _EmbeddedServer(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=LimitedProtocol,
             ws="none",
             lifespan="off",
             log_config=None,  # logging is the process's to configure
@@ -61,6 +73,7 @@ async def serve_http(
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=stop_timeout_s,
+            ssl_context_factory=None if context is None else lambda _config, _default: context,
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -72,6 +85,12 @@ async def serve_http(
         await asyncio.wait((serving,))
         await _wait_for_requests(server)
     serving.result()
+
+
+def _tls_context(tls: TlsFiles) -> ssl.SSLContext:
+    from router.http.tls import server_context  # noqa: PLC0415 - slow to import, and only for TLS
+
+    return server_context(tls)
 
 
 def set_socket_options(listener: socket.socket, write_timeout_s: float) -> None:

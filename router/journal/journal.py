@@ -19,7 +19,7 @@ from core.errors import (
 from router.generation import Dispatcher, Generation
 from router.journal.head import RequestHead
 from router.journal.keeper import JournalKeeper
-from router.journal.live_answer import AnswerReader, LiveAnswer
+from router.journal.live_answer import AnswerReader, LiveAnswer, OnLeft
 from router.journal.store import Claim, JournalStore, KeyHolder, StoredRequest
 from router.state.redis_connection import CALL_DEADLINE_S
 from router.text.stream import TextGeneration
@@ -230,7 +230,7 @@ class Journal:
     def _open(self, answer: LiveAnswer, num_tokens: int = 0) -> OpenAnswer:
         return OpenAnswer(answer.head, self._text(answer, num_tokens, self._on_left))
 
-    def _text(self, answer: LiveAnswer, cut: int, on_cancel: Callable[[LiveAnswer], None]) -> TextGeneration:
+    def _text(self, answer: LiveAnswer, cut: int, on_cancel: OnLeft) -> TextGeneration:
         request = answer.head.request
         return TextGeneration(
             AnswerReader(answer, cut, on_cancel, CALL_DEADLINE_S),
@@ -240,18 +240,18 @@ class Journal:
             min_tokens=request.sampling.min_tokens,
         )
 
-    def _on_left(self, answer: LiveAnswer) -> None:
-        if answer.head.is_kept and answer.is_open and not answer.is_read and not self._is_leaving:
+    def _on_left(self, answer: LiveAnswer, is_answered: bool) -> None:
+        is_wanted = answer.head.is_kept and answer.is_open and not is_answered
+        if is_wanted and not answer.is_read and not self._is_leaving:
             self._run_out(answer)
         else:
-            self._on_ran_out(answer)
+            self._on_ran_out(answer, is_answered)
 
-    def _on_ran_out(self, answer: LiveAnswer) -> None:
+    def _on_ran_out(self, answer: LiveAnswer, is_answered: bool) -> None:
         if answer.is_read:
             return
-        if self._is_leaving:
-            answer.stop()
-        else:
+        answer.stop(is_answered=is_answered)
+        if is_answered or not self._is_leaving:
             self.keeper.retire(answer)
 
     def _run_out(self, answer: LiveAnswer) -> None:

@@ -9,6 +9,7 @@ from core.logprobs import TokenLogprobs
 from router.generation import Generation, TokenDelta
 from router.journal.head import RequestHead
 from router.journal.store import RequestUpdate, StoredRequest
+from router.observe.phases import Phases
 
 # Read at once by somebody who is far behind: detokenizing them takes about 2 ms, in which nothing else happens.
 MAX_DELTA_TOKENS = 256
@@ -122,10 +123,15 @@ class LiveAnswer:
         if self._generation is None:
             self._generation = self._submit(self.head, self.term, self.token_ids)
 
-    def stop(self) -> None:
-        """Ends the work for it. Idempotent."""
+    @property
+    def phases(self) -> Phases | None:
+        """See `Generation.phases`; of what was generated here."""
+        return None if self._generation is None else self._generation.phases
+
+    def stop(self, *, is_answered: bool = False) -> None:
+        """Ends the work for it; see `Generation.cancel`. Idempotent."""
         if self._generation is not None:
-            self._generation.cancel()
+            self._generation.cancel(is_answered=is_answered)
 
     def fail(self, error: BatonError) -> None:
         """Ends the work and has all readers see why, after the tokens that are there."""
@@ -204,6 +210,10 @@ class LiveAnswer:
             self._news = None
 
 
+OnLeft = Callable[[LiveAnswer, bool], None]
+"""Hears that a reader has stopped, and whether because the answer is complete; see `Generation.cancel`."""
+
+
 class AnswerReader:
     """Implements `router.generation.Generation`: one reader of a live answer, from its beginning.
 
@@ -215,12 +225,10 @@ class AnswerReader:
         save_timeout_s: the first tokens wait for the store so long at most.
     """
 
-    def __init__(
-        self, answer: LiveAnswer, cut: int, on_cancel: Callable[[LiveAnswer], None], save_timeout_s: float
-    ) -> None:
+    def __init__(self, answer: LiveAnswer, cut: int, on_cancel: OnLeft, save_timeout_s: float) -> None:
         self._answer = answer
         self._cut = cut
-        self._on_cancel: Callable[[LiveAnswer], None] | None = on_cancel
+        self._on_cancel: OnLeft | None = on_cancel
         self._save_timeout_s = save_timeout_s
         self._num_read = 0
         answer.enter()
@@ -234,6 +242,11 @@ class AnswerReader:
     def num_cached_tokens(self) -> int:
         """See `Generation.num_cached_tokens`."""
         return self._answer.num_cached_tokens
+
+    @property
+    def phases(self) -> Phases | None:
+        """See `Generation.phases`."""
+        return self._answer.phases
 
     async def read(self) -> TokenDelta:
         """See `Generation.read`."""
@@ -250,9 +263,9 @@ class AnswerReader:
         delta = answer.delta(first, end)
         return replace(delta, finish_reason=None) if is_before_cut else delta
 
-    def cancel(self) -> None:
+    def cancel(self, *, is_answered: bool = False) -> None:
         """See `Generation.cancel`; the work goes on if others read, or the request is to run to its end."""
         if self._on_cancel is not None:
             on_cancel, self._on_cancel = self._on_cancel, None
             self._answer.leave()
-            on_cancel(self._answer)
+            on_cancel(self._answer, is_answered)

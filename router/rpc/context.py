@@ -1,16 +1,16 @@
 """What all gRPC services of the router share: the context's type, and how a call ends with an error."""
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import grpc
+import rpc.abort
+from core.errors import BatonError
+from router.observe.call import note_refusal
+from rpc.abort import Context
 
-from core.errors import ERROR_CODE_KEY, BatonError
-
-Context = Any  # grpc.aio.ServicerContext, whose type parameters differ per method and are not used
+__all__ = ["Context", "abort"]
 
 
 async def abort(context: Context, error: BatonError) -> NoReturn:
-    """Ends a call with the status that the error tree assigns, and with the error's code."""
-    status = getattr(grpc.StatusCode, error.grpc_status)
-    await context.abort(status, error.message, trailing_metadata=((ERROR_CODE_KEY, error.code),))
-    raise AssertionError("abort raises")
+    """Ends a call with an error; whoever observes the call hears which."""
+    note_refusal(error)
+    await rpc.abort.abort(context, error)

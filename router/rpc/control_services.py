@@ -1,15 +1,18 @@
 """The gRPC services for workers and their supervisor (registration, deaths), and for the command line."""
 
 import asyncio
+import time
 
 from baton.v1 import control_pb2, control_pb2_grpc
 
 from core.clock import Clock
 from core.errors import BatonError
-from router import expert_wire, hello_wire, transfer_wire, wire
+from core.versions import installed_versions
+from router import expert_wire, hello_wire, member_wire, transfer_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
+from router.probe import PairProbes, ProbeResult
 from router.roles.operations import RoleOperations
 from router.rpc.context import Context, abort
 from router.rpc.role_calls import RoleCalls
@@ -56,14 +59,31 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
             await abort(context, error)
         return control_pb2.ReportWorkerGoneResponse()
 
+    async def ReportMembers(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ReportMembersRequest, context: Context
+    ) -> control_pb2.ReportMembersResponse:
+        """How the supervisor finds all processes of the cluster."""
+        try:
+            self._fleet.members.report(map(member_wire.member_from_proto, request.members))
+        except BatonError as error:
+            await abort(context, error)
+        return control_pb2.ReportMembersResponse()
+
 
 class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
     """Serves `ControlService`."""
 
-    def __init__(
-        self, model: str, fleet: Fleet, dispatcher: FleetDispatcher, roles: RoleOperations, clock: Clock
+    def __init__(  # noqa: PLR0917 - collaborators, given once
+        self,
+        model: str,
+        fleet: Fleet,
+        dispatcher: FleetDispatcher,
+        roles: RoleOperations,
+        clock: Clock,
+        probes: PairProbes,
     ) -> None:
         super().__init__(roles, clock)
+        self._probes = probes
         self._model = model
         self._fleet = fleet
         self._dispatcher = dispatcher
@@ -82,10 +102,25 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
                     load=wire.load_to_proto(link.load),
                     silent_s=self._fleet.silent_s(link),
                     transfers=transfer_wire.transfers_to_proto(link.transfers),
+                    clock_skew_s=link.clock_skew_s,
                 )
                 for link in self._fleet.links()
             ],
+            members=[member_wire.member_to_proto(member) for member in self._fleet.members],
+            versions=installed_versions(),
+            unix_s=time.time(),
         )
+
+    async def ProbePair(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.ProbePairRequest, context: Context
+    ) -> control_pb2.ProbePairResponse:
+        """What `baton doctor` asks of every pair."""
+        try:
+            prefill, decode = (link_named(self._fleet.links(), name) for name in (request.prefill, request.decode))
+            result = await self._probes.probe(prefill, decode, request.num_tokens)
+        except BatonError as error:
+            await abort(context, error)
+        return probe_to_proto(result)
 
     async def GetExperts(  # noqa: N802 - the name is the service's
         self, request: control_pb2.GetExpertsRequest, context: Context
@@ -112,3 +147,15 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
         except BatonError as error:
             await abort(context, error)
         return control_pb2.RebalanceExpertsResponse(report=expert_wire.expert_report_to_proto(report))
+
+
+def probe_to_proto(result: ProbeResult) -> control_pb2.ProbePairResponse:
+    """What a probe took."""
+    message = control_pb2.ProbePairResponse(
+        num_tokens=result.num_tokens, ttft_s=result.ttft_s, second_token_s=result.second_token_s
+    )
+    if result.moved is not None:
+        stats = result.moved.stats
+        message.num_bytes, message.busy_s = stats.num_bytes, stats.busy_s
+        message.transport, message.path, message.direction = stats.transport, stats.path, result.moved.direction
+    return message

@@ -12,10 +12,14 @@ from baton.v1 import generate_pb2, generate_pb2_grpc
 from core.errors import BatonError, InternalError, InvalidRequestError
 from core.request import FinishReason, GenerationRequest
 from router import wire
-from router.intake import MAX_STOPS, Intake, SamplingOptions
+from router.auth.caller import current_caller
+from router.describe import describe
+from router.intake import MAX_PARTS, MAX_STOP_CHARS, MAX_STOPS, Intake, SamplingOptions
 from router.journal.head import RequestHead
 from router.journal.journal import Journal, OpenAnswer
+from router.observe.call import name_call
 from router.rpc.context import Context, abort
+from router.rpc.timing import tell_timing
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -61,7 +65,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
     async def _open(self, request: generate_pb2.GenerateRequest) -> OpenAnswer:
         if request.HasField("resume"):
             point = request.resume
-            return await self._journal.resume(point.request_id, tenant="", num_tokens=point.num_tokens)
+            return await self._journal.resume(point.request_id, current_caller().tenant, num_tokens=point.num_tokens)
         if (num_chars := len(request.idempotency_key)) > MAX_KEY_CHARS:
             raise InvalidRequestError(
                 f"idempotency_key has {num_chars} characters; at most {MAX_KEY_CHARS} are accepted",
@@ -95,14 +99,19 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
         await context.write(last)
+        tell_timing(context, answer.phases)
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
-        if len(request.stop) > MAX_STOPS or not all(request.stop):
+        request_id = uuid.uuid4().hex
+        name_call(request_id)
+        if len(request.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARS for text in request.stop):
             raise InvalidRequestError(
-                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, none empty", param="stop"
+                f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, each of 1 to {MAX_STOP_CHARS} characters, "
+                "are accepted",
+                param="stop",
             )
         return self._intake.request(
-            uuid.uuid4().hex,
+            request_id,
             await self._prompt(request),
             prompt_param="prompt",
             sampling=sampling_from_proto(request.sampling),
@@ -121,10 +130,14 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         messages = [{"role": message.role, "content": message.content} for message in request.chat.messages]
         if not messages:
             raise InvalidRequestError("there is no prompt; send text, tokens or chat messages", param="prompt")
+        if len(messages) > MAX_PARTS:
+            raise InvalidRequestError(
+                f"chat has {len(messages)} messages; at most {MAX_PARTS} are accepted: join some", param="chat"
+            )
         for message in messages:
             if message["role"] not in CHAT_ROLES:
                 raise InvalidRequestError(
-                    f"role is {message['role']!r}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
+                    f"role is {describe(message['role'])}; it must be one of {', '.join(CHAT_ROLES)}", param="chat"
                 )
         return await asyncio.to_thread(self._codec.encode_chat, messages)
 

@@ -6,6 +6,7 @@ from baton.v1 import control_pb2
 
 from core.clock import Clock
 from core.errors import BatonError
+from router.auth.caller import current_caller
 from router.roles.changes import RoleProgress
 from router.roles.operations import RoleOperations
 from router.rpc import role_wire
@@ -46,7 +47,11 @@ class RoleCalls:
         except BatonError as error:
             await abort(context, error)
         progress = self._roles.set_role(
-            request.worker, role, request.actor, epoch=request.role_epoch, incarnation=request.incarnation
+            request.worker,
+            role,
+            current_caller().actor(request.actor),
+            epoch=request.role_epoch,
+            incarnation=request.incarnation,
         )
         async for message in _told(progress, context):
             yield control_pb2.SetRoleResponse(progress=message)
@@ -56,7 +61,7 @@ class RoleCalls:
     ) -> AsyncIterator[control_pb2.RebalanceRolesResponse]:
         """What `baton roles rebalance` orders."""
         progress = self._roles.rebalance(
-            request.num_prefill, request.num_decode, request.actor, is_dry_run=request.dry_run
+            request.num_prefill, request.num_decode, current_caller().actor(request.actor), is_dry_run=request.dry_run
         )
         async for message in _told(progress, context):
             yield control_pb2.RebalanceRolesResponse(progress=message)
@@ -65,7 +70,7 @@ class RoleCalls:
         self, request: control_pb2.DrainWorkerRequest, context: Context
     ) -> AsyncIterator[control_pb2.DrainWorkerResponse]:
         """What `baton drain` orders."""
-        async for message in _told(self._roles.drain(request.worker, request.actor), context):
+        async for message in _told(self._roles.drain(request.worker, current_caller().actor(request.actor)), context):
             yield control_pb2.DrainWorkerResponse(progress=message)
 
     async def UncordonWorker(  # noqa: N802 - the name is the service's
@@ -73,7 +78,7 @@ class RoleCalls:
     ) -> control_pb2.UncordonWorkerResponse:
         """What `baton uncordon` orders."""
         try:
-            await self._roles.uncordon(request.worker, request.actor)
+            await self._roles.uncordon(request.worker, current_caller().actor(request.actor))
         except BatonError as error:
             await abort(context, error)
         return control_pb2.UncordonWorkerResponse()
@@ -83,7 +88,7 @@ class RoleCalls:
     ) -> control_pb2.SetAutoRolesResponse:
         """What `baton roles auto` orders."""
         try:
-            pinned = await self._roles.set_auto(request.actor, is_auto=request.is_auto)
+            pinned = await self._roles.set_auto(current_caller().actor(request.actor), is_auto=request.is_auto)
         except BatonError as error:
             await abort(context, error)
         return control_pb2.SetAutoRolesResponse(pinned=pinned)

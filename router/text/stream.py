@@ -11,6 +11,7 @@ from typing import Self
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import Generation, TokenDelta
+from router.observe.phases import Phases
 from router.text.detokenizer import Detokenizer
 from router.text.held_logprobs import HeldLogprobs
 from router.text.stop import StopMatcher
@@ -88,6 +89,11 @@ class TextGeneration:
         """See `Generation.num_cached_tokens`."""
         return self._generation.num_cached_tokens
 
+    @property
+    def phases(self) -> Phases | None:
+        """See `Generation.phases`."""
+        return self._generation.phases
+
     async def read(self) -> TextDelta:
         """Waits for new tokens and returns their text. Not to be called after the last delta.
 
@@ -149,5 +155,5 @@ class TextGeneration:
         return token_ids[:-1] if ended_by_token and token_ids[-1] in self._stop_token_ids else token_ids
 
     def _stopped(self, text: str, token_ids: tuple[int, ...]) -> TextDelta:
-        self._generation.cancel()
+        self._generation.cancel(is_answered=True)
         return TextDelta(text, token_ids, FinishReason.STOP, self._held_logprobs.release_all())

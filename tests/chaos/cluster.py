@@ -20,9 +20,11 @@ from baton.v1 import common_pb2, control_pb2, generate_pb2, generate_pb2_grpc
 
 from core.events import WorkerLoad
 from core.request import Role
-from deploy.cluster import supervising
+from deploy.all_routers import AllRouters
+from deploy.fence_client import FenceClient
 from deploy.processes import kill_processes
 from deploy.status_client import get_status
+from deploy.supervisor import Supervisor
 from tests.chaos.child import Child
 from tests.chaos.request import REQUEST_TIMEOUT_S, Request
 
@@ -207,9 +209,10 @@ class ChaosCluster:
 
     def supervised(self, hang_timeout_s: float) -> contextlib.AbstractContextManager[None]:
         """While the context lasts, workers that hang are killed."""
-        return supervising(
-            self._cluster_address, lambda ranks: kill_processes([rank.process for rank in ranks]), hang_timeout_s
-        )
+        routers = AllRouters(lambda: [FenceClient(self._cluster_address)])
+        return Supervisor(
+            routers, lambda ranks: kill_processes([rank.process for rank in ranks]), hang_timeout_s
+        ).running()
 
     # --- inside
 

@@ -14,7 +14,7 @@ from core.errors import (
     InternalError,
     StaleEpochError,
 )
-from core.events import ReturnedWork, TokenEvent
+from core.events import ReturnedWork, TokenEvent, TokenTiming
 from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
@@ -155,10 +155,19 @@ def test_commit_joins_and_the_next_step_continues_after_the_first_token(rig: Rig
     (piece,) = rig.step()
     assert (piece.kind, list(piece.token_ids), piece.start) == (SliceKind.DECODE, [FIRST], 6)
     assert piece.draw == Draw(work.sampling, position=4)
-    assert rig.outbox.tokens == [TokenEvent("h", 4, TOKEN, None)]
+    assert rig.outbox.tokens == [TokenEvent("h", 4, TOKEN, None, timing=TokenTiming(0.0, 0.0))]
     (piece,) = rig.step()
     assert (list(piece.token_ids), piece.start) == ([TOKEN], 7)
     assert rig.half.receiver.num_received == 1
+
+
+def test_only_the_first_token_here_says_how_long_it_took_since_the_commit(rig: Rig) -> None:
+    rig.run("h")
+    rig.clock.advance(0.125)
+    rig.step()
+    rig.clock.advance(0.125)
+    rig.step()
+    assert [event.timing for event in rig.outbox.tokens] == [TokenTiming(0.0, 0.125), None]
 
 
 def test_rules_know_the_answer_of_earlier_attempts_the_first_token_and_every_other(rig: Rig) -> None:

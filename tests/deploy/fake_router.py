@@ -21,7 +21,9 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     Attributes:
         requests: in the order in which they came.
+        metadata: of each of them.
         refusal: what every call fails with; None to answer.
+        refusals: what calls of one method fail with.
         steps: what a stream of progress sends.
         failure: what such a stream fails with after them; None for none.
         hangs: whether such a stream stays open after them.
@@ -31,7 +33,9 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
+        self.metadata: list[Any] = []
         self.refusal: BatonError | None = None
+        self.refusals: dict[str, BatonError] = {}
         self.steps: Sequence[control_pb2.RoleProgress] = ()
         self.failure: BatonError | None = None
         self.hangs = False
@@ -44,6 +48,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
             "ListOperatorActions": control_pb2.ListOperatorActionsResponse(),
             "SetAutoRoles": control_pb2.SetAutoRolesResponse(),
             "UncordonWorker": control_pb2.UncordonWorkerResponse(),
+            "ProbePair": control_pb2.ProbePairResponse(),
         }
         for method in self.answers:
             setattr(self, method, partial(self._answer, method))
@@ -63,6 +68,8 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     def _answer(self, method: str, request: object, context: grpc.ServicerContext) -> Message:
         self._take(request, context)
+        if method in self.refusals:
+            fail(context, self.refusals[method])
         return self.answers[method]
 
     def _stream(self, answer: type[Message], request: object, context: grpc.ServicerContext) -> Iterator[Message]:
@@ -76,6 +83,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
 
     def _take(self, request: object, context: grpc.ServicerContext) -> None:
         self.requests.append(request)
+        self.metadata.append(context.invocation_metadata())
         if self.refusal is not None:
             fail(context, self.refusal)
 

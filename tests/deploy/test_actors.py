@@ -1,35 +1,31 @@
-"""A rank's actor without Ray: what it says of its start, and when it ends its process to be started again."""
+"""The actors without Ray: what they say of their start and of their process."""
 
+import inspect
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from core.errors import CheckpointError, UnavailableError
+from core.errors import BatonError, CheckpointError, UnavailableError
+from core.processes import RankProcess, this_process
 from core.request import Role
 from deploy import actors
-from deploy.actors import RankActor
+from deploy.actors import RankActor, RouterActor
 from engine.parallel.topology import ShardTopology
+from router.config import RouterConfig
 from worker.config import WorkerConfig
 
 TIMEOUT_S = 30.0
 
 
 @dataclass
-class Host:
-    """Starts nothing; rank 0 of a group does not come up here."""
+class AbsentLeader:
+    """Rank 0 of a group that does not come up."""
 
-    is_again: bool = False
     asked: threading.Event = field(default_factory=threading.Event)
 
-    def node(self) -> str:
-        return "node-1"
-
-    def is_restarted(self) -> bool:
-        return self.is_again
-
-    def leader_store_address(self) -> str:
+    def store_address(self) -> str:
         self.asked.set()
         raise UnavailableError("rank 0 of w-0 did not come up")
 
@@ -40,30 +36,42 @@ def config(tmp_path: Path) -> WorkerConfig:
     return WorkerConfig("w-0", Role.DECODE, tmp_path)
 
 
-@pytest.fixture
-def died(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    died = threading.Event()
-    monkeypatch.setattr(actors, "die", died.set)
-    monkeypatch.setattr(actors, "configure_logging", lambda: None)
-    return died
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(actors, "configure_logging", lambda *_: None)
 
 
-def test_first_start_that_fails_says_why_and_stays(config: WorkerConfig, died: threading.Event) -> None:
-    actor = RankActor(config, Host())
+def test_start_that_fails_says_why_and_stays_to_be_asked(config: WorkerConfig) -> None:
+    actor = RankActor(config, leader=None)
     assert isinstance(actor.ready(), CheckpointError)
-    assert actor._config.node == "node-1"
     actor.stop()
-    assert not died.is_set()
+    actor.run()
 
 
-def test_later_start_that_fails_is_tried_again(config: WorkerConfig, died: threading.Event) -> None:
-    """Nobody asks how it went."""
-    RankActor(config, Host(is_again=True))
-    assert died.wait(TIMEOUT_S)
+def test_rank_that_does_not_find_its_leader_says_so(config: WorkerConfig) -> None:
+    leader = AbsentLeader()
+    outcome = RankActor(replace(config, topology=ShardTopology(2, 1), rank=1), leader).ready()
+    assert isinstance(outcome, UnavailableError)
+    assert leader.asked.is_set()
 
 
-def test_rank_that_does_not_find_its_leader_is_started_again(config: WorkerConfig, died: threading.Event) -> None:
-    host = Host()
-    RankActor(replace(config, topology=ShardTopology(2, 1), rank=1), host)
-    assert died.wait(TIMEOUT_S)
-    assert host.asked.is_set()
+def test_process_is_known_whatever_becomes_of_the_start(config: WorkerConfig) -> None:
+    actor = RankActor(replace(config, node="node-1"), leader=None)
+    assert actor.process() == RankProcess("node-1", this_process())
+
+
+def test_run_lasts_until_the_router_is_stopped(config: WorkerConfig) -> None:
+    actor = RouterActor(RouterConfig(config.model_dir, "m", port=0, grpc_port=0), "router-0", "node-1")
+    assert isinstance(actor.ready(), BatonError)
+    running = threading.Thread(target=actor.run)
+    running.start()
+    assert running.is_alive()
+    actor.stop()
+    running.join(TIMEOUT_S)
+    assert not running.is_alive()
+
+
+def test_actors_have_no_coroutine_methods() -> None:
+    """Ray would run all calls of such an actor on one event loop, which `run` blocks."""
+    for actor in (RankActor, RouterActor):
+        assert not [name for name, _ in inspect.getmembers(actor, inspect.iscoroutinefunction)]

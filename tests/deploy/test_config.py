@@ -48,10 +48,12 @@ def test_host_memory_without_prefix_caching_is_refused() -> None:
         ServeConfig(kv_host_gb=2.0, enable_prefix_caching=False)
 
 
-@pytest.mark.parametrize("name", ["prefill", "decode"])
+@pytest.mark.parametrize(
+    ("name", "what"), [("prefill", "prefill worker"), ("decode", "decode worker"), ("routers", "router")]
+)
 @pytest.mark.parametrize("value", [0, -1])
-def test_role_without_workers_is_refused(name: str, value: int) -> None:
-    with pytest.raises(ConfigError, match=f"--{name} is {value}; at least one worker of each role is needed"):
+def test_cluster_that_lacks_a_kind_of_process_is_refused(name: str, what: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=f"--{name} is {value}; at least one {what} is needed"):
         ServeConfig(**{name: value})
 
 
@@ -162,3 +164,8 @@ def test_state_is_memory_or_a_redis_url_and_its_password_is_not_shown() -> None:
     with pytest.raises(ConfigError, match=r"^--state is a redis:// URL whose port is no number") as caught:
         ServeConfig(state="redis://h:s3cret")
     assert "s3cret" not in str(caught.value)
+
+
+def test_file_of_keys_that_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the file of API keys .* cannot be read"):
+        ServeConfig(api_keys_file=tmp_path / "none")

@@ -4,7 +4,7 @@ import pytest
 from baton.v1 import common_pb2, control_pb2, worker_pb2
 from rich.console import Console
 
-from deploy.commands.status import COLUMNS, PAIR_COLUMNS, hit_rate, print_status
+from deploy.commands.status import COLUMNS, MEMBER_COLUMNS, PAIR_COLUMNS, hit_rate, print_status
 from deploy.proto_dict import as_dict
 
 
@@ -89,3 +89,19 @@ def test_json_has_every_count_of_a_pair_as_a_number() -> None:
     (pair,) = worker["transfers"]["sent"]
     assert (pair["num_bytes"], pair["num_retried"], pair["failures"]) == (2**40, 0, {"peer_lost": 2})
     assert set(pair) == {field.name for field in worker_pb2.PairTransfers.DESCRIPTOR.fields}
+
+
+def test_routers_and_workers_that_do_not_run_have_a_line_each() -> None:
+    status = status_of(worker_pb2.WorkerLoad())
+    runs, is_gone = control_pb2.MEMBER_STATE_RUNNING, control_pb2.MEMBER_STATE_GIVEN_UP
+    router, worker = control_pb2.MEMBER_KIND_ROUTER, control_pb2.MEMBER_KIND_WORKER
+    here = worker_pb2.RankProcess(node="n", pid=77)
+    status.members.add(name="router-0", kind=router, state=runs, address="h:9", processes=[here], num_restarts=2)
+    status.members.add(name="prefill-0", kind=worker, state=runs, address="h:8", processes=[here])
+    status.members.add(name="decode-0", kind=worker, state=is_gone, num_restarts=7, reason="no file [x]")
+    console = Console(file=io.StringIO(), width=200)
+    print_status(status, console)
+    *_, header, first, second = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert header.split()[0] == MEMBER_COLUMNS[0]
+    assert first.split() == ["router-0", "running", "h:9", "77", "2", "-"]
+    assert second.split() == ["decode-0", "given", "up", "-", "-", "7", "no", "file", "[x]"]

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from core.clock import SystemClock
 from core.errors import InvalidRequestError, UnavailableError
 from core.ids import WorkerId
 from core.processes import ProcessId, RankProcess
 from deploy import supervisor
-from deploy.cluster import supervising
+from deploy.keeper import Keeper
+from deploy.keeping import keeping
 from deploy.supervisor import Supervisor
 
 HANG_TIMEOUT_S = 15.0
@@ -150,5 +152,6 @@ def test_supervisor_outlives_a_router_that_does_not_answer(monkeypatch: pytest.M
 
 
 def test_timeout_of_zero_kills_nobody() -> None:
-    with supervising("127.0.0.1:1", pytest.fail, 0.0):
+    keeper = Keeper([], pytest.fail, SystemClock())
+    with keeping(keeper, pytest.fail, 0.0):
         assert not any(thread.name == "supervisor" for thread in threading.enumerate())

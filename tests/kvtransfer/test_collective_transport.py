@@ -44,13 +44,10 @@ def our_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("kv-")]
 
 
-def address_of(fleet: Fleet, worker: WorkerId) -> str:
-    return json.loads(fleet.metadata(worker))["address"]
-
-
 def rogue_group(fleet: Fleet, *, calls_itself: WorkerId) -> PairGroup:
-    """A process that has D's address and makes up the rest."""
-    store = call(calls_itself, D, address_of(fleet, D))
+    """A process that has D's address and secret and makes up the rest."""
+    theirs = json.loads(fleet.metadata(D))
+    store = call(calls_itself, D, theirs["address"], theirs["secret"])
     return PairGroup(D, CALLER, store, make_gloo_device(HOST), torch.device("cpu"))
 
 
@@ -101,6 +98,7 @@ def test_peer_with_memory_of_another_kind_is_refused_with_both(fleet: Fleet) -> 
         {"address": 7},
         {"region_bytes": [64]},
         {"region_bytes": 64},
+        {"secret": None},
         {"address": "nowhere"},
         {"address": "127.0.0.1:99999"},
     ],

@@ -22,6 +22,10 @@ class Answered:
         self.calls: queue.SimpleQueue[tuple[str, PairStore]] = queue.SimpleQueue()
         self.listener = CallListener("127.0.0.1", lambda *heard: self.calls.put(heard))
 
+    def called(self) -> PairStore:
+        """The caller's end of a call as it should be."""
+        return call(ONE, OTHER, self.listener.address, self.listener.secret)
+
     def next(self) -> tuple[str, PairStore]:
         return self.calls.get(timeout=TIMEOUT_S)
 
@@ -34,7 +38,7 @@ def answered() -> Answered:
 
 
 def test_what_is_set_at_either_end_is_found_at_both(answered: Answered) -> None:
-    here = call(ONE, OTHER, answered.listener.address)
+    here = answered.called()
     caller, there = answered.next()
     assert caller == "one@1"
     here.set("a", b"\x00from here")
@@ -53,17 +57,30 @@ def test_stranger_that_says_nonsense_is_not_heard_and_others_are(answered: Answe
     for said in (b"", b"GET / HTTP/1.1\r\n\r\n", FRAME.pack(1 << 30, 1), FRAME.pack(6, 9) + b"caller"):
         with socket.create_connection((host, int(port))) as stranger:
             stranger.sendall(said)
-    here = call(ONE, OTHER, answered.listener.address)
+    here = answered.called()
     caller, there = answered.next()
     assert caller == "one@1"
     here.close()
     there.close()
 
 
+def test_caller_without_the_secret_is_turned_away_and_logged(
+    answered: Answered, caplog: pytest.LogCaptureFixture
+) -> None:
+    for shown in ("", "guess", answered.listener.secret[:-1]):
+        here = call(ONE, OTHER, answered.listener.address, shown)
+        with pytest.raises(ConnectionError):
+            here.get("anything")
+        here.close()
+    assert answered.calls.empty()
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["'one@1' calls the KV port without its secret"] * 3
+
+
 def test_silent_caller_holds_up_nobody(answered: Answered) -> None:
     host, port = answered.listener.address.split(":")
     with socket.create_connection((host, int(port))) as silent:
-        here = call(ONE, OTHER, answered.listener.address)
+        here = answered.called()
         caller, there = answered.next()
         assert caller == "one@1"
         answered.listener.close()
@@ -102,7 +119,7 @@ def test_call_that_cannot_be_taken_is_not_the_last(
 
     monkeypatch.setattr(socket.socket, "accept", refuse_once)
     for _ in range(2):  # the first one is taken by the call under way
-        here = call(ONE, OTHER, answered.listener.address)
+        here = answered.called()
         _, there = answered.next()
         here.close()
         there.close()
@@ -113,7 +130,7 @@ def test_call_that_cannot_be_taken_is_not_the_last(
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:x"])
 def test_call_to_nobody_is_refused_with_the_address(address: str) -> None:
     with pytest.raises(HandoffError, match=f"worker other@2 cannot be reached at '{address}'"):
-        call(ONE, OTHER, address)
+        call(ONE, OTHER, address, "s")
 
 
 def test_host_of_another_machine_is_refused() -> None:

@@ -22,6 +22,7 @@ from kvtransfer.ucx import (
 )
 
 TIMEOUT_S = 30.0
+ELSEWHERE = "192.0.2.1"
 NOBODY = 65_534
 MINE = UcxEnd(b"this host", 1, 0, allows_cma=True, allows_rdma=False)
 
@@ -35,31 +36,45 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("tls", ["tcp", "all", "rc,tcp", "^cma"])
 def test_transports_that_reach_anybody_are_set(tls: str) -> None:
-    configure_ucx(tls)
+    configure_ucx(tls, ELSEWHERE)
     assert os.environ["UCX_TLS"] == tls
 
 
 @pytest.mark.parametrize("tls", ["", "cma", "rc,ud", "^tcp", "sm,self"])
 def test_transports_without_tcp_are_refused_with_their_value(tls: str) -> None:
     with pytest.raises(ConfigError, match=f"UCX_TLS is '{tls.replace('^', '.')}'; it must contain 'tcp'"):
-        configure_ucx(tls)
+        configure_ucx(tls, ELSEWHERE)
 
 
 def test_transports_of_the_environment_are_kept_and_checked_too() -> None:
     os.environ["UCX_TLS"] = "rc,tcp"
-    configure_ucx(None)
+    configure_ucx(None, ELSEWHERE)
     assert os.environ["UCX_TLS"] == "rc,tcp"
     os.environ["UCX_TLS"] = "rc"
     with pytest.raises(ConfigError, match="UCX_TLS is 'rc'"):
-        configure_ucx(None)
+        configure_ucx(None, ELSEWHERE)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_ucx_listens_on_loopback_only_where_nobody_comes_from_elsewhere(host: str) -> None:
+    configure_ucx(None, host)
+    assert os.environ["UCX_NET_DEVICES"] == "lo"
+
+
+def test_devices_of_the_user_are_kept_and_other_hosts_get_none() -> None:
+    configure_ucx(None, ELSEWHERE)
+    assert "UCX_NET_DEVICES" not in os.environ
+    os.environ["UCX_NET_DEVICES"] = "mlx5_0:1"
+    configure_ucx(None, "127.0.0.1")
+    assert os.environ["UCX_NET_DEVICES"] == "mlx5_0:1"
 
 
 def test_settings_of_tcp_are_ours_unless_the_user_has_any() -> None:
     os.environ["UCX_TCP_MAX_IOV"] = "8"
-    configure_ucx(None)
+    configure_ucx(None, ELSEWHERE)
     assert {name for name in os.environ if "UCX" in name} == {"UCX_TCP_MAX_IOV"}
     del os.environ["UCX_TCP_MAX_IOV"]
-    configure_ucx(None)
+    configure_ucx(None, ELSEWHERE)
     assert os.environ["UCX_TCP_TX_SEG_SIZE"] == os.environ["UCX_TCP_RX_SEG_SIZE"]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from core.clock import ManualClock
 from core.errors import BatonError, CorruptKvError, HandoffError, InternalError, PeerLostError
-from core.events import ReturnedWork, TokenEvent
+from core.events import ReturnedWork, TokenEvent, TokenTiming
 from core.ids import WorkerEndpoint, WorkerId
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason
@@ -23,6 +23,7 @@ from tests.builders import DECODE, PREFILL, STOP_TOKEN, ListOutbox, ListPort, as
 ROUTER = "router-1"
 TOKEN = 5
 BLOCK_TOKENS = 4
+AT_ONCE = TokenTiming(0.0, 0.0)
 REMOTE = list(range(100, 120))  # ids a target might give
 
 
@@ -295,15 +296,26 @@ def test_exposed_time_is_at_most_the_time_under_way(rig: Rig) -> None:
 def test_one_new_token_finishes_here_without_a_handoff(rig: Rig) -> None:
     rig.assign("h", 6, max_new_tokens=1)
     rig.step(64)
-    assert rig.outbox.tokens == [TokenEvent("h", 0, TOKEN, FinishReason.LENGTH)]
+    assert rig.outbox.tokens == [TokenEvent("h", 0, TOKEN, FinishReason.LENGTH, timing=AT_ONCE)]
     assert rig.port.orders == []
     assert rig.is_free
+
+
+def test_first_token_says_how_long_its_prompt_waited_and_was_computed(rig: Rig) -> None:
+    rig.clock.advance(100.0)
+    rig.half.assign(ROUTER, assignment("h", 10), arrived_s=98.5)  # a step was under way
+    rig.clock.advance(0.5)
+    rig.step(4)
+    rig.clock.advance(0.25)
+    rig.step(64)
+    (event,) = rig.outbox.tokens
+    assert event.timing == TokenTiming(queue_s=2.0, compute_s=0.25)
 
 
 def test_first_token_is_a_stop_token_aborts_the_handoff(rig: Rig) -> None:
     rig.assign("h", 6)
     rig.step(64, token=STOP_TOKEN)
-    assert rig.outbox.tokens == [TokenEvent("h", 0, STOP_TOKEN, FinishReason.STOP)]
+    assert rig.outbox.tokens == [TokenEvent("h", 0, STOP_TOKEN, FinishReason.STOP, timing=AT_ONCE)]
     assert rig.port.take() == [("begin", "h", DECODE, None), ("abort", "h")]
     assert rig.is_free
     rig.begun("h", 2)  # the answer crosses the abort

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.clock import ManualClock
+from core.clock import Clock, ManualClock
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, GenerationRequest, Role
 from core.roles import RoleOrder, RoleState
@@ -11,6 +11,7 @@ from router.fleet.hello import WorkerHello
 from router.fleet.link import WorkerLink
 from router.fleet.prefixes import FleetPrefixes
 from router.meter import RequestMeter
+from router.observe.request_times import RequestObserver, RequestWatch
 from router.roles.snapshot import Limits
 from tests.builders import cost_model
 
@@ -45,6 +46,11 @@ def generation_request(
 def request_meter() -> RequestMeter:
     """A meter that nobody looks at, in a time that stands still."""
     return RequestMeter(ManualClock(), LIMITS)
+
+
+def request_watch(*observers: RequestObserver, clock: Clock | None = None) -> RequestWatch:
+    """Tells observers what happens to requests; without a clock, in a time that stands still."""
+    return RequestWatch(clock or ManualClock(), LIMITS, observers)
 
 
 class RecordingLink(WorkerLink):
@@ -94,6 +100,9 @@ class MemoryFleet:
 
     def silent_s(self, link: RecordingLink) -> float:
         return 0.25 if link.hello else 60.0
+
+    def why_missing(self) -> str:
+        return ""
 
     def taking(self, half: Role) -> list[RecordingLink]:
         return [link for link in self.links() if link.takes(half)]

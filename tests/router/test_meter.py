@@ -1,11 +1,14 @@
 import pytest
 
 from core.clock import ManualClock
+from core.errors import CancelledRequestError, NoWorkerError
+from core.request import FinishReason
 from router import meter as meter_module
 from router.meter import WINDOW_S, MeterReport, Percentiles, RequestMeter
 from router.roles.snapshot import Demand
-from tests.router.builders import LIMITS
+from tests.router.builders import LIMITS, generation_request, request_watch
 
+TEN_TOKENS = generation_request(prompt=tuple(range(10)))
 IDLE = MeterReport(0.0, 0.0, 0.0, None, None, 0, None, 0)
 
 
@@ -15,17 +18,18 @@ class Metered:
     def __init__(self) -> None:
         self.clock = ManualClock(100.0)
         self.meter = RequestMeter(self.clock, LIMITS)
+        self.watch = request_watch(self.meter, clock=self.clock)
 
     def serve(self, *, ttft_s: float, tpot_s: float = 0.01, num_tokens: int = 3) -> None:
         """A request of 10 prompt tokens, of which 4 were cached, from beginning to end."""
-        times = self.meter.arrived(10)
+        times = self.watch.arrived(TEN_TOKENS)
         times.placed(6)
         self.clock.advance(ttft_s)
         times.received(1)
         for count in range(2, num_tokens + 1):
             self.clock.advance(tpot_s)
             times.received(count)
-        times.answered()
+        times.answered(FinishReason.LENGTH)
 
 
 @pytest.fixture
@@ -75,8 +79,8 @@ def test_answer_of_one_token_has_no_time_per_token_and_keeps_that_limit(metered:
 
 def test_failed_request_is_outside_the_limits_and_a_given_up_one_is_not_judged(metered: Metered) -> None:
     metered.serve(ttft_s=0.5)
-    metered.meter.arrived(5).failed(is_given_up=False)
-    metered.meter.arrived(5).failed(is_given_up=True)
+    metered.watch.arrived(TEN_TOKENS).failed(NoWorkerError("nobody is there"))
+    metered.watch.arrived(TEN_TOKENS).failed(CancelledRequestError("the client left"))
     report = metered.meter.report()
     assert (report.num_judged, report.attainment, report.num_failed) == (2, 0.5, 1)
     assert metered.meter.take_demand().num_finished == 3
@@ -95,7 +99,7 @@ def test_memory_is_bounded_by_the_window(monkeypatch: pytest.MonkeyPatch) -> Non
         metered.serve(ttft_s=0.5)
         metered.clock.advance(0.5)
     assert len(metered.meter._seconds) <= WINDOW_S + 2
-    assert len(metered.meter.ttft.since(0.0)) == len(metered.meter.tpot.since(0.0)) == 4
+    assert len(metered.meter._ttft.since(0.0)) == len(metered.meter._tpot.since(0.0)) == 4
 
 
 def test_demand_is_what_happened_since_it_was_taken(metered: Metered) -> None:
@@ -119,7 +123,7 @@ def test_demand_is_what_happened_since_it_was_taken(metered: Metered) -> None:
 
 
 def test_time_left_runs_out_at_the_limit_and_ends_with_the_first_token(metered: Metered) -> None:
-    times = metered.meter.arrived(10)
+    times = metered.watch.arrived(TEN_TOKENS)
     assert times.left_s() == LIMITS.ttft_s
     metered.clock.advance(LIMITS.ttft_s + 1)
     assert times.left_s() == pytest.approx(-1)

@@ -82,6 +82,25 @@ async def test_two_routers_run_side_by_side(free_ports: RouterConfig) -> None:
             assert (await get_status(addresses.grpc_port)).model == MODEL
 
 
+async def test_routers_share_both_ports_and_each_has_its_own_for_workers(free_ports: RouterConfig) -> None:
+    shared = replace(free_ports, reuse_port=True)
+    async with run_router(shared) as first:
+        same = replace(shared, port=first.http_port, grpc_port=first.grpc_port)
+        async with run_router(same) as second:
+            assert (second.http_port, second.grpc_port) == (first.http_port, first.grpc_port)
+            assert second.cluster_port != first.cluster_port
+        assert (await get(first.http_port, "/health")).status_code == 200
+        assert (await get_status(first.grpc_port)).model == MODEL
+
+
+async def test_port_of_a_router_that_does_not_share_it_is_taken(free_ports: RouterConfig) -> None:
+    async with run_router(free_ports) as first:
+        for taken in ({"port": first.http_port}, {"grpc_port": first.grpc_port}):
+            with pytest.raises(ConfigError, match="choose another with --"):
+                async with run_router(replace(free_ports, reuse_port=True, **taken)):
+                    pass
+
+
 async def test_leaving_ends_calls_and_closes_both_ports(free_ports: RouterConfig) -> None:
     before = asyncio.all_tasks()
     async with run_router(free_ports) as addresses:

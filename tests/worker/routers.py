@@ -17,6 +17,8 @@ from core.request import Assignment
 from core.transfers import TransferReport
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.hello import WorkerHello
+from rpc.channels import open_sync_channel
+from rpc.security import OPEN, RpcSecurity
 from worker.process import WorkerProcess
 
 TIMEOUT_S = 30.0
@@ -27,7 +29,7 @@ T = TypeVar("T")
 class AttachedRouter:
     """One attach stream; everything it hears is kept by attempt."""
 
-    def __init__(self, address: str, first: worker_pb2.AttachRequest | None) -> None:
+    def __init__(self, address: str, first: worker_pb2.AttachRequest | None, security: RpcSecurity = OPEN) -> None:
         self.tokens: dict[str, list[TokenEvent]] = {}
         self.returned: dict[str, ReturnedWork] = {}
         self.load: WorkerLoad | None = None
@@ -35,7 +37,7 @@ class AttachedRouter:
         self.transfers = TransferReport()
         self._orders: queue.SimpleQueue[worker_pb2.AttachRequest | None] = queue.SimpleQueue()
         self._orders.put(first)
-        self._channel = grpc.insecure_channel(address)
+        self._channel = open_sync_channel(address, security)
         stub = worker_pb2_grpc.WorkerServiceStub(self._channel)
         self._call = stub.Attach(iter(self._orders.get, None), timeout=TIMEOUT_S)
 
@@ -127,7 +129,8 @@ def attached(process: WorkerProcess, router_id: str = "router-1") -> Iterator[At
     """A router that has heard the hello. Waits until the worker has let go of an earlier stream of the same id."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while True:
-        router = AttachedRouter(process.endpoint.address, wire.router_hello_to_proto(router_id))
+        hello = wire.router_hello_to_proto(router_id)
+        router = AttachedRouter(process.endpoint.address, hello, process.config.security)
         try:
             router.hello()
             break

@@ -234,7 +234,7 @@ def lone_service(on_gone: Callable[[WorkerId], None] = lambda _: None) -> tuple[
     no_engine: Any = None  # nobody asks about experts
     desks = ExpertDesk(no_engine, mailbox, nullcontext), NameDesk(pool.name_log, mailbox)
     roles = RoleBook(IDENTITY.endpoint.worker, Role.PREFILL, clock, lambda *_: None)
-    return AttachService(IDENTITY, mailbox, *halves, *desks, roles, on_gone=on_gone), mailbox
+    return AttachService(IDENTITY, mailbox, *halves, *desks, roles, clock=clock, on_gone=on_gone), mailbox
 
 
 async def test_word_that_a_worker_is_gone_is_passed_on() -> None:

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 
 from core.errors import InvalidRequestError
-from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.events import ReturnedWork, TokenEvent, TokenTiming, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot
 from core.request import Assignment, FinishReason, PrefixSource, Role
@@ -46,7 +46,14 @@ assignments = st.builds(
 )
 layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
 tokens = st.builds(
-    TokenEvent, TEXT, UINT32, UINT32, st.sampled_from([None, *FinishReason]), st.none() | token_logprobs, UINT32
+    TokenEvent,
+    TEXT,
+    UINT32,
+    UINT32,
+    st.sampled_from([None, *FinishReason]),
+    st.none() | token_logprobs,
+    UINT32,
+    st.none() | st.builds(TokenTiming, SECONDS, SECONDS),
 )
 returned = st.builds(ReturnedWork, TEXT, TEXT, TEXT, st.booleans())
 LOAD_TYPES = {field.name: field for field in worker_pb2.WorkerLoad.DESCRIPTOR.fields}

@@ -10,6 +10,7 @@ from core.errors import HandoffError, UnavailableError
 from core.ids import WorkerEndpoint
 from core.request import Assignment
 from router import hello_wire, wire
+from rpc.channels import open_sync_channel
 
 ROUTER_ID = "bench"
 TIMEOUT_S = 900.0  # of the whole stream, which lives as long as the measurement
@@ -26,7 +27,7 @@ class WorkerStream:
         self.endpoint = endpoint
         self._orders: queue.SimpleQueue[worker_pb2.AttachRequest | None] = queue.SimpleQueue()
         self._orders.put(wire.router_hello_to_proto(ROUTER_ID))
-        self._channel = grpc.insecure_channel(endpoint.address)
+        self._channel = open_sync_channel(endpoint.address)
         self._call = worker_pb2_grpc.WorkerServiceStub(self._channel).Attach(
             iter(self._orders.get, None), timeout=TIMEOUT_S
         )

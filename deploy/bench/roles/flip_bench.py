@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 from baton.v1 import control_pb2, generate_pb2, generate_pb2_grpc
 
 from core.errors import InternalError
@@ -29,6 +28,7 @@ from deploy.bench.roles.recomputed import Totals, prompt_totals, tokens_recomput
 from deploy.bench.stream_record import StreamRecord, record_grpc
 from deploy.cluster import Say, run_cluster
 from router.text.tokenizer import TextCodec
+from rpc.channels import open_channel
 
 DECODE = ("decode-1", "decode-0")  # flips take turns with them
 FLIPPED = DECODE[0]  # in the naive ways
@@ -163,7 +163,7 @@ class _FlipRun:
     async def _undisturbed(self, numbers: Sequence[int]) -> dict[int, StreamRecord]:
         """The streams of these numbers, as many at once as under the load, and nothing beside them."""
         free = asyncio.Semaphore(self.plan.num_streams)
-        async with grpc.aio.insecure_channel(self.fleet.grpc_address) as channel:
+        async with open_channel(self.fleet.grpc_address) as channel:
             stub = generate_pb2_grpc.GenerateServiceStub(channel)
 
             async def ask(number: int) -> StreamRecord:

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import grpc
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
 from deploy.bench.load import REQUEST_TIMEOUT_S
 from deploy.bench.stream_record import StreamRecord, record_grpc
+from rpc.channels import open_channel
 
 MakeRequest = Callable[[int], generate_pb2.GenerateRequest]
 """The request of a number."""
@@ -73,7 +73,7 @@ class FlipLoad:
             self._may_send.set()
 
     async def _run(self) -> None:
-        async with grpc.aio.insecure_channel(self.grpc_address) as channel, asyncio.TaskGroup() as group:
+        async with open_channel(self.grpc_address) as channel, asyncio.TaskGroup() as group:
             stub = Stub(channel)
             for _ in range(self.num_streams):
                 group.create_task(self._stream_client(stub))

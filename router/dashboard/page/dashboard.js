@@ -2,28 +2,47 @@
 import { drawWorkers } from "./cards.js";
 import { byId, clock, make, rate, replaceIfChanged, seconds, setText, show, whole } from "./dom.js";
 import { drawMoves } from "./moves.js";
-import { drawOperations, listen, order } from "./operations.js";
+import { askForKey, drawOperations, listen, order, shownKey } from "./operations.js";
+import { Refusal, states } from "./states.js";
 import { drawHistory } from "./timeline.js";
 
 const PATIENCE_MS = 5000; // states come every second
 const RETRY_MS = 1500;
+const KEY_MS = 300; // after the last letter of a key
 
 let last = null; // the state on the page
-let source = null;
+let link = new AbortController();
 let watch = 0;
 
-function connect() {
-  source?.close();
-  source = new EventSource("dashboard/events");
-  source.addEventListener("state", (event) => {
-    arm(PATIENCE_MS);
-    draw(JSON.parse(event.data));
-  });
-  source.onerror = () => {
+async function connect() {
+  link.abort();
+  link = new AbortController();
+  const { signal } = link;
+  arm(PATIENCE_MS);
+  try {
+    for await (const state of states(shownKey(), signal)) {
+      if (signal.aborted) return;
+      arm(PATIENCE_MS);
+      draw(state);
+    }
+    throw new Error("the stream has ended");
+  } catch (error) {
+    if (signal.aborted) return;
+    if (error instanceof Refusal) {
+      refuse(error.message);
+      return;
+    }
     lose();
     arm(RETRY_MS);
-  };
-  arm(PATIENCE_MS);
+  }
+}
+
+// Nothing is tried again before there is another key.
+function refuse(reason) {
+  clearTimeout(watch);
+  lose();
+  setText(byId("banner"), `The router tells nothing without a key: ${reason}.`);
+  askForKey();
 }
 
 // Tries anew, whatever the browser does, when nothing has come for so long.
@@ -112,5 +131,7 @@ function drawPercentiles(id, title, times, limit) {
   for (const fill of byId(id).querySelectorAll("i")) fill.style.setProperty("width", `${fill.dataset.share}%`);
 }
 
-listen();
+listen(() => {
+  if (byId("link").dataset.link !== "live") arm(KEY_MS);
+});
 connect();

@@ -7,9 +7,15 @@ const TIMEOUT_MS = 15000; // longer than the router lets an order take: 12 s
 const numbers = [byId("num-prefill"), byId("num-decode")];
 let isSplitTouched = false;
 
-export function listen() {
+export const shownKey = () => byId("key").value.trim();
+
+// `onKey` is called whenever another key was entered.
+export function listen(onKey) {
   byId("key").value = sessionStorage.getItem(STORED_KEY) ?? "";
-  byId("key").addEventListener("input", () => sessionStorage.setItem(STORED_KEY, byId("key").value.trim()));
+  byId("key").addEventListener("input", () => {
+    sessionStorage.setItem(STORED_KEY, shownKey());
+    onKey();
+  });
   byId("key-form").addEventListener("submit", (event) => event.preventDefault());
   byId("forget").addEventListener("click", forget);
   for (const input of numbers) input.addEventListener("input", () => { isSplitTouched = true; });
@@ -24,6 +30,11 @@ export function listen() {
     order("auto", { is_auto: event.currentTarget.getAttribute("aria-pressed") !== "true" }, event.currentTarget);
   });
   byId("outcome").querySelector("button").addEventListener("click", () => show(byId("outcome"), false));
+}
+
+export function askForKey() {
+  show(byId("operations"), true);
+  byId("key").focus();
 }
 
 export function drawOperations(state) {
@@ -45,7 +56,7 @@ export function drawOperations(state) {
 // Sends an order and shows what the router says to it; returns whether it was taken.
 export async function order(path, body, button) {
   if (button.getAttribute("aria-disabled") === "true") return false;
-  const key = byId("key").value.trim();
+  const key = shownKey();
   if (!key) {
     say("Enter the operator's key first.", true);
     byId("key").focus();

@@ -13,6 +13,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined] # missing i
 
 from core.errors import BatonError, ShardGroupError
 from engine.engine import Engine
+from engine.messages import RANK_MESSAGES
 from engine.parallel.process_group import connect
 from engine.parallel.topology import ShardTopology
 
@@ -60,7 +61,9 @@ def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
     while True:
         group, rank, store_address, model_dir, load = pipe.recv()
-        communicator = connect(rank, load["topology"].world_size, store_address, "cpu", host=HOST)
+        communicator = connect(
+            rank, load["topology"].world_size, store_address, "cpu", host=HOST, kinds=RANK_MESSAGES
+        )
         try:
             Engine.load(model_dir, communicator=communicator, **load).follow()
             answer = FOLLOWED
@@ -92,7 +95,7 @@ class Ranks:
         address = f"{HOST}:{store.port}"
         for rank, follower in enumerate(followers, start=1):
             follower.follow(rank, address, model_dir, {**load, **(follower_load or {})})
-        communicator = connect(0, topology.world_size, address, "cpu", host=HOST)
+        communicator = connect(0, topology.world_size, address, "cpu", host=HOST, kinds=RANK_MESSAGES)
         try:
             engine = Engine.load(model_dir, communicator=communicator, **load)
             yield engine, followers

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from core.request import Role
 from core.roles import RoleState
+from router.auth.http_gate import HttpGate
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.routes import dashboard_router
 from router.dashboard.state import StateSource
@@ -15,7 +16,8 @@ from router.meter import RequestMeter
 from router.roles.changes import OperatorAction, RoleChange, RoleStage
 from router.roles.decision import Decision
 from router.roles.director import RoleDirector
-from tests.router.builders import LIMITS, RecordingLink
+from tests.router.auth.keys import open_gate
+from tests.router.builders import LIMITS, RecordingLink, request_watch
 from tests.router.roles.world import NOW, RoleWorld
 
 KEY = "0123456789abcdef-operator"
@@ -51,6 +53,7 @@ class DashboardWorld(RoleWorld):
         self.num_looks = 0
         self.director = ToldDirector(self.fleet, self.orders, self.autopilot, self.clock, lambda: self.now_at)
         self.meter = RequestMeter(self.clock, LIMITS)
+        self.watch = request_watch(self.meter, clock=self.clock)
         self.source = StateSource(
             "tiny", self.fleet, self.director, self.meter, self._wall_clock, can_operate=key is not None
         )
@@ -61,8 +64,9 @@ class DashboardWorld(RoleWorld):
 
     def app(self, feed: DashboardFeed) -> FastAPI:
         app = FastAPI()
-        app.include_router(dashboard_router(feed, self.director, self.key))
+        app.include_router(dashboard_router(feed, self.director))
         install_error_handlers(app)
+        app.add_middleware(HttpGate, gate=open_gate(operator_key=self.key))
         return app
 
     def flip(self, name: str, role: Role, actor: str, reason: str, *, is_pinned: bool = False) -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from core.events import WorkerLoad
 from core.ids import WorkerId
-from core.request import Role
+from core.request import FinishReason, Role
 from core.transfers import PairReport, PairStats, TransferReport
 from router.roles.changes import CONTROLLER, OperatorAction, RoleStage
 from router.roles.decision import Decision
+from tests.router.builders import generation_request
 from tests.router.dashboard.browser import CHROMIUM, Browser, Page, run_browser
 from tests.router.dashboard.fakes import KEY, DashboardWorld, members
 from tests.router.dashboard.server import DashboardServer
@@ -96,12 +97,12 @@ def busy_world(*, key: str | None = KEY) -> DashboardWorld:
     sender = world.fleet.links()[0]
     sender.transfers = sent(4, 3_690_000)
     for ttft_s, tpot_s in ((0.2, 0.03), (0.4, 0.05), (1.6, 0.3)):
-        times = world.meter.arrived(100)
+        times = world.watch.arrived(generation_request(prompt=(1,) * 100))
         world.clock.advance(ttft_s)
         times.received(1)
         world.clock.advance(tpot_s)
         times.received(2)
-        times.answered()
+        times.answered(FinishReason.LENGTH)
     world.now_at -= 1500
     world.flip("worker-1", Role.DECODE, CONTROLLER, "answers are predicted to grow by 60 %")
     world.now_at += 600
@@ -250,7 +251,7 @@ def test_rebalance_needs_the_key(look: Callable[..., Page], server: DashboardSer
     assert page.run("document.activeElement.id") == "key"
     page.write("#key", "not-the-operators-key")
     ask_split(page, 1, 3)
-    page.wait_for(outcome_has("not the operator"))
+    page.wait_for(outcome_has("not known here"))
     assert [link.order for link in server.world.fleet.links()] == [None] * 4
 
 

@@ -58,7 +58,11 @@ async def test_role_is_set_and_the_audit_log_says_from_where(operator: Operator)
     await settle()
     assert (state.role, state.is_pinned) == (Role.DECODE, True)
     action = operator.world.director.actions()[0]
-    assert (action.actor, action.action, action.outcome) == ("dashboard@10.1.2.3", "set worker-0 decode", "done")
+    assert (action.actor, action.action, action.outcome) == (
+        "operator (dashboard@10.1.2.3)",
+        "set worker-0 decode",
+        "done",
+    )
 
 
 async def test_worker_is_pinned_and_its_pin_is_lifted(operator: Operator) -> None:

@@ -13,8 +13,9 @@ from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
 from router.dispatch.generation import ActiveGeneration
 from router.generation import TokenDelta
 from router.meter import RequestMeter
+from router.observe.request_times import RequestWatch
 from router.wire import StepReport
-from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, generation_request
+from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, generation_request, request_watch
 from tests.router.dispatch.loop_time import LoopTime, settle
 
 REQUEST_TIMEOUT_S = 100.0
@@ -31,6 +32,7 @@ class Bench:
     dispatcher: FleetDispatcher
     clock: ManualClock
     meter: RequestMeter
+    watch: RequestWatch
 
     @property
     def links(self) -> list[RecordingLink]:
@@ -69,14 +71,15 @@ class Bench:
 def make_bench(*links: RecordingLink) -> Bench:
     fleet, clock = MemoryFleet(), ManualClock()
     meter = RequestMeter(clock, LIMITS)
+    watch = request_watch(meter, clock=clock)
     dispatcher = FleetDispatcher(
         request_timeout_s=REQUEST_TIMEOUT_S,
         placement_timeout_s=PLACEMENT_TIMEOUT_S,
         max_attempts=MAX_ATTEMPTS,
-        meter=meter,
+        watch=watch,
     )
     dispatcher.bind(fleet)
-    bench = Bench(LoopTime(asyncio.get_running_loop()), fleet, dispatcher, clock, meter)
+    bench = Bench(LoopTime(asyncio.get_running_loop()), fleet, dispatcher, clock, meter, watch)
     bench.attach(*links)
     return bench
 

@@ -20,7 +20,7 @@ from core.sampling import SamplingParams
 from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
 from router.dispatch.generation import ActiveGeneration, RequestState
 from router.wire import StepReport
-from tests.router.builders import MemoryFleet, RecordingLink, request_meter
+from tests.router.builders import MemoryFleet, RecordingLink, request_watch
 from tests.router.dispatch.loop_time import LoopTime, settle
 
 STOP = 9
@@ -107,7 +107,7 @@ class DispatchWorld(RuleBasedStateMachine):
         self.time = LoopTime(self.runner.get_loop())
         self.fleet = MemoryFleet()
         self.dispatcher = FleetDispatcher(
-            request_timeout_s=1e6, placement_timeout_s=5.0, max_attempts=3, meter=request_meter()
+            request_timeout_s=1e6, placement_timeout_s=5.0, max_attempts=3, watch=request_watch()
         )
         self.dispatcher.bind(self.fleet)
         self.workers: dict[str, SimulatedWorker] = {}

@@ -98,6 +98,10 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         load = worker_pb2.WorkerLoad(running_sequences=running)
         self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(tokens=tokens, load=load)))
 
+    def say_returned(self, *work: worker_pb2.ReturnedWork) -> None:
+        """A report with work that it gives back."""
+        self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(returned=work)))
+
     def say_kv(self, first: int, *stored: bytes) -> None:
         """A report with block names that the worker has got."""
         events = worker_pb2.KvEvents(first=first, stored=b"".join(stored))

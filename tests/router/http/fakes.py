@@ -10,6 +10,7 @@ from core.errors import BatonError, CancelledRequestError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
 from router.generation import TokenDelta
+from router.observe.phases import Phases
 
 NUM_CACHED_TOKENS = 2
 WAIT_S = 10.0  # far above what anything here takes; a test that gets there has failed
@@ -24,8 +25,10 @@ class FakeGeneration:
         self.request = request
         self.emitted: tuple[int, ...] = ()
         self.cancelled = threading.Event()
+        self.is_answered = False
         self.num_reads = 0
         self.num_cached_tokens = NUM_CACHED_TOKENS
+        self.phases: Phases | None = None
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._steps = deque(steps)
@@ -64,7 +67,8 @@ class FakeGeneration:
                 return TokenDelta(token_ids, step.finish_reason, logprobs)
         return TokenDelta(token_ids, None, logprobs)
 
-    def cancel(self) -> None:
+    def cancel(self, *, is_answered: bool = False) -> None:
+        self.is_answered = is_answered
         self.cancelled.set()
         self._arrived.set()
 
@@ -94,6 +98,7 @@ class FakeDispatcher:
         self.generation_type = FakeGeneration
         self.refusal: BatonError | None = None
         self.unready: str | None = None
+        self.phases: Phases | None = None
         self.generations: queue.Queue[FakeGeneration] = queue.Queue()
 
     def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> FakeGeneration:
@@ -101,6 +106,7 @@ class FakeDispatcher:
             raise self.refusal
         generation = self.generation_type(request, after(len(emitted), self.script(request)))
         generation.emitted = tuple(emitted)
+        generation.phases = self.phases
         self.generations.put(generation)
         return generation
 

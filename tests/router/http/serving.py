@@ -22,10 +22,12 @@ from router.journal.journal import Journal
 from router.journal.memory_store import MemoryJournalStore
 from router.text.tokenizer import TextCodec
 from tests.byte_tokenizer import BYTE_EOS, NUM_BYTE_TOKENS, write_byte_tokenizer
+from tests.router.auth.keys import open_gate
 from tests.router.dashboard.fakes import DashboardWorld
 from tests.router.http.fakes import WAIT_S, FakeDispatcher, Script, Step, tokens
 
 MODEL = "org/tiny"
+OPERATOR_KEY = "0123456789abcdef-operator"
 MAX_BODY_BYTES = 1024 * 1024
 EOS = BYTE_EOS
 NUM_TOKENS = NUM_BYTE_TOKENS
@@ -74,7 +76,15 @@ def running_api(config: RouterConfig, codec: TextCodec) -> Iterator[Api]:
     async def serve() -> None:
         clock = SystemClock()
         journal = Journal(MemoryJournalStore(clock), "router", dispatcher=dispatcher, codec=codec, clock=clock)
-        app = build_app(config, dispatcher, codec, journal=journal, feed=world.feed(), roles=world.director)
+        app = build_app(
+            config,
+            dispatcher,
+            codec,
+            journal=journal,
+            feed=world.feed(),
+            roles=world.director,
+            gate=open_gate(operator_key=OPERATOR_KEY),
+        )
         async with journal.running(), serve_http(app, listener, stop_timeout_s=5):
             started.append(asyncio.get_running_loop())
             ready.set()

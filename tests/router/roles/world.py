@@ -20,7 +20,7 @@ from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import FleetSnapshot
 from router.state.memory import MemoryState
 from router.wire import StepReport
-from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, request_meter
+from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, request_meter, request_watch
 
 NOW = 1_700_000_000.0
 
@@ -46,7 +46,7 @@ class RoleWorld:
         self.clock = ManualClock()
         self.fleet = MemoryFleet()
         self.dispatcher = FleetDispatcher(
-            request_timeout_s=100.0, placement_timeout_s=30.0, max_attempts=3, meter=request_meter()
+            request_timeout_s=100.0, placement_timeout_s=30.0, max_attempts=3, watch=request_watch()
         )
         self.dispatcher.bind(self.fleet)
         self.orders = RoleOrders(self.dispatcher.movements, self.clock, lambda: NOW)

@@ -10,14 +10,16 @@ from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, worker_pb2
 
 from core.clock import ManualClock
 from core.ids import WorkerEndpoint, WorkerId
+from core.members import MemberKind, MemberState, MemberStatus
 from core.processes import ProcessId, RankProcess
 from core.request import Role
-from router import hello_wire, wire
+from router import hello_wire, member_wire, wire
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
+from router.probe import PairProbes
 from router.rpc.control_services import ControlService, MembershipService
-from tests.router.builders import generation_request, request_meter
+from tests.router.builders import generation_request, request_watch
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker
 from tests.router.roles.world import RoleWorld
 from tests.router.rpc.serving import channel_to
@@ -41,6 +43,10 @@ class Router:
     async def status(self) -> control_pb2.GetStatusResponse:
         return await self.control.GetStatus(control_pb2.GetStatusRequest(), timeout=WAIT_S)
 
+    async def report(self, *members: MemberStatus) -> None:
+        request = control_pb2.ReportMembersRequest(members=map(member_wire.member_to_proto, members))
+        await self.membership.ReportMembers(request, timeout=WAIT_S)
+
     async def experts(self, worker: str) -> control_pb2.GetExpertsResponse:
         return await self.control.GetExperts(control_pb2.GetExpertsRequest(worker=worker), timeout=WAIT_S)
 
@@ -49,14 +55,15 @@ class Router:
 async def router() -> AsyncIterator[Router]:
     heard, clock = RecordingObserver(), ManualClock()
     dispatcher = FleetDispatcher(
-        request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, meter=request_meter()
+        request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, max_attempts=2, watch=request_watch()
     )
-    fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, heard))
+    probes = PairProbes(7, clock)
+    fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, probes, heard))
     dispatcher.bind(fleet)
     server = grpc.aio.server()
     control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), server)
     control_pb2_grpc.add_ControlServiceServicer_to_server(
-        ControlService("m", fleet, dispatcher, RoleWorld().director, clock), server
+        ControlService("m", fleet, dispatcher, RoleWorld().director, clock, probes), server
     )
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(fleet.close)
@@ -96,6 +103,26 @@ async def test_registration_of_a_refused_worker_is_a_failed_precondition(router:
         with pytest.raises(grpc.aio.AioRpcError, match="model fingerprint abc against xyz") as caught:
             await router.register(other.endpoint)
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_members_are_shown_as_they_were_reported_last(router: Router) -> None:
+    await router.report(MemberStatus("decode-0", MemberKind.WORKER, MemberState.STARTING))
+    dead = MemberStatus("decode-0", MemberKind.WORKER, MemberState.GIVEN_UP, num_restarts=7, reason="no such file")
+    here = RankProcess("node-1", ProcessId(7, 1.5))
+    first = MemberStatus("router-0", MemberKind.ROUTER, MemberState.RUNNING, "127.0.0.1:9", (here,))
+    await router.report(dead, first)
+    status = await router.status()
+    assert [member_wire.member_from_proto(member) for member in status.members] == [first, dead]
+    assert status.unready_reason == (
+        "no prefill and no decode worker is attached yet; decode-0 is given up: no such file"
+    )
+
+
+async def test_member_in_a_state_that_is_not_known_here_is_refused(router: Router) -> None:
+    unknown = control_pb2.MemberStatus(name="decode-0", kind=control_pb2.MEMBER_KIND_WORKER)
+    with pytest.raises(grpc.aio.AioRpcError, match="run one version of Baton everywhere") as caught:
+        await router.membership.ReportMembers(control_pb2.ReportMembersRequest(members=[unknown]), timeout=WAIT_S)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_empty_registration_is_an_invalid_argument(router: Router) -> None:
@@ -231,3 +258,33 @@ async def test_death_of_a_worker_that_never_came_is_an_invalid_argument(router: 
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await router.membership.ReportWorkerGone(report, timeout=WAIT_S)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_pair_is_probed_by_name_and_unknown_names_are_invalid(router: Router) -> None:
+    async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
+        for each in (prefill, decode):
+            await router.register(each.endpoint)
+            await router.heard.expect(("attached", each))
+        request = control_pb2.ProbePairRequest(prefill="p0", decode="d0", num_tokens=4)
+        probing = asyncio.ensure_future(router.control.ProbePair(request, timeout=WAIT_S))
+        orders = [await asyncio.wait_for(each.orders.get(), WAIT_S) for each in (decode, prefill)]
+        assert orders[0].assign == orders[1].assign
+        returned = worker_pb2.ReturnedWork(handoff_id=orders[0].assign.handoff_id, code="preempted", message="full")
+        decode.say_returned(returned)
+        with pytest.raises(grpc.aio.AioRpcError, match="preempted: full") as caught:
+            await probing
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(grpc.aio.AioRpcError, match="no worker 'd1' is attached") as caught:
+            await router.control.ProbePair(control_pb2.ProbePairRequest(prefill="p0", decode="d1"), timeout=WAIT_S)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_status_has_versions_and_clocks(router: Router) -> None:
+    async with ScriptedWorker("p0", unix_s=1.0, versions=(("torch", "2.13.0"),)) as worker:
+        await router.register(worker.endpoint)
+        await router.heard.expect(("attached", worker))
+        status = await router.status()
+        assert dict(status.workers[0].hello.versions) == {"torch": "2.13.0"}
+        assert status.workers[0].clock_skew_s < -1e9  # the worker's clock stands at 1970
+        assert status.versions["grpcio"]
+        assert status.unix_s > 1e9

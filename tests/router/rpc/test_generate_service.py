@@ -217,6 +217,9 @@ async def test_absent_options_are_the_models_with_a_seed_of_its_own(stub: Stub, 
         ({"stop": [""]}, "stop has 1 texts"),
         ({"cache_salt": "x" * 257}, "cache_salt has 257 characters; at most 256"),
         ({"stop": ["x"] * 17}, "stop has 17 texts; at most 16"),
+        ({"stop": ["x" * 257]}, "each of 1 to 256 characters"),
+        ({"stop_token_ids": [1] * 65}, "stop_token_ids has 65 tokens; at most 64"),
+        ({"chat": chat(*[("user", "")] * 4097)}, "chat has 4097 messages; at most 4096"),
         ({"sampling": generate_pb2.SamplingOptions(temperature=float("nan"))}, "temperature is nan"),
         ({"sampling": generate_pb2.SamplingOptions(top_p=0)}, "top_p is 0"),
         ({"sampling": generate_pb2.SamplingOptions(seed=2**63)}, "seed is 9223372036854775808"),
@@ -319,3 +322,55 @@ async def test_call_past_its_clients_deadline_cancels_the_work(stub: Stub, dispa
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     generation = await next_generation(dispatcher)
     assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+
+
+# --- callers that come back
+
+
+def resume(request_id: str, num_tokens: int) -> generate_pb2.GenerateRequest:
+    point = generate_pb2.ResumePoint(request_id=request_id, num_tokens=num_tokens)
+    return generate_pb2.GenerateRequest(model=MODEL, resume=point)
+
+
+async def test_first_message_names_the_request_and_a_later_call_gets_the_rest(
+    stub: Stub, dispatcher: FakeDispatcher, codec: TextCodec
+) -> None:
+    text = codec.encode("Hello, world", add_special_tokens=False)
+    dispatcher.script = lambda _request: [tokens(*text[:5])]
+    call = stub.Generate(ask(), timeout=WAIT_S)
+    first = await call.read()
+    call.cancel()
+    cut = await next_generation(dispatcher)
+    assert await asyncio.to_thread(cut.cancelled.wait, WAIT_S)
+    dispatcher.script = says(codec, "Hello, world")
+    rest = await answers(stub, resume(first.request_id, len(first.token_ids)))
+    assert "".join(response.text for response in rest) == ", world"
+    assert [token for response in rest for token in response.token_ids] == [*text[5:], EOS]
+    assert rest[-1].usage.completion_tokens == len(text) + 1
+    assert [response.request_id for response in rest] == [first.request_id, *[""] * (len(rest) - 1)]
+    (last,) = await answers(stub, resume(first.request_id, len(text) + 1))
+    assert (list(last.token_ids), last.finish_reason) == ([], common_pb2.FINISH_REASON_STOP)
+
+
+async def test_resume_beyond_the_answer_is_an_invalid_argument(stub: Stub) -> None:
+    request_id = (await answers(stub, ask()))[0].request_id
+    error = await failure(stub, resume(request_id, 99))
+    assert (error.code(), "the whole answer has 13" in error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+async def test_resume_of_an_unknown_request_is_not_found(stub: Stub) -> None:
+    error = await failure(stub, resume("0" * 32, 0))
+    assert (error.code(), "send the request anew" in error.details()) == (grpc.StatusCode.NOT_FOUND, True)
+
+
+async def test_call_with_a_key_is_computed_once(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    said = [await answers(stub, ask(idempotency_key="k")) for _ in range(2)]
+    texts = ["".join(response.text for response in responses) for responses in said]
+    assert texts == ["Hello, world"] * 2
+    dispatcher.next_generation()
+    assert dispatcher.generations.empty()
+    error = await failure(stub, ask(idempotency_key="k", max_tokens=3))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "stands for another request" in error.details()
+    error = await failure(stub, ask(idempotency_key="k" * 256))
+    assert "idempotency_key has 256 characters" in error.details()

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from core.errors import ERROR_CODE_KEY
 from core.request import Role
+from router.probe import PairProbes
 from router.roles.decision import Decision, Flip, SplitScore
 from router.rpc.control_services import ControlService
 from tests.router.fleet.scripted_worker import WAIT_S
@@ -38,7 +39,9 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     world = RoleWorld(worker("p", Role.PREFILL), worker("d0", Role.DECODE), worker("d1", Role.DECODE))
     server = grpc.aio.server()
-    service = ControlService("m", world.fleet, world.dispatcher, world.director, world.clock)
+    service = ControlService(
+        "m", world.fleet, world.dispatcher, world.director, world.clock, PairProbes(7, world.clock)
+    )
     control_pb2_grpc.add_ControlServiceServicer_to_server(service, server)
     async with channel_to(server) as channel:
         yield Served(world, control_pb2_grpc.ControlServiceStub(channel))

@@ -9,6 +9,7 @@ from core.errors import WorkerLostError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import TokenDelta
+from router.observe.phases import Phases
 from router.text.detokenizer import Detokenizer
 from router.text.stream import TextDelta, TextGeneration
 from tests.router.text.small_tokenizers import EOS, byte_level, special_ids
@@ -24,7 +25,9 @@ class ScriptedGeneration:
     deltas: list[TokenDelta]
     request_id: str = "r1"
     num_cancels: int = 0
+    is_answered: bool = False
     error: Exception | None = None
+    phases: Phases | None = None
     read_deltas: list[TokenDelta] = field(default_factory=list)
 
     async def read(self) -> TokenDelta:
@@ -33,8 +36,9 @@ class ScriptedGeneration:
         self.read_deltas.append(self.deltas.pop(0))
         return self.read_deltas[-1]
 
-    def cancel(self) -> None:
+    def cancel(self, *, is_answered: bool = False) -> None:
         self.num_cancels += 1
+        self.is_answered = is_answered
 
 
 def ids(text: str) -> tuple[int, ...]:
@@ -114,7 +118,7 @@ async def test_stop_string_cancels_and_counts_to_the_token_that_completed_it() -
     assert (first.text, first.finish_reason) == ("one", None)
     assert last == TextDelta("", ids("#"), FinishReason.STOP)
     assert answer.num_completion_tokens == 5
-    assert generation.num_cancels == 1
+    assert (generation.num_cancels, generation.is_answered) == (1, True)
 
 
 async def test_stop_string_in_last_delta_goes_before_length() -> None:

@@ -9,6 +9,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class MemberKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMBER_KIND_UNSPECIFIED: _ClassVar[MemberKind]
+    MEMBER_KIND_ROUTER: _ClassVar[MemberKind]
+    MEMBER_KIND_WORKER: _ClassVar[MemberKind]
+
+class MemberState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MEMBER_STATE_UNSPECIFIED: _ClassVar[MemberState]
+    MEMBER_STATE_STARTING: _ClassVar[MemberState]
+    MEMBER_STATE_RUNNING: _ClassVar[MemberState]
+    MEMBER_STATE_ENDING: _ClassVar[MemberState]
+    MEMBER_STATE_WAITING: _ClassVar[MemberState]
+    MEMBER_STATE_GIVEN_UP: _ClassVar[MemberState]
+
 class RoleStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ROLE_STAGE_UNSPECIFIED: _ClassVar[RoleStage]
@@ -16,6 +31,15 @@ class RoleStage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_STAGE_CHANGED: _ClassVar[RoleStage]
     ROLE_STAGE_VERIFIED: _ClassVar[RoleStage]
     ROLE_STAGE_FAILED: _ClassVar[RoleStage]
+MEMBER_KIND_UNSPECIFIED: MemberKind
+MEMBER_KIND_ROUTER: MemberKind
+MEMBER_KIND_WORKER: MemberKind
+MEMBER_STATE_UNSPECIFIED: MemberState
+MEMBER_STATE_STARTING: MemberState
+MEMBER_STATE_RUNNING: MemberState
+MEMBER_STATE_ENDING: MemberState
+MEMBER_STATE_WAITING: MemberState
+MEMBER_STATE_GIVEN_UP: MemberState
 ROLE_STAGE_UNSPECIFIED: RoleStage
 ROLE_STAGE_ORDERED: RoleStage
 ROLE_STAGE_CHANGED: RoleStage
@@ -37,28 +61,73 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "unready_reason", "active_requests", "workers")
+    __slots__ = ("model", "unready_reason", "active_requests", "workers", "members", "versions", "unix_s")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     UNREADY_REASON_FIELD_NUMBER: _ClassVar[int]
     ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    UNIX_S_FIELD_NUMBER: _ClassVar[int]
     model: str
     unready_reason: str
     active_requests: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
-    def __init__(self, model: _Optional[str] = ..., unready_reason: _Optional[str] = ..., active_requests: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
+    members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
+    versions: _containers.ScalarMap[str, str]
+    unix_s: float
+    def __init__(self, model: _Optional[str] = ..., unready_reason: _Optional[str] = ..., active_requests: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ..., unix_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("hello", "load", "silent_s", "transfers")
+    __slots__ = ("hello", "load", "silent_s", "transfers", "clock_skew_s")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     SILENT_S_FIELD_NUMBER: _ClassVar[int]
     TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_SKEW_S_FIELD_NUMBER: _ClassVar[int]
     hello: _worker_pb2.WorkerHello
     load: _worker_pb2.WorkerLoad
     silent_s: float
     transfers: _worker_pb2.TransferReport
-    def __init__(self, hello: _Optional[_Union[_worker_pb2.WorkerHello, _Mapping]] = ..., load: _Optional[_Union[_worker_pb2.WorkerLoad, _Mapping]] = ..., silent_s: _Optional[float] = ..., transfers: _Optional[_Union[_worker_pb2.TransferReport, _Mapping]] = ...) -> None: ...
+    clock_skew_s: float
+    def __init__(self, hello: _Optional[_Union[_worker_pb2.WorkerHello, _Mapping]] = ..., load: _Optional[_Union[_worker_pb2.WorkerLoad, _Mapping]] = ..., silent_s: _Optional[float] = ..., transfers: _Optional[_Union[_worker_pb2.TransferReport, _Mapping]] = ..., clock_skew_s: _Optional[float] = ...) -> None: ...
+
+class ProbePairRequest(_message.Message):
+    __slots__ = ("prefill", "decode", "num_tokens")
+    PREFILL_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    prefill: str
+    decode: str
+    num_tokens: int
+    def __init__(self, prefill: _Optional[str] = ..., decode: _Optional[str] = ..., num_tokens: _Optional[int] = ...) -> None: ...
+
+class ProbePairResponse(_message.Message):
+    __slots__ = ("num_tokens", "ttft_s", "second_token_s", "num_bytes", "busy_s", "transport", "path", "direction")
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TTFT_S_FIELD_NUMBER: _ClassVar[int]
+    SECOND_TOKEN_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BUSY_S_FIELD_NUMBER: _ClassVar[int]
+    TRANSPORT_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    DIRECTION_FIELD_NUMBER: _ClassVar[int]
+    num_tokens: int
+    ttft_s: float
+    second_token_s: float
+    num_bytes: int
+    busy_s: float
+    transport: str
+    path: str
+    direction: str
+    def __init__(self, num_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., second_token_s: _Optional[float] = ..., num_bytes: _Optional[int] = ..., busy_s: _Optional[float] = ..., transport: _Optional[str] = ..., path: _Optional[str] = ..., direction: _Optional[str] = ...) -> None: ...
 
 class GetExpertsRequest(_message.Message):
     __slots__ = ("worker",)
@@ -123,6 +192,34 @@ class ReportWorkerGoneRequest(_message.Message):
 class ReportWorkerGoneResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ReportMembersRequest(_message.Message):
+    __slots__ = ("members",)
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
+    def __init__(self, members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ...) -> None: ...
+
+class ReportMembersResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MemberStatus(_message.Message):
+    __slots__ = ("name", "kind", "state", "address", "processes", "num_restarts", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    NUM_RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: MemberKind
+    state: MemberState
+    address: str
+    processes: _containers.RepeatedCompositeFieldContainer[_worker_pb2.RankProcess]
+    num_restarts: int
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[MemberKind, str]] = ..., state: _Optional[_Union[MemberState, str]] = ..., address: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[_worker_pb2.RankProcess, _Mapping]]] = ..., num_restarts: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GetRolesRequest(_message.Message):
     __slots__ = ()

@@ -50,6 +50,11 @@ class MembershipServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.FromString,
                 _registered_method=True)
+        self.ReportMembers = channel.unary_unary(
+                '/baton.v1.MembershipService/ReportMembers',
+                request_serializer=baton_dot_v1_dot_control__pb2.ReportMembersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ReportMembersResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -79,6 +84,14 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportMembers(self, request, context):
+        """Says how all processes of the cluster are, every second or so; what was said before is replaced. That it is
+        answered shows that the router lives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +109,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ReportWorkerGone,
                     request_deserializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.ReportWorkerGoneResponse.SerializeToString,
+            ),
+            'ReportMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportMembers,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ReportMembersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ReportMembersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -190,6 +208,33 @@ class MembershipService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def ReportMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.MembershipService/ReportMembers',
+            baton_dot_v1_dot_control__pb2.ReportMembersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ReportMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ControlServiceStub:
     """Served by every router; called by the command line.
@@ -215,6 +260,11 @@ class ControlServiceStub:
                 '/baton.v1.ControlService/RebalanceExperts',
                 request_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
+                _registered_method=True)
+        self.ProbePair = channel.unary_unary(
+                '/baton.v1.ControlService/ProbePair',
+                request_serializer=baton_dot_v1_dot_control__pb2.ProbePairRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.ProbePairResponse.FromString,
                 _registered_method=True)
         self.GetRoles = channel.unary_unary(
                 '/baton.v1.ControlService/GetRoles',
@@ -282,6 +332,14 @@ class ControlServiceServicer:
 
     def RebalanceExperts(self, request, context):
         """Divides the experts of one worker anew among its ranks, by their use so far. No request is affected.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProbePair(self, request, context):
+        """Sends one prompt of random tokens by way of one prefill and one decode worker, as a request would go, and says what
+        that took. The prompt's KV is nobody's afterwards.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -368,6 +426,11 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.RebalanceExperts,
                     request_deserializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.SerializeToString,
+            ),
+            'ProbePair': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProbePair,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.ProbePairRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.ProbePairResponse.SerializeToString,
             ),
             'GetRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRoles,
@@ -497,6 +560,33 @@ class ControlService:
             '/baton.v1.ControlService/RebalanceExperts',
             baton_dot_v1_dot_control__pb2.RebalanceExpertsRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.RebalanceExpertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProbePair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.ControlService/ProbePair',
+            baton_dot_v1_dot_control__pb2.ProbePairRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.ProbePairResponse.FromString,
             options,
             channel_credentials,
             insecure,

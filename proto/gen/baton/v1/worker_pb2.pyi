@@ -221,7 +221,14 @@ class PairTransfers(_message.Message):
     def __init__(self, peer: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., transport: _Optional[str] = ..., path: _Optional[str] = ..., direction: _Optional[str] = ..., num_handoffs: _Optional[int] = ..., num_bytes: _Optional[int] = ..., num_bytes_saved: _Optional[int] = ..., num_descriptors: _Optional[int] = ..., busy_s: _Optional[float] = ..., exposed_s: _Optional[float] = ..., acknowledge_s: _Optional[float] = ..., num_expired_leases: _Optional[int] = ..., num_retried: _Optional[int] = ..., failures: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("endpoint", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model", "block_bytes", "processes", "role_state")
+    __slots__ = ("endpoint", "model_fingerprint", "layout", "num_blocks", "max_num_seqs", "max_model_len", "topology", "cost_model", "block_bytes", "processes", "role_state", "versions", "unix_s")
+    class VersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +240,8 @@ class WorkerHello(_message.Message):
     BLOCK_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
     ROLE_STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    UNIX_S_FIELD_NUMBER: _ClassVar[int]
     endpoint: _common_pb2.WorkerEndpoint
     model_fingerprint: str
     layout: _common_pb2.KvLayout
@@ -244,7 +253,9 @@ class WorkerHello(_message.Message):
     block_bytes: int
     processes: _containers.RepeatedCompositeFieldContainer[RankProcess]
     role_state: RoleState
-    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ..., block_bytes: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[RankProcess, _Mapping]]] = ..., role_state: _Optional[_Union[RoleState, _Mapping]] = ...) -> None: ...
+    versions: _containers.ScalarMap[str, str]
+    unix_s: float
+    def __init__(self, endpoint: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., model_fingerprint: _Optional[str] = ..., layout: _Optional[_Union[_common_pb2.KvLayout, _Mapping]] = ..., num_blocks: _Optional[int] = ..., max_num_seqs: _Optional[int] = ..., max_model_len: _Optional[int] = ..., topology: _Optional[_Union[_common_pb2.ShardTopology, _Mapping]] = ..., cost_model: _Optional[_Union[CostModel, _Mapping]] = ..., block_bytes: _Optional[int] = ..., processes: _Optional[_Iterable[_Union[RankProcess, _Mapping]]] = ..., role_state: _Optional[_Union[RoleState, _Mapping]] = ..., versions: _Optional[_Mapping[str, str]] = ..., unix_s: _Optional[float] = ...) -> None: ...
 
 class RankProcess(_message.Message):
     __slots__ = ("node", "pid", "started_s")
@@ -337,20 +348,30 @@ class KvSnapshot(_message.Message):
     def __init__(self, next: _Optional[int] = ..., names: _Optional[bytes] = ..., is_last: _Optional[bool] = ...) -> None: ...
 
 class TokenEvent(_message.Message):
-    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs", "cached_tokens")
+    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs", "cached_tokens", "timing")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     position: int
     token_id: int
     finish_reason: _common_pb2.FinishReason
     logprobs: _common_pb2.TokenLogprobs
     cached_tokens: int
-    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Union[_common_pb2.TokenLogprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+    timing: TokenTiming
+    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Union[_common_pb2.TokenLogprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., timing: _Optional[_Union[TokenTiming, _Mapping]] = ...) -> None: ...
+
+class TokenTiming(_message.Message):
+    __slots__ = ("queue_s", "compute_s")
+    QUEUE_S_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
+    queue_s: float
+    compute_s: float
+    def __init__(self, queue_s: _Optional[float] = ..., compute_s: _Optional[float] = ...) -> None: ...
 
 class ReturnedWork(_message.Message):
     __slots__ = ("handoff_id", "code", "message", "retryable")

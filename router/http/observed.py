@@ -1,0 +1,33 @@
+"""Watches the calls of the HTTP API that ask for an answer, those that are refused included."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from router.observe.call import Calls
+from router.observe.traceparent import HEADER
+
+ANSWERING_PATHS = frozenset({"/v1/chat/completions"})
+
+
+class ObservedCalls:
+    """ASGI middleware; it adds nothing to what is sent, and costs nothing per event.
+
+    Args:
+        app: what answers.
+        calls: begins and ends calls.
+    """
+
+    def __init__(self, app: ASGIApp, calls: Calls) -> None:
+        self._app = app
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes everything on."""
+        if scope["type"] != "http" or scope["path"] not in ANSWERING_PATHS:
+            await self._app(scope, receive, send)
+            return
+        traceparent = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
+        with self._calls.open("http", f"{scope['method']} {scope['path']}", traceparent):
+            await self._app(scope, receive, send)
+
+
+_HEADER = HEADER.encode()

@@ -1,0 +1,139 @@
+"""One call of the API, from its arrival to the end of its answer, whether it becomes a request or is refused before.
+
+The call under way is a context variable: whoever handles it, or refuses it, need not be handed it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from core.clock import Clock
+from core.errors import BatonError, CancelledRequestError, InternalError
+from core.logs import TAGS
+from router.observe.request_times import RequestTimes
+from router.observe.traceparent import TraceParent, trace_id_of
+
+REPLAYED = "replayed"
+"""Code of an answer that had been generated before, so that no request was made of it."""
+
+_CALL: ContextVar["Call | None"] = ContextVar("call", default=None)
+
+
+class Outcome(StrEnum):
+    """How a call has ended."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    """It was accepted, and could not be answered."""
+    REJECTED = "rejected"
+    """It was not accepted."""
+    CANCELLED = "cancelled"
+    """Its client went away."""
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """A call of the API.
+
+    Attributes:
+        api: `http` or `grpc`.
+        method: what was called.
+        started_s: when it came, on the clock.
+        parent: the client's span that it is a part of; None when it named none.
+        is_traced: whether it has a trace without that, too.
+        tags: what log lines of this call carry.
+        times: of the request that was made of it; None if none was. It has not ended if it was refused.
+        refusal: why it was refused, by code; None if it was not.
+    """
+
+    api: str
+    method: str
+    started_s: float
+    parent: TraceParent | None
+    is_traced: bool
+    tags: dict[str, str] = field(default_factory=dict)
+    times: RequestTimes | None = None
+    refusal: str | None = None
+
+    def name(self, request_id: str) -> None:
+        """Says the id of the request that is made of it."""
+        self.tags["request_id"] = request_id
+        if self.parent or self.is_traced:
+            self.tags["trace_id"] = f"{trace_id_of(request_id, self.parent):032x}"
+
+    @property
+    def outcome(self) -> tuple[Outcome, str]:
+        """How it has ended, and the reason why the answer ended or the code of the error."""
+        times = self.times
+        if times is not None and times.finish_reason is not None:
+            return Outcome.ANSWERED, str(times.finish_reason)
+        if times is not None and times.error is not None and not times.is_given_up:
+            return Outcome.FAILED, times.error.code
+        if times is None and self.refusal is None:
+            return Outcome.ANSWERED, REPLAYED
+        if self.refusal in {None, CancelledRequestError.code} or (times is not None and times.is_given_up):
+            return Outcome.CANCELLED, CancelledRequestError.code
+        return Outcome.REJECTED, self.refusal
+
+
+class Calls:
+    """Begins and ends calls.
+
+    Args:
+        clock: for their times.
+        is_tracing: whether those without a trace get one.
+        on_ended: hear of every call that has ended, and of how many seconds it took.
+    """
+
+    def __init__(
+        self, clock: Clock, on_ended: Sequence[Callable[[Call, float], None]] = (), *, is_tracing: bool = False
+    ) -> None:
+        self._clock = clock
+        self._on_ended = on_ended
+        self._is_tracing = is_tracing
+
+    @contextmanager
+    def open(self, api: str, method: str, traceparent: str | None) -> Iterator[Call]:
+        """The call of the current task, while the context lasts; what ends it is raised as it is.
+
+        Args:
+            api: `http` or `grpc`.
+            method: what is called.
+            traceparent: the header, as the client sent it.
+        """
+        call = Call(api, method, self._clock.now_s(), TraceParent.parse(traceparent), self._is_tracing)
+        tokens = _CALL.set(call), TAGS.set(call.tags)
+        try:
+            yield call
+        except Exception as error:
+            note_refusal(error)
+            raise
+        finally:
+            for hear in self._on_ended:
+                hear(call, self._clock.now_s() - call.started_s)
+            _CALL.reset(tokens[0])
+            TAGS.reset(tokens[1])
+
+
+def accept(times: RequestTimes) -> None:
+    """A request has been made of the call of the current task, if there is one."""
+    call = _CALL.get()
+    if call is not None:
+        call.times = times
+        times.tags, times.parent = call.tags, call.parent
+
+
+def name_call(request_id: str) -> None:
+    """Says the id of the request that is to be made of the call of the current task, if there is one."""
+    call = _CALL.get()
+    if call is not None:
+        call.name(request_id)
+
+
+def note_refusal(error: Exception) -> None:
+    """The call of the current task, if there is one, is answered with an error; the first counts."""
+    call = _CALL.get()
+    if call is not None and call.refusal is None:
+        call.refusal = error.code if isinstance(error, BatonError) else InternalError.code
