@@ -53,3 +53,8 @@ def handoff_id(request_id: str, attempt: int) -> str:
     recognised and dropped.
     """
     return f"{request_id}.{attempt}"
+
+
+def request_id_of(handoff_id: str) -> str:
+    """The request that an attempt serves: inverse of `handoff_id`."""
+    return handoff_id.rpartition(".")[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import uvloop
 
 from core.crash import die
-from core.errors import BatonError, InternalError
+from core.errors import BatonError, InternalError, UnavailableError
 from core.ids import WorkerEndpoint
 from core.logs import configure_logging
 from core.processes import RankProcess, this_process
@@ -37,11 +37,15 @@ def log_to_ray(log_format: str, process: str) -> None:
     configure_logging(log_format, os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), process)
 
 
-class Leader(Protocol):
-    """Rank 0, as the other ranks of its worker see it while they start."""
+class ActorHost(Protocol):
+    """What a rank's actor asks of whoever starts the ranks of its worker."""
 
-    def store_address(self) -> str:
-        """What `RankActor.store_address` of rank 0 says.
+    def node(self) -> str:
+        """The machine of the calling process, as whoever starts and kills processes names it."""
+        ...
+
+    def leader_store_address(self) -> str:
+        """What `RankActor.store_address` of rank 0 says. For the other ranks.
 
         Raises:
             UnavailableError: rank 0 does not come up.
@@ -71,13 +75,13 @@ class RankActor(HostedProcess):
 
     Args:
         config: of this rank.
-        leader: rank 0; None for itself.
+        host: where it has come up, and who leads.
     """
 
-    def __init__(self, config: WorkerConfig, leader: Leader | None) -> None:
-        super().__init__(config.node, config.log_format, config.rank_name)
+    def __init__(self, config: WorkerConfig, host: ActorHost) -> None:
+        super().__init__(host.node(), config.log_format, config.rank_name)
         self._config = config
-        self._leader = leader
+        self._host = host
         self._store: Future[RendezvousStore] = Future()
         self._outcome: Future[WorkerProcess | FollowerProcess | BatonError] = Future()
         threading.Thread(target=self._start, name="start", daemon=True).start()
@@ -110,8 +114,13 @@ class RankActor(HostedProcess):
         from worker.process import WorkerProcess  # noqa: PLC0415
         from worker.rendezvous import RendezvousStore  # noqa: PLC0415
 
-        if self._leader is not None:
-            return FollowerProcess(self._config, self._leader.store_address())
+        if self._node != self._config.node:
+            raise UnavailableError(
+                f"{self._config.rank_name} came up on node {self._node}, and its settings are for "
+                f"{self._config.node}, which has left meanwhile; it is started again"
+            )
+        if self._config.rank > 0:
+            return FollowerProcess(self._config, self._host.leader_store_address())
         if self._config.topology.world_size == 1:
             return WorkerProcess(self._config)
         store = RendezvousStore(self._config.host)

@@ -1,5 +1,6 @@
 """Actors that make up one member of the cluster, from their start to the end of their processes."""
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from core.members import MemberState
 from core.processes import RankProcess
 from deploy.keeper import Sight
 from deploy.ray_nodes import RayNodes
-from deploy.ray_session import first_line
+from deploy.ray_session import RaySession, first_line
 
 START_TIMEOUT_S = 600.0  # a large checkpoint from a slow disk
 STOP_TIMEOUT_S = 15.0
 CAUSE = "The actor is dead because"  # in what Ray says of a dead actor, before the cause
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -78,16 +81,19 @@ class ActorGroup:
 
     Args:
         actors: of a worker all ranks, rank 0 first.
-        nodes: kills on the actors' machines.
+        session: Ray.
+        nodes: its machines, for killing on them.
         address: of what has no endpoint of its own.
-        log_hint: where to read more.
     """
 
-    def __init__(self, actors: Sequence[Actor], nodes: RayNodes, log_hint: str, address: str = "") -> None:
+    def __init__(self, actors: Sequence[Actor], session: RaySession, nodes: RayNodes, address: str = "") -> None:
         self._actors = tuple(actors)
+        self._session = session
         self._nodes = nodes
         self._address = address
-        self._log_hint = log_hint
+        self._log_hint = f"see the logs in {session.log_dir}"
+        if not session.is_own:
+            self._log_hint += " of its node"
         self._deadline_s = time.monotonic() + START_TIMEOUT_S
         self._running: Sight | None = None
 
@@ -114,8 +120,10 @@ class ActorGroup:
         for actor in self._actors:
             try:
                 ray.get(actor.handle.stop.remote(), timeout=STOP_TIMEOUT_S)
-            except (GetTimeoutError, RayError):
-                continue  # it is dead, or hangs: whoever ends Ray's connection ends it, too
+            except (GetTimeoutError, RayError) as error:  # it is dead, or hangs
+                logger.debug("%s does not stop: %s", actor.name, first_line(error))
+        if not self._session.is_own and not self.end():  # all processes of a Ray of our own end with it
+            logger.warning("processes of %s may be left; %s", self._actors[0].name, self._log_hint)
 
     def _look_at_start(self) -> Sight:
         answers = [actor.ready() for actor in self._actors]

@@ -54,8 +54,7 @@ class RayRouter:
         options = actor_options(self.name, self._num_starts, self._session)
         remote = ray.remote(RouterActor).options(num_cpus=0, scheduling_strategy=here, **options)
         actor = Actor(self.name, remote.remote(self._config, self.name, self._session.node))
-        hint, address = log_hint(self._session), cluster_address(self._config)
-        self._actors = ActorGroup([actor], self._nodes, hint, address)
+        self._actors = ActorGroup([actor], self._session, self._nodes, cluster_address(self._config))
 
     def look(self) -> Sight:
         """See `Member.look`."""
@@ -157,16 +156,16 @@ class RayWorker:
         placed = replace(self._config, node=node, min_incarnation=self._next_incarnation)
         actors: list[Actor] = []
         for config in rank_settings(placed, facts, self._seat):
-            leader = RayLeader(self.name, actors[0].handle) if actors else None
-            actors.append(Actor(config.rank_name, self._start_rank(config, leader)))
-        return ActorGroup(actors, self._nodes, log_hint(self._session, facts.address))
+            host = RayActorHost(self.name, actors[0].handle if actors else None)
+            actors.append(Actor(config.rank_name, self._start_rank(config, host)))
+        return ActorGroup(actors, self._session, self._nodes)
 
-    def _start_rank(self, config: WorkerConfig, leader: "RayLeader | None") -> Any:  # noqa: ANN401 - Ray's
+    def _start_rank(self, config: WorkerConfig, host: "RayActorHost") -> Any:  # noqa: ANN401 - Ray's
         name = config.name if config.rank == 0 else f"{config.name}/{config.rank}"
         needs = {"num_gpus": 1, "num_cpus": 0} if resource_of(config) == "GPU" else {"num_cpus": 1}
         options = actor_options(name, self._num_starts, self._session)
         remote = ray.remote(RankActor).options(scheduling_strategy=self._room.bundle(config.rank), **needs, **options)
-        return remote.remote(config, leader)
+        return remote.remote(config, host)
 
 
 class Room:
@@ -220,23 +219,27 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class RayLeader:
-    """Implements `deploy.actors.Leader` inside the other ranks' actors.
+class RayActorHost:
+    """Implements `deploy.actors.ActorHost` inside a rank's actor.
 
     Attributes:
         worker: the worker's name.
-        handle: of the actor that is rank 0.
+        leader: the actor that is rank 0; None inside that one.
     """
 
     worker: str
-    handle: Any
+    leader: Any
 
-    def store_address(self) -> str:
-        """See `Leader.store_address`."""
+    def node(self) -> str:
+        """See `ActorHost.node`."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def leader_store_address(self) -> str:
+        """See `ActorHost.leader_store_address`."""
         deadline_s = time.monotonic() + LEADER_TIMEOUT_S
         while True:
             try:
-                return str(ray.get(self.handle.store_address.remote(), timeout=LEADER_TIMEOUT_S))
+                return str(ray.get(self.leader.store_address.remote(), timeout=LEADER_TIMEOUT_S))
             except (GetTimeoutError, RayActorError, RayTaskError) as error:  # it is not so far yet, or dying
                 if time.monotonic() > deadline_s:
                     raise UnavailableError(f"rank 0 of {self.worker} did not come up: {error}") from error
@@ -275,9 +278,3 @@ def actor_options(name: str, num_starts: int, session: RaySession) -> dict[str, 
         "max_restarts": 0,
         "max_concurrency": ACTOR_CALLS,
     }
-
-
-def log_hint(session: RaySession, address: str | None = None) -> str:
-    """Where to read what a process logged."""
-    where = "" if session.is_own or address is None else f" of node {address}"
-    return f"see Ray's logs{where} in {session.log_dir}"

@@ -28,12 +28,10 @@ class NodeFacts:
     Attributes:
         address: at which the others reach it.
         cores: ids of those that may be used.
-        has_model: whether the model folder is there.
     """
 
     address: str
     cores: tuple[int, ...]
-    has_model: bool
 
 
 def look_around(model_dir: Path) -> tuple[tuple[int, ...], bool]:
@@ -102,7 +100,7 @@ class RayNodes:
 
     def _ask(self, node: str) -> NodeFacts:
         address = self._address(node)
-        if node == self._session.node:
+        if self._session.is_own:
             cores, has_model = look_around(self._model_dir)
         else:
             try:
@@ -117,7 +115,7 @@ class RayNodes:
                 f"node {address} has no model in {self._model_dir}; copy the folder there, or put it where all nodes "
                 "see it under one path"
             )
-        return NodeFacts(address, cores, has_model)
+        return NodeFacts(address, cores)
 
     def _address(self, node: str) -> str:
         if self._session.is_own:

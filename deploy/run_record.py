@@ -77,12 +77,10 @@ class RunRecord:
 def record_of_this_process(
     *, url: str, grpc_address: str, model: str, log_dir: str, tls: TlsFiles | None = None
 ) -> RunRecord:
-    """A record of the calling process; its commands may run elsewhere, so the paths in it are whole."""
+    """A record of the calling process. The paths of its files are absolute: commands run in other folders."""
     me = this_process()
     files = TlsFiles() if tls is None else tls
-    ca_file, cert_file, key_file = (
-        "" if path is None else str(path.resolve()) for path in (files.ca, files.cert, files.key)
-    )
+    ca_file, cert_file, key_file = ("" if path is None else str(path) for path in (files.ca, files.cert, files.key))
     return RunRecord(me.pid, me.started_s, url, grpc_address, model, log_dir, ca_file, cert_file, key_file)
 
 

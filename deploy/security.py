@@ -24,7 +24,7 @@ def public_tls(config: ServeConfig) -> TlsFiles | None:
         return None
     from rpc.certificates import read_pem  # noqa: PLC0415 - slow to import, and only for TLS
 
-    files = TlsFiles(config.tls_cert_file, config.tls_key_file, config.tls_client_ca_file)
+    files = TlsFiles(config.tls_cert_file, config.tls_key_file, config.tls_client_ca_file).absolute()
     read_pem(files)
     read_pem(TlsFiles(ca=config.tls_ca_file))
     return files
@@ -38,8 +38,8 @@ def client_tls(config: ServeConfig) -> TlsFiles | None:
     if config.tls_cert_file is None:
         return None
     if config.tls_client_ca_file is None:
-        return TlsFiles(ca=config.tls_ca_file)
-    return TlsFiles(config.tls_cert_file, config.tls_key_file, config.tls_ca_file)
+        return TlsFiles(ca=config.tls_ca_file).absolute()
+    return TlsFiles(config.tls_cert_file, config.tls_key_file, config.tls_ca_file).absolute()
 
 
 def cluster_security(config: ServeConfig, environment: Mapping[str, str], host: str | None) -> RpcSecurity:
@@ -55,7 +55,7 @@ def cluster_security(config: ServeConfig, environment: Mapping[str, str], host: 
     """
     tls = None
     if config.cluster_tls_dir is not None:
-        tls = TlsFiles.in_dir(config.cluster_tls_dir)
+        tls = TlsFiles.in_dir(config.cluster_tls_dir).absolute()
         if host is not None:
             check_cluster_host(tls, host)
     return RpcSecurity(tls, cluster_tokens(config, environment))

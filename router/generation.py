@@ -6,7 +6,6 @@ from typing import Protocol
 
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
-from router.observe.phases import Phases
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,6 @@ class Generation(Protocol):
     @property
     def num_cached_tokens(self) -> int:
         """Tokens of the prompt whose KV was found when the first token was computed; 0 until that has arrived."""
-        ...
-
-    @property
-    def phases(self) -> Phases | None:
-        """Where its time has gone so far; None until its first token has come."""
         ...
 
     async def read(self) -> TokenDelta:

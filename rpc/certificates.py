@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -97,29 +98,40 @@ class FreshPem:
         self._files = files
         self._lock = threading.Lock()
         self._seen = _stamps(files)
-        self.pem = read_pem(files)
+        self._pem = read_pem(files)
 
-    def renewed(self) -> Pem | None:
-        """The contents if they have changed since the last look; None otherwise.
+    def current(self) -> Pem:
+        """The contents as they are now; the very same object as before unless they have changed.
 
         Files that do not fit each other, as while they are being replaced, are logged and looked at again when they
         change once more; until then the last good contents hold.
         """
         with self._lock:
             stamps = _stamps(self._files)
-            if stamps == self._seen:
-                return None
-            self._seen = stamps
-            try:
-                pem = read_pem(self._files)
-            except ConfigError as error:
-                logger.warning("changed certificates are not used: %s", error)
-                return None
-            if pem == self.pem:
-                return None
+            if stamps != self._seen:
+                self._seen = stamps
+                self._read_again()
+            return self._pem
+
+    def _read_again(self) -> None:
+        try:
+            pem = read_pem(self._files)
+        except ConfigError as error:
+            logger.warning("changed certificates are not used: %s", error)
+            return
+        if pem != self._pem:
             logger.info("certificates are read anew from %s", self._files)
-            self.pem = pem
-            return pem
+            self._pem = pem
+
+
+@cache
+def fresh_pem(files: TlsFiles) -> FreshPem:
+    """This process's reader of these files: once they were good, whoever asks later gets what was good last.
+
+    Raises:
+        ConfigError: as `read_pem`, as long as they never were.
+    """
+    return FreshPem(files)
 
 
 def _stamps(files: TlsFiles) -> list[tuple[int, int] | None]:

@@ -5,13 +5,11 @@ from collections.abc import Callable
 import grpc
 
 from rpc.limits import MAX_CLUSTER_MESSAGE_BYTES, Options
-from rpc.secured_channel import Metadata, SecuredChannel, SecuredSyncChannel
-from rpc.security import OPEN, RpcSecurity, TlsFiles
+from rpc.secured_channel import Certificates, Metadata, SecuredChannel, SecuredSyncChannel
+from rpc.security import OPEN, RpcSecurity
 from rpc.token import shown_token
 
 CHANNEL_OPTIONS: Options = (("grpc.max_receive_message_length", MAX_CLUSTER_MESSAGE_BYTES),)
-
-Credentials = Callable[[], grpc.ChannelCredentials]
 
 
 def open_channel(address: str, security: RpcSecurity = OPEN, options: Options = ()) -> grpc.aio.Channel:
@@ -23,46 +21,46 @@ def open_channel(address: str, security: RpcSecurity = OPEN, options: Options = 
         options: beside the limits.
 
     Raises:
-        ConfigError: a certificate cannot be used; names the file.
+        ConfigError: a certificate cannot be used, and could not earlier; names the file.
     """
     options = (*CHANNEL_OPTIONS, *options)
-    if security.tls is None:
-        if not security.tokens:
+    if security == OPEN:
+        return grpc.aio.insecure_channel(address, options=options)
+
+    def connect(pem: Certificates) -> grpc.aio.Channel:
+        if pem is None:
             return grpc.aio.insecure_channel(address, options=options)
-        return SecuredChannel(lambda: grpc.aio.insecure_channel(address, options=options), _never, _shown(security))
-    credentials, is_renewed = _credentials(security.tls)
-    return SecuredChannel(
-        lambda: grpc.aio.secure_channel(address, credentials(), options=options), is_renewed, _shown(security)
-    )
+        return grpc.aio.secure_channel(address, _credentials(pem), options=options)
+
+    return SecuredChannel(connect, _certificates(security), _shown(security))
 
 
 def open_sync_channel(address: str, security: RpcSecurity = OPEN, options: Options = ()) -> grpc.Channel:
     """As `open_channel`, for callers that block."""
     options = (*CHANNEL_OPTIONS, *options)
-    if security.tls is None:
-        if not security.tokens:
+    if security == OPEN:
+        return grpc.insecure_channel(address, options=options)
+
+    def connect(pem: Certificates) -> grpc.Channel:
+        if pem is None:
             return grpc.insecure_channel(address, options=options)
-        return SecuredSyncChannel(lambda: grpc.insecure_channel(address, options=options), _never, _shown(security))
-    credentials, is_renewed = _credentials(security.tls)
-    return SecuredSyncChannel(
-        lambda: grpc.secure_channel(address, credentials(), options=options), is_renewed, _shown(security)
-    )
+        return grpc.secure_channel(address, _credentials(pem), options=options)
+
+    return SecuredSyncChannel(connect, _certificates(security), _shown(security))
 
 
 def _shown(security: RpcSecurity) -> Metadata:
     return (shown_token(security.tokens[0]),) if security.tokens else ()
 
 
-def _never() -> bool:
-    return False
+def _certificates(security: RpcSecurity) -> Callable[[], Certificates]:
+    """What tells the certificates of now."""
+    if security.tls is None:
+        return lambda: None
+    from rpc.certificates import fresh_pem  # noqa: PLC0415 - slow to import, and only for TLS
+
+    return fresh_pem(security.tls).current
 
 
-def _credentials(files: TlsFiles) -> tuple[Credentials, Callable[[], bool]]:
-    """What makes credentials of the files as they were read last, and whether they have changed by now."""
-    from rpc.certificates import FreshPem  # noqa: PLC0415 - slow to import, and only for TLS
-
-    fresh = FreshPem(files)
-    return (
-        lambda: grpc.ssl_channel_credentials(fresh.pem.ca, fresh.pem.key, fresh.pem.cert),
-        lambda: fresh.renewed() is not None,
-    )
+def _credentials(pem: Certificates) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(pem.ca, pem.key, pem.cert)

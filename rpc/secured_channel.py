@@ -12,6 +12,7 @@ import grpc
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Channel = Any  # of asyncio or a blocking one
+Certificates = Any  # `rpc.certificates.Pem`, which is slow to import; None without TLS
 Call = Any  # a multi-callable or a call of one, whose type parameters differ per method
 
 
@@ -19,16 +20,19 @@ class _Secured:
     """The four kinds of calls. A channel that is replaced serves on for calls under way, until this one is closed.
 
     Args:
-        connect: opens the channel that carries calls, with the certificates as they are.
-        is_renewed: whether they have changed since it was asked last.
+        connect: opens a channel that carries calls, with certificates.
+        certificates: those of now; the same object until they change.
         shown: metadata of every call.
     """
 
-    def __init__(self, connect: Callable[[], Channel], is_renewed: Callable[[], bool], shown: Metadata) -> None:
+    def __init__(
+        self, connect: Callable[[Certificates], Channel], certificates: Callable[[], Certificates], shown: Metadata
+    ) -> None:
         self._connect = connect
-        self._is_renewed = is_renewed
+        self._certificates = certificates
         self._shown = shown
-        self._channel = connect()
+        self._used = certificates()
+        self._channel = connect(self._used)
         self._replaced: list[Channel] = []
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Call:  # noqa: ANN401 - as the channel's
@@ -60,9 +64,9 @@ class _Secured:
         return call
 
     def _current(self) -> Channel:
-        if self._is_renewed():
+        if (certificates := self._certificates()) is not self._used:
             self._replaced.append(self._channel)
-            self._channel = self._connect()
+            self._used, self._channel = certificates, self._connect(certificates)
         return self._channel
 
 

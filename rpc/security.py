@@ -24,6 +24,13 @@ class TlsFiles:
         """The three files of a folder as `baton certs` makes it, for mutual TLS."""
         return cls(cert=directory / "cert.pem", key=directory / "key.pem", ca=directory / "ca.pem")
 
+    def absolute(self) -> "TlsFiles":
+        """The same files for a process in another folder.
+
+        Links are left as they are, for they may come to lead elsewhere when certificates are renewed.
+        """
+        return TlsFiles(*(None if path is None else path.absolute() for path in (self.cert, self.key, self.ca)))
+
 
 @dataclass(frozen=True, slots=True)
 class RpcSecurity:

@@ -58,7 +58,10 @@ def bind(server: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> 
 
 
 def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    from rpc.certificates import FreshPem, Pem  # noqa: PLC0415 - slow to import, and only for TLS
+    from rpc.certificates import Pem, fresh_pem  # noqa: PLC0415 - slow to import, and only for TLS
+
+    fresh = fresh_pem(files)
+    used = fresh.current()
 
     def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
         assert pem.cert is not None, "a server has a certificate"
@@ -66,12 +69,12 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
         return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], pem.ca)
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
-        pem = fresh.renewed()
-        return None if pem is None else configuration(pem)
+        nonlocal used
+        before, used = used, fresh.current()
+        return None if used is before else configuration(used)
 
-    fresh = FreshPem(files)
     return grpc.dynamic_ssl_server_credentials(
-        configuration(fresh.pem),
+        configuration(used),
         renewed,  # type: ignore[arg-type] # its stub leaves out None, which means no change
         files.ca is not None,
     )

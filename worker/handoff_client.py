@@ -12,7 +12,8 @@ from baton.v1 import handoff_pb2
 
 from core.clock import Clock
 from core.errors import BatonError, CorruptKvError, HandoffError, PeerLostError, UnknownOutcomeError
-from core.ids import WorkerEndpoint, WorkerId
+from core.ids import WorkerEndpoint, WorkerId, request_id_of
+from core.logs import about
 from kvtransfer.move import BlockMoves, Digest, Move, MoveOutcome
 from kvtransfer.port import HandoffSource, Reservation
 from worker import wire
@@ -183,7 +184,9 @@ class GrpcHandoffPort:
             if error is None or isinstance(error, PeerLostError):
                 return
             if number == len(ABORT_PAUSES_S):
-                logger.warning("worker %s has not heard that handoff %s ended: %s", target.worker, handoff_id, error)
+                tags = about({"request_id": request_id_of(handoff_id)})
+                names = target.worker, handoff_id
+                logger.warning("worker %s has not heard that handoff %s ended: %s", *names, error, extra=tags)
 
     async def _call(
         self,

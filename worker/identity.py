@@ -1,5 +1,7 @@
 """What a worker says of itself when a router attaches, and the checks of orders against it."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from core.cost import CostModel
@@ -79,13 +81,19 @@ class WorkerIdentity:
     def _invalid(self, assignment: Assignment) -> BatonError | None:
         if not assignment.prompt or assignment.max_new_tokens < 1:
             return InvalidRequestError("an assignment needs at least one prompt token and one token to generate")
-        if max(assignment.prompt) >= self.vocab_size:
-            return InvalidRequestError(
-                f"token id {max(assignment.prompt)} is outside the vocabulary of {self.vocab_size}"
-            )
+        highest = max(_token_ids(assignment))
+        if highest >= self.vocab_size:
+            return InvalidRequestError(f"token id {highest} is outside the vocabulary of {self.vocab_size}")
         needed = len(assignment.prompt) + assignment.max_new_tokens
         if needed > self.max_model_len:
             return ContextLengthError(
                 f"{needed} tokens of prompt and answer exceed the limit of {self.max_model_len}"
             )
         return None
+
+
+def _token_ids(assignment: Assignment) -> Iterator[int]:
+    """Those that index something in a step: one that is too high would end the step, for all that are in it."""
+    yield from assignment.prompt
+    yield from (token_id for token_id, _ in assignment.sampling.logit_bias)
+    yield from itertools.chain.from_iterable(assignment.sampling.bad_words)

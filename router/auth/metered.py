@@ -7,7 +7,6 @@ from core.request import GenerationRequest
 from router.auth.caller import current_caller
 from router.auth.quota import Quota
 from router.generation import Dispatcher, Generation, TokenDelta
-from router.observe.phases import Phases
 
 
 class MeteredGeneration:
@@ -28,11 +27,6 @@ class MeteredGeneration:
     def num_cached_tokens(self) -> int:
         """See `Generation.num_cached_tokens`."""
         return self._generation.num_cached_tokens
-
-    @property
-    def phases(self) -> Phases | None:
-        """See `Generation.phases`."""
-        return self._generation.phases
 
     async def read(self) -> TokenDelta:
         """See `Generation.read`."""

@@ -7,7 +7,7 @@ import grpc
 from core.errors import BatonError
 from router.auth.caller import acting_for
 from router.auth.gate import Gate, Need
-from rpc.abort import Context, abort
+from router.rpc.context import Context, abort
 from rpc.wrapping import Continuation, Handler, Method, wrapped
 
 CHAT_SERVICE = "/baton.v1.GenerateService/"
@@ -22,7 +22,7 @@ def need_of(method: str) -> Need:
 class RpcGate(grpc.aio.ServerInterceptor):
     """Has methods called for callers only that may; `current_caller` says there who calls.
 
-    Others are refused before a byte of their message is read.
+    Others are refused before anything reads their message.
 
     Args:
         gate: decides.
@@ -42,7 +42,7 @@ class RpcGate(grpc.aio.ServerInterceptor):
         try:
             caller = self._gate.admit(need_of(method), _authorization(handler_call_details))
         except BatonError as error:
-            return self._refusing(method, error)
+            return self._refusing(handler, method, error)
 
         def on_behalf(behaviour: Method) -> Method:
             async def act(request: Any, context: Context) -> Any:  # noqa: ANN401 - any message
@@ -53,12 +53,12 @@ class RpcGate(grpc.aio.ServerInterceptor):
 
         return wrapped(handler, on_behalf, handler.request_deserializer)
 
-    def _refusing(self, method: str, error: BatonError) -> Handler:
-        async def refuse(_requests: Any, context: Context) -> None:  # noqa: ANN401 - never read
+    def _refusing(self, handler: Handler, method: str, error: BatonError) -> Handler:
+        async def refuse(_request: bytes, context: Context) -> None:
             self._gate.note_refusal(error, peer=context.peer(), what=method)
             await abort(context, error)
 
-        return grpc.stream_stream_rpc_method_handler(refuse)
+        return wrapped(handler, lambda _: refuse, bytes)
 
 
 def _authorization(details: grpc.HandlerCallDetails) -> str | None:

@@ -14,7 +14,6 @@ from router.dispatch.prompt_names import PromptNames
 from router.dispatch.timers import RequestTimers
 from router.fleet.link import WorkerLink
 from router.generation import TokenDelta
-from router.observe.phases import Phases
 from router.observe.request_times import RequestTimes
 
 
@@ -139,11 +138,6 @@ class ActiveGeneration:
     def num_cached_tokens(self) -> int:
         """See `Generation.num_cached_tokens`."""
         return self.answer.num_cached_tokens
-
-    @property
-    def phases(self) -> Phases | None:
-        """See `Generation.phases`."""
-        return self.times.phases
 
     async def read(self) -> TokenDelta:
         """See `Generation.read`. Tokens that arrived before an error come first; the error comes every time."""

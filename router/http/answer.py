@@ -17,7 +17,6 @@ from router.http.prepare import PreparedChat
 from router.http.rendering import prepared_of
 from router.http.timing import timing_comment, timing_headers
 from router.journal.journal import OpenAnswer
-from router.observe.phases import Phases
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -33,22 +32,16 @@ class ChatAnswer(Response):
     """
 
     def __init__(
-        self,
-        open_answer: Callable[[], Awaitable[OpenAnswer]],
-        codec: TextCodec,
-        last_event: EventId | None = None,
-        *,
-        wants_timing: bool = False,
+        self, open_answer: Callable[[], Awaitable[OpenAnswer]], codec: TextCodec, last_event: EventId | None = None
     ) -> None:
         """`open_answer` submits the request or finds it; the codec knows the text of tokens.
 
-        What the client has got already, up to `last_event`, is not sent again. `wants_timing` tells the phases.
+        What the client has got already, up to `last_event`, is not sent again.
         """
         self.background = None  # what FastAPI reads and sets on every response
         self._open_answer = open_answer
         self._codec = codec
         self._last_event = last_event
-        self._wants_timing = wants_timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Sends the answer.
@@ -63,9 +56,7 @@ class ChatAnswer(Response):
         async with opened.text as text:
             prepared = prepared_of(opened.head)
             sender_type = ChatStream if prepared.stream else WholeChat
-            sender = sender_type(
-                prepared, int(opened.head.created_s), self._codec, send, wants_timing=self._wants_timing
-            )
+            sender = sender_type(prepared, int(opened.head.created_s), self._codec, send)
             await sender.send(text, self._last_event)
 
 
@@ -77,17 +68,13 @@ class ChatSender:
         created_s: when the request came, in seconds since 1970.
         codec: knows the text of tokens.
         send: ASGI's.
-        wants_timing: whether to tell where the time has gone.
     """
 
-    def __init__(
-        self, prepared: PreparedChat, created_s: int, codec: TextCodec, send: Send, *, wants_timing: bool
-    ) -> None:
+    def __init__(self, prepared: PreparedChat, created_s: int, codec: TextCodec, send: Send) -> None:
         self._prepared = prepared
         self._created_s = created_s
         self._codec = codec
         self._send = send
-        self._wants_timing = wants_timing
         self._completion_id = f"{COMPLETION_PREFIX}{prepared.generation.request_id}"
 
     async def send(self, answer: TextGeneration, last_event: EventId | None) -> None:
@@ -102,10 +89,6 @@ class ChatSender:
         """What the client asked for; None when it did not."""
         is_asked = self._prepared.generation.sampling.logprobs is not None
         return choice_logprobs(self._codec, logprobs) if is_asked else None
-
-    def _phases(self, answer: TextGeneration) -> Phases | None:
-        """Where its time has gone; None when the client did not ask."""
-        return answer.phases if self._wants_timing else None
 
     def _start(self, *headers: tuple[bytes, bytes]) -> Message:
         request_id = self._prepared.generation.request_id.encode("ascii")
@@ -147,7 +130,7 @@ class WholeChat(ChatSender):
             content = ",".join(entries).encode()
             body = body.replace(b'"logprobs":null', b'"logprobs":{"content":[%b],"refusal":null}' % content, 1)
         headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-        await self._send(self._start(*headers, *timing_headers(self._phases(answer))))
+        await self._send(self._start(*headers, *timing_headers()))
         await self._send({"type": "http.response.body", "body": body})
 
 
@@ -200,7 +183,7 @@ class ChatStream(ChatSender):
             events = self._chunk(encoder, delta, answer)
         if self._prepared.include_usage and (last_event is None or last_event.stage is not Stage.USAGE):
             events += encoder.usage(self._usage(answer))
-        events += timing_comment(self._phases(answer)) + encoder.done(answer.num_completion_tokens)
+        events += timing_comment() + encoder.done(answer.num_completion_tokens)
         await self._send({"type": "http.response.body", "body": events})
 
     def _chunk(

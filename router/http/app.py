@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from router.auth.gate import Gate
 from router.auth.http_gate import HttpGate
@@ -22,6 +23,15 @@ from router.journal.journal import Journal
 from router.roles.operations import RoleOperations
 from router.text.tokenizer import TextCodec
 
+# FastAPI's own, which the environment could switch on: spans of another kind, and log records with stack traces. What
+# a router tells of requests is `router.observe`'s, over HTTP as over gRPC.
+NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 _DESCRIPTION = 'OpenAI-style API of Baton. Every error is `{"error": {"message", "type", "param", "code"}}`.'
 
 
@@ -54,6 +64,7 @@ def build_app(
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
     app.include_router(chat_completions_router(config, journal, codec))

@@ -23,10 +23,10 @@ from router.http.idempotency_key import parse_idempotency_key
 from router.http.openapi import schema_ref
 from router.http.prepare import ChatPreparer
 from router.http.rendering import body_fingerprint, head_of
+from router.http.timing import TIMING_PARAMETER
 from router.intake import Intake
 from router.journal.journal import Journal
 from router.observe.call import name_call
-from router.observe.timing import wants_timing
 from router.text.tokenizer import TextCodec
 
 _REQUEST_BODY = {"required": True, "content": {"application/json": {"schema": schema_ref(ChatCompletionRequest)}}}
@@ -69,7 +69,7 @@ def chat_completions_router(config: RouterConfig, journal: Journal, codec: TextC
         "/v1/chat/completions",
         response_model=ChatCompletion,
         responses=_RESPONSES,
-        openapi_extra={"requestBody": _REQUEST_BODY},
+        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [TIMING_PARAMETER]},
     )
     async def create_chat_completion(
         request: Request, last_event_id: LastEventId = None, idempotency_key: IdempotencyKey = None
@@ -80,20 +80,18 @@ def chat_completions_router(config: RouterConfig, journal: Journal, codec: TextC
         body = await read_json_object(
             request.scope, request.receive, max_bytes=config.max_body_bytes, timeout_s=config.request_timeout_s
         )
-        chat, fingerprint = parse_chat_request(body), body_fingerprint(body)
-        prepared, is_timed = await preparer.prepare(request_id, chat), wants_timing(request.headers)
+        fingerprint = body_fingerprint(body)
+        prepared = await preparer.prepare(request_id, parse_chat_request(body))
         if last_event_id is not None:
             last_event = parse_event_id(last_event_id)
             earlier = partial(journal.resume, last_event.request_id, prepared.generation.tenant)
             rest = partial(earlier, fingerprint=fingerprint, num_tokens=last_event.num_tokens)
-            return ChatAnswer(rest, codec, last_event, wants_timing=is_timed)
+            return ChatAnswer(rest, codec, last_event)
         head = head_of(prepared, fingerprint, created_s=time.time(), limit_s=config.request_timeout_s)
         if idempotency_key is not None:
             key = parse_idempotency_key(idempotency_key)
-            return ChatAnswer(
-                partial(journal.start_once, head, key, interrupts=prepared.stream), codec, wants_timing=is_timed
-            )
-        return ChatAnswer(partial(journal.start, head), codec, wants_timing=is_timed)
+            return ChatAnswer(partial(journal.start_once, head, key, interrupts=prepared.stream), codec)
+        return ChatAnswer(partial(journal.start, head), codec)
 
     @router.get("/v1/chat/completions/{completion_id}", response_model=ChatCompletion, responses=_RESUME_RESPONSES)
     async def retrieve_chat_completion(completion_id: str, last_event_id: LastEventId = None) -> Response:

@@ -1,9 +1,9 @@
 """Watches the calls of the HTTP API that ask for an answer, those that are refused included."""
 
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.observe.call import Calls
-from router.observe.traceparent import HEADER
 
 ANSWERING_PATHS = frozenset({"/v1/chat/completions"})
 
@@ -25,9 +25,5 @@ class ObservedCalls:
         if scope["type"] != "http" or scope["path"] not in ANSWERING_PATHS:
             await self._app(scope, receive, send)
             return
-        traceparent = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), None)
-        with self._calls.open("http", f"{scope['method']} {scope['path']}", traceparent):
+        with self._calls.open("http", f"{scope['method']} {scope['path']}", Headers(scope=scope)):
             await self._app(scope, receive, send)
-
-
-_HEADER = HEADER.encode()

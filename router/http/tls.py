@@ -3,7 +3,7 @@
 import ssl
 
 from core.errors import ConfigError
-from rpc.certificates import FreshPem
+from rpc.certificates import fresh_pem
 from rpc.security import TlsFiles
 
 
@@ -15,13 +15,14 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         ConfigError: a certificate cannot be used; names the file.
     """
-    fresh = FreshPem(files)
+    fresh = fresh_pem(files)
+    used = fresh.current()
     first = newest = _context(files)
 
     def renew(connection: ssl.SSLObject, _server_name: str | None, _context_before: ssl.SSLContext) -> None:
-        nonlocal newest
-        if fresh.renewed() is not None:
-            newest = _context(files)
+        nonlocal newest, used
+        if (pem := fresh.current()) is not used:
+            newest, used = _context(files), pem
         connection.context = newest
 
     first.sni_callback = renew  # called in every handshake, also of clients that name no server

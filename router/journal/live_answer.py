@@ -9,7 +9,6 @@ from core.logprobs import TokenLogprobs
 from router.generation import Generation, TokenDelta
 from router.journal.head import RequestHead
 from router.journal.store import RequestUpdate, StoredRequest
-from router.observe.phases import Phases
 
 # Read at once by somebody who is far behind: detokenizing them takes about 2 ms, in which nothing else happens.
 MAX_DELTA_TOKENS = 256
@@ -122,11 +121,6 @@ class LiveAnswer:
         """
         if self._generation is None:
             self._generation = self._submit(self.head, self.term, self.token_ids)
-
-    @property
-    def phases(self) -> Phases | None:
-        """See `Generation.phases`; of what was generated here."""
-        return None if self._generation is None else self._generation.phases
 
     def stop(self, *, is_answered: bool = False) -> None:
         """Ends the work for it; see `Generation.cancel`. Idempotent."""
@@ -242,11 +236,6 @@ class AnswerReader:
     def num_cached_tokens(self) -> int:
         """See `Generation.num_cached_tokens`."""
         return self._answer.num_cached_tokens
-
-    @property
-    def phases(self) -> Phases | None:
-        """See `Generation.phases`."""
-        return self._answer.phases
 
     async def read(self) -> TokenDelta:
         """See `Generation.read`."""

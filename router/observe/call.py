@@ -3,7 +3,7 @@
 The call under way is a context variable: whoever handles it, or refuses it, need not be handed it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,11 +12,16 @@ from enum import StrEnum
 from core.clock import Clock
 from core.errors import BatonError, CancelledRequestError, InternalError
 from core.logs import TAGS
+from router.observe.phases import Phases
 from router.observe.request_times import RequestTimes
-from router.observe.traceparent import TraceParent, trace_id_of
+from router.observe.traceparent import TRACE_HEADER, TraceParent, trace_id_of
 
 REPLAYED = "replayed"
 """Code of an answer that had been generated before, so that no request was made of it."""
+
+TIMING_HEADER = "x-baton-timing"
+"""Of a request, `1` asks for its phases; of a response, it has them."""
+_YES = frozenset({"1", "true"})
 
 _CALL: ContextVar["Call | None"] = ContextVar("call", default=None)
 
@@ -43,6 +48,7 @@ class Call:
         started_s: when it came, on the clock.
         parent: the client's span that it is a part of; None when it named none.
         is_traced: whether it has a trace without that, too.
+        wants_timing: whether its client asks where its time goes.
         tags: what log lines of this call carry.
         times: of the request that was made of it; None if none was. It has not ended if it was refused.
         refusal: why it was refused, by code; None if it was not.
@@ -53,6 +59,7 @@ class Call:
     started_s: float
     parent: TraceParent | None
     is_traced: bool
+    wants_timing: bool
     tags: dict[str, str] = field(default_factory=dict)
     times: RequestTimes | None = None
     refusal: str | None = None
@@ -95,15 +102,22 @@ class Calls:
         self._is_tracing = is_tracing
 
     @contextmanager
-    def open(self, api: str, method: str, traceparent: str | None) -> Iterator[Call]:
+    def open(self, api: str, method: str, headers: Mapping[str, str]) -> Iterator[Call]:
         """The call of the current task, while the context lasts; what ends it is raised as it is.
 
         Args:
             api: `http` or `grpc`.
             method: what is called.
-            traceparent: the header, as the client sent it.
+            headers: or metadata, as the client sent it; names are in lower case.
         """
-        call = Call(api, method, self._clock.now_s(), TraceParent.parse(traceparent), self._is_tracing)
+        call = Call(
+            api,
+            method,
+            self._clock.now_s(),
+            parent=TraceParent.parse(headers.get(TRACE_HEADER)),
+            is_traced=self._is_tracing,
+            wants_timing=headers.get(TIMING_HEADER, "").lower() in _YES,
+        )
         tokens = _CALL.set(call), TAGS.set(call.tags)
         try:
             yield call
@@ -130,6 +144,12 @@ def name_call(request_id: str) -> None:
     call = _CALL.get()
     if call is not None:
         call.name(request_id)
+
+
+def phases_asked() -> Phases | None:
+    """Where the time of the current call has gone so far; None if its client did not ask, or before a first token."""
+    call = _CALL.get()
+    return call.times.phases if call is not None and call.wants_timing and call.times is not None else None
 
 
 def note_refusal(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of requests, counted as they happen. What is only read when it is asked for: `collectors`.
+"""Prometheus metrics of requests, counted as they happen. Not what is only read when somebody asks: the collectors.
 
 Labels have few values: kinds of API, outcomes, codes of errors, phases. Never a request, a client or a tenant.
 """

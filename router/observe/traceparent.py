@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-HEADER = "traceparent"
+TRACE_HEADER = "traceparent"
 _FORMAT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
 _MAX_CHARS = 512  # of a later version's; this one's has 55
 _SAMPLED = 1

@@ -99,7 +99,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
         await context.write(last)
-        tell_timing(context, answer.phases)
+        tell_timing(context)
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
         request_id = uuid.uuid4().hex

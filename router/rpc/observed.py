@@ -5,9 +5,7 @@ from typing import Any
 import grpc
 
 from router.observe.call import Calls
-from router.observe.traceparent import HEADER
 from router.rpc.context import Context
-from router.rpc.timing import metadata_of
 from rpc.wrapping import Continuation, Handler, Method, wrapped
 
 ANSWERING_METHODS = frozenset({"/baton.v1.GenerateService/Generate"})
@@ -32,9 +30,15 @@ class ObservedRpcs(grpc.aio.ServerInterceptor):
 
         def watched(behaviour: Method) -> Method:
             async def watch(request: Any, context: Context) -> Any:  # noqa: ANN401 - any message
-                with self._calls.open("grpc", method, metadata_of(context).get(HEADER)):
+                with self._calls.open("grpc", method, metadata_of(context)):
                     return await behaviour(request, context)
 
             return watch
 
         return wrapped(handler, watched, handler.request_deserializer)
+
+
+def metadata_of(context: Context) -> dict[str, str]:
+    """The text entries of a call's metadata; of several with one name, the last."""
+    entries = context.invocation_metadata() or ()
+    return {name: value for name, value in entries if isinstance(value, str)}

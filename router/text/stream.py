@@ -11,7 +11,6 @@ from typing import Self
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import Generation, TokenDelta
-from router.observe.phases import Phases
 from router.text.detokenizer import Detokenizer
 from router.text.held_logprobs import HeldLogprobs
 from router.text.stop import StopMatcher
@@ -88,11 +87,6 @@ class TextGeneration:
     def num_cached_tokens(self) -> int:
         """See `Generation.num_cached_tokens`."""
         return self._generation.num_cached_tokens
-
-    @property
-    def phases(self) -> Phases | None:
-        """See `Generation.phases`."""
-        return self._generation.phases
 
     async def read(self) -> TextDelta:
         """Waits for new tokens and returns their text. Not to be called after the last delta.

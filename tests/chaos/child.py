@@ -39,6 +39,8 @@ class Child:
         env: Mapping[str, str],
         prefix: Sequence[str] = (),
     ) -> None:
+        # Workers that other tests run in this process are on loopback, and have bound UCX to it.
+        inherited = {name: value for name, value in os.environ.items() if name != "UCX_NET_DEVICES"}
         self._log = log
         self._first: Future[str] = Future()
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -49,7 +51,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
-                env={**os.environ, **env},
+                env={**inherited, **env},
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -1,6 +1,8 @@
 """A Ray cluster of three nodes that was there before, all of them on this machine."""
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,6 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
 
-from deploy.ray_session import ENVIRONMENT
 from tests.cluster.conftest import free_ports
 from tests.cluster.served import WAIT_S, ServedCluster, serve
 from tests.cluster.test_router_cluster import all_run, members, wait_for
@@ -18,21 +19,32 @@ from tests.cluster.test_wide_cluster import ask, body
 
 pytestmark = pytest.mark.cluster
 
-NUM_TOKENS = 600  # of each answer: longer than a node takes to go
+NUM_TOKENS = 400  # of each answer: longer than a node takes to go
+TIMEOUT_S = 240.0
+
+
+@contextlib.contextmanager
+def one_core(number: int) -> Iterator[None]:
+    """Processes that are started meanwhile have one core each, as if they were on machines of their own."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Cluster]:
     """Three nodes, each with room for one worker."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
+    with one_core(0):
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        for _ in range(2):
+    for number in range(1, 3):
+        with one_core(number):
             cluster.add_node(num_cpus=1)
-        yield cluster
-        cluster.shutdown()
-        assert not ray.is_initialized()
+    yield cluster
+    cluster.shutdown()
+    assert not ray.is_initialized()
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +77,7 @@ async def test_node_that_leaves_takes_its_worker_only_and_no_answer_changes(
     worker = next(name for name in ("decode-0", "decode-1") if node_of(node_cluster, name) != nodes.head_node.node_id)
     (node,) = [each for each in nodes.worker_nodes if each.node_id == node_of(node_cluster, worker)]
     requests = [body(number, NUM_TOKENS, ignore_eos=True, cache_salt=f"{number}") for number in range(4)]
-    async with httpx.AsyncClient(base_url=node_cluster.url, timeout=120, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=node_cluster.url, timeout=TIMEOUT_S, trust_env=False) as client:
         undisturbed = await asyncio.gather(*(ask(client, **request) for request in requests))
         again = [{**request, "cache_salt": f"again {number}"} for number, request in enumerate(requests)]
         asked = asyncio.gather(*(ask(client, **request) for request in again))
@@ -76,10 +88,11 @@ async def test_node_that_leaves_takes_its_worker_only_and_no_answer_changes(
     found = wait_for(node_cluster, lambda found: "no node" in found[worker]["reason"])
     assert found[worker]["reason"] == (f"no node of the Ray cluster has room for worker {worker}, which needs 1 CPU")
     assert [name for name, member in found.items() if member["state"] != "running"] == [worker]
-    nodes.add_node(num_cpus=1)
+    with one_core(1):
+        nodes.add_node(num_cpus=1)
     found = wait_for(node_cluster, all_run)
-    assert {name: member["num_restarts"] for name, member in found.items() if member["num_restarts"]} == {worker: 1}
-    async with httpx.AsyncClient(base_url=node_cluster.url, timeout=120, trust_env=False) as client:
+    assert [name for name, member in found.items() if member["num_restarts"]] == [worker]
+    async with httpx.AsyncClient(base_url=node_cluster.url, timeout=TIMEOUT_S, trust_env=False) as client:
         assert await asyncio.gather(*(ask(client, **request) for request in requests)) == undisturbed
 
 

@@ -20,12 +20,15 @@ TIMEOUT_S = 30.0
 
 
 @dataclass
-class AbsentLeader:
-    """Rank 0 of a group that does not come up."""
+class Host:
+    """A machine where rank 0 of a group does not come up."""
 
     asked: threading.Event = field(default_factory=threading.Event)
 
-    def store_address(self) -> str:
+    def node(self) -> str:
+        return "node-1"
+
+    def leader_store_address(self) -> str:
         self.asked.set()
         raise UnavailableError("rank 0 of w-0 did not come up")
 
@@ -33,7 +36,7 @@ class AbsentLeader:
 @pytest.fixture
 def config(tmp_path: Path) -> WorkerConfig:
     """A worker whose model folder is empty."""
-    return WorkerConfig("w-0", Role.DECODE, tmp_path)
+    return WorkerConfig("w-0", Role.DECODE, tmp_path, node="node-1")
 
 
 @pytest.fixture(autouse=True)
@@ -42,21 +45,28 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_start_that_fails_says_why_and_stays_to_be_asked(config: WorkerConfig) -> None:
-    actor = RankActor(config, leader=None)
+    actor = RankActor(config, Host())
     assert isinstance(actor.ready(), CheckpointError)
     actor.stop()
     actor.run()
 
 
 def test_rank_that_does_not_find_its_leader_says_so(config: WorkerConfig) -> None:
-    leader = AbsentLeader()
-    outcome = RankActor(replace(config, topology=ShardTopology(2, 1), rank=1), leader).ready()
+    host = Host()
+    outcome = RankActor(replace(config, topology=ShardTopology(2, 1), rank=1), host).ready()
     assert isinstance(outcome, UnavailableError)
-    assert leader.asked.is_set()
+    assert host.asked.is_set()
+
+
+def test_rank_that_comes_up_on_another_machine_than_it_was_placed_on_does_not_serve(config: WorkerConfig) -> None:
+    actor = RankActor(replace(config, node="node-2"), Host())
+    with pytest.raises(UnavailableError, match="w-0 came up on node node-1, and its settings are for node-2"):
+        raise actor.ready()  # type: ignore[misc] # an error, or the test fails
+    assert actor.process().node == "node-1"
 
 
 def test_process_is_known_whatever_becomes_of_the_start(config: WorkerConfig) -> None:
-    actor = RankActor(replace(config, node="node-1"), leader=None)
+    actor = RankActor(config, Host())
     assert actor.process() == RankProcess("node-1", this_process())
 
 

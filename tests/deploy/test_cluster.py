@@ -58,6 +58,19 @@ def test_state_reaches_the_router(text_model_dir: Path) -> None:
     assert router_settings(config, text_model_dir).state == "redis://h:7/1"
 
 
+def test_what_is_to_be_told_reaches_the_router_and_the_format_of_logs_everybody(
+    text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATON_LOG_FORMAT", "json")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")
+    config = ServeConfig(model=text_model_dir, metrics_port=9464, metrics_host="0.0.0.0")  # noqa: S104 - not bound here
+    router = router_settings(config, text_model_dir)
+    assert (router.metrics_host, router.metrics_port) == ("0.0.0.0", 9464)  # noqa: S104
+    assert router.otlp_endpoint == "http://collector:4318"
+    assert router.log_format == worker_settings(config, [router], (Role.PREFILL, 0)).log_format == "json"
+    assert [each.metrics_port for each in router_group(router, 2, "127.0.0.1")] == [9464, 9465]
+
+
 def test_one_random_token_reaches_the_router_and_all_workers(
     text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

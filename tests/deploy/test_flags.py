@@ -74,8 +74,8 @@ def test_help_of_serve_shows_every_flag(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prefill", "0"], "--prefill is 0; at least one worker of each role is needed"),
-        (["--decode", "-1"], "--decode is -1; at least one worker of each role is needed"),
+        (["--prefill", "0"], "--prefill is 0; at least one prefill worker is needed"),
+        (["--decode", "-1"], "--decode is -1; at least one decode worker is needed"),
         (["--port", "70000"], "--port is 70000; a port is between 0 and 65535"),
         (["--kv-cache-gb", "0"], "--kv-cache-gb is 0.0; it must be positive and finite"),
         (["--request-timeout-s", "nan"], "--request-timeout-s is nan; it must be positive and finite"),

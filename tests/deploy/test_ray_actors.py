@@ -1,6 +1,6 @@
 """What is made of the answers of actors; the actors themselves run in `tests/cluster`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class Handle:
         self.answers = {"process": rank_process(self.pid), "ready": PENDING, "run": PENDING, **self.answers}
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - a method, as Ray makes them
-        if name not in ("process", "ready", "run"):
+        if name not in ("process", "ready", "run", "stop"):
             raise AttributeError(name)
         return type("Method", (), {"remote": lambda _: (self, name)})()
 
@@ -56,7 +56,8 @@ class FakeRay:
         return ended, [call for call in calls if call not in ended]
 
     @staticmethod
-    def get(call: tuple[Handle, str]) -> Any:  # noqa: ANN401 - any answer
+    def get(call: tuple[Handle, str], timeout: float | None = None) -> Any:  # noqa: ANN401 - any answer
+        assert (timeout is not None) == (call[1] == "stop"), "only answers that are there are waited for without end"
         answer = call[0].answers[call[1]]
         if isinstance(answer, RayError):
             raise answer
@@ -66,11 +67,14 @@ class FakeRay:
         self.killed.append(handle)
 
 
+SESSION = RaySession("baton-1", "n", "127.0.0.1", Path("/logs"), is_own=True)
+
+
 class Killing(RayNodes):
     """Machines whose processes die, or not."""
 
     def __init__(self) -> None:
-        super().__init__(RaySession("baton-1", "n", "127.0.0.1", Path(), is_own=True), Path())
+        super().__init__(SESSION, Path())
         self.can_kill = True
         self.killed: list[RankProcess] = []
 
@@ -86,10 +90,10 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     return fake
 
 
-def group(*handles: Handle, nodes: RayNodes | None = None) -> ActorGroup:
+def group(*handles: Handle, nodes: RayNodes | None = None, session: RaySession = SESSION) -> ActorGroup:
     names = ["decode-0"] if len(handles) == 1 else [f"rank {number} of decode-0" for number in range(len(handles))]
     actors = [Actor(name, handle) for name, handle in zip(names, handles, strict=True)]
-    return ActorGroup(actors, nodes or Killing(), "see the logs")
+    return ActorGroup(actors, session, nodes or Killing())
 
 
 @pytest.mark.usefixtures("ray")
@@ -132,7 +136,7 @@ def test_death_of_one_rank_is_that_of_the_worker() -> None:
     other.answers["run"] = RayError(DEATH)
     sight = actors.look()
     assert sight.state is MemberState.ENDING
-    assert str(sight.error) == "rank 1 of decode-0 died: its worker process has died; see the logs"
+    assert str(sight.error) == "rank 1 of decode-0 died: its worker process has died; see the logs in /logs"
 
 
 @pytest.mark.usefixtures("ray")
@@ -150,6 +154,15 @@ def test_group_has_ended_when_its_processes_have(ray: FakeRay) -> None:
     assert actors.end()
     assert nodes.killed == [rank_process(1)] * 2
     assert ray.killed == [handle] * 2
+
+
+@pytest.mark.usefixtures("ray")
+@pytest.mark.parametrize("is_own", [True, False])
+def test_processes_in_a_ray_that_goes_on_are_ended_one_by_one(*, is_own: bool) -> None:
+    nodes = Killing()
+    handle = Handle(1, {"stop": None, "run": ActorDiedError()})
+    group(handle, nodes=nodes, session=replace(SESSION, is_own=is_own)).stop()
+    assert nodes.killed == ([] if is_own else [rank_process(1)])
 
 
 @pytest.mark.usefixtures("ray")

@@ -16,7 +16,7 @@ def test_ranks_of_a_worker_differ_in_number_and_cores_only(tmp_path: Path) -> No
     worker = WorkerConfig(
         "decode-0", Role.DECODE, tmp_path, topology=ShardTopology(2, 2), node="n", min_incarnation=7
     )
-    ranks = rank_settings(worker, NodeFacts("10.0.0.1", tuple(range(8)), has_model=True), Seat(2, 4))
+    ranks = rank_settings(worker, NodeFacts("10.0.0.1", tuple(range(8))), Seat(2, 4))
     assert [(rank.rank, rank.cpu_ids) for rank in ranks] == [(0, (4, 5)), (1, (6, 7))]
     assert [rank.rank_name for rank in ranks] == ["rank 0 of decode-0", "rank 1 of decode-0"]
     assert {replace(rank, rank=0, cpu_ids=()) for rank in ranks} == {replace(worker, host="10.0.0.1")}

@@ -117,6 +117,17 @@ def test_ports_with_a_certificate_and_what_commands_reach_them_with(certs: Path)
     assert client_tls(mutual) == TlsFiles(cert, key, ca)
 
 
+def test_files_are_found_from_any_folder_and_links_are_kept(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link may lead to renewed files later."""
+    (certs / "now").symlink_to(".")
+    monkeypatch.chdir(certs)
+    here = Path("now")
+    config = with_tls(here, tls_ca_file=here / "ca.pem", cluster_tls_dir=here)
+    assert public_tls(config) == TlsFiles(certs / "now/cert.pem", certs / "now/key.pem")
+    assert client_tls(config) == TlsFiles(ca=certs / "now/ca.pem")
+    assert cluster_security(config, {}, LOOPBACK).tls == TlsFiles.in_dir(certs / "now")
+
+
 @pytest.mark.parametrize("name", ["tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_ca_file"])
 def test_file_of_the_ports_that_is_missing_is_named(certs: Path, name: str) -> None:
     config = with_tls(certs, **{name: certs / "none.pem"})

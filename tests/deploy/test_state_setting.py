@@ -52,3 +52,17 @@ def test_what_is_no_store_is_refused_by_where_it_stands_and_not_shown(state_file
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"^--state-file {tmp_path / 'none'} cannot be read"):
         read_state(ServeConfig(state_file=tmp_path / "none"), {})
+
+
+@pytest.mark.parametrize("state", ["redis", URL])
+def test_several_routers_share_a_store_wherever_its_setting_is(state: str, tmp_path: Path) -> None:
+    file = tmp_path / "state"
+    file.write_text(f"{state}\n", encoding="utf-8")
+    assert read_state(ServeConfig(routers=2, state=state), {}) == state
+    assert read_state(ServeConfig(routers=2, state_file=file), {}) == state
+    assert read_state(ServeConfig(routers=2), {STATE_VARIABLE: state}) == state
+
+
+def test_several_routers_without_a_store_are_told_how_to_get_one() -> None:
+    with pytest.raises(ConfigError, match=r"^--routers is 2 and --state is memory; .* pass --state redis to start"):
+        read_state(ServeConfig(routers=2), {})

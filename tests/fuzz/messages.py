@@ -1,5 +1,6 @@
 """hypothesis strategies for any protobuf message: each field present or not, with edge values too."""
 
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,9 +39,15 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
 def any_message(descriptor: Descriptor, known: Strategies, depth: int = 0) -> st.SearchStrategy[Message]:
     """Messages of a type; `known` has better values for fields, by full name, than any value of their type."""
     fields = {field.name: _field(field, known, depth) for field in descriptor.fields if depth < MAX_DEPTH}
+    choices = [
+        st.one_of([st.fixed_dictionaries({field.name: fields.pop(field.name)}) for field in choice.fields])
+        for choice in descriptor.oneofs
+        if len(choice.fields) > 1 and fields  # of one field: that of an `optional`
+    ]
     always = {name: value for name, value in fields.items() if f"{descriptor.full_name}.{name}" in known}
     rest = {name: value for name, value in fields.items() if name not in always}
-    return st.fixed_dictionaries(always, optional=rest).map(lambda values: GetMessageClass(descriptor)(**values))
+    parts = st.tuples(st.fixed_dictionaries(always, optional=rest), *(choice | st.just({}) for choice in choices))
+    return parts.map(lambda dicts: GetMessageClass(descriptor)(**dict(ChainMap(*dicts))))
 
 
 def _field(field: FieldDescriptor, known: Strategies, depth: int) -> st.SearchStrategy[Any]:

@@ -25,8 +25,15 @@ class TestAuthority:
         contents = (issued.cert, issued.key, self.authority.cert)
         for path, content in zip((files.cert, files.key, files.ca), contents, strict=True):
             assert path is not None
-            path.write_bytes(content)
+            replace(path, content)
         return files
+
+
+def replace(path: Path, content: bytes) -> None:
+    """As renewal does it: a reader sees the old file or the new one, and the two differ however soon that is."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def new_authority(directory: Path, days: float = 1) -> TestAuthority:

@@ -6,9 +6,9 @@ from cryptography.hazmat.primitives import serialization
 
 from core.errors import ConfigError
 from deploy.certificate_maker import issue
-from rpc.certificates import FreshPem, read_pem
+from rpc.certificates import FreshPem, fresh_pem, read_pem
 from rpc.security import TlsFiles
-from tests.rpc.certs import TestAuthority, new_authority
+from tests.rpc.certs import TestAuthority, new_authority, replace
 
 
 def path(part: Path | None) -> Path:
@@ -78,19 +78,20 @@ def test_expired_ca_is_refused(tmp_path: Path) -> None:
 
 def test_renewed_files_are_read_once(authority: TestAuthority) -> None:
     fresh = FreshPem(authority.files())
-    assert fresh.renewed() is None
+    before = fresh.current()
+    assert fresh.current() is before
     files = authority.files()
-    renewed = fresh.renewed()
-    assert renewed is not None
-    assert renewed.cert == path(files.cert).read_bytes()
-    assert fresh.renewed() is None
+    renewed = fresh.current()
+    assert renewed.cert == path(files.cert).read_bytes() != before.cert
+    assert fresh.current() is renewed
 
 
 def test_files_that_are_touched_and_not_changed_are_no_news(authority: TestAuthority) -> None:
     files = authority.files()
     fresh = FreshPem(files)
+    before = fresh.current()
     os.utime(path(files.cert), ns=(0, 0))
-    assert fresh.renewed() is None
+    assert fresh.current() is before
 
 
 def test_half_replaced_files_are_not_used_until_they_fit(
@@ -98,14 +99,24 @@ def test_half_replaced_files_are_not_used_until_they_fit(
 ) -> None:
     files = authority.files()
     fresh = FreshPem(files)
+    before = fresh.current()
     issued = issue(authority.authority, ("localhost",), 1)
-    path(files.cert).write_bytes(issued.cert)
-    assert fresh.renewed() is None
-    assert fresh.renewed() is None
+    replace(path(files.cert), issued.cert)
+    assert fresh.current() is fresh.current() is before
     assert [record.getMessage() for record in caplog.records] == [
         f"changed certificates are not used: {files.key} is not the private key of the certificate in {files.cert}"
     ]
-    path(files.key).write_bytes(issued.key)
-    renewed = fresh.renewed()
-    assert renewed is not None
-    assert renewed.key == issued.key
+    replace(path(files.key), issued.key)
+    assert fresh.current().key == issued.key
+
+
+def test_files_that_were_good_once_are_good_for_whoever_asks_later(authority: TestAuthority) -> None:
+    """So nobody is refused for ever because certificates were being replaced at that moment."""
+    files = authority.files()
+    good = fresh_pem(files).current()
+    path(files.key).unlink()
+    assert fresh_pem(files).current() is good
+    never = authority.files("never", days=-1)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="expired"):
+            fresh_pem(never)

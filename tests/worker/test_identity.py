@@ -4,6 +4,7 @@ import pytest
 
 from core.errors import HandoffError, StaleEpochError
 from core.ids import WorkerEndpoint, WorkerId
+from core.sampling import SamplingParams
 from engine.kv.layout import KvLayout
 from tests.builders import DECODE, PREFILL, assignment, cost_model
 from worker.identity import WorkerIdentity
@@ -40,6 +41,15 @@ def test_token_just_inside_the_vocabulary_is_taken_and_just_outside_is_not() -> 
     assert (error.code, error.http_status) == ("invalid_value", 400)
     assert "token id 50" in error.message
     assert "vocabulary of 50" in error.message
+
+
+@pytest.mark.parametrize(
+    "sampling", [SamplingParams(logit_bias=((3, 1.0), (50, 1.0))), SamplingParams(bad_words=((1,), (2, 50)))]
+)
+def test_token_of_the_sampling_outside_the_vocabulary_is_not_taken(sampling: SamplingParams) -> None:
+    error = IDENTITY.refusal(replace(assignment("h"), sampling=sampling))
+    assert error is not None
+    assert "token id 50 is outside the vocabulary of 50" in error.message
 
 
 def test_length_at_the_limit_is_taken_and_over_it_is_not() -> None:

@@ -1,4 +1,5 @@
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def test_restart_is_a_later_incarnation(config: WorkerConfig) -> None:
     second = WorkerProcess(config)
     second.stop()
     assert second.worker.supersedes(first.worker)
+
+
+def test_incarnation_is_later_than_that_of_a_predecessor_whose_clock_was_ahead(config: WorkerConfig) -> None:
+    ahead = time.time_ns() + 3600 * 10**9
+    process = WorkerProcess(replace(config, min_incarnation=ahead))
+    process.stop()
+    assert process.worker.incarnation == ahead
 
 
 def test_host_that_is_not_ours_is_refused_by_name(config: WorkerConfig) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -47,7 +48,7 @@ class ToldDirector(RoleDirector):
 class DashboardWorld(RoleWorld):
     """A router's dashboard and everything behind it, in the test's hand; workers obey when the test says so."""
 
-    def __init__(self, *links: RecordingLink, key: str | None = KEY) -> None:
+    def __init__(self, *links: RecordingLink, key: str | None = KEY, keys_file: Path | None = None) -> None:
         super().__init__(*links)
         self.now_at = NOW
         self.num_looks = 0
@@ -58,6 +59,7 @@ class DashboardWorld(RoleWorld):
             "tiny", self.fleet, self.director, self.meter, self._wall_clock, can_operate=key is not None
         )
         self.key = key
+        self.keys_file = keys_file
 
     def feed(self, tick_s: float = 1.0) -> DashboardFeed:
         return DashboardFeed(self.source, tick_s)
@@ -66,7 +68,7 @@ class DashboardWorld(RoleWorld):
         app = FastAPI()
         app.include_router(dashboard_router(feed, self.director))
         install_error_handlers(app)
-        app.add_middleware(HttpGate, gate=open_gate(operator_key=self.key))
+        app.add_middleware(HttpGate, gate=open_gate(self.keys_file, operator_key=self.key))
         return app
 
     def flip(self, name: str, role: Role, actor: str, reason: str, *, is_pinned: bool = False) -> None:

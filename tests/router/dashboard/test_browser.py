@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from core.request import FinishReason, Role
 from core.transfers import PairReport, PairStats, TransferReport
 from router.roles.changes import CONTROLLER, OperatorAction, RoleStage
 from router.roles.decision import Decision
+from tests.router.auth.keys import add_key
 from tests.router.builders import generation_request
 from tests.router.dashboard.browser import CHROMIUM, Browser, Page, run_browser
 from tests.router.dashboard.fakes import KEY, DashboardWorld, members
@@ -278,6 +280,29 @@ def test_rebalance_with_the_key_moves_a_worker_and_the_key_stays_in_the_tab(
     assert page.run("[localStorage.length, document.cookie, sessionStorage.length]") == [0, "", 1]
     page.click("#forget")
     assert page.run("[sessionStorage.length, document.querySelector('#key').value]") == [0, ""]
+
+
+def test_router_that_wants_keys_tells_nothing_without_an_operators(browser: Browser, tmp_path: Path) -> None:
+    chat_key = add_key(tmp_path / "keys.json", "alice")
+    server = DashboardServer(DashboardWorld(*members(), keys_file=tmp_path / "keys.json"))
+    server.start()
+    page = browser.open()
+    try:
+        page.go(server.url)
+        banner = "document.querySelector('#banner').innerText"
+        page.wait_for(f"{banner}.includes('tells nothing without a key: this needs a key')")
+        assert page.run("document.activeElement.id") == "key"
+        assert page.run("document.querySelectorAll('.card').length") == 0
+        page.write("#key", chat_key)
+        page.wait_for(f"{banner}.includes('the key alice has the scope chat; this needs operator')")
+        assert page.run("document.querySelectorAll('.card').length") == 0
+        page.write("#key", KEY)
+        page.wait_for(LIVE)
+        assert page.run("document.querySelectorAll('.card').length") == 4
+        assert page.complaints() == []
+    finally:
+        page.close()
+        server.stop()
 
 
 def test_card_can_be_ordered_about_with_the_keyboard(look: Callable[..., Page], server: DashboardServer) -> None:

@@ -10,7 +10,6 @@ from core.errors import BatonError, CancelledRequestError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
 from router.generation import TokenDelta
-from router.observe.phases import Phases
 
 NUM_CACHED_TOKENS = 2
 WAIT_S = 10.0  # far above what anything here takes; a test that gets there has failed
@@ -28,7 +27,6 @@ class FakeGeneration:
         self.is_answered = False
         self.num_reads = 0
         self.num_cached_tokens = NUM_CACHED_TOKENS
-        self.phases: Phases | None = None
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._steps = deque(steps)
@@ -98,7 +96,6 @@ class FakeDispatcher:
         self.generation_type = FakeGeneration
         self.refusal: BatonError | None = None
         self.unready: str | None = None
-        self.phases: Phases | None = None
         self.generations: queue.Queue[FakeGeneration] = queue.Queue()
 
     def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> FakeGeneration:
@@ -106,7 +103,6 @@ class FakeDispatcher:
             raise self.refusal
         generation = self.generation_type(request, after(len(emitted), self.script(request)))
         generation.emitted = tuple(emitted)
-        generation.phases = self.phases
         self.generations.put(generation)
         return generation
 

@@ -12,7 +12,7 @@ from core.errors import ConfigError
 from router.http.server import serve_http
 from rpc.security import TlsFiles
 from tests.router.http.fakes import WAIT_S
-from tests.rpc.certs import TestAuthority, new_authority
+from tests.rpc.certs import TestAuthority, new_authority, replace
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_clients_of_a_replaced_ca_are_no_longer_answered(authority: TestAu
     async with serve_http(app, listener, tls=files):
         assert await get(listener, old) == "ok"
         server_ca = old.ca
-        files.ca.write_bytes(new.ca.read_bytes())
+        replace(files.ca, new.ca.read_bytes())
         assert await get(listener, TlsFiles(new.cert, new.key, server_ca)) == "ok"
         with pytest.raises(httpx.HTTPError):
             await get(listener, TlsFiles(old.cert, old.key, server_ca))

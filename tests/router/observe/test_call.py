@@ -30,7 +30,9 @@ class Front:
         self.watch = RequestWatch(self.clock, LIMITS, on_arrived=[accept])
 
     def call(self, traceparent: str | None = None) -> contextlib.AbstractContextManager[Call]:
-        return self.calls.open("http", "POST /v1/chat/completions", traceparent)
+        return self.calls.open(
+            "http", "POST /v1/chat/completions", {} if traceparent is None else {"traceparent": traceparent}
+        )
 
     def submit(self) -> RequestTimes:
         name_call("r1")

@@ -36,7 +36,7 @@ async def exposed(bench: Bench, config: RouterConfig) -> dict[str, Metric]:
     observation = build_observation(replace(config, metrics_port=0), "router", clock, LIMITS, request_meter())
     observation.register(bench.dispatcher, Alone(), clock)
     assert observation.registry is not None
-    with observation.calls.open("http", "POST /", None):
+    with observation.calls.open("http", "POST /", {}):
         times, work = observation.watch.arrived(generation_request()), assignment("r.0")
         times.assigned(work)
         times.returned("preempted")

@@ -81,9 +81,9 @@ def test_request_without_an_answer_is_in_no_time_but_what_it_brought(measured: M
 
 def test_calls_are_counted_by_how_they_end(measured: Measured) -> None:
     for _ in range(2):
-        with measured.calls.open("http", "POST /v1/chat/completions", None):
+        with measured.calls.open("http", "POST /v1/chat/completions", {}):
             measured.answer()
-    with measured.calls.open("grpc", "Generate", None):
+    with measured.calls.open("grpc", "Generate", {}):
         note_refusal(InvalidRequestError("no"))
     assert values_of(measured.registry, "baton_router_requests_total") == {  # labels are in order of their names
         ("http", "stop", "answered"): 2,

@@ -5,11 +5,13 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import grpc
 import httpx
+import openai
 import pytest
 import pytest_asyncio
 from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc, worker_pb2
@@ -20,6 +22,7 @@ from core.logs import JsonFormatter
 from core.request import Role
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
+from tests.router.auth.keys import add_key
 from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker
 from tests.router.http.serving import MODEL
 from tests.router.observe.collector import Collector
@@ -28,7 +31,7 @@ from tests.router.test_process import register, taken_port
 
 SECRET_KEY, SECRET_PROMPT = "sk-very-secret-key", "a very secret prompt"
 HEADERS = {
-    "authorization": f"Bearer {SECRET_KEY}", "x-api-key": SECRET_KEY, "x-baton-timing": "1", "traceparent": VALID,
+    "authorization": f"Bearer {SECRET_KEY}", "x-api-key": SECRET_KEY, "x-baton-timing": "True", "traceparent": VALID,
 }  # fmt: skip
 BODY = {"model": MODEL, "messages": [{"role": "user", "content": SECRET_PROMPT}], "max_tokens": 3}
 NUM_TOKENS = 3
@@ -42,9 +45,9 @@ class Served:
     addresses: RouterAddresses
     http: httpx.AsyncClient
 
-    async def ask(self, **changes: object) -> httpx.Response:
+    async def ask(self, headers: Mapping[str, str] = HEADERS, **changes: object) -> httpx.Response:
         url = f"http://127.0.0.1:{self.addresses.http_port}/v1/chat/completions"
-        return await self.http.post(url, json={**BODY, **changes}, headers=HEADERS)
+        return await self.http.post(url, json={**BODY, **changes}, headers=headers)
 
     async def metrics(self, accept: str = "text/plain") -> httpx.Response:
         url = f"http://127.0.0.1:{self.addresses.metrics_port}/metrics"
@@ -121,6 +124,34 @@ async def test_answer_shows_in_its_header_and_in_the_metrics(served: Served) -> 
     assert (await served.values("process_resident_memory_bytes"))[()] > 0
 
 
+async def test_stream_has_its_phases_in_a_comment_before_its_end(served: Served) -> None:
+    events = (await served.ask(stream=True)).text.split("\n\n")
+    comment, event_id, said = events[-2].split("\n")
+    assert comment.startswith(": x-baton-timing queue;dur=")
+    assert event_id.startswith("id: chatcmpl-")
+    assert (said, events[-1]) == ("data: [DONE]", "")
+    assert all(event.startswith("id: ") for event in events[:-2])
+
+
+@pytest.mark.parametrize("wish", [None, "0", ""])
+async def test_who_does_not_ask_is_not_told(served: Served, wish: str | None) -> None:
+    headers = {} if wish is None else {"x-baton-timing": wish}
+    for is_stream in (False, True):
+        answer = await served.ask(headers, stream=is_stream)
+        assert "x-baton-timing" not in {*answer.headers, *answer.text.split()}
+
+
+async def test_sdk_reads_a_stream_with_phases_as_one_without(served: Served) -> None:
+    base_url = f"http://127.0.0.1:{served.addresses.http_port}/v1"
+    async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0, timeout=WAIT_S) as sdk:
+        for headers in ({"X-Baton-Timing": "1"}, {}):
+            stream = await sdk.chat.completions.create(**BODY, stream=True, extra_headers=headers)  # type: ignore[call-overload]
+            chunks = [chunk async for chunk in stream]
+            assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == ANSWER
+        raw = await sdk.chat.completions.with_raw_response.create(**BODY, extra_headers={"X-Baton-Timing": "1"})  # type: ignore[call-overload]
+        assert raw.headers["x-baton-timing"].startswith("queue;dur=")
+
+
 async def test_refused_requests_are_counted_by_reason(served: Served) -> None:
     assert (await served.ask(temperature=9)).status_code == 400
     assert (await served.ask(model="other")).status_code == 404
@@ -182,6 +213,32 @@ async def test_logs_tell_of_every_call_and_hold_no_key_and_no_text(served: Serve
     assert not [line for line in log.lines if SECRET_KEY in line or SECRET_PROMPT in line or f'"{ANSWER}"' in line]
 
 
+async def test_lines_name_the_tenant_and_calls_without_a_good_key_are_rejections(
+    telling: RouterConfig, tmp_path: Path, log: JsonLines
+) -> None:
+    file = tmp_path / "keys.json"
+    key, wrong = add_key(file, "alice-1", tenant="alice"), "bt-nobody-has-this-one"
+    request = generate_pb2.GenerateRequest(model=MODEL, text="Hi", max_tokens=NUM_TOKENS)
+    async with serving(replace(telling, api_keys_file=file)) as served:
+        await served.ask({"authorization": f"Bearer {key}"})
+        await served.ask({"authorization": f"Bearer {wrong}"})
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{served.addresses.grpc_port}") as channel:
+            call = generate_pb2_grpc.GenerateServiceStub(channel).Generate(
+                request, timeout=WAIT_S, metadata=(("authorization", f"Bearer {wrong}"),)
+            )
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+        await served.counted(
+            {
+                ("http", "length", "answered"): 1,
+                ("http", "invalid_api_key", "rejected"): 1,
+                ("grpc", "invalid_api_key", "rejected"): 1,
+            }
+        )
+    assert [entry.get("tenant") for entry in log.access()] == ["alice", None, None]
+    assert not [line for line in log.lines if key in line or wrong in line]
+
+
 async def test_line_of_a_call_has_its_id_and_the_clients_trace(served: Served, log: JsonLines) -> None:
     answer = await served.ask()
     await served.counted({("http", "length", "answered"): 1})
@@ -200,7 +257,9 @@ async def test_spans_reach_the_collector_with_the_clients_trace(telling: RouterC
         for scope in resource.scope_spans
         for span in scope.spans
     ]
-    assert {"request", "queue", "prefill", "handoff", "first_step"} <= {span.name for span in spans}
+    named = {span.name for span in spans}
+    assert {"request", "queue", "prefill", "handoff", "first_step"} <= named
+    assert named <= {"request", "queue", "prefill", "handoff", "first_step", "decode"}  # and none of FastAPI's own
     assert {span.trace_id.hex() for span in spans} == {VALID[3:35]}
 
 

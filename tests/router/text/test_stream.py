@@ -9,7 +9,6 @@ from core.errors import WorkerLostError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import TokenDelta
-from router.observe.phases import Phases
 from router.text.detokenizer import Detokenizer
 from router.text.stream import TextDelta, TextGeneration
 from tests.router.text.small_tokenizers import EOS, byte_level, special_ids
@@ -27,7 +26,6 @@ class ScriptedGeneration:
     num_cancels: int = 0
     is_answered: bool = False
     error: Exception | None = None
-    phases: Phases | None = None
     read_deltas: list[TokenDelta] = field(default_factory=list)
 
     async def read(self) -> TokenDelta:
