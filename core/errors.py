@@ -7,6 +7,7 @@
     ├── UnknownRequestError          404  NOT_FOUND           no such request, or not any more, or not the caller's
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
+    ├── OverloadedError              429  RESOURCE_EXHAUSTED  too much waits before it; says when to ask again
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
     │   └── ClusterTokenError        401  UNAUTHENTICATED     a call without the cluster's token where one is needed
     ├── PermissionDeniedError        403  PERMISSION_DENIED   nobody may do this here, or not with this key
@@ -15,6 +16,7 @@
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
     │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
     │   ├── RequestMovedError        503  UNAVAILABLE         another router goes on with it; ask for the rest
+    │   ├── DrainingError            503  UNAVAILABLE         whoever was asked is leaving; others are not
     │   └── UnreachableError         503  UNAVAILABLE         nobody answers; what was asked for may have been done
     ├── DeadlineError                504  DEADLINE_EXCEEDED   the request's own deadline has passed
     ├── CancelledRequestError        499  CANCELLED           the client went away or asked to stop
@@ -87,7 +89,7 @@ class UnknownRequestError(BatonError):
 
     http_status = 404
     grpc_status = "NOT_FOUND"
-    code = "request_unknown"
+    code = "request_not_found"
 
 
 class UnknownModelError(BatonError):
@@ -96,6 +98,20 @@ class UnknownModelError(BatonError):
     http_status = 404
     grpc_status = "NOT_FOUND"
     code = "model_not_found"
+
+
+class OverloadedError(BatonError):
+    """The request was not accepted, because too much waits before it. Nothing of it was done."""
+
+    http_status = 429
+    grpc_status = "RESOURCE_EXHAUSTED"
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, reason: str = "") -> None:
+        """`reason` is one of `router.admission.refusal.REASONS`, for counting; empty for none of them."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.reason = reason
 
 
 class BodyTooLargeError(BatonError):
@@ -165,6 +181,12 @@ class RequestMovedError(UnavailableError):
     """Another router has taken the request over; whoever reads it here can have the rest by asking again."""
 
     code = "request_moved"
+
+
+class DrainingError(UnavailableError):
+    """The process that was asked is leaving, as it had said. This speaks against nobody; another one serves it."""
+
+    code = "draining"
 
 
 class UnreachableError(UnavailableError):

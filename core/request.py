@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.fair_line import Turn
 from core.ids import WorkerEndpoint
 from core.sampling import SamplingParams
 
@@ -53,6 +54,7 @@ class GenerationRequest:
         tenant: whose it is, an id without secrets; several share the workers fairly. Empty: nobody's in particular.
         priority: requests with a lower number go first, as in vLLM.
         timeout_s: seconds until it fails if it has not ended; None for the router's limit, which also bounds it.
+        name: what its client calls it, unique among the tenant's requests under way; empty: nothing.
     """
 
     request_id: str
@@ -64,6 +66,12 @@ class GenerationRequest:
     tenant: str = ""
     priority: int = 0
     timeout_s: float | None = None
+    name: str = ""
+
+    @property
+    def turn(self) -> Turn:
+        """When its prompt is computed, but for its age."""
+        return self.priority, self.tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,8 @@ class Assignment:
         prefix_source: from whom `prefill` fetches the beginning of the prompt, when that is faster than computing.
         tenant: whose work it is; see `GenerationRequest`.
         priority: likewise.
+        tenant_answer_tokens: tokens of answers to prompts of the tenant that `prefill` computed, received since it
+            was sent the last of these.
     """
 
     handoff_id: str
@@ -115,6 +125,12 @@ class Assignment:
     prefix_source: PrefixSource | None = None
     tenant: str = ""
     priority: int = 0
+    tenant_answer_tokens: int = 0
+
+    @property
+    def turn(self) -> Turn:
+        """See `GenerationRequest`."""
+        return self.priority, self.tenant
 
     def finish_reason(self, token_id: int, num_generated: int) -> FinishReason | None:
         """Whether the answer ends with `token_id`, the `num_generated`-th token of this attempt (1-based)."""

@@ -1,6 +1,6 @@
 """What a worker is for, and orders that change it. Not who decides: that is `router.roles`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.errors import StaleEpochError
 from core.request import Role
@@ -19,6 +19,8 @@ class RoleState:
         is_cordoned: whether it is to get no new work.
         is_pinned: whether an operator has chosen the role, so that nothing else changes it.
         order_id: of the order that brought it about; empty at the start.
+        is_leaving: whether its process is about to end: it gets no new work, and this is never taken back. A new
+            incarnation of the worker is not leaving.
     """
 
     role: Role
@@ -27,6 +29,7 @@ class RoleState:
     is_pinned: bool = False
     order_id: str = ""
     revision: int = 0
+    is_leaving: bool = False
 
     def after(self, order: "RoleOrder") -> "RoleState":
         """The state that an order leads to from here.
@@ -40,11 +43,28 @@ class RoleState:
                 f"{self.revision} ({self.role}): it was changed meanwhile; look at `baton roles show` and try again"
             )
         epoch = self.epoch + (order.role is not self.role)
-        return RoleState(order.role, epoch, order.is_cordoned, order.is_pinned, order.order_id, self.revision + 1)
+        return replace(
+            self,
+            role=order.role,
+            epoch=epoch,
+            is_cordoned=order.is_cordoned,
+            is_pinned=order.is_pinned,
+            order_id=order.order_id,
+            revision=self.revision + 1,
+        )
+
+    def leaving(self) -> "RoleState":
+        """The same, of a worker whose process is about to end."""
+        return replace(self, is_leaving=True)
+
+    @property
+    def gets_no_work(self) -> bool:
+        """Whether the worker is to get no new work of any half."""
+        return self.is_cordoned or self.is_leaving
 
     def takes(self, half: Role) -> bool:
         """Whether the worker is to get new work of a half."""
-        return not self.is_cordoned and self.role.serves(half)
+        return not self.gets_no_work and self.role.serves(half)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 from core.clock import Clock
 from core.errors import BatonError
 from core.events import TokenEvent
+from core.fairness import TokenCounters
 from decode_worker.book import SequenceBook
 from decode_worker.sequence import Sequence
 from engine.kv.pool import BlockPool
@@ -23,6 +24,7 @@ class Batch:
         outbox: where tokens for routers go.
         clock: for what comes with first tokens.
         end: hears of every sequence that has ended here, and takes it out of the books.
+        counters: hear what is generated for whom.
 
     Attributes:
         running: by handoff id, in order of joining: the last is the youngest.
@@ -30,11 +32,19 @@ class Batch:
     """
 
     def __init__(
-        self, pool: BlockPool, book: SequenceBook, outbox: Outbox, clock: Clock, end: Callable[[Sequence], None]
+        self,
+        pool: BlockPool,
+        book: SequenceBook,
+        outbox: Outbox,
+        clock: Clock,
+        end: Callable[[Sequence], None],
+        *,
+        counters: TokenCounters,
     ) -> None:
         self._pool = pool
         self._book = book
         self._outbox = outbox
+        self._counters = counters
         self._clock = clock
         self._end = end
         self.running: dict[str, Sequence] = {}
@@ -82,6 +92,7 @@ class Batch:
             token_id = result.tokens[decoded.sequence_id]
             position = sequence.next_position
             sequence.append(token_id)
+            self._counters.serve(sequence.work.tenant, num_answer_tokens=1)
             sequence.blocks.publish(sequence.next_start)
             reason = sequence.work.finish_reason(token_id, len(sequence.tokens))
             logprobs = result.logprobs.get(decoded.sequence_id)

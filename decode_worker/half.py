@@ -7,6 +7,7 @@ from collections.abc import Sequence as Seq
 
 from core.clock import Clock
 from core.errors import BatonError
+from core.fairness import TokenCounters
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment
 from core.transfers import PairStats
@@ -58,8 +59,9 @@ class DecodeHalf:
         self._max_num_seqs = max_num_seqs
         self._clock = clock
         self._book = SequenceBook(outbox)
-        self._batch = Batch(pool, self._book, outbox, clock, self._end)
-        self.receiver = Receiver(self._book, pool, clock, self._batch.join)
+        counters = TokenCounters()
+        self._batch = Batch(pool, self._book, outbox, clock, self._end, counters=counters)
+        self.receiver = Receiver(self._book, pool, clock, counters, self._batch.join)
         self.migrator = Migrator(
             pool,
             port,
@@ -145,6 +147,20 @@ class DecodeHalf:
 
     # --- from the worker
 
+    def return_announced(self, code: str, message: str) -> None:
+        """Gives back sequences that no source has begun to send."""
+        for sequence in list(self._book.sequences.values()):
+            if sequence.state is TargetState.ANNOUNCED:
+                self.receiver.give_up(sequence, code, message)
+
+    def return_all(self, code: str, message: str) -> None:
+        """Gives back all sequences, in whatever state, but those whose target is just taking over: it will answer."""
+        for sequence in list(self._book.sequences.values()):
+            if sequence.state in WITH_SOURCE:
+                self.receiver.give_up(sequence, code, message)
+            elif not sequence.stands_still:
+                self._part(sequence, code, message)
+
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all earlier ones are dead. Harmless the second time.
 
@@ -166,7 +182,7 @@ class DecodeHalf:
     # --- the engine's step
 
     def admit(self) -> None:
-        """Reserves blocks for handoffs that wait, first come, first served, while there is room.
+        """Reserves blocks for handoffs that wait, in their turns, while there is room.
 
         Room means a slot in the batch, and blocks left over for every running sequence to grow by one. Sequences
         that were computed here take their slots first: they have their blocks.

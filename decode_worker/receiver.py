@@ -6,6 +6,8 @@ from collections.abc import Sequence as Seq
 from core.clock import Clock
 from core.deadlines import Deadlines
 from core.errors import CancelledRequestError, CorruptKvError, HandoffError, StaleEpochError
+from core.fair_line import FairLine
+from core.fairness import TokenCounters
 from core.ids import WorkerId
 from core.request import Assignment
 from core.transfers import PairStats, pair_of
@@ -32,6 +34,7 @@ class Receiver:
         book: of all sequences of the half; those in the states `WITH_SOURCE` are this object's.
         pool: where their blocks are.
         clock: for deadlines.
+        counters: what is generated here for whom; prompts count when they get room.
         join: gets every sequence that has come, ready to run.
 
     Attributes:
@@ -40,11 +43,21 @@ class Receiver:
         pairs: expired leases and failures by source; of each worker's latest incarnation only.
     """
 
-    def __init__(self, book: SequenceBook, pool: BlockPool, clock: Clock, join: Callable[[Sequence], None]) -> None:
+    def __init__(
+        self,
+        book: SequenceBook,
+        pool: BlockPool,
+        clock: Clock,
+        counters: TokenCounters,
+        join: Callable[[Sequence], None],
+    ) -> None:
         self._book = book
         self._sequences = book.sequences
         self._pool = pool
         self._clock = clock
+        self._counters = counters
+        self._line: FairLine[Sequence] = FairLine(counters)  # those announced that have not got room
+        self._opening: set[str] = set()  # those of them that wait for it, in the state OPENING
         self._hand_on = join
         self._deadlines = Deadlines()
         self._gone: dict[str, WorkerId] = {}  # by name, the latest incarnation known to be dead
@@ -70,6 +83,7 @@ class Receiver:
             return
         sequence.router_id, sequence.assignment = router_id, assignment
         sequence.table = BlockTable(self._pool, assignment.cache_salt, assignment.prompt)
+        self._line.add(handoff_id, sequence, assignment.turn)
         if sequence.state is TargetState.BEGUN:
             self._open(sequence, TargetEvent.ASSIGN)
         elif self._is_gone(assignment.prefill.worker):
@@ -93,6 +107,12 @@ class Receiver:
         else:
             self._forget(sequence)
 
+    def give_up(self, sequence: Sequence, code: str, message: str) -> None:
+        """Gives back a sequence in any of the states `WITH_SOURCE`, unless it has been or was cancelled."""
+        if sequence.state is not TargetState.QUARANTINED:
+            self._book.give_back(sequence, code, message)
+            self.abandon(sequence)
+
     def worker_gone(self, worker: WorkerId) -> None:
         """This incarnation of a worker and all earlier ones are dead: nothing of theirs is written any more.
 
@@ -106,18 +126,20 @@ class Receiver:
                 self._lose_source(sequence)
 
     def reserve(self, max_receiving: int, spare: int) -> None:
-        """Reserves blocks for handoffs that wait, first come, first served, while there is room.
+        """Reserves blocks for handoffs that wait, while there is room for the one whose turn it is.
+
+        As prompts get chunks: by priority, then for the tenant that has been served least, then first come, first
+        served.
 
         Args:
             max_receiving: handoffs whose blocks may be written at once.
             spare: blocks that must be left over.
         """
         num_receiving = self.num_receiving
-        for sequence in list(self._sequences.values()):
-            if sequence.state is TargetState.OPENING:
-                if num_receiving >= max_receiving or not self._try_reserve(sequence, spare):
-                    return
-                num_receiving += 1
+        while num_receiving < max_receiving and (sequence := self._next_opening()) is not None:
+            if not self._try_reserve(sequence, spare):
+                return
+            num_receiving += 1
 
     def expire(self) -> None:
         """Ends what has waited for a source or a router for too long."""
@@ -244,6 +266,19 @@ class Receiver:
         """Router and source have both spoken; the source's call bounds the wait for room."""
         sequence.move(event)
         self._deadlines.drop(sequence.handoff_id)
+        self._opening.add(sequence.handoff_id)
+        self._counters.enter(sequence.work.tenant)
+
+    def _next_opening(self) -> Sequence | None:
+        """Whose turn it is to get room."""
+        return self._line.first(lambda sequence: sequence.handoff_id in self._opening) if self._opening else None
+
+    def _leave_line(self, sequence: Sequence) -> None:
+        """It waits for room no longer, if it did."""
+        self._line.remove(sequence.handoff_id)
+        if sequence.handoff_id in self._opening:
+            self._opening.remove(sequence.handoff_id)
+            self._counters.leave(sequence.work.tenant)
 
     def _committing(self, handoff_id: str, source: WorkerId, reply: CommitReply) -> Sequence | None:
         """The sequence that a source has written; None if it is not wanted, which the source has been told."""
@@ -272,6 +307,8 @@ class Receiver:
         if not table.try_reserve(num_blocks, max_shared=num_full, hold=Hold.LEASED, spare=spare):
             return False
         num_present = table.adopt(num_full)
+        self._counters.serve(sequence.work.tenant, num_prompt_tokens=len(sequence.work.prompt))
+        self._leave_line(sequence)
         self._deadlines.set(sequence.handoff_id, self._clock.now_s() + LEASE_S)
         sequence.move(TargetEvent.RESERVE)
         block_tokens = self._pool.layout.block_tokens
@@ -308,6 +345,7 @@ class Receiver:
     def _forget(self, sequence: Sequence) -> None:
         """Nobody writes its blocks any more: they are free, and the handoff has ended."""
         self._deadlines.drop(sequence.handoff_id)
+        self._leave_line(sequence)
         if sequence.table is not None:
             sequence.table.release()
         self._book.remove(sequence)

@@ -7,18 +7,21 @@ Plain classes without Ray, so that only modules called `deploy.ray_…` call it.
 import asyncio
 import logging
 import os
+import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
 import uvloop
 
-from core.crash import die
+from core.crash import depart, die
 from core.errors import BatonError, InternalError, UnavailableError
 from core.ids import WorkerEndpoint
 from core.logs import configure_logging
 from core.processes import RankProcess, this_process
 from router.config import RouterConfig
+from router.departure import RouterDeparture
 from router.process import RouterAddresses, run_router
 from worker.config import WorkerConfig
 
@@ -35,6 +38,11 @@ logger = logging.getLogger(__name__)
 def log_to_ray(log_format: str, process: str) -> None:
     """Logs to stderr, which Ray keeps in its session folder; `BATON_LOG_LEVEL` sets the level."""
     configure_logging(log_format, os.environ.get("BATON_LOG_LEVEL", "INFO").upper(), process)
+
+
+def on_sigterm(act: Callable[[], object]) -> None:
+    """Has SIGTERM do something else than end the process at once. From the main thread, where Ray makes actors."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: act())
 
 
 class ActorHost(Protocol):
@@ -73,6 +81,8 @@ class HostedProcess:
 class RankActor(HostedProcess):
     """One rank of a worker. It starts on a thread of its own, because the ranks of a worker wait for each other.
 
+    On SIGTERM rank 0 has the worker leave, which ends the process; the others end when it has.
+
     Args:
         config: of this rank.
         host: where it has come up, and who leads.
@@ -84,6 +94,8 @@ class RankActor(HostedProcess):
         self._host = host
         self._store: Future[RendezvousStore] = Future()
         self._outcome: Future[WorkerProcess | FollowerProcess | BatonError] = Future()
+        self._is_stopping = False
+        on_sigterm(self._leave)
         threading.Thread(target=self._start, name="start", daemon=True).start()
 
     def store_address(self) -> str:
@@ -97,9 +109,17 @@ class RankActor(HostedProcess):
 
     def stop(self) -> None:
         """Ends the rank if it serves; the process is Ray's to end."""
+        self._is_stopping = True
         if self._outcome.done() and not isinstance(outcome := self._outcome.result(), BatonError):
             outcome.stop()
         self._stopped.set()
+
+    def _leave(self) -> None:
+        """SIGTERM: what serves leaves, what does not is not waited for."""
+        outcome = self._outcome.result() if self._outcome.done() else None
+        if self._is_stopping or outcome is None or isinstance(outcome, BatonError):
+            depart()
+        outcome.leave()
 
     def _start(self) -> None:
         try:
@@ -131,6 +151,8 @@ class RankActor(HostedProcess):
 class RouterActor(HostedProcess):
     """A router process: the router's event loop runs on a thread of its own.
 
+    A router that is told to leave by SIGTERM, or over its cluster port, ends its process when it has.
+
     Args:
         config: of the router.
         name: of the router among several.
@@ -141,7 +163,9 @@ class RouterActor(HostedProcess):
         super().__init__(node, config.log_format, name)
         self._started: Future[RouterAddresses | BatonError] = Future()
         self._loop = uvloop.new_event_loop()
-        self._stopping = asyncio.Event()
+        self._departure = RouterDeparture(config.drain_timeout_s)
+        self._is_stopping = False
+        on_sigterm(self._leave)
         self._thread = threading.Thread(target=self._run, args=(config,), name="router", daemon=True)
         self._thread.start()
 
@@ -150,16 +174,25 @@ class RouterActor(HostedProcess):
         return self._started.result()
 
     def stop(self) -> None:
-        """Lets requests under way finish for a moment, then ends the router."""
+        """Ends the router; requests under way are told so. The process is Ray's to end."""
+        self._is_stopping = True
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._loop.call_soon_threadsafe(self._departure.order, 0.0)
             self._thread.join()
         self._stopped.set()
+
+    def _leave(self) -> None:
+        """SIGTERM: requests under way end first, unless the router has ended already."""
+        if not self._thread.is_alive():
+            depart()
+        self._loop.call_soon_threadsafe(self._departure.order)
 
     def _run(self, config: RouterConfig) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(serve_router(config, self._started, self._stopping))
+            self._loop.run_until_complete(serve_router(config, self._departure, self._started))
+            if not self._is_stopping:
+                depart()
         except Exception as error:
             logger.exception("the router ended")
             if self._started.done():
@@ -168,9 +201,9 @@ class RouterActor(HostedProcess):
 
 
 async def serve_router(
-    config: RouterConfig, started: "Future[RouterAddresses | BatonError]", stopping: asyncio.Event
+    config: RouterConfig, departure: RouterDeparture, started: "Future[RouterAddresses | BatonError]"
 ) -> None:
-    """Serves until it is told to stop. No method: Ray would run all calls of an actor that has one as coroutines."""
-    async with run_router(config) as addresses:
+    """Serves until it is to leave. No method: Ray would run all calls of an actor that has one as coroutines."""
+    async with run_router(config, departure) as addresses:
         started.set_result(addresses)
-        await stopping.wait()
+        await departure.wait_ordered()

@@ -20,6 +20,7 @@ from deploy.commands.experts import experts
 from deploy.commands.keys import keys_app
 from deploy.commands.model import model_app
 from deploy.commands.options import print_error
+from deploy.commands.restart import restart
 from deploy.commands.roles import roles_app
 from deploy.commands.serve import serve
 from deploy.commands.simulate import simulate
@@ -70,6 +71,7 @@ app.command()(top)
 app.command()(experts)
 app.command()(drain)
 app.command()(uncordon)
+app.command()(restart)
 app.command()(chat)
 app.command()(down)
 app.command()(simulate)

@@ -20,6 +20,7 @@ from deploy.own_redis import own_redis
 from deploy.ray_members import cluster_address
 from deploy.ray_nodes import RayNodes
 from deploy.ray_session import LOOPBACK, open_ray
+from deploy.router_drain import drain_routers
 from deploy.security import cluster_security, public_tls
 from deploy.state_setting import read_state
 from deploy.telemetry import log_format_of, metrics_port_of, otlp_endpoint_of
@@ -56,10 +57,19 @@ class ClusterAddresses:
 
 
 @contextlib.contextmanager
-def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[ClusterAddresses]:
+def run_cluster(
+    config: ServeConfig, model_dir: Path, say: Say, is_hurried: Callable[[], bool] | None = None
+) -> Iterator[ClusterAddresses]:
     """Starts everything and waits until it serves; leaving stops everything.
 
     What dies meanwhile is started again.
+
+    Args:
+        config: the settings.
+        model_dir: checkpoint folder.
+        say: hears what happens.
+        is_hurried: asked, on leaving without an error, whether requests under way need not be let end any more; None
+            lets none end.
 
     Raises:
         BatonError: what kept it from starting.
@@ -85,10 +95,14 @@ def run_cluster(config: ServeConfig, model_dir: Path, say: Say) -> Iterator[Clus
         for member in keeper.statuses():
             say(f"{member.name} serves at {member.address}")
         security = settings.cluster_security
-        wait_until_attached([FenceClient(cluster_address(router), security) for router in routers], config)
-        stack.enter_context(keeping(keeper, nodes.kill, config.hang_timeout_s, security))
+        fences = [FenceClient(cluster_address(router), security) for router in routers]
+        wait_until_attached(fences, config)
         host, scheme = local_host(config.host), "http" if settings.tls is None else "https"
-        yield ClusterAddresses(f"{scheme}://{host}:{settings.port}", f"{host}:{settings.grpc_port}", session.log_dir)
+        url, grpc_address = f"{scheme}://{host}:{settings.port}", f"{host}:{settings.grpc_port}"
+        with keeping(keeper, nodes.kill, config.hang_timeout_s, security):
+            yield ClusterAddresses(url, grpc_address, session.log_dir)
+        if is_hurried is not None:
+            drain_routers(fences, config.drain_timeout_s, is_hurried, say)
 
 
 def describe_start(config: ServeConfig) -> str:
@@ -141,9 +155,12 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         max_model_len=max_model_len,
         max_body_bytes=int(config.max_body_mb * MIB),
         request_timeout_s=config.request_timeout_s,
+        drain_timeout_s=config.drain_timeout_s,
         auto_roles=config.auto_roles,
         slo_ttft_ms=config.slo_ttft_ms,
         slo_tpot_ms=config.slo_tpot_ms,
+        admit_ttft_ms=config.admit_ttft_ms,
+        max_waiting=config.max_waiting,
         operator_key=read_operator_key(config.operator_key_file, os.environ),
         state=MEMORY if state == OWN_REDIS else state,  # of a server of our own once it runs
         metrics_host=config.metrics_host,
@@ -209,6 +226,7 @@ def worker_settings(config: ServeConfig, routers: Sequence[RouterConfig], slot: 
         kv_verify=config.kv_verify,
         nixl_backend=config.nixl_backend,
         ucx_tls=config.ucx_tls,
+        drain_timeout_s=config.drain_timeout_s,
         log_format=router.log_format,
         security=router.cluster_security,
         topology=config.topology_of(role),

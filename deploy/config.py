@@ -26,6 +26,7 @@ FIRST_QUESTION = "What is the capital of France?"
 POSITIVE = (
     "block_size", "decode_block_size", "kv_cache_gb", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
     "request_timeout_s", "max_body_mb", "slo_ttft_ms", "slo_tpot_ms",
+    "admit_ttft_ms", "max_waiting",
 )  # fmt: skip
 CHOICES = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
@@ -93,6 +94,9 @@ class ServeConfig:
     max_num_seqs: int = flag(64, "Sequences that a decode worker runs at once at most.")
     max_num_batched_tokens: int = flag(512, "Most tokens of one engine step; longer prompts are computed in chunks.")
     request_timeout_s: float = flag(600.0, "Seconds after which a request that has not ended fails with status 504.")
+    drain_timeout_s: float = flag(
+        30.0, "Seconds for what is under way to end or to go elsewhere when a router or a worker stops; 0 for none."
+    )
     hang_timeout_s: float = flag(
         15.0, "Seconds of silence after which a worker is killed, to be started anew: at least 5; 0 never kills."
     )
@@ -100,6 +104,10 @@ class ServeConfig:
     auto_roles: bool = flag(True, "Change roles of workers as the load asks; `baton roles auto` switches it later.")
     slo_ttft_ms: float = flag(2000.0, "Time to the first token that roles are chosen for, milliseconds.")
     slo_tpot_ms: float = flag(100.0, "Mean time per token after the first that roles are chosen for, milliseconds.")
+    admit_ttft_ms: float = flag(
+        30_000.0, "A request whose first token is predicted later than this is refused with status 429, milliseconds."
+    )
+    max_waiting: int = flag(2048, "Most requests that wait for a worker; more are refused with status 429.")
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )
@@ -161,11 +169,7 @@ class ServeConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be positive and finite")
-        if self.hang_timeout_s and not MIN_HANG_TIMEOUT_S <= self.hang_timeout_s < math.inf:
-            raise ConfigError(
-                f"--hang-timeout-s is {self.hang_timeout_s}; it must be 0 (never kill) or at least "
-                f"{MIN_HANG_TIMEOUT_S:g} seconds"
-            )
+        self._check_process_timeouts()
         self._check_ports()
         self._check_block_sizes()
         self._check_host_tier(max(self.topology_of(role).world_size for role in HALVES))
@@ -249,6 +253,15 @@ class ServeConfig:
             raise ConfigError(
                 f"with --decode-tensor-parallel-size {self.decode_tensor_parallel_size}: {error.message}"
             ) from error
+
+    def _check_process_timeouts(self) -> None:
+        if not 0 <= self.drain_timeout_s < math.inf:
+            raise ConfigError(f"--drain-timeout-s is {self.drain_timeout_s}; it must be 0 (no time) or more seconds")
+        if self.hang_timeout_s and not MIN_HANG_TIMEOUT_S <= self.hang_timeout_s < math.inf:
+            raise ConfigError(
+                f"--hang-timeout-s is {self.hang_timeout_s}; it must be 0 (never kill) or at least "
+                f"{MIN_HANG_TIMEOUT_S:g} seconds"
+            )
 
     def _check_ports(self) -> None:
         for name, port in (("port", self.port), ("grpc-port", self.effective_grpc_port)):

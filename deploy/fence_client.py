@@ -8,14 +8,14 @@ from baton.v1 import common_pb2, control_pb2
 from core.ids import WorkerId
 from core.members import MemberStatus
 from deploy.all_routers import Silence
-from deploy.status_client import TIMEOUT_S, membership_stub
+from deploy.status_client import TIMEOUT_S, get_status, membership_stub
 from router import hello_wire, member_wire
 from rpc.security import OPEN, RpcSecurity
 
 
 @dataclass(frozen=True, slots=True)
 class FenceClient:
-    """Implements `deploy.all_routers.RouterFence`.
+    """Implements `deploy.all_routers.RouterFence` and `deploy.router_drain.DrainingRouter`.
 
     Attributes:
         cluster_address: `host:port` of the router's cluster port.
@@ -42,6 +42,16 @@ class FenceClient:
         message = common_pb2.WorkerId(name=worker.name, incarnation=worker.incarnation)
         with membership_stub(self.cluster_address, self.security) as stub:
             stub.ReportWorkerGone(control_pb2.ReportWorkerGoneRequest(worker=message), timeout=TIMEOUT_S)
+
+    def leave(self, drain_timeout_s: float) -> None:
+        """See `DrainingRouter.leave`."""
+        request = control_pb2.LeaveRouterRequest(drain_timeout_s=drain_timeout_s)
+        with membership_stub(self.cluster_address, self.security) as stub:
+            stub.LeaveRouter(request, timeout=TIMEOUT_S)
+
+    def num_requests(self) -> int:
+        """See `DrainingRouter.num_requests`."""
+        return int(get_status(self.cluster_address, self.security).active_requests)
 
     def report_members(self, members: Sequence[MemberStatus]) -> None:
         """Tells the router how all processes of the cluster are.

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import ray
+from ray.exceptions import RayError
 
 from core.errors import ConfigError
 from deploy.processes import wait_ended
@@ -104,7 +105,7 @@ def _connect(address: str, namespace: str) -> Any:  # noqa: ANN401 - Ray's
     check_address(address)
     try:
         return _init(address=address, namespace=namespace)
-    except (ConnectionError, RuntimeError, ValueError, AssertionError) as error:
+    except (ConnectionError, RuntimeError, ValueError, AssertionError, RayError) as error:
         ray.shutdown()
         raise _no_cluster(address, first_line(error)) from error
 

@@ -15,7 +15,12 @@ ORDER_TIMEOUT_S = 15.0  # the router gives a worker ten seconds to answer
 
 Progress = Generator[control_pb2.RoleProgress, None, None]
 """Where an order stands, again and again; the last one has `is_last`. Closing it stops watching, not the order."""
-Answer = control_pb2.SetRoleResponse | control_pb2.RebalanceRolesResponse | control_pb2.DrainWorkerResponse
+Answer = (
+    control_pb2.SetRoleResponse
+    | control_pb2.RebalanceRolesResponse
+    | control_pb2.DrainWorkerResponse
+    | control_pb2.RestartWorkersResponse
+)
 
 
 def get_roles(grpc_address: str) -> control_pb2.GetRolesResponse:
@@ -54,7 +59,7 @@ def set_role(grpc_address: str, worker: str, role: Role | None, actor: str) -> P
     wanted = "ROLE_UNSPECIFIED" if role is None else f"ROLE_{role.name}"
     request = control_pb2.SetRoleRequest(worker=worker, role=wanted, actor=actor)
     with control_stub(grpc_address) as stub:
-        yield from _to_the_last(grpc_address, stub.SetRole(request, timeout=WATCH_TIMEOUT_S))
+        yield from to_the_last(grpc_address, stub.SetRole(request, timeout=WATCH_TIMEOUT_S))
 
 
 def rebalance_roles(
@@ -65,14 +70,14 @@ def rebalance_roles(
         num_prefill=num_prefill, num_decode=num_decode, actor=actor, dry_run=is_dry_run
     )
     with control_stub(grpc_address) as stub:
-        yield from _to_the_last(grpc_address, stub.RebalanceRoles(request, timeout=WATCH_TIMEOUT_S))
+        yield from to_the_last(grpc_address, stub.RebalanceRoles(request, timeout=WATCH_TIMEOUT_S))
 
 
 def drain_worker(grpc_address: str, worker: str, actor: str) -> Progress:
     """Gives a worker no new work and moves what it has elsewhere. Raises as `control_stub` does."""
     request = control_pb2.DrainWorkerRequest(worker=worker, actor=actor)
     with control_stub(grpc_address) as stub:
-        yield from _to_the_last(grpc_address, stub.DrainWorker(request, timeout=WATCH_TIMEOUT_S))
+        yield from to_the_last(grpc_address, stub.DrainWorker(request, timeout=WATCH_TIMEOUT_S))
 
 
 def uncordon_worker(grpc_address: str, worker: str, actor: str) -> None:
@@ -89,7 +94,8 @@ def set_auto_roles(grpc_address: str, actor: str, *, is_auto: bool) -> list[str]
     return list(answer.pinned)
 
 
-def _to_the_last(grpc_address: str, stream: Iterator[Answer]) -> Progress:
+def to_the_last(grpc_address: str, stream: Iterator[Answer]) -> Progress:
+    """Where an order stands, up to its end. Raises UnreachableError when the router stops before."""
     for answer in stream:
         yield answer.progress
         if answer.progress.is_last:

@@ -31,6 +31,7 @@ class RunRecord:
         ca_file: of the ports' certificate; empty trusts whom the system trusts. Paths only, no contents.
         cert_file: what commands show where clients must show a certificate; empty for none.
         key_file: of that certificate.
+        drain_timeout_s: seconds that requests under way have when it is stopped.
     """
 
     pid: int
@@ -42,6 +43,7 @@ class RunRecord:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    drain_timeout_s: float = 0.0
 
     @property
     def is_tls(self) -> bool:
@@ -75,13 +77,21 @@ class RunRecord:
 
 
 def record_of_this_process(
-    *, url: str, grpc_address: str, model: str, log_dir: str, tls: TlsFiles | None = None
+    *,
+    url: str,
+    grpc_address: str,
+    model: str,
+    log_dir: str,
+    tls: TlsFiles | None = None,
+    drain_timeout_s: float = 0.0,
 ) -> RunRecord:
     """A record of the calling process. The paths of its files are absolute: commands run in other folders."""
     me = this_process()
     files = TlsFiles() if tls is None else tls
     ca_file, cert_file, key_file = ("" if path is None else str(path) for path in (files.ca, files.cert, files.key))
-    return RunRecord(me.pid, me.started_s, url, grpc_address, model, log_dir, ca_file, cert_file, key_file)
+    return RunRecord(
+        me.pid, me.started_s, url, grpc_address, model, log_dir, ca_file, cert_file, key_file, drain_timeout_s
+    )
 
 
 def running_clusters() -> list[RunRecord]:

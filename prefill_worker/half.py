@@ -31,7 +31,7 @@ the first token, which the router has been told."""
 
 
 class PrefillHalf:
-    """Computes prompts first come, first served, several in one step when they fit its budget.
+    """Computes prompts in the order of `Lineup`, several in one step when they fit its budget.
 
     What is in the prefix cache is not computed: looked up before each chunk, because requests with a common beginning
     often come together, and the first of them publishes its blocks as it goes. At least the last token of a prompt is
@@ -152,6 +152,12 @@ class PrefillHalf:
         for prompt in self._lineup.youngest_queued(num_tokens, router_id):
             self._give_back(prompt, code, "the prompt had not been started, and has its place elsewhere now")
 
+    def return_all(self, code: str, message: str) -> None:
+        """Gives back all prompts, but those whose target has been told to take over: it will answer."""
+        for prompt in list(self._prompts.values()):
+            if prompt.handoff.state is not SourceState.COMMITTING:
+                self._give_back(prompt, code, message)
+
     def drop_router(self, router_id: str) -> None:
         """Cancels everything a router assigned: it is gone."""
         for prompt in [p for p in self._prompts.values() if p.router_id == router_id]:
@@ -172,7 +178,7 @@ class PrefillHalf:
     # --- the engine's step
 
     def plan(self, budget_tokens: int) -> list[SequenceSlice]:
-        """The prompt chunks of the next step, at most `budget_tokens` tokens, oldest prompts first.
+        """The prompt chunks of the next step, at most `budget_tokens` tokens.
 
         The step must follow: writes of what it completes are ordered already.
         """

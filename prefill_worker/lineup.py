@@ -1,7 +1,9 @@
 """Which prompts get the next chunks. Not what becomes of what they compute."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from core.fair_line import FairLine, rank
+from core.fairness import TokenCounters
 from core.request import Assignment
 from engine.kv.pool import BlockPool
 from engine.plan import Draw, SequenceSlice, SliceKind
@@ -9,9 +11,18 @@ from engine.sampling.rules import LogitRules
 from prefill_worker.prefix_importer import PrefixImporter
 from prefill_worker.prompt import Prompt
 
+MAX_PASSED = 4  # started prompts that wait while others are started: each holds the blocks of its whole prompt
+
 
 class Lineup:
-    """Prompts that have not started, and those that are being computed; both first come, first served.
+    """Prompts that have not started, and those that are being computed.
+
+    Each step computes the prompts of the highest priority, of these those of the tenant that has been served least
+    (`core.fairness`), of these the started ones, and then first come, first served. So a long prompt that has
+    started may have to wait for others, but no more than `MAX_PASSED` at once.
+
+    Served are the tokens computed here, not those found in a cache, and those of the answers to prompts computed
+    here: how many, the router says with the tenant's next prompt.
 
     Args:
         pool: gives each prompt that starts all its blocks.
@@ -19,21 +30,22 @@ class Lineup:
         on_start: hears of each prompt that starts.
 
     Attributes:
-        queued: not started, by handoff id.
-        computing: started and not finished, by handoff id.
+        queued: not started.
+        computing: started and not finished, by handoff id, in order of their start.
     """
 
     def __init__(self, pool: BlockPool, imports: PrefixImporter, on_start: Callable[[Prompt], None]) -> None:
         self._pool = pool
         self._imports = imports
         self._on_start = on_start
-        self.queued: dict[str, Prompt] = {}
+        self._counters = TokenCounters()
+        self.queued: FairLine[Prompt] = FairLine(self._counters)
         self.computing: dict[str, Prompt] = {}
 
     @property
     def num_pending_tokens(self) -> int:
         """Tokens of queued and started prompts that are still to be computed."""
-        return sum(p.num_remaining for p in (*self.queued.values(), *self.computing.values()))
+        return sum(p.num_remaining for p in (*self.queued, *self.computing.values()))
 
     @property
     def is_empty(self) -> bool:
@@ -43,7 +55,8 @@ class Lineup:
     @property
     def num_before(self) -> int:
         """Tokens that are computed already of the prompt that gets the next chunk; 0 when that is a new one."""
-        return next((prompt.num_computed for prompt in self.computing.values()), 0)
+        prompt = self._best(self.computing.values(), self._next_queued())
+        return prompt.num_computed if prompt is not None else 0
 
     @property
     def is_awaiting_host(self) -> bool:
@@ -52,14 +65,19 @@ class Lineup:
 
     def add(self, prompt: Prompt) -> None:
         """Queues a prompt."""
-        self.queued[prompt.handoff_id] = prompt
-        self._imports.want(prompt.assignment)
+        work = prompt.assignment
+        self._counters.serve(work.tenant, num_answer_tokens=work.tenant_answer_tokens)
+        self._counters.enter(work.tenant)
+        self.queued.add(prompt.handoff_id, prompt, work.turn)
+        self._imports.want(work)
 
     def remove(self, prompt: Prompt) -> None:
         """Computes no more of a prompt; one that is not here is ignored."""
-        if self.queued.pop(prompt.handoff_id, None) is not None:
+        if self.queued.remove(prompt.handoff_id) is not None:
             self._imports.leave(prompt.handoff_id)
-        self.computing.pop(prompt.handoff_id, None)
+        elif self.computing.pop(prompt.handoff_id, None) is None:
+            return
+        self._counters.leave(prompt.assignment.tenant)
 
     def youngest_queued(self, num_tokens: int | None, router_id: str | None = None) -> list[Prompt]:
         """The prompts queued last, that one first: of `num_tokens` tokens at most, but one at least; all for None.
@@ -68,7 +86,7 @@ class Lineup:
         """
         youngest: list[Prompt] = []
         num_left = num_tokens
-        for prompt in reversed(self.queued.values()):
+        for prompt in reversed(self.queued):
             if router_id not in (None, prompt.router_id):
                 continue
             if num_left is not None:
@@ -85,26 +103,50 @@ class Lineup:
             if self._find_cached(prompt):
                 chunk = _chunk(prompt, budget_tokens)
                 yield prompt, chunk
-                budget_tokens -= len(chunk.token_ids)
+                num_tokens = len(chunk.token_ids)
+                budget_tokens -= num_tokens
+                self._counters.serve(prompt.assignment.tenant, num_prompt_tokens=num_tokens)
 
     # --- inside
 
     def _in_turn(self) -> Iterator[Prompt]:
-        """The prompts that get the next chunks: started ones in order, then new ones, started on demand."""
-        yield from list(self.computing.values())
-        while (prompt := self._next_queued()) is not None and self._try_start(prompt):
+        """The prompts that get the next chunks, each once; new ones are started on demand.
+
+        When one whose turn it is finds no room, nobody else is started before it.
+        """
+        started, may_start = dict(self.computing), True
+        while True:
+            new = self._next_queued() if may_start and len(started) <= MAX_PASSED else None
+            prompt = self._best(started.values(), new)
+            if prompt is None:
+                return
+            if prompt is new:
+                may_start = self._try_start(prompt)
+                if not may_start:
+                    continue
+            else:
+                del started[prompt.handoff_id]
             yield prompt
 
+    def _best(self, started: Iterable[Prompt], new: Prompt | None) -> Prompt | None:
+        """Whose turn it is; of equals, the one that was started first."""
+        candidates = started if new is None else (*started, new)
+        return min(candidates, key=self._rank, default=None)
+
+    def _rank(self, prompt: Prompt) -> tuple[int, int]:
+        return rank(self._counters, prompt.assignment.turn)
+
     def _next_queued(self) -> Prompt | None:
-        """The oldest prompt that does not wait for its beginning to come from a peer."""
-        return next((p for p in self.queued.values() if not self._imports.is_awaited(p.handoff_id)), None)
+        """Of the prompts that do not wait for their beginning to come from a peer, the one whose turn it is."""
+        return self.queued.first(lambda prompt: not self._imports.is_awaited(prompt.handoff_id))
 
     def _try_start(self, prompt: Prompt) -> bool:
         """Reserves a prompt's blocks; False when they do not fit."""
         num_blocks = self._pool.layout.blocks_for(prompt.num_tokens)
         if not prompt.table.try_reserve(num_blocks, max_shared=self._max_shared(prompt)):
             return False
-        self.remove(prompt)
+        self.queued.remove(prompt.handoff_id)
+        self._imports.leave(prompt.handoff_id)
         self.computing[prompt.handoff_id] = prompt
         self._on_start(prompt)
         return True

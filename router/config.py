@@ -14,6 +14,7 @@ from rpc.security import OPEN, RpcSecurity, TlsFiles
 MAX_PORT = 65535
 POSITIVE_FLOATS = (
     "request_timeout_s", "placement_timeout_s", "heartbeat_timeout_s", "slo_ttft_ms", "slo_tpot_ms",
+    "admit_ttft_ms",
 )  # fmt: skip
 
 
@@ -36,10 +37,14 @@ class RouterConfig:
         request_timeout_s: a request that has not ended by then is cancelled with status 504.
         placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
+        drain_timeout_s: how long requests may take to end when this router stops, and the work of a worker to go
+            elsewhere or to end when that is restarted.
         max_attempts: how often a request is placed before it fails with status 503.
         auto_roles: whether the controller changes roles as the load asks, until an operator says otherwise.
         slo_ttft_ms: the time to the first token that it works towards.
         slo_tpot_ms: likewise the mean time per token after it.
+        admit_ttft_ms: a request whose first token is predicted later than this is refused with status 429.
+        max_waiting: most requests that wait for a worker; more are refused likewise.
         metrics_host: address that Prometheus metrics are served at.
         metrics_port: their port, of this router alone; 0 takes a free one, None serves none.
         otlp_endpoint: URL of an OTLP collector that spans go to over HTTP; None makes none.
@@ -67,10 +72,13 @@ class RouterConfig:
     request_timeout_s: float = 600.0
     placement_timeout_s: float = 30.0
     heartbeat_timeout_s: float = 10.0
+    drain_timeout_s: float = 30.0
     max_attempts: int = 8
     auto_roles: bool = True
     slo_ttft_ms: float = 2000.0
     slo_tpot_ms: float = 100.0
+    admit_ttft_ms: float = 30_000.0
+    max_waiting: int = 2048
     operator_key: str | None = field(default=None, repr=False)
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
@@ -88,10 +96,14 @@ class RouterConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= MAX_PORT:
                 raise ConfigError(f"{name} is {value}; a port is between 0 and {MAX_PORT}")
-        for name in ("max_model_len", "max_body_bytes", "max_attempts", "num_routers", *POSITIVE_FLOATS):
+        for name in (
+            "max_model_len", "max_body_bytes", "max_attempts", "max_waiting", "num_routers", *POSITIVE_FLOATS
+        ):  # fmt: skip
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ConfigError(f"{name} is {value}; it must be positive and finite")
+        if not 0 <= self.drain_timeout_s < math.inf:
+            raise ConfigError(f"drain_timeout_s is {self.drain_timeout_s}; it must be 0 (no time) or more seconds")
         if not self.model_dir.is_dir():
             raise ConfigError(f"the model folder {self.model_dir} does not exist; pass --model DIR")
         parse_state(self.state)

@@ -71,6 +71,14 @@ class Dispatcher(Protocol):
         """
         ...
 
+    def abort(self, request_id: str, tenant: str) -> None:
+        """Ends a tenant's request, named by its id or by its client's name for it, as if its client had left.
+
+        Raises:
+            UnknownRequestError: the tenant has no such request under way here.
+        """
+        ...
+
     def unready_reason(self) -> str | None:
         """None when requests can be served now, else one sentence that says what is missing."""
         ...

@@ -1,5 +1,7 @@
 """From a prompt in token ids to a `GenerationRequest`: model, defaults and limits, the same for HTTP and gRPC."""
 
+import math
+import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,8 @@ MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up
 MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
 MAX_STOP_CHARS = 256  # every new character is compared with every stop string
 MAX_STOP_TOKEN_IDS = 64
+MIN_PRIORITY, MAX_PRIORITY = -(2**31), 2**31 - 1  # what the messages to workers can say
+NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}")  # of a request: goes into a path as it is (RFC 3986, unreserved)
 # Bad words are tokenized on the event loop: so many of this length take 10 ms.
 MAX_BAD_WORDS = 300
 MAX_BAD_WORD_CHARS = 64
@@ -82,6 +86,10 @@ class Intake:
         stop_token_ids: Iterable[int] = (),
         ignore_eos: bool = False,
         cache_salt: str = "",
+        priority: int = 0,
+        timeout_s: float | None = None,
+        timeout_param: str = "timeout_s",
+        name: str = "",
     ) -> GenerationRequest:
         """A request that workers can serve.
 
@@ -95,6 +103,10 @@ class Intake:
             stop_token_ids: token ids that end the answer, besides the model's own.
             ignore_eos: whether the model's own do not end it.
             cache_salt: KV is shared with requests of the same salt, and of the caller's tenant, only.
+            priority: requests with a lower number go first.
+            timeout_s: seconds until the request fails if it has not ended; None for the router's limit.
+            timeout_param: what the client calls that, for messages.
+            name: what the client calls the request, to abort it by; empty for nothing.
 
         Raises:
             ContextLengthError: the prompt, or it and the tokens asked for, do not fit.
@@ -114,6 +126,11 @@ class Intake:
                 f"cache_salt has {len(cache_salt)} characters; at most {MAX_CACHE_SALT_CHARS} are accepted",
                 param="cache_salt",
             )
+        _check_name(name)
+        if timeout_s is not None and not 0 < timeout_s < math.inf:
+            raise InvalidRequestError(
+                f"{timeout_param} is {timeout_s:g}; it must be a positive number of seconds", param=timeout_param
+            )
         end_of_sequence = frozenset() if ignore_eos else self._codec.eos_token_ids
         num_tokens = self._max_tokens(room, len(prompt), max_tokens, max_tokens_param)
         tenant = current_caller().tenant
@@ -125,6 +142,9 @@ class Intake:
             stop_token_ids=end_of_sequence.union(stops),
             cache_salt=tenant_salt(tenant, cache_salt),
             tenant=tenant,
+            priority=priority,
+            timeout_s=timeout_s,
+            name=name,
         )
 
     def _sampling(self, options: SamplingOptions, max_tokens: int) -> SamplingParams:
@@ -197,3 +217,11 @@ class Intake:
                 param=param,
             )
         return asked
+
+
+def _check_name(name: str) -> None:
+    if name and not NAME.fullmatch(name):
+        raise InvalidRequestError(
+            f"request_id is {describe(name)}; it must have 1 to 128 letters, digits and characters of -._~",
+            param="request_id",
+        )

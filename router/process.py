@@ -6,14 +6,16 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
 from baton.v1 import control_pb2_grpc, generate_pb2_grpc
 
 from core.clock import SystemClock
-from core.errors import ConfigError
+from core.errors import ConfigError, DrainingError
+from core.members import MemberKind, MemberState
+from router.admission.admission import AdmissionLimits
 from router.auth.gate import Gate
 from router.auth.key_ring import KeyRing
 from router.auth.metered import MeteredDispatcher
@@ -21,11 +23,13 @@ from router.auth.rpc_gate import RpcGate
 from router.config import RouterConfig
 from router.dashboard.feed import DashboardFeed
 from router.dashboard.state import StateSource
+from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
 from router.generation import Dispatcher
 from router.http.app import build_app
+from router.http.draining import DrainingApp
 from router.http.observed import ObservedCalls
 from router.http.server import serve_http
 from router.intake import Intake
@@ -40,12 +44,15 @@ from router.roles.controller import RoleController
 from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
+from router.roles.restarts import WorkerRestarts
 from router.roles.rounds import keeping_roles
+from router.roles.router_restarts import Restarts, RouterRestarts
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import Limits
 from router.rpc.control_services import ControlService, MembershipService
 from router.rpc.generate_service import GenerateService
 from router.rpc.observed import ObservedRpcs
+from router.rpc.peer_router import PeerRouter
 from router.state.open_state import open_state
 from router.state.store import StateStore
 from router.text.tokenizer import TextCodec
@@ -91,6 +98,8 @@ class Router:
         orders: what workers are told about roles.
         autopilot: has the controller decide.
         director: carries out what operators order.
+        departure: its way out.
+        restarts: of workers and routers.
         observation: what hears of its requests.
         probes: try pairs of workers.
     """
@@ -104,20 +113,32 @@ class Router:
     orders: RoleOrders
     autopilot: Autopilot
     director: RoleDirector
+    departure: RouterDeparture
+    restarts: Restarts
     observation: Observation
     probes: PairProbes
 
 
 @contextlib.asynccontextmanager
-async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
+async def run_router(
+    config: RouterConfig, departure: RouterDeparture | None = None
+) -> AsyncIterator[RouterAddresses]:
     """Serves for as long as the context lasts. Port 0 in the settings takes a free one.
+
+    On leaving, no connection is accepted any more, and requests under way may end as `departure` says.
+
+    Args:
+        config: the settings.
+        departure: set in motion when somebody orders the router to leave, for the caller to see; None for one of the
+            settings that nobody sees.
 
     Raises:
         CheckpointError: the model folder has no usable tokenizer.
         ConfigError: a port is taken, `max_model_len` is over the model's context, or the API keys cannot be read.
     """
+    departure = RouterDeparture(config.drain_timeout_s) if departure is None else departure
     codec = load_codec(config)
-    router = build_router(config, codec.vocab_size)
+    router = build_router(config, codec.vocab_size, departure)
     gate, metered = build_gate(config, router.clock), MeteredDispatcher(router.dispatcher)
     journal = build_journal(config, router, codec, metered)
     feed, grpc_server = build_feed(config, router, gate), build_grpc_server(config, router, codec, gate, journal)
@@ -131,6 +152,7 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
         await stack.enter_async_context(journal.running())
+        stack.push_async_callback(router.restarts.close)
         listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
         cluster_tls = config.cluster_security.tls
@@ -140,9 +162,11 @@ async def run_router(config: RouterConfig) -> AsyncIterator[RouterAddresses]:
         for server in (cluster_server, grpc_server):
             stack.push_async_callback(server.stop, STOP_GRACE_S)
             await server.start()
-        await stack.enter_async_context(serve_http(app, listener, tls=config.tls))
+        leaving_app = DrainingApp(app, departure)
+        stop_listening = await stack.enter_async_context(serve_http(leaving_app, listener, tls=config.tls))
+        stack.callback(journal.prepare_to_leave)  # requests that do not end are for other routers to go on with
+        stack.push_async_callback(let_requests_end, departure, router.dispatcher, grpc_server, stop_listening)
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
-        stack.callback(journal.prepare_to_leave)  # those that do not finish are for other routers to go on with
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
         logger.info("workers reach it on %s, port %d", config.cluster_host, cluster_port)
@@ -169,7 +193,24 @@ async def telling(config: RouterConfig, observation: Observation) -> AsyncIterat
         yield port
 
 
-def build_router(config: RouterConfig, vocab_size: int) -> Router:
+async def let_requests_end(
+    departure: RouterDeparture,
+    dispatcher: FleetDispatcher,
+    grpc_server: grpc.aio.Server,
+    stop_listening: Callable[[], None],
+) -> None:
+    """Takes no more connections and waits for requests under way; those that take too long are told so."""
+    departure.order()
+    stop_listening()
+    stopping = asyncio.create_task(grpc_server.stop(departure.left_s))
+    logger.info("the router leaves; %d request(s) have %g s", dispatcher.num_active, departure.left_s)
+    await departure.drain(lambda: dispatcher.num_active)
+    given = f"{departure.timeout_s:g} s"
+    dispatcher.end_all(DrainingError(f"the router stops, and the answer had not ended after {given}; send it again"))
+    await asyncio.gather(stopping, grpc_server.stop(STOP_GRACE_S))
+
+
+def build_router(config: RouterConfig, vocab_size: int, departure: RouterDeparture) -> Router:
     """Puts together what does the work; nothing of it runs yet. Token ids are below `vocab_size`."""
     clock, router_id = SystemClock(), uuid.uuid4().hex
     limits = Limits(config.slo_ttft_ms / 1000, config.slo_tpot_ms / 1000)
@@ -180,6 +221,7 @@ def build_router(config: RouterConfig, vocab_size: int) -> Router:
         placement_timeout_s=config.placement_timeout_s,
         max_attempts=config.max_attempts,
         watch=observation.watch,
+        limits=AdmissionLimits(config.admit_ttft_ms / 1000, config.max_waiting),
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     probes = PairProbes(vocab_size, clock)
@@ -200,14 +242,49 @@ def build_router(config: RouterConfig, vocab_size: int) -> Router:
         clock=clock,
     )
     director = RoleDirector(fleet, orders, autopilot, clock)
+    restarts = Restarts(
+        WorkerRestarts(fleet, orders, director.audit, clock, config.drain_timeout_s),
+        RouterRestarts(
+            router_id,
+            departure,
+            num_requests=lambda: dispatcher.num_active,
+            others=lambda: other_routers(config, fleet),
+            audit=director.audit,
+            clock=clock,
+        ),
+    )
     observation.register(dispatcher, leadership, clock)
-    return Router(router_id, clock, store, meter, dispatcher, fleet, orders, autopilot, director, observation, probes)
+    return Router(
+        router_id,
+        clock,
+        store,
+        meter,
+        dispatcher,
+        fleet,
+        orders,
+        autopilot,
+        director,
+        departure,
+        restarts,
+        observation,
+        probes,
+    )
 
 
 def build_journal(config: RouterConfig, router: Router, codec: TextCodec, dispatcher: Dispatcher) -> Journal:
     """What has requests answered by a dispatcher for clients; whoever runs it has it close its store."""
     store = open_journal_store(config.state, router.clock)
     return Journal(store, router.router_id, dispatcher=dispatcher, codec=codec, clock=router.clock)
+
+
+def other_routers(config: RouterConfig, fleet: Fleet) -> list[PeerRouter]:
+    """The routers that run beside this one, as the supervisor last said."""
+    here = f"{config.cluster_host}:{config.cluster_port}"
+    return [
+        PeerRouter(member.name, member.address, config.cluster_security)
+        for member in fleet.members
+        if member.kind is MemberKind.ROUTER and member.state is MemberState.RUNNING and member.address != here
+    ]
 
 
 def build_gate(config: RouterConfig, clock: SystemClock) -> Gate:
@@ -256,7 +333,8 @@ def build_grpc_server(
 def build_cluster_server(config: RouterConfig, router: Router) -> grpc.aio.Server:
     """A server with the services for the cluster's own processes, on no port yet."""
     server = new_server(config.cluster_security)
-    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(router.fleet), server)
+    membership = MembershipService(router.fleet, router.departure)
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(membership, server)
     add_control(config, router, server)
     return server
 
@@ -264,7 +342,13 @@ def build_cluster_server(config: RouterConfig, router: Router) -> grpc.aio.Serve
 def add_control(config: RouterConfig, router: Router, server: grpc.aio.Server) -> None:
     """Adds the service for operators, which the cluster's own processes are, too."""
     control = ControlService(
-        config.served_model_name, router.fleet, router.dispatcher, router.director, router.clock, router.probes
+        config.served_model_name,
+        router.fleet,
+        router.dispatcher,
+        router.director,
+        router.clock,
+        router.probes,
+        restarts=router.restarts,
     )
     control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
 

@@ -81,7 +81,13 @@ def role_state_from_proto(worker: WorkerId, message: worker_pb2.RoleState) -> Ro
     if role is None:
         raise ConfigError(f"worker {worker} says its role is number {message.role}; {SAME_VERSION}")
     return RoleState(
-        role, message.role_epoch, message.is_cordoned, message.is_pinned, message.order_id, message.revision
+        role,
+        message.role_epoch,
+        message.is_cordoned,
+        message.is_pinned,
+        message.order_id,
+        message.revision,
+        message.is_leaving,
     )
 
 
@@ -94,6 +100,7 @@ def role_state_to_proto(state: RoleState) -> worker_pb2.RoleState:
         is_pinned=state.is_pinned,
         order_id=state.order_id,
         revision=state.revision,
+        is_leaving=state.is_leaving,
     )
 
 
@@ -123,6 +130,11 @@ def migration_to_proto(handoff_id: str, new: Assignment) -> worker_pb2.AttachReq
             handoff_id=handoff_id, new_handoff_id=new.handoff_id, target=endpoint_to_proto(new.decode)
         )
     )
+
+
+def leave_to_proto(drain_timeout_s: float | None) -> worker_pb2.AttachRequest:
+    """An order to end, within so many seconds or as the worker is set; see `Leave`."""
+    return worker_pb2.AttachRequest(leave=worker_pb2.Leave(drain_timeout_s=drain_timeout_s))
 
 
 def recall_to_proto(num_tokens: int) -> worker_pb2.AttachRequest:
@@ -221,6 +233,7 @@ def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.A
             prefix_source=_prefix_source_to_proto(assignment.prefix_source) if assignment.prefix_source else None,
             tenant=assignment.tenant,
             priority=assignment.priority,
+            tenant_answer_tokens=assignment.tenant_answer_tokens,
         )
     )
 

@@ -29,7 +29,7 @@ from worker.name_desk import NameDesk
 from worker.report import StepReport
 from worker.role_book import RoleBook
 
-MAX_QUEUED_PROMPTS = 4096  # minutes of work for any worker; more would only grow its memory
+MAX_QUEUED_PROMPTS = 4096  # and as many to come from others: minutes of work; more would only grow its memory
 MAX_QUEUED_REPORTS = 1024  # a router this many steps behind is cut off: it would never catch up
 MAX_QUEUED_EVENTS = 64  # one this many behind is not sent block names: it asks for a snapshot when it has caught up
 
@@ -53,6 +53,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         roles: what the worker is for.
         clock: of the halves.
         on_gone: hears, on the event loop, that a worker's process and all before it are dead; again and again.
+        on_leave: hears, on the event loop, that this worker is to leave, and within how many seconds if that is said.
     """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
@@ -67,6 +68,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         *,
         clock: Clock,
         on_gone: Callable[[WorkerId], None],
+        on_leave: Callable[[float | None], None],
     ) -> None:
         self._identity = identity
         self._mailbox = mailbox
@@ -77,6 +79,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         self._roles = roles
         self._clock = clock
         self._on_gone = on_gone
+        self._on_leave = on_leave
         self._routers: dict[str, Reports] = {}
         self._transfers = TransferReport()
         self.last_load = WorkerLoad()
@@ -103,8 +106,18 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             for router_id, queue in self._routers.items():
                 _put(queue, transfers, router_id)
 
+    def publish_role(self, state: RoleState) -> None:
+        """Queues for all routers what the worker is for now."""
+        for router_id, queue in self._routers.items():
+            _put(queue, state, router_id)
+
+    def finish(self) -> None:
+        """Ends all streams behind what is queued for them."""
+        for queue in self._routers.values():
+            _end(queue) if queue.full() else queue.put_nowait(None)
+
     def close(self) -> None:
-        """Ends all streams."""
+        """Ends all streams at once."""
         for queue in self._routers.values():
             _end(queue)
 
@@ -141,25 +154,30 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         """Passes a router's orders on until it hangs up."""
         try:
             async for request in requests:
-                if request.HasField("assign"):
-                    self._assign(router_id, request.assign, queue)
-                elif request.HasField("cancel"):
-                    self._cancel(request.cancel.handoff_id)
-                elif request.HasField("query_experts"):
-                    self._query_experts(router_id, request.query_experts, queue)
-                elif request.HasField("query_kv"):
-                    self._query_names(router_id, queue)
-                elif request.HasField("set_role"):
-                    self._set_role(router_id, request.set_role, queue)
-                elif request.HasField("migrate"):
-                    self._migrate(router_id, request.migrate)
-                elif request.HasField("return_queued"):
-                    num_tokens = request.return_queued.num_tokens
-                    self._mailbox.post(partial(self._prefill.return_queued, RECALLED, num_tokens, router_id))
-                elif request.HasField("worker_gone"):
-                    self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
+                self._obey(router_id, request, queue)
         finally:
             _end(queue)
+
+    def _obey(self, router_id: str, request: worker_pb2.AttachRequest, queue: Reports) -> None:
+        if request.HasField("assign"):
+            self._assign(router_id, request.assign, queue)
+        elif request.HasField("cancel"):
+            self._cancel(request.cancel.handoff_id)
+        elif request.HasField("query_experts"):
+            self._query_experts(router_id, request.query_experts, queue)
+        elif request.HasField("query_kv"):
+            self._query_names(router_id, queue)
+        elif request.HasField("set_role"):
+            self._set_role(router_id, request.set_role, queue)
+        elif request.HasField("migrate"):
+            self._migrate(router_id, request.migrate)
+        elif request.HasField("return_queued"):
+            num_tokens = request.return_queued.num_tokens
+            self._mailbox.post(partial(self._prefill.return_queued, RECALLED, num_tokens, router_id))
+        elif request.HasField("worker_gone"):
+            self._tell_gone(wire.worker_id_from_proto(request.worker_gone.worker))
+        elif request.HasField("leave"):
+            self._on_leave(wire.drain_timeout_from_proto(request.leave))
 
     def _assign(self, router_id: str, message: worker_pb2.AssignWork, queue: Reports) -> None:
         try:
@@ -188,8 +206,7 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
             refusal = RoleRefusal(message.order_id, self._roles.state.epoch, error.message)
             _put(queue, refusal, router_id)
             return
-        for each_id, each_queue in self._routers.items():
-            _put(each_queue, state, each_id)
+        self.publish_role(state)
 
     def _tell_gone(self, worker: WorkerId) -> None:
         logger.info("worker %s is dead, says a router", worker)
@@ -219,12 +236,16 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
 
     def _check(self, assignment: Assignment, role_epoch: int) -> None:
         """Raises why this worker cannot take an assignment."""
+        self._roles.check_serving()
         self._roles.check_epoch(role_epoch)
         if refusal := self._identity.refusal(assignment):
             raise refusal
-        if self._prefill.num_queued >= MAX_QUEUED_PROMPTS:
+        num_queued, num_incoming = self._prefill.num_queued, self._decode.num_incoming
+        if max(num_queued, num_incoming) >= MAX_QUEUED_PROMPTS:
             me = self._identity.endpoint.worker
-            raise UnavailableError(f"worker {me} has {self._prefill.num_queued} prompts queued; it takes no more")
+            raise UnavailableError(
+                f"worker {me} has {num_queued} prompts queued and {num_incoming} to come; it takes no more"
+            )
 
     def _cancel(self, handoff_id: str) -> None:
         self._mailbox.post(partial(self._prefill.cancel, handoff_id))

@@ -43,6 +43,7 @@ class WorkerConfig:
         kv_verify: a key of `DIGEST_EVERY`: of how many blocks checksums travel with a handoff.
         nixl_backend: NIXL's plugin that moves the bytes.
         ucx_tls: transports that UCX may use, as in its `UCX_TLS`; None leaves it to the environment.
+        drain_timeout_s: how long work may take to go or to end when the worker leaves.
         topology: how the model is divided among ranks.
         rank: which of them this process is; 0 leads.
         min_incarnation: its incarnation is at least this, wherever clocks stand; above that of its predecessor.
@@ -73,6 +74,7 @@ class WorkerConfig:
     kv_verify: str = "off"
     nixl_backend: str = "UCX"
     ucx_tls: str | None = None
+    drain_timeout_s: float = 30.0
     topology: ShardTopology = ONE_RANK
     rank: int = 0
     min_incarnation: int = 0
@@ -86,6 +88,8 @@ class WorkerConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value}; it must be positive")
+        if not 0 <= self.drain_timeout_s < math.inf:
+            raise ConfigError(f"drain_timeout_s is {self.drain_timeout_s}; it must be 0 (no time) or more seconds")
         self._check_host_tier()
         self._check_transfers()
         check_log_format(self.log_format, "log_format")

@@ -52,6 +52,9 @@ class FollowerProcess:
         self._engine_thread.start()
         logger.info("%s of incarnation %d serves at %s", config.rank_name, self._rank.worker.incarnation, address)
 
+    def leave(self) -> None:
+        """Does nothing: this rank is needed until its leader has left, and ends with it."""
+
     def stop(self) -> None:
         """Ends threads and registrations; the leader has stopped before."""
         self._engine_thread.join(STOP_TIMEOUT_S)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 from core.clock import Clock
 from core.cost import StepShape, chunk_pairs
-from core.errors import InternalError, ShardGroupError
+from core.errors import DrainingError, InternalError, ShardGroupError
 from core.events import ROLE_CHANGED, WorkerLoad
 from core.kv_events import KvEvents
 from core.request import Role
@@ -21,11 +21,13 @@ from engine.kv.accounting import BlockState
 from engine.plan import SequenceSlice, StepPlan
 from prefill_worker.half import PrefillHalf
 from worker.cost.tracker import CostTracker
+from worker.departure import Departure, DeparturePhase
 from worker.epoch import EpochWork
 from worker.mailbox import Mailbox
 from worker.pacemaker import Pacemaker
 from worker.report import StepOutbox, StepReport
 
+LEAVING = "the worker is leaving; another one goes on with it"
 HEARTBEAT_S = 1.0  # an idle worker still says that it lives, and looks at its deadlines, this often
 
 
@@ -45,6 +47,7 @@ class WorkerLoop:
         outbox: where both halves put what routers must hear.
         mailbox: how others reach the halves.
         publish: sends reports.
+        is_lending: whether blocks are being written to peers for work that is not the halves'.
         on_inbound: told how many handoffs and prefixes may be written into the pool now, whenever that changes.
         clock: for heartbeats and the time of steps.
         cost: told of every step.
@@ -61,6 +64,7 @@ class WorkerLoop:
         outbox: StepOutbox,
         mailbox: Mailbox,
         publish: Publish,
+        is_lending: Callable[[], bool],
         on_inbound: Callable[[int], None],
         clock: Clock,
         cost: CostTracker,
@@ -73,6 +77,7 @@ class WorkerLoop:
         self._outbox = outbox
         self._mailbox = mailbox
         self._publish_reports = publish
+        self._is_lending = is_lending
         self._on_inbound = on_inbound
         self._num_inbound = 0
         self._clock = clock
@@ -84,16 +89,22 @@ class WorkerLoop:
         self._load = WorkerLoad()
         self._epoch = EpochWork()
         self._pacemaker = Pacemaker(self._beat, HEARTBEAT_S, clock)
+        self._departure = Departure(clock)
         self._is_stopping = False
 
+    @property
+    def has_left(self) -> bool:
+        """Whether `run` has ended because the worker was to leave and has nothing left."""
+        return self._departure.phase is DeparturePhase.STOPPED
+
     def run(self) -> None:
-        """Ticks until `stop`.
+        """Ticks until `stop`, or until the worker has left.
 
         Raises:
             ShardGroupError: another rank of the worker is gone; the process must end.
         """
         with self._pacemaker.running():
-            while not self._is_stopping:
+            while not (self._is_stopping or self.has_left):
                 self.tick(HEARTBEAT_S)
 
     def stop(self) -> None:
@@ -115,6 +126,7 @@ class WorkerLoop:
         self.prefill.renew_leases()
         self.decode.expire()
         self.decode.renew_leases()
+        self._go_on_leaving()
         self._cost.relax(self._clock.now_s())
         prompt_slices, decode_slices = self._plan()
         self._tell_inbound()
@@ -143,6 +155,15 @@ class WorkerLoop:
             self.begin_epoch(state.epoch, state.role, ordered_s)
         if not state.takes(Role.PREFILL):
             self.prefill.return_queued(ROLE_CHANGED)
+
+    def leave(self, drain_timeout_s: float) -> None:
+        """Has the worker leave when its work has gone or ended, or comes back after so many seconds.
+
+        What has not started goes back at once. No new work must be posted from now on.
+        """
+        self._departure.order(drain_timeout_s)
+        self.prefill.return_queued(DrainingError.code)
+        self.decode.return_announced(DrainingError.code, LEAVING)
 
     def begin_epoch(self, number: int, role: Role, ordered_s: float) -> None:
         """Counts from now on what steps execute in a new epoch; between two steps, or before the first.
@@ -218,6 +239,13 @@ class WorkerLoop:
         self._publish_reports({}, self._load, None)
         self.prefill.renew_leases()
         self.decode.renew_leases()
+
+    def _go_on_leaving(self) -> None:
+        halves_are_idle = self.prefill.is_idle and self.decode.is_idle and not self.prefill.imports.num_inbound
+        if self._departure.look(is_empty=halves_are_idle and not self._is_lending()):
+            logger.info("the worker leaves; what is left of its work goes back")
+            self.prefill.return_all(DrainingError.code, LEAVING)
+            self.decode.return_all(DrainingError.code, LEAVING)
 
     def _plan(self) -> tuple[list[SequenceSlice], list[SequenceSlice]]:
         self.engine.pool.begin_step()

@@ -89,6 +89,11 @@ class PrefixExporter:
         self._pushes: dict[tuple[WorkerId, str], _Push] = {}
         self._ended: OrderedDict[tuple[WorkerId, str], Way | None] = OrderedDict()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being written."""
+        return not self._pushes
+
     def push(self, order: PushOrder, reply: PushReply) -> None:
         """Writes those wanted blocks that are here; `reply` hears when nothing of it is under way any more."""
         key = order.target, order.fetch_id

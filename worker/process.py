@@ -12,7 +12,7 @@ from functools import partial
 from baton.v1 import handoff_pb2_grpc, prefix_pb2_grpc, worker_pb2_grpc
 
 from core.clock import Clock, SystemClock
-from core.crash import die
+from core.crash import depart, die
 from core.errors import ShardGroupError
 from core.events import WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
@@ -55,12 +55,13 @@ from worker.transfer_log import TransferCounts, TransferLog
 from worker.turns import LONG_TURN_NS, take_turns_of
 
 STOP_TIMEOUT_S = 5.0
+FINISH_TIMEOUT_S = 2.0  # for routers to read what a worker that leaves has said last
 
 logger = logging.getLogger(__name__)
 
 
 class WorkerProcess:
-    """Starts on construction and serves until `stop`.
+    """Starts on construction and serves until `stop`; or until it has left, which ends the process.
 
     Args:
         config: everything that can be set; of rank 0.
@@ -99,6 +100,16 @@ class WorkerProcess:
         self._events.run(self._stop_server())
         self._mover.close()
         self._events.stop()
+
+    def leave(self, drain_timeout_s: float | None = None) -> None:
+        """Has the process end when its work has gone elsewhere or ended; from any thread, and a signal handler.
+
+        All routers hear of it. What has neither gone nor ended in time comes back to them, to be placed again.
+
+        Args:
+            drain_timeout_s: seconds for that; None takes the setting. A second call can only bring the end nearer.
+        """
+        self._events.loop.call_soon_threadsafe(self._begin_leaving, drain_timeout_s)
 
     def _lead(self, rank: Rank) -> GroupMover:
         """Waits until all other ranks are loaded, and takes hold of their ends of the transfer plane."""
@@ -173,6 +184,7 @@ class WorkerProcess:
             outbox=outbox,
             mailbox=self._mailbox,
             publish=self._publish,
+            is_lending=lambda: not self._exporter.is_idle,
             on_inbound=inbound.set_writes,
             clock=clock,
             cost=CostTracker(self._cost_model),
@@ -206,7 +218,7 @@ class WorkerProcess:
         experts = ExpertDesk(self.engine, self._mailbox, self.loop.keep_alive)
         names = NameDesk(self.engine.pool.name_log, self._mailbox)
         clock = SystemClock()
-        roles = RoleBook(self.worker, self.config.role, clock, self._on_role)
+        self._roles = RoleBook(self.worker, self.config.role, clock, self._on_role)
         self._attach = AttachService(
             identity,
             self._mailbox,
@@ -214,9 +226,10 @@ class WorkerProcess:
             self.decode,
             experts,
             names,
-            roles,
+            self._roles,
             clock=clock,
             on_gone=self._deaths.worker_gone,
+            on_leave=self._begin_leaving,
         )
         handoffs = HandoffService(identity, self._mailbox, self.decode.receiver, self._mover.verify)
         links = LinkService(identity, self._peers, self._mover, self._reads, self._deaths)
@@ -260,6 +273,19 @@ class WorkerProcess:
         """Called on the event loop; orders that came before this one are in the mailbox already."""
         self._mailbox.post(partial(self.loop.take_role, state, ordered_s))
 
+    def _begin_leaving(self, drain_timeout_s: float | None) -> None:
+        """On the event loop: nothing is taken any more, routers hear why, and the loop comes to its end."""
+        timeout_s = self.config.drain_timeout_s if drain_timeout_s is None else drain_timeout_s
+        logger.info("worker %s leaves within %g s", self.worker, timeout_s)
+        self._attach.publish_role(self._roles.leave())
+        self._mailbox.post(partial(self.loop.leave, timeout_s))
+
+    async def _finish(self) -> None:
+        """Lets routers read to the end; peers that still call are let go."""
+        self._announcing.cancel()
+        self._attach.finish()
+        await self._server.stop(grace=FINISH_TIMEOUT_S)
+
     def _publish(self, reports: dict[str, StepReport], load: WorkerLoad, kv_events: KvEvents | None) -> None:
         """Called from the loop after each step."""
         self._events.loop.call_soon_threadsafe(self._attach.publish, reports, load, kv_events)
@@ -273,6 +299,9 @@ class WorkerProcess:
         try:
             take_turns_of(LONG_TURN_NS)
             self.loop.run()
+            if self.loop.has_left:
+                self._events.run(self._finish())
+                depart()
         except BaseException:  # whatever it is, a worker without its loop must not look alive
             logger.critical("the worker's loop died", exc_info=True)
             die()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from core.clock import Clock
-from core.errors import StaleEpochError
+from core.errors import DrainingError, StaleEpochError
 from core.ids import WorkerId
 from core.request import Role
 from core.roles import RoleOrder, RoleState
@@ -45,6 +45,20 @@ class RoleBook:
         logger.info("worker %s is %s now, role epoch %d", self._worker, self.state.role, self.state.epoch)
         self._on_change(self.state, ordered_s)
         return self.state
+
+    def leave(self) -> RoleState:
+        """The worker's process is about to end; returns the state that all routers must hear of."""
+        self.state = self.state.leaving()
+        return self.state
+
+    def check_serving(self) -> None:
+        """Makes sure that the worker is not leaving.
+
+        Raises:
+            DrainingError: it is; the work belongs elsewhere.
+        """
+        if self.state.is_leaving:
+            raise DrainingError(f"worker {self._worker} is leaving and takes no more work")
 
     def check_epoch(self, epoch: int) -> None:
         """Makes sure that whoever assigned work knew what this worker is for.

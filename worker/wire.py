@@ -105,7 +105,13 @@ def role_state_to_proto(state: RoleState) -> worker_pb2.RoleState:
         is_pinned=state.is_pinned,
         order_id=state.order_id,
         revision=state.revision,
+        is_leaving=state.is_leaving,
     )
+
+
+def drain_timeout_from_proto(message: worker_pb2.Leave) -> float | None:
+    """Seconds that a worker is given to leave; None when that is its own to say."""
+    return message.drain_timeout_s if message.HasField("drain_timeout_s") else None
 
 
 def role_order_from_proto(message: worker_pb2.SetRole) -> RoleOrder:
@@ -150,6 +156,7 @@ def assignment_from_proto(message: worker_pb2.AssignWork) -> Assignment:
         prefix_source=_prefix_source_from_proto(message.prefix_source) if message.HasField("prefix_source") else None,
         tenant=message.tenant,
         priority=message.priority,
+        tenant_answer_tokens=message.tenant_answer_tokens,
     )
 
 

@@ -30,8 +30,9 @@ def stage_word(stage: int) -> str:
 
 
 def hold_words(state: worker_pb2.RoleState) -> str:
-    """Why a worker's role or work is not the controller's to choose: pinned, cordoned, both, or a dash."""
-    words = [word for word, holds in (("pinned", state.is_pinned), ("cordoned", state.is_cordoned)) if holds]
+    """Why a worker's role or work is not the controller's to choose: pinned, cordoned, leaving, or a dash."""
+    holds = (("pinned", state.is_pinned), ("cordoned", state.is_cordoned), ("leaving", state.is_leaving))
+    words = [word for word, is_so in holds if is_so]
     return ", ".join(words) or "-"
 
 

@@ -27,15 +27,16 @@ FIRST_ANSWER_TOKENS = 64
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into one event; a second one while stopping is ignored."""
+    """Turns SIGINT and SIGTERM into one event; a second one, or SIGQUIT, says that nothing is to be waited for."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._is_interruptible = False
+        self._is_hurried = False
 
     def install(self) -> None:
-        """Takes over both signals; from the main thread."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Takes over the signals; from the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
 
     @contextlib.contextmanager
@@ -48,10 +49,16 @@ class StopSignal:
             self._is_interruptible = False
 
     def wait(self) -> None:
-        """Until a signal comes."""
+        """Until a signal comes. None raises from now on."""
+        self._is_interruptible = False
         self._event.wait()
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    def has_come_again(self) -> bool:
+        """Whether nothing is to be waited for any more."""
+        return self._is_hurried
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._is_hurried = self._is_hurried or self._event.is_set() or number == signal.SIGQUIT
         if not self._event.is_set():
             self._event.set()
             if self._is_interruptible:
@@ -69,7 +76,7 @@ def serve(config: ServeConfig) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         model_dir = config.model or ensure_demo_model()
         stop.install()
-        with stop.interrupting(), run_cluster(config, model_dir, say) as cluster:
+        with stop.interrupting(), run_cluster(config, model_dir, say, stop.has_come_again) as cluster:
             stop.install()  # Ray has set its own handler meanwhile
             serve_until_stopped(config, cluster, stop, console)
     console.print("stopped; no process is left")
@@ -82,6 +89,7 @@ def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: 
         grpc_address=cluster.grpc_address,
         model=config.model_name,
         log_dir=str(cluster.log_dir),
+        drain_timeout_s=config.drain_timeout_s,
         tls=client_tls(config),
     )
     record.write()
@@ -92,7 +100,7 @@ def serve_until_stopped(config: ServeConfig, cluster: "ClusterAddresses", stop: 
         print_exposure(config, console)
         stop.wait()
     finally:
-        console.print("stopping ...", style="dim")
+        console.print("stopping; requests under way end first, unless Ctrl-C comes again ...", style="dim")
         record.remove()
 
 

@@ -65,7 +65,8 @@ class Gate:
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != _SCHEME:
             raise AuthenticationError(
-                f"this needs a key with the scope {scope}; send it as `Authorization: Bearer KEY`"
+                f"this needs a key with the scope {scope}; send it as `Authorization: Bearer KEY`, which commands do "
+                "with BATON_API_KEY"
             )
         caller = self._keys.caller_of(key.strip())
         if caller is None:

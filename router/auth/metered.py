@@ -77,6 +77,10 @@ class MeteredDispatcher:
             quota.end()
             raise
 
+    def abort(self, request_id: str, tenant: str) -> None:
+        """See `Dispatcher.abort`."""
+        self._dispatcher.abort(request_id, tenant)
+
     def unready_reason(self) -> str | None:
         """See `Dispatcher.unready_reason`."""
         return self._dispatcher.unready_reason()

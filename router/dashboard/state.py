@@ -95,7 +95,7 @@ class WorkerCard:
             epoch=known.state.epoch,
             role=known.state.role,
             is_pinned=known.state.is_pinned,
-            is_cordoned=known.state.is_cordoned,
+            is_cordoned=known.state.gets_no_work,
             is_changing=change is not None and _is_under_way(change, known.num_leaving),
             since_s=known.since_s,
             silent_s=silent_s,

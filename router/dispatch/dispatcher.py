@@ -1,7 +1,9 @@
 """Assigns requests to workers, collects their tokens, and places again what comes back. Runs on the event loop."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from core.errors import (
@@ -9,6 +11,7 @@ from core.errors import (
     CancelledRequestError,
     ContextLengthError,
     DeadlineError,
+    DrainingError,
     InternalError,
     InvalidRequestError,
     NoWorkerError,
@@ -17,17 +20,22 @@ from core.errors import (
     WorkerLostError,
 )
 from core.events import RECALLED, ROLE_CHANGED, ReturnedWork
-from core.ids import WorkerId
+from core.fair_line import FairLine
+from core.fairness import TokenCounters
 from core.logs import about
 from core.request import HALVES, FinishReason, GenerationRequest, Role
 from core.roles import RoleRefusal, RoleState
 from router import wire
+from router.admission.admission import Admission, AdmissionLimits
+from router.admission.arrival_rates import ArrivalRates
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
-from router.dispatch.ledger import charge, decode_candidate, discharge_all, discharge_prompt, prefill_candidate
+from router.dispatch.ledger import charge, discharge_all, discharge_prompt
 from router.dispatch.movements import Movements, recall_for
 from router.dispatch.placement import place
-from router.dispatch.prefix_lookup import prefix_source, present_tokens
+from router.dispatch.prefix_lookup import prefix_source
+from router.dispatch.survey import Survey, survey
 from router.dispatch.timers import Purpose
+from router.dispatch.under_way import UnderWay
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.observe.request_times import RequestWatch
@@ -43,8 +51,8 @@ FINAL_ERRORS: dict[str, type[BatonError]] = {
 """What a worker's final refusal is to the client, by code; anything else is our defect."""
 
 
-GIVEN_BACK = frozenset({ROLE_CHANGED, RECALLED})
-"""Codes of prompts that come back before they have started: they are placed again at once, as if they were new."""
+GIVEN_BACK = frozenset({ROLE_CHANGED, RECALLED, DrainingError.code})
+"""Codes of work that has its place elsewhere now: it is placed again at once, as if it were new."""
 
 NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code}) | GIVEN_BACK
 """Codes of returned work that speak against no worker: one was full, or this router is behind the times."""
@@ -54,24 +62,34 @@ class FleetDispatcher:
     """Implements `router.generation.Dispatcher` over a fleet; also hears what the fleet says (`FleetObserver`).
 
     Args:
-        request_timeout_s: a request that has not ended by then fails.
+        request_timeout_s: a request that has not ended by then fails, or by its own timeout if that is shorter.
         placement_timeout_s: how long a request waits for a missing role.
         max_attempts: placements in a row without a token before a request fails.
         watch: hears what happens to requests.
+        limits: what is accepted.
 
     Attributes:
         movements: has running sequences go on at other workers.
     """
 
     def __init__(
-        self, *, request_timeout_s: float, placement_timeout_s: float, max_attempts: int, watch: RequestWatch
+        self,
+        *,
+        request_timeout_s: float,
+        placement_timeout_s: float,
+        max_attempts: int,
+        watch: RequestWatch,
+        limits: AdmissionLimits | None = None,
     ) -> None:
         self._request_timeout_s = request_timeout_s
         self._placement_timeout_s = placement_timeout_s
         self._max_attempts = max_attempts
         self._watch = watch
         self._fleet: Fleet | None = None
-        self._active: dict[str, ActiveGeneration] = {}
+        self._admission = Admission(limits or AdmissionLimits())
+        self._counters = TokenCounters()
+        self._rates = ArrivalRates(watch.now_s)
+        self._active = UnderWay()
         self._by_handoff: dict[str, ActiveGeneration] = {}
         self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
 
@@ -111,16 +129,36 @@ class FleetDispatcher:
     # --- for front ends (Dispatcher)
 
     def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> ActiveGeneration:
-        """Accepts a request and places it, now or when workers are there; see `Dispatcher.submit`."""
+        """Accepts a request and places it, now or when workers are there; see `Dispatcher.submit`.
+
+        Raises:
+            OverloadedError: too much waits before it; nothing was done. Not when tokens of it were emitted.
+            InvalidRequestError: its client has one of the same name under way.
+        """
+        self._active.check_name(request.tenant, request.name)
         times = self._watch.arrived(request, num_emitted=len(emitted))
         generation = ActiveGeneration(request, self._cancel, times, emitted)
-        self._active[request.request_id] = generation
-        timeout = DeadlineError(f"the request did not end within {self._request_timeout_s:g} s; ask for fewer tokens")
-        generation.timers.start(Purpose.DEADLINE, self._request_timeout_s, lambda: self._fail(generation, timeout))
-        self._try_place(generation)
+        options = self._survey(generation)
+        refusal = None if emitted else self._admission.refusal(request, options.outlook(self._admission.answers.mean))
+        if refusal is not None:
+            generation.times.refused(options.num_uncached_tokens, refusal.reason)
+            raise refusal
+        self._accept(generation)
+        self._place(generation, options)
         attempt = generation.attempt
-        generation.times.placed(attempt.open_prompt_tokens if attempt else generation.num_prompt_tokens)
+        num_uncached = attempt.open_prompt_tokens if attempt else generation.num_prompt_tokens
+        self._rates.add(request.turn, num_uncached)
+        generation.times.placed(num_uncached)
         return generation
+
+    def abort(self, request_id: str, tenant: str) -> None:
+        """Ends a tenant's request, named by its id or by its client's name for it, as if its client had left.
+
+        Raises:
+            UnknownRequestError: the tenant has no such request under way here.
+        """
+        generation = self._active.find(tenant, request_id)
+        self._fail(generation, CancelledRequestError(f"request {generation.request_id} was aborted, as asked"))
 
     def unready_reason(self) -> str | None:
         """Names the roles that have no worker, and the workers that do not run."""
@@ -157,7 +195,8 @@ class FleetDispatcher:
             generation = self._by_handoff.get(event.handoff_id)
             if generation is not None and event.timing is not None:
                 generation.times.timed(event)
-            if generation is not None and generation.answer.accept(event):
+            if generation is not None and (num_new := generation.answer.accept(event)):
+                self._count_answer(generation, num_new)
                 touched[generation.request_id] = generation
                 moving = generation.placement.next
                 if moving is not None and moving.handoff_id == event.handoff_id:
@@ -169,8 +208,9 @@ class FleetDispatcher:
             if generation is None or self.movements.take_returned(generation, work):
                 continue
             if generation.placement.needs(link):
-                self._suspect_peer(generation, link, work)
-                self._on_returned(generation, work)
+                excused = _excused(generation.placement, work)
+                self._suspect_peer(generation, link, excused)
+                self._on_returned(generation, excused)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
@@ -178,53 +218,67 @@ class FleetDispatcher:
         for generation in placed:
             if not self.movements.lose(generation, link):
                 message = f"worker {link.worker} was lost"
-                self._on_returned(generation, ReturnedWork(generation.placement.handoff_id, "worker_lost", message))
+                work = ReturnedWork(generation.placement.handoff_id, "worker_lost", message)
+                self._on_returned(generation, _excused(generation.placement, work))
 
     # --- placing
 
     def _place_waiting(self) -> None:
         if not all(self.fleet.taking(half) for half in HALVES):
             return
-        for generation in list(self._active.values()):
+        line: FairLine[ActiveGeneration] = FairLine(self._counters)
+        for generation in self._active.values():
             if generation.state is RequestState.WAITING:
-                self._try_place(generation)
+                line.add(generation.request_id, generation, generation.request.turn)
+        while (first := line.first(lambda _: True)) is not None:
+            line.remove(first.request_id)
+            self._try_place(first)
+
+    def _accept(self, generation: ActiveGeneration) -> None:
+        """Opens the books on a new request."""
+        request = generation.request
+        self._active.add(generation)
+        self._admission.waiting.enter(request.request_id, request.tenant)
+        self._counters.enter(request.tenant)
+        timeout_s = min(self._request_timeout_s, math.inf if request.timeout_s is None else request.timeout_s)
+        generation.timers.start(Purpose.DEADLINE, timeout_s, partial(self._run_out, generation, timeout_s))
+
+    def _survey(self, generation: ActiveGeneration) -> Survey:
+        return survey(self.fleet, generation, self._watch.limits.tpot_s, self._rates)
 
     def _try_place(self, generation: ActiveGeneration) -> None:
+        """Places a request if it waits."""
+        if generation.state is RequestState.WAITING:
+            self._place(generation, self._survey(generation))
+
+    def _place(self, generation: ActiveGeneration, options: Survey) -> None:
         """Places a waiting request; without workers it goes on waiting, for a bounded time."""
-        if generation.state is not RequestState.WAITING:
-            return
-        prefill = {link.worker: link for link in self.fleet.taking(Role.PREFILL)}
-        decode = {link.worker: link for link in self.fleet.taking(Role.DECODE)}
-        present, tpot_limit_s = present_tokens(self.fleet, generation), self._watch.limits.tpot_s
         chosen = place(
-            [prefill_candidate(link, tpot_limit_s, present.get(worker, 0)) for worker, link in prefill.items()],
-            [decode_candidate(link, present.get(worker, 0)) for worker, link in decode.items()],
+            options.prefill_candidates,
+            options.decode_candidates,
             generation.num_prompt_tokens,
             generation.avoid,
             wanted_in_s=generation.times.left_s(),
-            tpot_limit_s=tpot_limit_s,
+            latest_s=self._admission.limits.ttft_s,
+            tpot_limit_s=self._watch.limits.tpot_s,
         )
         if chosen is None:
             give_up = partial(self._give_up_waiting, generation)
             generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return
-        self._assign(generation, prefill[chosen[0]], decode[chosen[1]], present)
+        self._assign(generation, options.prefill[chosen[0]], options.decode[chosen[1]], options)
 
-    def _assign(
-        self,
-        generation: ActiveGeneration,
-        prefill: WorkerLink,
-        decode: WorkerLink,
-        present: Mapping[WorkerId, int],
-    ) -> None:
-        num_tokens = generation.num_prompt_tokens
+    def _assign(self, generation: ActiveGeneration, prefill: WorkerLink, decode: WorkerLink, options: Survey) -> None:
+        num_tokens, present = generation.num_prompt_tokens, options.present
         source = prefix_source(
             self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._watch.limits.tpot_s
         )
         assignment = generation.next_assignment(prefill, decode, source)
         num_found = present.get(prefill.worker, 0) if source is None else source.num_tokens
-        num_blocks = -(-num_tokens // decode.attached.block_tokens)
-        generation.attempt = Attempt(assignment, prefill, decode, num_blocks, max(1, num_tokens - num_found))
+        num_blocks, num_open = -(-num_tokens // decode.attached.block_tokens), max(1, num_tokens - num_found)
+        generation.attempt = Attempt(assignment, prefill, decode, num_blocks, num_open)
+        generation.computed_by = prefill
+        self._counters.serve(generation.request.tenant, num_prompt_tokens=num_open)
         generation.move(RequestEvent.PLACE)
         generation.timers.stop(Purpose.MISSING_ROLE, Purpose.RETRY)
         self._by_handoff[assignment.handoff_id] = generation
@@ -242,10 +296,19 @@ class FleetDispatcher:
 
     # --- what comes back
 
+    def _count_answer(self, generation: ActiveGeneration, num_tokens: int) -> None:
+        """Tokens have come: here and where the prompt was computed they count as served to their tenant."""
+        tenant = generation.request.tenant
+        self._counters.serve(tenant, num_answer_tokens=num_tokens)
+        if generation.computed_by is not None:
+            generation.computed_by.count_answer_tokens(tenant, num_tokens)
+
     def _on_tokens(self, generation: ActiveGeneration) -> None:
         attempt = generation.placement
         attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
         discharge_prompt(attempt)
+        if attempt.is_handed_over:
+            self._admission.waiting.leave(generation.request_id)
         generation.failures = 0
         generation.times.received(len(generation.answer.tokens), generation.num_cached_tokens)
         generation.notify()
@@ -274,7 +337,7 @@ class FleetDispatcher:
         self._leave_attempt(generation, cancel_workers=True)
         generation.move(RequestEvent.RETURN)
         if work.code in GIVEN_BACK:
-            prefill.num_returned += 1
+            prefill.num_returned += work.code != DrainingError.code
             self._try_place(generation)
             return
         generation.failures += 1
@@ -288,6 +351,21 @@ class FleetDispatcher:
         generation.timers.start(Purpose.RETRY, delay_s, partial(self._try_place, generation))
 
     # --- ending
+
+    def end_all(self, error: BatonError) -> None:
+        """Has all requests fail: this router does not go on with them."""
+        for generation in list(self._active.values()):
+            self._fail(generation, error)
+
+    def _run_out(self, generation: ActiveGeneration, timeout_s: float) -> None:
+        """The time of a request is over."""
+        self._fail(
+            generation,
+            DeadlineError(
+                f"the request did not end within {timeout_s:g} s: {generation.progress()}; ask for fewer tokens, or "
+                "allow more time"
+            ),
+        )
 
     def _cancel(self, generation: ActiveGeneration, *, is_answered: bool) -> None:
         if is_answered:
@@ -305,7 +383,10 @@ class FleetDispatcher:
     def _end(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:
         self._leave_attempt(generation, cancel_workers=cancel_workers)
         generation.move(RequestEvent.END)
-        del self._active[generation.request_id]
+        self._active.remove(generation)
+        self._admission.waiting.leave(generation.request_id)
+        self._admission.answers.add(len(generation.answer.tokens))
+        self._counters.leave(generation.request.tenant)
         generation.timers.stop(*Purpose)
 
     def _leave_attempt(self, generation: ActiveGeneration, *, cancel_workers: bool) -> None:
@@ -322,3 +403,9 @@ class FleetDispatcher:
         if cancel_workers or is_moving:
             for link in attempt.links():
                 link.cancel(attempt.assignment.handoff_id)
+
+
+def _excused(attempt: Attempt, work: ReturnedWork) -> ReturnedWork:
+    """Work that fails where a worker is leaving, as it has said, speaks against nobody."""
+    is_leaving = any(link.is_leaving for link in attempt.links())
+    return replace(work, code=DrainingError.code) if is_leaving and work.retryable else work

@@ -107,6 +107,7 @@ class ActiveGeneration:
         timers: what is to happen to it later.
         names: of the blocks of its prompt.
         times: hears what happens to it.
+        computed_by: the worker that was last to compute its prompt; None until it is placed.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class ActiveGeneration:
         self.timers = RequestTimers()
         self.names = PromptNames(request.cache_salt)
         self.times = times
+        self.computed_by: WorkerLink | None = None
         self._on_cancel = on_cancel
         self._num_read = len(emitted)
         self._error: BatonError | None = None
@@ -165,6 +167,14 @@ class ActiveGeneration:
         assert self.attempt is not None, f"request {self.request_id} is not placed"
         return self.attempt
 
+    def progress(self) -> str:
+        """How far it is, for people."""
+        if self.answer.tokens:
+            return f"{len(self.answer.tokens)} of at most {self.request.max_tokens} tokens had come"
+        if self.attempt is None:
+            return "it waited for a worker"
+        return f"its prompt waited or was computed at {self.attempt.prefill.worker}"
+
     @property
     def num_prompt_tokens(self) -> int:
         """Tokens of `next_prompt`."""
@@ -193,6 +203,7 @@ class ActiveGeneration:
             prefix_source=prefix_source,
             tenant=self.request.tenant,
             priority=self.request.priority,
+            tenant_answer_tokens=prefill.take_answer_tokens(self.request.tenant),
         )
 
     def moved_assignment(self, decode: WorkerLink) -> Assignment:
@@ -204,6 +215,7 @@ class ActiveGeneration:
             prefill=here.decode.endpoint,
             decode=decode.endpoint,
             prefix_source=None,
+            tenant_answer_tokens=0,
         )
 
     def _next_handoff_id(self) -> str:

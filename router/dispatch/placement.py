@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.cost import STEP_SHARE, CostModel
 from core.ids import WorkerId
@@ -45,8 +45,12 @@ class PrefillCandidate:
         """Predicted seconds until a prompt placed now is computed, but for what is in its cache."""
         return self.prompt_s(num_prompt_tokens, self.cached_tokens)
 
+    def alone_s(self, num_prompt_tokens: int) -> float:
+        """The same if nothing were before it."""
+        return replace(self, pending_tokens=0).completion_s(num_prompt_tokens)
+
     def prompt_s(self, num_prompt_tokens: int, num_cached: int) -> float:
-        """The same if it had the KV of `num_cached` leading tokens; the last token is computed all the same."""
+        """As `completion_s` if it had the KV of `num_cached` leading tokens; the last is computed all the same."""
         num_cached = min(num_cached, num_prompt_tokens - 1)
         return self.cost.completion_s(self.pending_tokens, num_prompt_tokens - num_cached, num_cached) / self.share
 
@@ -64,6 +68,7 @@ class DecodeCandidate:
         block_tokens: tokens per block.
         cost: how long its steps take.
         present_tokens: leading tokens of the prompt whose KV it has, and need not be sent.
+        num_before: sequences that get a place before the prompt's does, at most.
     """
 
     worker: WorkerId
@@ -74,14 +79,38 @@ class DecodeCandidate:
     block_tokens: int
     cost: CostModel
     present_tokens: int = 0
+    num_before: float = math.inf
 
     def must_wait(self, num_prompt_tokens: int) -> bool:
         """Whether a prompt would have to wait for room.
 
         Blocks that it has already need room, too, unless somebody uses them: cached ones count as free.
         """
-        needed = -(-num_prompt_tokens // self.block_tokens) + 1
-        return self.num_sequences >= self.max_num_seqs or needed > self.free_blocks
+        return self.num_sequences >= self.max_num_seqs or self._blocks_for(num_prompt_tokens) > self.free_blocks
+
+    def _blocks_for(self, num_prompt_tokens: int) -> int:
+        """What a prompt needs, with one to grow."""
+        return -(-num_prompt_tokens // self.block_tokens) + 1
+
+    def place_s(self, num_prompt_tokens: int, num_answer_tokens: float) -> float:
+        """Predicted seconds until a prompt placed now has a place and room; 0 when it has both at once.
+
+        So many sequences must end before, and of those that run one does whenever they have together generated an
+        answer.
+
+        Args:
+            num_prompt_tokens: of the prompt.
+            num_answer_tokens: that sequences generate, in the mean.
+        """
+        if not self.must_wait(num_prompt_tokens):
+            return 0.0
+        num_missing = self._blocks_for(num_prompt_tokens) - self.free_blocks
+        blocks_each = max(1.0, self.num_context_tokens / self.block_tokens / max(1, self.num_sequences))
+        num_ahead = max(self.num_sequences + 1 - self.max_num_seqs, math.ceil(num_missing / blocks_each))
+        num_running = max(1, min(self.max_num_seqs, self.num_sequences + 1 - num_ahead))
+        num_context_tokens = (self.num_context_tokens + num_prompt_tokens) * num_running // (self.num_sequences + 1)
+        answer_s = num_answer_tokens * self.cost.decode_s(num_running, num_context_tokens)
+        return min(num_ahead, self.num_before + 1) * answer_s / num_running
 
     def step_s(self, num_prompt_tokens: int) -> float:
         """Predicted seconds of a step with the prompt's sequence in the batch: everybody's time per token."""
@@ -113,12 +142,14 @@ def place(
     avoid: Collection[WorkerId] = (),
     *,
     wanted_in_s: float = math.inf,
+    latest_s: float = math.inf,
     tpot_limit_s: float = math.inf,
 ) -> tuple[WorkerId, WorkerId] | None:
     """Chooses (prefill, decode) for a prompt: earliest predicted completion, and the shortest predicted step.
 
     A prompt that no worker can have computed in `wanted_in_s` seconds, because of those that wait, goes to the one
-    that would have it latest: it is late wherever it waits, and there it makes the fewest others late.
+    that would have it latest, but in `latest_s` seconds if anybody can: it is late wherever it waits, and there it
+    makes the fewest others late.
 
     A sequence whose prompt is computed by a worker that is for tokens, too, stays there, where nothing need be sent,
     unless there is no room or steps would become too long for the limit on the time per token.
@@ -130,19 +161,24 @@ def place(
     """
     if not prefill or not decode:
         return None
-    chosen = _best_prefill(prefill, num_prompt_tokens, avoid, wanted_in_s)
+    chosen = _best_prefill(prefill, num_prompt_tokens, avoid, wanted_in_s, latest_s)
     can_stay = any(c.worker == chosen.worker and c.keeps(tpot_limit_s, num_prompt_tokens) for c in decode)
     return chosen.worker, chosen.worker if can_stay else best_decode(decode, num_prompt_tokens, avoid).worker
 
 
 def _best_prefill(
-    prefill: Sequence[PrefillCandidate], num_prompt_tokens: int, avoid: Collection[WorkerId], wanted_in_s: float
+    prefill: Sequence[PrefillCandidate],
+    num_prompt_tokens: int,
+    avoid: Collection[WorkerId],
+    wanted_in_s: float,
+    latest_s: float,
 ) -> PrefillCandidate:
     soonest = min(prefill, key=lambda c: (c.worker in avoid, c.completion_s(num_prompt_tokens), c.worker))
     completion_s = soonest.completion_s(num_prompt_tokens)
     if completion_s <= wanted_in_s or soonest.wait_s < WAITING_SHARE * (completion_s - soonest.wait_s):
         return soonest
-    return min(prefill, key=lambda c: (c.worker in avoid, -c.completion_s(num_prompt_tokens), c.worker))
+    in_time = [c for c in prefill if c.completion_s(num_prompt_tokens) <= latest_s] or [soonest]
+    return min(in_time, key=lambda c: (c.worker in avoid, -c.completion_s(num_prompt_tokens), c.worker))
 
 
 def best_decode(

@@ -52,6 +52,7 @@ def prefix_source(
         for link in fleet.links()
         if present.get(link.worker, 0) > num_here
         and link.worker not in avoid
+        and not link.is_leaving
         and link.attached.has_blocks_like(target.attached)
     }
     holders = [prefix_holder(link, present[worker]) for worker, link in links.items()]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Protocol, TypeAlias
@@ -15,6 +16,7 @@ from core.cost import CostModel
 from core.errors import UnavailableError
 from core.events import WorkerLoad
 from core.experts import ExpertReport
+from core.fair_line import Turn
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
@@ -22,6 +24,8 @@ from core.transfers import TransferReport
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.expert_queries import ExpertQueries
 from router.fleet.hello import WorkerHello
+from router.fleet.order_queue import OrderQueue
+from router.fleet.others_work import OthersWork
 from rpc.channels import open_channel
 from rpc.security import OPEN, RpcSecurity
 
@@ -69,9 +73,12 @@ class WorkerLink:
         num_migrated: sequences of this router that went on elsewhere.
         num_returned: prompts of it that came back because of a change of role, before they had started.
         num_finished: requests of it that ended here though the worker's role had no place for them any more.
+        is_leaving: whether its process is about to end, as it has said; stays when the stream has ended.
         order: the change of role that it has been sent and has not answered; None when there is none.
         assigned_prompt_tokens: tokens of this router's prompts that it has not finished.
+        assigned_turns: the same by whose turn they are.
         assigned_sequences: this router's sequences that it is to generate, or is generating.
+        assigned_sequence_turns: the same by whose turn they are.
         assigned_blocks: KV blocks promised to prompts that are not computed yet.
         assigned_context_tokens: tokens of those prompts.
     """
@@ -91,16 +98,23 @@ class WorkerLink:
         self.heard_s = clock.now_s()
         self.clock_skew_s = 0.0
         self.num_migrated = self.num_returned = self.num_finished = 0
+        self.is_leaving = False
         self.order: RoleOrder | None = None
         self.assigned_prompt_tokens = 0
+        self.assigned_turns: Counter[Turn] = Counter()
         self.assigned_sequences = 0
+        self.assigned_sequence_turns: Counter[Turn] = Counter()
         self.assigned_blocks = 0
         self.assigned_context_tokens = 0
+        self._answer_tokens: Counter[str] = Counter()
         self._router_id = router_id
         self._clock = clock
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._security = security
-        self._orders: asyncio.Queue[worker_pb2.AttachRequest] = asyncio.Queue()
+        self._cost: CostModel | None = None  # kept, for every request asks for it, ...
+        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of
+        self._others = OthersWork()
+        self._orders = OrderQueue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
 
     @property
@@ -117,7 +131,11 @@ class WorkerLink:
     @property
     def cost(self) -> CostModel:
         """What its steps cost now: as it measured, and as its load says that they have changed since."""
-        return self.attached.cost_model.changed(self.load.cost_change)
+        hello, load = self._cost_of
+        if self._cost is None or hello is not self.attached or load is not self.load:
+            self._cost_of = self.attached, self.load
+            self._cost = self.attached.cost_model.changed(self.load.cost_change)
+        return self._cost
 
     @property
     def role_state(self) -> RoleState:
@@ -134,18 +152,27 @@ class WorkerLink:
 
     @property
     def pending_prompt_tokens(self) -> int:
-        """Prompt tokens it has to compute: as it reports, or as this router knows is on its way, if that is more."""
-        return max(self.load.pending_prompt_tokens, self.assigned_prompt_tokens)
+        """Prompt tokens it has to compute: as it reports, or with what it was sent since, if that is more."""
+        return max(self.load.pending_prompt_tokens, self.assigned_prompt_tokens + self._others.prompt_tokens)
 
     @property
     def num_sequences(self) -> int:
         """Sequences that it generates or is to generate; likewise."""
-        return max(self.load.running_sequences + self.load.incoming_handoffs, self.assigned_sequences)
+        num_reported = self.load.running_sequences + self.load.incoming_handoffs
+        return max(num_reported, self.assigned_sequences + self._others.sequences)
 
     @property
     def num_context_tokens(self) -> int:
         """Tokens that those attend to; likewise."""
-        return max(self.load.running_context_tokens, self.assigned_context_tokens)
+        return max(self.load.running_context_tokens, self.assigned_context_tokens + self._others.context_tokens)
+
+    def count_answer_tokens(self, tenant: str, num_tokens: int) -> None:
+        """Tokens of an answer have come whose prompt it computed."""
+        self._answer_tokens[tenant] += num_tokens
+
+    def take_answer_tokens(self, tenant: str) -> int:
+        """Those of a tenant since the last call, which is to say them to the worker."""
+        return self._answer_tokens.pop(tenant, 0)
 
     def is_for(self, half: Role) -> bool:
         """Whether it is attached and its role has a place for work of a half."""
@@ -167,6 +194,10 @@ class WorkerLink:
     def migrate(self, handoff_id: str, new: Assignment) -> None:
         """Has the sequence that runs here as `handoff_id` go on as `new`, which the new worker has been sent."""
         self._orders.put_nowait(wire.migration_to_proto(handoff_id, new))
+
+    def leave(self, drain_timeout_s: float | None) -> None:
+        """Has its process end, within so many seconds or as it is set; it says so before it does."""
+        self._orders.put_nowait(wire.leave_to_proto(drain_timeout_s))
 
     def recall(self, num_tokens: int) -> None:
         """Has prompts come back that have not started: of at most so many tokens, but one at least."""
@@ -219,17 +250,20 @@ class WorkerLink:
                 self.hello = None  # nothing is placed here while the channel closes
                 self._expert_queries.fail()
                 call.cancel()
+                self._orders.end()  # a call that has ended by itself still reads orders
 
     async def _receive(self, call: AttachCall, observer: FleetObserver) -> None:
         while True:
             message = await self._read(call)
             if not isinstance(message, worker_pb2.AttachResponse):
-                raise UnavailableError(f"worker {self.worker} ended the stream")
+                said = "has left, as it had said" if self.is_leaving else "ended the stream"
+                raise UnavailableError(f"worker {self.worker} {said}")
+            if self._orders.is_overrun:
+                raise UnavailableError(f"worker {self.worker} does not take its orders and would never catch up")
             self.heard_s = self._clock.now_s()
             if message.HasField("report"):
                 report = wire.report_from_proto(message.report)
-                self.load = report.load
-                observer.on_report(self, report)
+                self._take_report(report, observer)
             elif message.HasField("expert_report"):
                 self._expert_queries.resolve(expert_wire.expert_report_from_proto(message.expert_report))
             elif message.HasField("transfers"):
@@ -240,12 +274,19 @@ class WorkerLink:
                 self._take_refusal(wire.role_refusal_from_proto(message.role_refusal), observer)
             elif message.HasField("hello"):
                 self.hello = hello_wire.hello_from_proto(message.hello)
+                self.is_leaving = self.role_state.is_leaving
                 self.clock_skew_s = self.hello.unix_s - time.time() if self.hello.unix_s else 0.0
                 observer.on_attached(self)
 
+    def _take_report(self, report: wire.StepReport, observer: FleetObserver) -> None:
+        self.load = report.load
+        observer.on_report(self, report)
+        assigned = self.assigned_prompt_tokens, self.assigned_sequences, self.assigned_context_tokens
+        self._others = OthersWork.of(report.load, *assigned)
+
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:
         before = self.role_state
-        self.hello = replace(self.attached, role_state=state)
+        self.hello, self.is_leaving = replace(self.attached, role_state=state), state.is_leaving
         if self.order is not None and self.order.order_id == state.order_id:
             self.order = None
         observer.on_role_state(self, before)
@@ -273,5 +314,5 @@ class WorkerLink:
 
     async def _order_stream(self) -> AsyncIterator[worker_pb2.AttachRequest]:
         yield wire.router_hello_to_proto(self._router_id)
-        while True:
-            yield await self._orders.get()
+        while (order := await self._orders.get()) is not None:
+            yield order

@@ -12,6 +12,8 @@ from router.dashboard.feed import DashboardFeed
 from router.dashboard.order_bodies import ORDERS
 from router.dashboard.routes import dashboard_router
 from router.generation import Dispatcher
+from router.http.abort import abort_router
+from router.http.calls_at_once import CallsAtOnce
 from router.http.chat_completions import chat_completions_router
 from router.http.chat_request import ChatCompletionRequest
 from router.http.chat_response import ChatCompletionChunk
@@ -22,6 +24,7 @@ from router.http.openapi import DocumentedApp
 from router.journal.journal import Journal
 from router.roles.operations import RoleOperations
 from router.text.tokenizer import TextCodec
+from rpc.limits import MAX_PUBLIC_CALLS
 
 # FastAPI's own, which the environment could switch on: spans of another kind, and log records with stack traces. What
 # a router tells of requests is `router.observe`'s, over HTTP as over gRPC.
@@ -68,9 +71,11 @@ def build_app(
     )
     app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
     app.include_router(chat_completions_router(config, journal, codec))
+    app.include_router(abort_router(journal))
     app.include_router(models_router(config))
     app.include_router(health_router(dispatcher))
     app.include_router(dashboard_router(feed, roles))
     install_error_handlers(app)
     app.add_middleware(HttpGate, gate=gate)
+    app.add_middleware(CallsAtOnce, max_calls=MAX_PUBLIC_CALLS)
     return app

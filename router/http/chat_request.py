@@ -1,9 +1,9 @@
 """The body of `POST /v1/chat/completions`: what is accepted, with which types. Not what it means for the model.
 
 Fields and their meaning are OpenAI's (API reference, "Create chat completion"); `top_k`, `min_p`,
-`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `stop_token_ids`, `cache_salt` and
-`stream_options.continuous_usage_stats` are vLLM's. Types are strict: `true` is not 1, "1" is not 1, and NaN is not a
-number.
+`repetition_penalty`, `bad_words`, `min_tokens`, `ignore_eos`, `stop_token_ids`, `cache_salt`, `priority`,
+`request_id` and `stream_options.continuous_usage_stats` are vLLM's; `timeout` is ours. Types are strict: `true` is
+not 1, "1" is not 1, and NaN is not a number.
 """
 
 import re
@@ -25,7 +25,15 @@ from core.sampling import (
 from router.describe import describe
 from router.http.invalid_field import invalid_field
 from router.http.unsupported import MESSAGE_FIELDS, REQUEST_FIELDS, without_unsupported
-from router.intake import MAX_BAD_WORDS, MAX_PARTS, MAX_STOP_CHARS, MAX_STOP_TOKEN_IDS, MAX_STOPS
+from router.intake import (
+    MAX_BAD_WORDS,
+    MAX_PARTS,
+    MAX_PRIORITY,
+    MAX_STOP_CHARS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_STOPS,
+    MIN_PRIORITY,
+)
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,9}")  # whether there is such a token is not decided here
 _STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -142,6 +150,15 @@ class ChatCompletionRequest(BaseModel):
         None,
         min_length=1,
         description="Share cached prompts with requests of the same salt only. Default: with everybody's.",
+    )
+    priority: Annotated[int, Field(ge=MIN_PRIORITY, le=MAX_PRIORITY)] | None = Field(
+        None, description="Requests with a lower number go first, whoever they are of. Default: 0."
+    )
+    timeout: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Seconds until the request fails with status 504; the server has a limit, too."
+    )
+    request_id: str | None = Field(
+        None, min_length=1, description="Your name for the request, to abort it by with `DELETE`."
     )
     user: str | None = Field(None, description="Accepted; has no effect.")
     safety_identifier: str | None = Field(None, description="Accepted; has no effect.")

@@ -26,7 +26,7 @@ _DESCRIPTIONS = {
     409: "The order is for an incarnation or role epoch that is gone, or another one is under way.",
     413: "The body is too large.",
     422: "The `Idempotency-Key` stands for a request with another body.",
-    429: "The key has reached one of its limits; try again after `Retry-After` seconds.",
+    429: "Too much waits before it, or the key has reached a limit; try again after `Retry-After` seconds.",
     500: "A defect of the server.",
     503: "Nobody can serve this now; try again after `Retry-After` seconds.",
     504: "The request ran past the server's time limit.",
@@ -38,7 +38,9 @@ class ErrorDetail(BaseModel):
     """What went wrong."""
 
     message: str
-    type: str = Field(description="`invalid_request_error` (change the request) or `server_error`.")
+    type: str = Field(
+        description="`invalid_request_error` (change the request), `rate_limit_error` (later) or `server_error`."
+    )
     param: str | None = Field(description="The request field that was wrong.")
     code: str = Field(description="A short word that programs can compare with.")
 
@@ -56,6 +58,8 @@ def document_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def error_type(status: int) -> str:
     """OpenAI's `type` for an HTTP status: whose fault it is."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rate_limit_error"
     return "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
 
 

@@ -73,6 +73,10 @@ class ChatPreparer:
             stop_token_ids=chat.stop_token_ids or (),
             ignore_eos=bool(chat.ignore_eos),
             cache_salt=chat.cache_salt or "",
+            priority=chat.priority or 0,
+            timeout_s=chat.timeout,
+            timeout_param="timeout",
+            name=chat.request_id or "",
         )
         options = chat.stream_options
         return PreparedChat(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -33,6 +33,11 @@ class _EmbeddedServer(uvicorn.Server):
         await super().startup(sockets=sockets)
         self.listening.set()
 
+    def stop_listening(self) -> None:
+        """Accepts no more connections; those there are stay open."""
+        for server in self.servers:
+            server.close()
+
 
 @contextlib.asynccontextmanager
 async def serve_http(
@@ -42,8 +47,8 @@ async def serve_http(
     write_timeout_s: float = 600.0,
     stop_timeout_s: int = 10,
     tls: TlsFiles | None = None,
-) -> AsyncIterator[None]:
-    """Serves `app` on `listener` for as long as the context lasts.
+) -> AsyncIterator[Callable[[], None]]:
+    """Serves `app` on `listener` for as long as the context lasts; yields what makes it accept no more connections.
 
     On leaving, no connection is accepted any more, idle ones are closed, and requests under way may finish for
     `stop_timeout_s` seconds; then they are cancelled. Signals are not touched.
@@ -79,7 +84,7 @@ async def serve_http(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await _wait_until_listening(server, serving)
-        yield
+        yield server.stop_listening
     finally:
         server.should_exit = True
         await asyncio.wait((serving,))

@@ -69,7 +69,6 @@ VLLM_FIELDS: Mapping[str, Neutral] = {
     "echo": is_one_of(False),
     "include_stop_str_in_output": is_one_of(False),
     "length_penalty": is_number(1),
-    "priority": is_number(0),
     "prompt_logprobs": is_never,
     "skip_special_tokens": is_one_of(True),
     "structured_outputs": is_never,

@@ -51,7 +51,7 @@ def head_from_text(text: str) -> RequestHead | None:
 
 
 _HEAD_FIELDS = ("created_s", "deadline_s", "fingerprint", "is_kept")
-_REQUEST_FIELDS = ("request_id", "max_tokens", "cache_salt", "tenant", "priority", "timeout_s")
+_REQUEST_FIELDS = ("request_id", "max_tokens", "cache_salt", "tenant", "priority", "timeout_s", "name")
 
 
 def _head(fields: dict[str, Any]) -> RequestHead:

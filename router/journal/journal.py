@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from core.clock import Clock
 from core.errors import (
     BatonError,
+    CancelledRequestError,
     DeadlineError,
     InvalidRequestError,
     KeyConflictError,
@@ -224,6 +225,19 @@ class Journal:
         answer = LiveAnswer.of(stored, self._submit_again)
         self.keeper.add(answer)
         self._run_out(answer)
+
+    def abort(self, request_id: str, tenant: str) -> None:
+        """Ends a tenant's request, which is forgotten; by its id, or its client's name for it.
+
+        Raises:
+            UnknownRequestError: the tenant has no such request under way here.
+        """
+        answer = self.keeper.live(request_id)
+        if answer is None or answer.head.request.tenant != tenant:
+            self._dispatcher.abort(request_id, tenant)
+            return
+        answer.fail(CancelledRequestError(f"request {request_id} was aborted, as asked"))
+        self.keeper.forget(answer)
 
     # --- readers come and go
 

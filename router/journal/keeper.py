@@ -92,10 +92,12 @@ class JournalKeeper:
         self._wake.set()
 
     def forget(self, answer: LiveAnswer) -> None:
-        """There is no such request after all; nobody has heard of it."""
+        """Nobody is to have it again, here or elsewhere."""
         if self._live.get(answer.request_id) is answer:
             del self._live[answer.request_id]
+            self._due.pop(answer.request_id, None)
             self._dropped.append(answer.request_id)
+            self._wake.set()
 
     def update(self, answer: LiveAnswer) -> RequestUpdate:
         """What the store is to know of an answer now."""
@@ -174,9 +176,8 @@ class JournalKeeper:
         answer.is_known = fate is Fate.SAVED
         answer.num_saved = update.first + len(update.token_ids)
         is_unheard = fate is Fate.UNKNOWN or not self._is_shared
-        if (
-            is_unheard and answer.request_id in self._shelf
-        ):  # live ones, which are not, are saved in every round anyway
+        # Those that are live, and so not on the shelf, are saved in every round anyway.
+        if is_unheard and answer.request_id in self._shelf:
             self._due.setdefault(answer.request_id, answer)
 
     def _lose(self, answer: LiveAnswer) -> None:

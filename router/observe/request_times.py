@@ -24,7 +24,7 @@ class RequestObserver(Protocol):
     """Who hears of every request while it is served."""
 
     def arrived(self, times: "RequestTimes") -> None:
-        """A request has come; it may still be refused, and then nothing else is heard of it."""
+        """A request has come; it may still be refused, and then no more is heard of it than `placed`."""
         ...
 
     def placed(self, times: "RequestTimes", num_uncached_tokens: int) -> None:
@@ -49,12 +49,14 @@ class Totals:
         num_resumed: those of them of an answer that had begun.
         num_moved: sequences that went on at another worker while they generated.
         returned: attempts that came back unfinished, by code.
+        refused: requests that were not accepted because too much waits, by `OverloadedError.reason`.
     """
 
     num_attempts: int = 0
     num_resumed: int = 0
     num_moved: int = 0
     returned: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 class RequestTimes:
@@ -155,6 +157,11 @@ class RequestTimes:
         """How many tokens of its prompt must be computed. Once, after the first try to place it."""
         for observer in self._watch.observers:
             observer.placed(self, num_uncached_tokens)
+
+    def refused(self, num_uncached_tokens: int, reason: str) -> None:
+        """It is not accepted: what it asked for is told as if it had been, and nothing more."""
+        self._watch.totals.refused[reason] += 1
+        self.placed(num_uncached_tokens)
 
     def assigned(self, assignment: Assignment) -> None:
         """An attempt begins."""

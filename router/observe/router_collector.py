@@ -90,5 +90,9 @@ class RouterCollector(Collector):
             ("moves", "Answers that went on at another worker while they were generated.", totals.num_moved),
         ):
             yield counter(f"{PREFIX}{name}", meaning, [], [((), value)])
+        refused = [((reason,), number) for reason, number in sorted(totals.refused.items())]
+        yield counter(
+            f"{PREFIX}refusals", "Requests not accepted because too much waits, by what.", ["reason"], refused
+        )
         returned = [((code,), number) for code, number in sorted(totals.returned.items())]
         yield counter(f"{PREFIX}returns", "Attempts that came back unfinished, by reason.", ["code"], returned)

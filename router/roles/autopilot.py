@@ -128,7 +128,7 @@ class Autopilot:
             name=link.worker.name,
             role=state.role,
             is_pinned=state.is_pinned,
-            is_cordoned=state.is_cordoned,
+            is_cordoned=state.gets_no_work,
             is_changing=link.order is not None or num_leaving > 0,
             since_s=self._orders.since_s(link),
             cost=link.cost,

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
 
 from core.clock import Clock
 from core.errors import BatonError, StaleEpochError
@@ -16,7 +16,7 @@ from router.roles.autopilot import Autopilot
 from router.roles.changes import OperatorAction, RoleChange, RoleProgress, RoleStage, WorkerRole
 from router.roles.decision import Decision
 from router.roles.orders import RoleOrders
-from router.roles.role_log import AuditLog, one_line
+from router.roles.role_log import AuditLog
 from router.roles.snapshot import Limits
 from router.roles.split import Member, check_floor, plan_split
 from router.roles.watch import is_news, is_settled, progress_of, summary
@@ -33,6 +33,9 @@ class RoleDirector:
         autopilot: has the controller decide.
         clock: for the time that orders take.
         unix_time: for people.
+
+    Attributes:
+        audit: of all orders.
     """
 
     def __init__(
@@ -47,8 +50,7 @@ class RoleDirector:
         self._orders = orders
         self._autopilot = autopilot
         self._clock = clock
-        self._unix_time = unix_time
-        self._audit = AuditLog()
+        self.audit = AuditLog(unix_time)
 
     # --- to look at
 
@@ -85,7 +87,7 @@ class RoleDirector:
 
     def actions(self, limit: int = 0) -> Sequence[OperatorAction]:
         """See `RoleOperations.actions`."""
-        return self._audit.newest(limit)
+        return self.audit.newest(limit)
 
     # --- to order
 
@@ -94,7 +96,7 @@ class RoleDirector:
     ) -> AsyncIterator[RoleProgress]:
         """See `RoleOperations.set_role`."""
         action = f"set {worker} {role or 'auto'}"
-        with self._refusing(actor, action):
+        with self.audit.refusing(actor, action):
             link = self._link(worker, epoch, incarnation)
             state = link.role_state
             if role is not None:
@@ -118,7 +120,7 @@ class RoleDirector:
         dry = " (dry run)" if is_dry_run else ""
         action = f"rebalance to {num_prefill} prefill and {num_decode} decode{dry}"
         answers = []
-        with self._refusing(actor, action):
+        with self.audit.refusing(actor, action):
             links = {link.worker.name: link for link in self._fleet.links()}
             members = [Member(name, link.state_to_be, link.assigned_sequences) for name, link in links.items()]
             flips = plan_split(members, num_prefill, num_decode)
@@ -127,7 +129,7 @@ class RoleDirector:
                 reason = f"{num_prefill} prefill and {num_decode} decode, ordered by {actor}"
                 roles = {flip.worker: flip.role for flip in flips}
                 for name, link in links.items():
-                    if not link.role_state.is_cordoned:
+                    if not link.role_state.gets_no_work:
                         answers.append(self._orders.send(link, actor, reason, role=roles.get(name), is_pinned=True))
         self._note_outcome(actor, action, answers)
         if is_dry_run:
@@ -146,7 +148,7 @@ class RoleDirector:
     async def drain(self, worker: str, actor: str) -> AsyncIterator[RoleProgress]:
         """See `RoleOperations.drain`."""
         action = f"drain {worker}"
-        with self._refusing(actor, action):
+        with self.audit.refusing(actor, action):
             link = self._link(worker)
             self._check_floor(link, is_cordoned=True)
             answer = self._orders.send(link, actor, f"drained by {actor}", is_cordoned=True)
@@ -171,7 +173,7 @@ class RoleDirector:
     async def uncordon(self, worker: str, actor: str) -> None:
         """See `RoleOperations.uncordon`."""
         action = f"uncordon {worker}"
-        with self._refusing(actor, action):
+        with self.audit.refusing(actor, action):
             answer = self._orders.send(self._link(worker), actor, f"ordered by {actor}", is_cordoned=False)
         self._note_outcome(actor, action, [answer])
         await asyncio.shield(answer)
@@ -179,21 +181,12 @@ class RoleDirector:
     async def set_auto(self, actor: str, *, is_auto: bool) -> list[str]:
         """See `RoleOperations.set_auto`."""
         action = f"auto {'on' if is_auto else 'off'}"
-        with self._refusing(actor, action):
+        with self.audit.refusing(actor, action):
             await self._autopilot.switch(is_on=is_auto)
-        self._note(actor, action, "done")
+        self.audit.note(actor, action, "done")
         return [name for name, state in self._orders.states().items() if state.is_pinned]
 
     # --- inside
-
-    @contextmanager
-    def _refusing(self, actor: str, action: str) -> Iterator[None]:
-        """Writes down what was refused before anything was ordered."""
-        try:
-            yield
-        except BatonError as error:
-            self._note(actor, action, f"refused: {error.message}")
-            raise
 
     def _note_outcome(self, actor: str, action: str, answers: Sequence["asyncio.Future[RoleState]"]) -> None:
         """Writes down whether workers have taken what was ordered, when they have answered or will not.
@@ -207,13 +200,9 @@ class RoleDirector:
             errors = [answer for answer in answered.result() if isinstance(answer, BatonError)]
             words = {True: "refused", False: "failed"}
             outcomes = [f"{words[isinstance(error, StaleEpochError)]}: {error.message}" for error in errors]
-            self._note(actor, action, "; ".join(outcomes) or "done")
+            self.audit.note(actor, action, "; ".join(outcomes) or "done")
 
         asyncio.gather(*answers, return_exceptions=True).add_done_callback(note)
-
-    def _note(self, actor: str, action: str, outcome: str) -> None:
-        texts = (one_line(text) for text in (actor or "unknown", action, outcome))
-        self._audit.add(OperatorAction(self._unix_time(), *texts))
 
     def _link(self, name: str, epoch: int = 0, incarnation: int = 0) -> WorkerLink:
         """The attached worker of a name.
@@ -236,7 +225,7 @@ class RoleDirector:
 
     def _check_floor(self, link: WorkerLink, *, role: Role | None = None, is_cordoned: bool = False) -> None:
         state = link.state_to_be
-        after = RoleState(role or state.role, state.epoch, is_cordoned or state.is_cordoned)
+        after = replace(state, role=role or state.role, is_cordoned=is_cordoned or state.is_cordoned)
         check_floor(self._orders.states(), link.worker.name, after)
 
     def _check_free(self, links: Iterable[WorkerLink]) -> None:

@@ -2,10 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Generic, TypeVar
 
+from core.errors import BatonError
 from router.roles.changes import OperatorAction
 
 MAX_ENTRIES = 1000  # a controller that decides every second and changes its mind every minute fills it in a day
@@ -39,7 +41,29 @@ class Latest(Generic[T]):
 
 
 class AuditLog(Latest[OperatorAction]):
-    """What operators have ordered: who, what, when, and how it ended."""
+    """What operators have ordered: who, what, when, and how it ended.
+
+    Args:
+        unix_time: dates entries.
+    """
+
+    def __init__(self, unix_time: Callable[[], float]) -> None:
+        super().__init__()
+        self._unix_time = unix_time
+
+    def note(self, actor: str, action: str, outcome: str) -> None:
+        """Writes down how an order ended; texts may be anybody's."""
+        texts = (one_line(text) for text in (actor or "unknown", action, outcome))
+        self.add(OperatorAction(self._unix_time(), *texts))
+
+    @contextmanager
+    def refusing(self, actor: str, action: str) -> Iterator[None]:
+        """Writes down what is refused within, before anything was ordered."""
+        try:
+            yield
+        except BatonError as error:
+            self.note(actor, action, f"refused: {error.message}")
+            raise
 
     def add(self, entry: OperatorAction) -> None:
         """Keeps an entry, and writes it to the log `baton.audit`."""

@@ -37,24 +37,28 @@ def check_floor(states: Mapping[str, RoleState], worker: str, after: RoleState) 
     Raises:
         InvalidRequestError: nobody would be left for a half that somebody serves now; names it.
     """
+    if lost := halves_lost(states, worker, after):
+        raise InvalidRequestError(
+            f"worker {worker} is the last that {FLOOR_WORDS[lost[0]]}; make another one {lost[0]} or mixed first"
+        )
+
+
+def halves_lost(states: Mapping[str, RoleState], worker: str, after: RoleState) -> list[Role]:
+    """Halves that would have no worker any more when one changes; arguments as those of `check_floor`."""
     others = [state for name, state in states.items() if name != worker]
-    for half in HALVES:
-        is_served = states[worker].takes(half)
-        if is_served and not after.takes(half) and not any(state.takes(half) for state in others):
-            raise InvalidRequestError(
-                f"worker {worker} is the last that {FLOOR_WORDS[half]}; make another one {half} or mixed first"
-            )
+    served = [half for half in HALVES if states[worker].takes(half) and not after.takes(half)]
+    return [half for half in served if not any(state.takes(half) for state in others)]
 
 
 def plan_split(members: Sequence[Member], num_prefill: int, num_decode: int) -> list[Flip]:
     """The fewest changes that lead to a split; of equal ones, those that have the fewest requests leave.
 
-    Cordoned workers count for nothing and stay as they are.
+    Cordoned and leaving workers count for nothing and stay as they are.
 
     Raises:
         InvalidRequestError: the numbers do not add up to the workers there are, or a half would have none.
     """
-    there = [member for member in members if not member.state.is_cordoned]
+    there = [member for member in members if not member.state.gets_no_work]
     if num_prefill < 1 or num_decode < 1:
         raise InvalidRequestError(
             f"{num_prefill} prefill and {num_decode} decode workers are asked for; each half needs at least one"

@@ -9,20 +9,24 @@ from core.clock import Clock
 from core.errors import BatonError
 from core.versions import installed_versions
 from router import expert_wire, hello_wire, member_wire, transfer_wire, wire
+from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.by_name import link_named
 from router.fleet.fleet import Fleet
 from router.probe import PairProbes, ProbeResult
 from router.roles.operations import RoleOperations
+from router.roles.router_restarts import Restarts
 from router.rpc.context import Context, abort
+from router.rpc.restart_calls import RestartCalls
 from router.rpc.role_calls import RoleCalls
 
 
 class MembershipService(control_pb2_grpc.MembershipServiceServicer):
     """Serves `MembershipService`, on the cluster port only: whoever reports a death is believed."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, departure: RouterDeparture) -> None:
         self._fleet = fleet
+        self._departure = departure
 
     async def RegisterWorker(  # noqa: N802 - the name is the service's
         self, request: control_pb2.RegisterWorkerRequest, context: Context
@@ -69,9 +73,30 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
             await abort(context, error)
         return control_pb2.ReportMembersResponse()
 
+    async def LeaveRouter(  # noqa: N802 - the name is the service's
+        self, request: control_pb2.LeaveRouterRequest, context: Context
+    ) -> control_pb2.LeaveRouterResponse:
+        """How another router, or the supervisor, has this one leave."""
+        timeout_s = request.drain_timeout_s if request.HasField("drain_timeout_s") else None
+        try:
+            self._departure.order(timeout_s)
+        except BatonError as error:
+            await abort(context, error)
+        return control_pb2.LeaveRouterResponse()
 
-class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
-    """Serves `ControlService`."""
+
+class ControlService(RoleCalls, RestartCalls, control_pb2_grpc.ControlServiceServicer):
+    """Serves `ControlService`.
+
+    Args:
+        model: served model name.
+        fleet: the workers there are.
+        dispatcher: has answers generated.
+        roles: carries out orders about roles.
+        clock: the one that decisions are dated by.
+        probes: try pairs of workers.
+        restarts: restart workers and routers.
+    """
 
     def __init__(  # noqa: PLR0917 - collaborators, given once
         self,
@@ -81,8 +106,11 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
         roles: RoleOperations,
         clock: Clock,
         probes: PairProbes,
+        *,
+        restarts: Restarts,
     ) -> None:
-        super().__init__(roles, clock)
+        RoleCalls.__init__(self, roles, clock)
+        RestartCalls.__init__(self, restarts)
         self._probes = probes
         self._model = model
         self._fleet = fleet
@@ -96,6 +124,7 @@ class ControlService(RoleCalls, control_pb2_grpc.ControlServiceServicer):
             model=self._model,
             unready_reason=self._dispatcher.unready_reason() or "",
             active_requests=self._dispatcher.num_active,
+            router_id=self.router_id,
             workers=[
                 control_pb2.WorkerStatus(
                     hello=hello_wire.hello_to_proto(link.attached),

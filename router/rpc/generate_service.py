@@ -6,10 +6,11 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
-from core.errors import BatonError, InternalError, InvalidRequestError
+from core.errors import BatonError, DeadlineError, InternalError, InvalidRequestError
 from core.request import FinishReason, GenerationRequest
 from router import wire
 from router.auth.caller import current_caller
@@ -25,6 +26,8 @@ from router.text.tokenizer import TextCodec
 
 MAX_KEY_CHARS = 255
 CHAT_ROLES = ("system", "user", "assistant")
+WRITE_TIMEOUT_S = 600.0  # as of the HTTP server
+REQUEST_ID_KEY = "x-request-id"  # of a call's initial metadata
 SCALARS = tuple(field.name for field in generate_pb2.SamplingOptions.DESCRIPTOR.fields if field.has_presence)
 
 logger = logging.getLogger(__name__)
@@ -38,9 +41,19 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         codec: the model's tokenizer and chat template.
         intake: checks requests.
         limit_s: seconds after which a request fails at the latest.
+        write_timeout_s: a client that takes nothing of its answer for so long is treated as gone.
     """
 
-    def __init__(self, journal: Journal, codec: TextCodec, intake: Intake, limit_s: float) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        codec: TextCodec,
+        intake: Intake,
+        limit_s: float,
+        *,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
+    ) -> None:
+        self._write_timeout_s = write_timeout_s
         self._journal = journal
         self._codec = codec
         self._intake = intake
@@ -52,8 +65,9 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         """Streams one answer; a cancelled call stops the work, unless it has a key."""
         try:
             self._intake.check_model(request.model)
-            opened = await self._open(request)
+            opened = await self._open(request, context)
             async with opened.text as answer:
+                await context.send_initial_metadata(((REQUEST_ID_KEY, answer.request_id),))
                 ended = await _skip_received(answer, request.resume.num_tokens)
                 await self._send(answer, ended, len(opened.head.request.prompt), context)
         except BatonError as error:
@@ -62,7 +76,17 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             logger.exception("a defect while answering over gRPC")
             await abort(context, InternalError(f"{type(error).__name__} in the server; see its log"))
 
-    async def _open(self, request: generate_pb2.GenerateRequest) -> OpenAnswer:
+    async def AbortRequest(  # noqa: N802 - the name is the service's
+        self, request: generate_pb2.AbortRequestRequest, context: Context
+    ) -> generate_pb2.AbortRequestResponse:
+        """Ends a request of the caller."""
+        try:
+            self._journal.abort(request.request_id, current_caller().tenant)
+        except BatonError as error:
+            await abort(context, error)
+        return generate_pb2.AbortRequestResponse()
+
+    async def _open(self, request: generate_pb2.GenerateRequest, context: Context) -> OpenAnswer:
         if request.HasField("resume"):
             point = request.resume
             return await self._journal.resume(point.request_id, current_caller().tenant, num_tokens=point.num_tokens)
@@ -72,11 +96,12 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
                 param="idempotency_key",
             )
         prepared, now_s = await self._prepare(request), time.time()
+        timeout_s = shorter(prepared.timeout_s, context.time_remaining())
         head = RequestHead(
-            request=prepared,
+            request=replace(prepared, timeout_s=timeout_s),
             stops=tuple(request.stop),
             created_s=now_s,
-            deadline_s=now_s + min(prepared.timeout_s or self._limit_s, self._limit_s),
+            deadline_s=now_s + (self._limit_s if timeout_s is None else min(timeout_s, self._limit_s)),
             fingerprint=hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest(),
         )
         if request.idempotency_key:
@@ -91,15 +116,25 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         request_id = answer.request_id
         delta = await answer.read() if ended is None else TextDelta("", (), ended)
         while delta.finish_reason is None:
-            await context.write(delta_to_proto(delta, request_id))
+            await self._write(delta_to_proto(delta, request_id), context)
             request_id, delta = "", await answer.read()
         last = delta_to_proto(delta, request_id)
         last.finish_reason = wire.FINISH_TO_PROTO[delta.finish_reason]
         last.usage.prompt_tokens = num_prompt_tokens
         last.usage.completion_tokens = answer.num_completion_tokens
         last.usage.cached_tokens = answer.num_cached_tokens
-        await context.write(last)
+        await self._write(last, context)
         tell_timing(context)
+
+    async def _write(self, message: generate_pb2.GenerateResponse, context: Context) -> None:
+        """Waits while the client does not read: what it has not taken is one message here, and tokens as numbers."""
+        try:
+            async with asyncio.timeout(self._write_timeout_s):
+                await context.write(message)
+        except TimeoutError:
+            raise DeadlineError(
+                f"the client has taken nothing of its answer for {self._write_timeout_s:g} s; read it sooner"
+            ) from None
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
         request_id = uuid.uuid4().hex
@@ -119,6 +154,9 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             stop_token_ids=request.stop_token_ids,
             ignore_eos=request.ignore_eos,
             cache_salt=request.cache_salt,
+            priority=request.priority,
+            timeout_s=request.timeout_s if request.HasField("timeout_s") else None,
+            name=request.request_id,
         )
 
     async def _prompt(self, request: generate_pb2.GenerateRequest) -> Sequence[int]:
@@ -172,3 +210,8 @@ async def _skip_received(answer: TextGeneration, num_tokens: int) -> FinishReaso
             param="resume",
         )
     return reason
+
+
+def shorter(*timeouts_s: float | None) -> float | None:
+    """The shortest of several times, of which those that are None have no end."""
+    return min((timeout_s for timeout_s in timeouts_s if timeout_s is not None), default=None)

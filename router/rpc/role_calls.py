@@ -53,7 +53,7 @@ class RoleCalls:
             epoch=request.role_epoch,
             incarnation=request.incarnation,
         )
-        async for message in _told(progress, context):
+        async for message in told(progress, context):
             yield control_pb2.SetRoleResponse(progress=message)
 
     async def RebalanceRoles(  # noqa: N802 - the name is the service's
@@ -63,14 +63,14 @@ class RoleCalls:
         progress = self._roles.rebalance(
             request.num_prefill, request.num_decode, current_caller().actor(request.actor), is_dry_run=request.dry_run
         )
-        async for message in _told(progress, context):
+        async for message in told(progress, context):
             yield control_pb2.RebalanceRolesResponse(progress=message)
 
     async def DrainWorker(  # noqa: N802 - the name is the service's
         self, request: control_pb2.DrainWorkerRequest, context: Context
     ) -> AsyncIterator[control_pb2.DrainWorkerResponse]:
         """What `baton drain` orders."""
-        async for message in _told(self._roles.drain(request.worker, current_caller().actor(request.actor)), context):
+        async for message in told(self._roles.drain(request.worker, current_caller().actor(request.actor)), context):
             yield control_pb2.DrainWorkerResponse(progress=message)
 
     async def UncordonWorker(  # noqa: N802 - the name is the service's
@@ -120,7 +120,7 @@ class RoleCalls:
         )
 
 
-async def _told(progress: AsyncIterator[RoleProgress], context: Context) -> AsyncIterator[control_pb2.RoleProgress]:
+async def told(progress: AsyncIterator[RoleProgress], context: Context) -> AsyncIterator[control_pb2.RoleProgress]:
     """What happens, as messages; an order that cannot be carried out ends the call with its error."""
     try:
         async for each in progress:

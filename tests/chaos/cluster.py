@@ -131,7 +131,9 @@ class ChaosCluster:
 
     # --- clients
 
-    def ask(self, prompt: Sequence[int], max_tokens: int, *, ignore_eos: bool = False) -> Request:
+    def ask(
+        self, prompt: Sequence[int], max_tokens: int, *, ignore_eos: bool = False, timeout_s: float | None = None
+    ) -> Request:
         """Asks for a greedy answer; no KV of an earlier request is found."""
         message = generate_pb2.GenerateRequest(
             model=MODEL,
@@ -139,6 +141,7 @@ class ChaosCluster:
             max_tokens=max_tokens,
             sampling=generate_pb2.SamplingOptions(temperature=0),
             ignore_eos=ignore_eos,
+            timeout_s=timeout_s,
             cache_salt=str(next(self._salts)),
         )
         return Request(self._stub, message)

@@ -35,6 +35,7 @@ class Request:
     def __init__(self, stub: generate_pb2_grpc.GenerateServiceStub, message: generate_pb2.GenerateRequest) -> None:
         self.tokens: list[int] = []
         self._outcome: Future[Outcome] = Future()
+        self._stub = stub
         self._call = stub.Generate(message, timeout=REQUEST_TIMEOUT_S + GRACE_S)
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -44,6 +45,11 @@ class Request:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+    def abort(self) -> None:
+        """Has the router end it, by the id that it gave it."""
+        request_id = str(dict(self._call.initial_metadata())["x-request-id"])
+        self._stub.AbortRequest(generate_pb2.AbortRequestRequest(request_id=request_id), timeout=GRACE_S)
 
     def outcome(self) -> Outcome:
         """Waits for the end, which comes in bounded time."""

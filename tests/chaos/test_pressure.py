@@ -65,14 +65,25 @@ def decoding(cluster: ChaosCluster) -> Request:
     return request
 
 
+@pytest.mark.parametrize("end", [Request.cancel, Request.abort])
 @pytest.mark.parametrize("reach", [queued, computing, waiting_for_room, ask_until_moving, committed, decoding])
-def test_client_that_leaves_leaves_nothing_behind(
-    tcp_cluster: ChaosCluster, reach: Callable[[ChaosCluster], Request]
+def test_client_that_leaves_or_aborts_leaves_nothing_behind(
+    tcp_cluster: ChaosCluster, reach: Callable[[ChaosCluster], Request], end: Callable[[Request], None]
 ) -> None:
     request = reach(tcp_cluster)
     assert not request.has_ended
-    request.cancel()
+    end(request)
     assert request.outcome().code is grpc.StatusCode.CANCELLED
+    tcp_cluster.settle()
+
+
+@pytest.mark.parametrize("timeout_s", [0.02, 0.05, 0.1, 0.2])
+def test_request_out_of_time_leaves_nothing_behind(tcp_cluster: ChaosCluster, timeout_s: float) -> None:
+    """While its prompt is computed or moves, or while it is decoded, as the machine has it."""
+    request = tcp_cluster.ask(prompt_of(LONG), 100, ignore_eos=True, timeout_s=timeout_s)
+    outcome = request.outcome()
+    assert outcome.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert f"did not end within {timeout_s:g} s" in outcome.details
     tcp_cluster.settle()
 
 

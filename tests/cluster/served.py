@@ -23,9 +23,9 @@ STOP_TIMEOUT_S = 60.0
 WAIT_S = 60.0
 
 
-def baton(*arguments: str) -> subprocess.CompletedProcess[str]:
+def baton(*arguments: str, timeout_s: float = WAIT_S) -> subprocess.CompletedProcess[str]:
     """Runs a `baton` command to its end."""
-    return subprocess.run([BATON, *arguments], capture_output=True, text=True, timeout=WAIT_S, check=False)
+    return subprocess.run([BATON, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
 @dataclass
@@ -76,6 +76,15 @@ class ServedCluster:
             if is_true(loads):
                 return loads
             assert time.monotonic() < deadline_s, f"still: {loads}"
+
+    def wait_until_restarted(self, name: str, incarnation: int) -> None:
+        """Waits until a later incarnation of a worker than this one is attached."""
+        deadline_s = time.monotonic() + WAIT_S
+        while True:
+            ids = [worker["hello"]["endpoint"]["worker"] for worker in self.status()["workers"]]
+            if any(each["name"] == name and int(each["incarnation"]) > incarnation for each in ids):
+                return
+            assert time.monotonic() < deadline_s, f"attached: {ids}"
 
     def wait_until_all_free(self) -> list[dict[str, Any]]:
         """Waits until no worker uses a block; cached ones are free to be used."""

@@ -251,6 +251,35 @@ def test_full_batch_makes_handoffs_wait_first_come_first_served() -> None:
     assert not rig.begun["c"]
 
 
+def test_room_goes_by_priority_then_to_the_tenant_that_was_served_least_then_by_age() -> None:
+    rig = Rig(max_num_seqs=1)
+    for name, tenant, priority in (("a1", "a", 0), ("a2", "a", 0), ("b1", "b", 0), ("soon", "a", -1)):
+        rig.half.assign(ROUTER, replace(assignment(name), tenant=tenant, priority=priority))
+        rig.begin(name)
+    order = []
+    for _ in range(4):
+        rig.half.admit()
+        (name,) = [name for name, answers in rig.begun.items() if answers and name not in order]
+        order.append(name)
+        assert rig.commit(name, 2) is None
+        rig.step()
+        rig.half.cancel(name)
+    assert order == ["soon", "b1", "a1", "a2"]
+    assert rig.half.is_idle
+
+
+def test_sequence_that_leaves_while_it_waits_for_room_makes_way() -> None:
+    rig = Rig(max_num_seqs=1)
+    rig.run("running")
+    for name in ("first", "second"):
+        rig.assign(name)
+        rig.begin(name)
+    rig.half.cancel("first")
+    rig.half.cancel("running")
+    rig.half.admit()
+    assert isinstance(rig.begun["second"][0], Reservation)
+
+
 def test_full_pool_makes_handoffs_wait_and_a_small_one_does_not_overtake(rig: Rig) -> None:
     rig.run("running", num_prompt_tokens=40, max_new_tokens=2)
     rig.assign("big", num_prompt_tokens=24)

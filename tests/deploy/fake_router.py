@@ -52,7 +52,7 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
         }
         for method in self.answers:
             setattr(self, method, partial(self._answer, method))
-        for method in ("SetRole", "RebalanceRoles", "DrainWorker"):
+        for method in ("SetRole", "RebalanceRoles", "DrainWorker", "RestartWorkers", "RestartRouters"):
             setattr(self, method, partial(self._stream, getattr(control_pb2, f"{method}Response")))
         self.server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
         control_pb2_grpc.add_ControlServiceServicer_to_server(self, self.server)

@@ -42,6 +42,7 @@ def config(tmp_path: Path) -> WorkerConfig:
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(actors, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(actors, "on_sigterm", lambda _: None)
 
 
 def test_start_that_fails_says_why_and_stays_to_be_asked(config: WorkerConfig) -> None:
@@ -85,3 +86,47 @@ def test_actors_have_no_coroutine_methods() -> None:
     """Ray would run all calls of such an actor on one event loop, which `run` blocks."""
     for actor in (RankActor, RouterActor):
         assert not [name for name, _ in inspect.getmembers(actor, inspect.iscoroutinefunction)]
+
+
+@dataclass
+class Serving:
+    """A rank that serves."""
+
+    left: int = 0
+
+    def leave(self) -> None:
+        self.left += 1
+
+    def stop(self) -> None:
+        pass
+
+
+def test_sigterm_has_a_worker_that_serves_leave(config: WorkerConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    departed = threading.Event()
+    monkeypatch.setattr(actors, "depart", departed.set)
+    serving = Serving()
+    monkeypatch.setattr(RankActor, "_start_process", lambda _self: serving)
+    actor = RankActor(config, Host())
+    assert actor._outcome.result(TIMEOUT_S) is serving
+    actor._leave()
+    assert serving.left == 1
+    assert not departed.is_set()
+    actor.stop()
+    actor._leave()
+    assert departed.is_set()
+
+
+def test_sigterm_ends_a_worker_that_does_not_serve_at_once(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DepartedError(Exception):
+        pass
+
+    def depart() -> None:
+        raise DepartedError
+
+    monkeypatch.setattr(actors, "depart", depart)
+    actor = RankActor(config, Host())
+    assert isinstance(actor.ready(), CheckpointError)
+    with pytest.raises(DepartedError):
+        actor._leave()

@@ -23,7 +23,12 @@ from deploy import cli
 from tests.deploy.fake_router import WAIT_S, FakeRouter, change, running_router, step, worker_role
 
 SET = ("roles", "set", "decode-0", "prefill")
-STREAMS = (SET, ("roles", "rebalance", "--prefill", "2", "--decode", "1"), ("drain", "decode-0"))
+STREAMS = (
+    SET,
+    ("roles", "rebalance", "--prefill", "2", "--decode", "1"),
+    ("drain", "decode-0"),
+    ("restart", "decode-0"),
+)
 ORDERS = (*STREAMS, ("uncordon", "decode-0"), ("roles", "auto", "on"))
 VERIFIED = (
     step("ORDERED", "decode-0: has been told to go from decode to [prefill]"),
@@ -107,6 +112,7 @@ def test_show_as_json_has_words_and_numbers(router: FakeRouter, shell: Shell) ->
     (worker,) = shown["workers"]
     assert worker["state"] == {
         "role": "decode", "role_epoch": 1, "is_cordoned": False, "is_pinned": True, "order_id": "", "revision": 0,
+        "is_leaving": False,
     }  # fmt: skip
     assert (worker["last_change"], shown["is_auto"], shown["alarms"]) == (None, False, [])
 

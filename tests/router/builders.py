@@ -65,6 +65,7 @@ class RecordingLink(WorkerLink):
         self.role_orders: list[RoleOrder] = []
         self.migrations: list[tuple[str, Assignment]] = []
         self.recalled: list[int] = []
+        self.leaves: list[float | None] = []
 
     def assign(self, assignment: Assignment) -> None:
         self.assigned.append(assignment)
@@ -81,6 +82,9 @@ class RecordingLink(WorkerLink):
 
     def recall(self, num_tokens: int) -> None:
         self.recalled.append(num_tokens)
+
+    def leave(self, drain_timeout_s: float | None) -> None:
+        self.leaves.append(drain_timeout_s)
 
     def books(self) -> tuple[int, int, int, int]:
         """Prompt tokens, sequences, blocks and context tokens charged to it."""

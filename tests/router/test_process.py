@@ -10,16 +10,17 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from baton.v1 import control_pb2, control_pb2_grpc, generate_pb2, generate_pb2_grpc
+from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, generate_pb2, generate_pb2_grpc
 
 from core.errors import CheckpointError, ConfigError
 from core.request import Role
 from router import wire
 from router.config import RouterConfig
+from router.departure import RouterDeparture
 from router.process import run_router
 from router.state import open_state
 from router.state.redis_state import RedisState
-from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker
+from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker, token
 from tests.router.http.serving import MODEL
 
 MISSING = "no prefill and no decode worker is attached yet"
@@ -27,12 +28,20 @@ MISSING = "no prefill and no decode worker is attached yet"
 
 @pytest.fixture
 def free_ports(config: RouterConfig) -> RouterConfig:
-    return replace(config, port=0, grpc_port=0, request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S)
+    return replace(
+        config, port=0, grpc_port=0, request_timeout_s=WAIT_S, placement_timeout_s=WAIT_S, drain_timeout_s=0.0
+    )
 
 
 async def get(port: int, path: str) -> httpx.Response:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S, trust_env=False) as client:
         return await client.get(path)
+
+
+async def ask(port: int) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S, trust_env=False) as client:
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+        return await client.post("/v1/chat/completions", json=body)
 
 
 async def get_status(port: int) -> control_pb2.GetStatusResponse:
@@ -114,6 +123,48 @@ async def test_leaving_ends_calls_and_closes_both_ports(free_ports: RouterConfig
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection("127.0.0.1", port)
     assert asyncio.all_tasks() == before
+
+
+async def test_request_under_way_ends_while_the_router_leaves(free_ports: RouterConfig) -> None:
+    config = replace(free_ports, drain_timeout_s=WAIT_S)
+    async with ScriptedWorker("p0") as prefill, ScriptedWorker("d0", Role.DECODE) as decode:
+        async with run_router(config) as addresses:
+            for worker in (prefill, decode):
+                await register(addresses.cluster_port, worker)
+            asking = asyncio.create_task(ask(addresses.http_port))
+            order = await asyncio.wait_for(prefill.orders.get(), WAIT_S)
+            last = token(0, common_pb2.FINISH_REASON_STOP)
+            last.handoff_id = order.assign.handoff_id
+            asyncio.get_running_loop().call_later(0.1, prefill.report, last)
+        answer = await asyncio.wait_for(asking, WAIT_S)
+    assert (answer.status_code, answer.json()["choices"][0]["finish_reason"]) == (200, "stop")
+
+
+async def test_request_that_does_not_end_in_time_is_told_that_the_router_left(free_ports: RouterConfig) -> None:
+    async with run_router(free_ports) as addresses:
+        asking = asyncio.create_task(ask(addresses.http_port))
+        async with asyncio.timeout(WAIT_S):
+            while not (await get_status(addresses.grpc_port)).active_requests:
+                pass
+    answer = await asyncio.wait_for(asking, WAIT_S)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "draining")
+    assert "had not ended after 0 s; send it again" in answer.json()["error"]["message"]
+
+
+async def test_router_is_not_ready_from_the_order_to_leave_on_that_comes_over_its_cluster_port(
+    free_ports: RouterConfig,
+) -> None:
+    departure = RouterDeparture(WAIT_S)
+    async with run_router(free_ports, departure) as addresses:
+        status = await get_status(addresses.grpc_port)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{addresses.cluster_port}") as channel:
+            stub = control_pb2_grpc.MembershipServiceStub(channel)
+            await stub.LeaveRouter(control_pb2.LeaveRouterRequest(drain_timeout_s=5.0), timeout=WAIT_S)
+        await asyncio.wait_for(departure.wait_ordered(), WAIT_S)
+        assert departure.timeout_s == 5.0
+        ready = await get(addresses.http_port, "/ready")
+        assert (ready.status_code, ready.json()["error"]["code"]) == (503, "draining")
+        assert status.router_id
 
 
 async def test_page_that_looks_at_the_dashboard_is_let_go_when_the_router_stops(free_ports: RouterConfig) -> None:

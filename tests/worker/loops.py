@@ -131,6 +131,7 @@ class LoopWorker:
         )
         self.published: list[tuple[dict[str, StepReport], WorkerLoad]] = []
         self.inbound: list[int] = []
+        self.is_lending = False
         outbox = StepOutbox()
         self.decode = DecodeHalf(
             engine.pool, self.migration_port, outbox, fleet.clock, max_num_seqs, stop_and_copy_bytes=0
@@ -152,6 +153,7 @@ class LoopWorker:
             outbox=outbox,
             mailbox=self.mailbox,
             publish=lambda reports, load, _kv_events: self.published.append((reports, load)),
+            is_lending=lambda: self.is_lending,
             on_inbound=self.inbound.append,
             clock=fleet.clock,
             cost=CostTracker(cost_model(chunk_tokens=budget)),

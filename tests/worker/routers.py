@@ -13,7 +13,9 @@ from baton.v1 import worker_pb2, worker_pb2_grpc
 from core.blocks import BlockName
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertReport
+from core.ids import WorkerId
 from core.request import Assignment
+from core.roles import RoleState
 from core.transfers import TransferReport
 from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.hello import WorkerHello
@@ -33,6 +35,7 @@ class AttachedRouter:
         self.tokens: dict[str, list[TokenEvent]] = {}
         self.returned: dict[str, ReturnedWork] = {}
         self.load: WorkerLoad | None = None
+        self.states: list[RoleState] = []
         self.names: set[BlockName] = set()
         self.transfers = TransferReport()
         self._orders: queue.SimpleQueue[worker_pb2.AttachRequest | None] = queue.SimpleQueue()
@@ -59,6 +62,9 @@ class AttachedRouter:
         message = next(self._call)
         if message.HasField("transfers"):
             self.transfers = transfer_wire.transfers_from_proto(message.transfers)
+            return
+        if message.HasField("role_state"):
+            self.states.append(wire.role_state_from_proto(WorkerId("who", 1), message.role_state))
             return
         report = wire.report_from_proto(message.report)
         for event in report.tokens:

@@ -159,6 +159,20 @@ def test_assignment_over_the_queue_limit_is_returned(prefill: WorkerProcess, mon
     assert (work.code, work.retryable) == ("unavailable", True)
 
 
+def test_sequence_over_the_limit_of_those_to_come_is_returned(
+    prefill: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attach_service, "MAX_QUEUED_PROMPTS", 1)
+    elsewhere = {"prefill": NOWHERE, "decode": prefill.endpoint, "max_new_tokens": 2}
+    with attached(prefill) as router:
+        router.assign(work_for(prefill, "first", **elsewhere))
+        wait_until(prefill, lambda process: process.loop.decode.num_incoming == 1)
+        router.assign(work_for(prefill, "late", **elsewhere))
+        work = router.wait_returned("late")
+    assert (work.code, work.retryable) == ("unavailable", True)
+    assert "has 0 prompts queued and 1 to come; it takes no more" in work.message
+
+
 def test_sampling_out_of_range_is_returned(prefill: WorkerProcess) -> None:
     request = wire.assignment_to_proto(work_for(prefill, "hot", sampling=SamplingParams(temperature=1.0)), 1)
     request.assign.sampling.temperature = 9.0
@@ -227,14 +241,19 @@ class Orders:
         return self._requests.pop(0)
 
 
-def lone_service(on_gone: Callable[[WorkerId], None] = lambda _: None) -> tuple[AttachService, Mailbox]:
+def lone_service(
+    on_gone: Callable[[WorkerId], None] = lambda _: None, on_leave: Callable[[float | None], None] = lambda _: None
+) -> tuple[AttachService, Mailbox]:
     mailbox, outbox, clock, pool = Mailbox(), StepOutbox(), ManualClock(), small_pool(8)
     prefill = PrefillHalf(pool, ListPort(), outbox, clock, next_step=lambda: 1, take_over=keep_here)
     halves = prefill, DecodeHalf(pool, ListPort(), outbox, clock, max_num_seqs=4)
     no_engine: Any = None  # nobody asks about experts
     desks = ExpertDesk(no_engine, mailbox, nullcontext), NameDesk(pool.name_log, mailbox)
     roles = RoleBook(IDENTITY.endpoint.worker, Role.PREFILL, clock, lambda *_: None)
-    return AttachService(IDENTITY, mailbox, *halves, *desks, roles, clock=clock, on_gone=on_gone), mailbox
+    service = AttachService(
+        IDENTITY, mailbox, *halves, *desks, roles, clock=clock, on_gone=on_gone, on_leave=on_leave
+    )
+    return service, mailbox
 
 
 async def test_word_that_a_worker_is_gone_is_passed_on() -> None:
@@ -248,6 +267,39 @@ async def test_word_that_a_worker_is_gone_is_passed_on() -> None:
     await asyncio.sleep(0)  # lets the reader go through them
     assert heard == [gone]
     await stream.aclose()
+
+
+async def test_order_to_leave_is_passed_on_with_its_time_if_it_has_one() -> None:
+    heard: list[float | None] = []
+    service, _ = lone_service(on_leave=heard.append)
+    context: Any = NoContext()
+    hello = wire.router_hello_to_proto("r")
+    stream = service.Attach(Orders(hello, *map(wire.leave_to_proto, (None, 0.0, 5.0))), context)
+    await anext(stream)
+    await asyncio.sleep(0)  # lets the reader go through them
+    assert heard == [None, 0.0, 5.0]
+    await stream.aclose()
+
+
+async def test_leaving_worker_tells_all_routers_and_takes_no_more_work() -> None:
+    service, mailbox = lone_service()
+    context: Any = NoContext()
+    late = Orders(wire.router_hello_to_proto("a"), wire.assignment_to_proto(assignment("late"), role_epoch=1))
+    streams = [service.Attach(late, context), service.Attach(Orders(wire.router_hello_to_proto("b")), context)]
+    for stream in streams:
+        assert not (await anext(stream)).hello.role_state.is_leaving
+    mailbox.receive(0.0)
+    service.publish_role(service._roles.leave())
+    await asyncio.sleep(0)  # lets the reader go through the orders
+    service.publish({}, WorkerLoad(steps=7))
+    service.finish()
+    words = [[answer async for answer in stream] for stream in streams]
+    assert all(heard[0].role_state.is_leaving for heard in words)
+    assert [[answer.report.load.steps for answer in heard][-1] for heard in words] == [7, 7]
+    (returned,) = (work for answer in words[0] for work in answer.report.returned)
+    assert (returned.handoff_id, returned.code, returned.retryable) == ("late", "draining", True)
+    assert "is leaving and takes no more work" in returned.message
+    assert len(mailbox.receive(0.0)) == 4  # both halves drop the work of both routers, and no work came
 
 
 async def test_router_that_reads_too_slowly_is_detached_and_costs_bounded_memory(

@@ -1,6 +1,7 @@
 """A worker is sent anything by routers and peers that have the cluster's token: its loop goes on, and serves."""
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from hypothesis import strategies as st
 
 from core.ids import WorkerEndpoint, WorkerId
-from core.request import Role
+from core.request import Assignment, Role
 from router import expert_wire, wire
 from rpc.channels import open_sync_channel
 from tests.fuzz.cases import try_cases
@@ -80,12 +81,17 @@ def known_fields(worker: WorkerProcess) -> dict[str, st.SearchStrategy[Any]]:
     }
 
 
+def work_of(worker: WorkerProcess, handoff_id: str, **changes: object) -> Assignment:
+    """Something that the worker can do alone."""
+    work = greedy(handoff_id, (5, 17, 40), 2)
+    return replace(work, **{"prefill": worker.endpoint, "decode": worker.endpoint, **changes})
+
+
 def serves(worker: WorkerProcess) -> bool:
     """Whether a request is answered; nothing it could find in a cache."""
     router = AttachedRouter(worker.endpoint.address, wire.router_hello_to_proto("router-that-checks"))
     with contextlib.closing(router):
-        work = replace(greedy("check", (5, 17, 40), 2), prefill=worker.endpoint, decode=worker.endpoint)
-        router.assign(work, router.hello().role_state.epoch)
+        router.assign(work_of(worker, "check"), router.hello().role_state.epoch)
         return len(router.wait_tokens("check", until_end=True)) == 2
 
 
@@ -96,6 +102,7 @@ def test_no_order_of_a_router_ends_the_loop(worker: WorkerProcess) -> None:
         router = AttachedRouter(worker.endpoint.address, wire.router_hello_to_proto("router-fuzz"))
         with contextlib.closing(router):
             epoch = router.hello().role_state.epoch
+            router.assign(work_of(worker, "a", cache_salt=f"{next(numbers)}"), epoch)  # what others may be about
             for message in messages:
                 if message.HasField("assign"):
                     message.assign.role_epoch = message.assign.role_epoch or epoch
@@ -105,6 +112,7 @@ def test_no_order_of_a_router_ends_the_loop(worker: WorkerProcess) -> None:
             for _ in range(2):  # between two looks there is a step
                 assert look(worker, lambda _: True)
 
+    numbers = itertools.count()
     before = look(worker, lambda process: process.loop.load())
     try_cases("baton.v1.WorkerService.Attach", st.lists(orders, min_size=1, max_size=8), check)
     assert look(worker, lambda process: process.loop.load()).prompt_tokens_computed > before.prompt_tokens_computed

@@ -35,6 +35,22 @@ def test_stop_ends_streams_and_threads(config: WorkerConfig) -> None:
     assert not any(thread.is_alive() for thread in started)
 
 
+def test_worker_that_has_left_tells_its_routers_to_the_end_and_ends_the_process(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    departed = threading.Event()
+    monkeypatch.setattr("worker.process.depart", departed.set)
+    process = WorkerProcess(config)
+    router = AttachedRouter(process.endpoint.address, wire.router_hello_to_proto("router-1"))
+    assert not router.hello().role_state.is_leaving
+    router.send(wire.leave_to_proto(30.0))
+    assert router.wait_end() is grpc.StatusCode.OK
+    assert router.states[-1].is_leaving
+    assert departed.wait(30.0)
+    router.close()
+    process.stop()
+
+
 def test_restart_is_a_later_incarnation(config: WorkerConfig) -> None:
     first = WorkerProcess(config)
     first.stop()

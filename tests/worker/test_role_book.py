@@ -1,7 +1,7 @@
 import pytest
 
 from core.clock import ManualClock
-from core.errors import StaleEpochError
+from core.errors import DrainingError, StaleEpochError
 from core.ids import WorkerId
 from core.request import Role
 from core.roles import RoleOrder, RoleState
@@ -64,3 +64,14 @@ def test_work_of_another_epoch_is_stale_with_both_values(epoch: int) -> None:
 def test_role_takes_its_halves_unless_it_is_cordoned(role: Role, halves: set[str]) -> None:
     assert {half.value for half in (Role.PREFILL, Role.DECODE) if RoleState(role).takes(half)} == halves
     assert not RoleState(role, is_cordoned=True).takes(Role.PREFILL)
+
+
+def test_worker_that_leaves_takes_no_work_whatever_it_is_ordered_to_be() -> None:
+    heard = Heard()
+    heard.book.check_serving()
+    state = heard.book.leave()
+    assert state == heard.book.state == RoleState(Role.PREFILL, is_leaving=True)
+    assert not state.takes(Role.PREFILL)
+    assert heard.book.order(RoleOrder("a", Role.DECODE, epoch=1)).is_leaving
+    with pytest.raises(DrainingError, match="worker w@7 is leaving"):
+        heard.book.check_serving()

@@ -43,6 +43,9 @@ assignments = st.builds(
     decode=endpoints,
     cache_salt=TEXT,
     prefix_source=st.none() | st.builds(PrefixSource, endpoints, UINT32, SECONDS),
+    tenant=TEXT,
+    priority=st.integers(-(2**31), 2**31 - 1),
+    tenant_answer_tokens=UINT64,
 )
 layouts = st.builds(KvLayout, UINT32, UINT32, UINT32, UINT32, st.sampled_from(list(DTYPE_BYTES)))
 tokens = st.builds(
@@ -150,7 +153,15 @@ def test_layout_arrives_as_it_was_sent(layout: KvLayout) -> None:
 def test_every_field_of_an_assignment_is_carried() -> None:
     params = SamplingParams(0.5, 0.5, 1, 1, 0.5, 1.5, 0.5, 0.5, ((3, 1.0),), ((4, 5),), 1, 0)
     source = PrefixSource(WorkerEndpoint(WorkerId("decode-0", 1), "127.0.0.1:2"), 16, 0.5)
-    work = replace(assignment("h", first_position=2), sampling=params, cache_salt="tenant", prefix_source=source)
+    work = replace(
+        assignment("h", first_position=2),
+        sampling=params,
+        cache_salt="salt",
+        prefix_source=source,
+        tenant="tenant",
+        priority=-1,
+        tenant_answer_tokens=7,
+    )
     message = router_wire.assignment_to_proto(work, 1).assign
     assert unset_fields(message) == set()
     assert {field.name for field in message.sampling.DESCRIPTOR.fields} == set(SamplingParams.__slots__)

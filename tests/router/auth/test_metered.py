@@ -65,3 +65,8 @@ async def test_request_without_limits_goes_straight_through(dispatcher: FakeDisp
     with acting_for(Caller("bob", "bob")):
         answer = MeteredDispatcher(dispatcher).submit(generation_request())
     assert isinstance(answer, FakeGeneration)
+
+
+def test_abort_is_passed_on(dispatcher: FakeDispatcher) -> None:
+    MeteredDispatcher(dispatcher).abort("r", "alice")
+    assert dispatcher.aborted == [("r", "alice")]

@@ -9,6 +9,7 @@ import pytest_asyncio
 from core.clock import ManualClock
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.request import Assignment, FinishReason, GenerationRequest, Role
+from router.admission.admission import AdmissionLimits
 from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
 from router.dispatch.generation import ActiveGeneration
 from router.generation import TokenDelta
@@ -68,7 +69,7 @@ class Bench:
         return self.dispatcher.num_active == 0 and {link.books() for link in self.links} == {(0, 0, 0, 0)}
 
 
-def make_bench(*links: RecordingLink) -> Bench:
+def make_bench(*links: RecordingLink, limits: AdmissionLimits | None = None) -> Bench:
     fleet, clock = MemoryFleet(), ManualClock()
     meter = RequestMeter(clock, LIMITS)
     watch = request_watch(meter, clock=clock)
@@ -77,6 +78,7 @@ def make_bench(*links: RecordingLink) -> Bench:
         placement_timeout_s=PLACEMENT_TIMEOUT_S,
         max_attempts=MAX_ATTEMPTS,
         watch=watch,
+        limits=limits,
     )
     dispatcher.bind(fleet)
     bench = Bench(LoopTime(asyncio.get_running_loop()), fleet, dispatcher, clock, meter, watch)

@@ -47,6 +47,8 @@ class Ledger(RuleBasedStateMachine):
             num_blocks = sum(a.open_blocks for a in generating)
             context_tokens = sum(len(a.assignment.prompt) for a in generating)
             assert link.books() == (prompt_tokens, len(generating), num_blocks, context_tokens)
+            assert sum(link.assigned_turns.values()) == prompt_tokens
+            assert sum(link.assigned_sequence_turns.values()) == len(generating)
 
     def teardown(self) -> None:
         while self.attempts:

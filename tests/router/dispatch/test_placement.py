@@ -207,15 +207,22 @@ def test_short_common_beginning_decides_among_equals_only() -> None:
     assert place(PREFILL, [IDLE, fuller], 400) == (PREFILL[0].worker, IDLE.worker)
 
 
-def late_in(num_tokens: int, pending: list[int], wanted_in_s: float) -> str:
+def late_in(num_tokens: int, pending: list[int], wanted_in_s: float, latest_s: float = math.inf) -> str:
     prefill = [replace(candidate, pending_tokens=tokens) for candidate, tokens in zip(PREFILL, pending, strict=False)]
-    chosen = place(prefill, DECODE, num_tokens, wanted_in_s=wanted_in_s)
+    chosen = place(prefill, DECODE, num_tokens, wanted_in_s=wanted_in_s, latest_s=latest_s)
     assert chosen is not None
     return chosen[0].name
 
 
 def test_prompt_that_will_be_late_waits_where_most_is_late() -> None:
     assert late_in(100, [6000, 5000, 5500], wanted_in_s=3.0) == "p0"
+
+
+@pytest.mark.parametrize(("latest_s", "chosen"), [(5.8, "p2"), (6.2, "p0"), (1.0, "p1")])
+def test_late_prompt_goes_to_the_latest_worker_that_has_it_within_the_bound_or_to_the_soonest(
+    latest_s: float, chosen: str
+) -> None:
+    assert late_in(100, [6000, 5000, 5500], wanted_in_s=3.0, latest_s=latest_s) == chosen
 
 
 def test_prompt_that_can_be_in_time_goes_where_it_is_soonest() -> None:

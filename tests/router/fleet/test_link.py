@@ -10,6 +10,7 @@ from core.clock import ManualClock
 from core.errors import ConfigError, UnavailableError
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
+from router.fleet import order_queue
 from router.fleet.link import WorkerLink
 from tests.builders import assignment
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker, token
@@ -42,6 +43,37 @@ async def test_stream_begins_with_both_hellos(worker: ScriptedWorker, observer: 
     with pytest.raises(UnavailableError, match="worker w@1 ended the stream"):
         await asyncio.wait_for(running, WAIT_S)
     assert link.hello is None
+
+
+async def test_worker_that_does_not_take_its_orders_is_detached(
+    worker: ScriptedWorker, observer: RecordingObserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order_queue, "MAX_QUEUED_ORDERS", 2)
+    link = link_to(worker)
+    for number in range(3):
+        link.cancel(f"r.{number}")
+    with pytest.raises(UnavailableError, match="worker w@1 does not take its orders"):
+        await asyncio.wait_for(link.run(observer), WAIT_S)
+    assert link.hello is None
+
+
+async def test_what_is_sent_after_a_report_comes_on_top_of_the_work_of_others(
+    worker: ScriptedWorker, observer: RecordingObserver
+) -> None:
+    link = link_to(worker)
+    link.assigned_sequences = 2
+    running = asyncio.create_task(link.run(observer))
+    await observer.expect(("attached", worker))
+    assert link.num_sequences == 2
+    worker.report(running=5)
+    await observer.expect(("report", worker))
+    await asyncio.sleep(0)
+    assert link.num_sequences == 5
+    link.assigned_sequences += 3
+    assert link.num_sequences == 8
+    worker.end_stream()
+    await asyncio.wait([running])
+    assert running.exception() is not None
 
 
 async def test_orders_arrive_in_order_with_the_epoch(worker: ScriptedWorker, observer: RecordingObserver) -> None:

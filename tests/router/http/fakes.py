@@ -96,6 +96,7 @@ class FakeDispatcher:
         self.generation_type = FakeGeneration
         self.refusal: BatonError | None = None
         self.unready: str | None = None
+        self.aborted: list[tuple[str, str]] = []
         self.generations: queue.Queue[FakeGeneration] = queue.Queue()
 
     def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> FakeGeneration:
@@ -105,6 +106,11 @@ class FakeDispatcher:
         generation.emitted = tuple(emitted)
         self.generations.put(generation)
         return generation
+
+    def abort(self, request_id: str, tenant: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.aborted.append((request_id, tenant))
 
     def unready_reason(self) -> str | None:
         return self.unready

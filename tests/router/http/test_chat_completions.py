@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from core.errors import DeadlineError, InternalError, NoWorkerError, WorkerLostError
+from core.errors import DeadlineError, InternalError, NoWorkerError, OverloadedError, WorkerLostError
 from core.request import FinishReason, GenerationRequest
 from tests.router.http.fakes import NUM_CACHED_TOKENS, WAIT_S, FakeDispatcher, Step, tokens
 from tests.router.http.serving import EOS, MODEL, Api, says
@@ -120,6 +120,24 @@ def test_refused_submission_is_answered_with_its_status(ask: Ask, dispatcher: Fa
     dispatcher.refusal = DeadlineError("too late")
     response = ask(stream=True)
     assert (response.status_code, response.json()["error"]["message"]) == (504, "too late")
+
+
+def test_overload_says_when_to_ask_again(sdk: openai.OpenAI, dispatcher: FakeDispatcher) -> None:
+    dispatcher.refusal = OverloadedError("too much waits", retry_after_s=7, reason="ttft")
+    with pytest.raises(openai.RateLimitError, match="too much waits") as caught:
+        sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
+    assert (caught.value.status_code, caught.value.code, caught.value.type) == (429, "overloaded", "rate_limit_error")
+    assert caught.value.response.headers["retry-after"] == "7"
+
+
+def test_priority_timeout_and_name_go_with_the_request(sdk: openai.OpenAI, dispatcher: FakeDispatcher) -> None:
+    said = {"priority": -3, "timeout": 2.5, "request_id": "mine-1"}
+    sdk.chat.completions.create(model=MODEL, messages=MESSAGES, extra_body=said)
+    request = dispatcher.next_generation().request
+    assert (request.priority, request.timeout_s, request.name) == (-3, 2.5, "mine-1")
+    sdk.chat.completions.create(model=MODEL, messages=MESSAGES)
+    request = dispatcher.next_generation().request
+    assert (request.priority, request.timeout_s, request.name) == (0, None, "")
 
 
 def test_failure_in_mid_stream_is_an_error_event_without_done(

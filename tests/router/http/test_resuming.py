@@ -94,9 +94,9 @@ def test_id_that_nobody_knows_says_to_send_the_request_anew(http: httpx.Client) 
         http.post(PATH, json=STREAM, headers={"Last-Event-ID": f"{unknown}:1:t"}),
         http.get(f"{PATH}/{unknown}"),
     ):
-        assert (response.status_code, response.json()["error"]["code"]) == (404, "request_unknown")
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "request_not_found")
         assert "send the request anew" in response.json()["error"]["message"]
-    assert http.get(f"{PATH}/nonsense").json()["error"]["code"] == "request_unknown"
+    assert http.get(f"{PATH}/nonsense").json()["error"]["code"] == "request_not_found"
 
 
 def test_id_with_another_body_or_of_another_completion_is_refused(http: httpx.Client) -> None:

@@ -1,5 +1,6 @@
 """A stream that is cut after any event and resumed anywhere is the stream it would have been."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.clock import SystemClock
-from core.errors import InvalidRequestError, UnknownRequestError
+from core.errors import CancelledRequestError, InvalidRequestError, UnknownRequestError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
 from core.sampling import SamplingParams
@@ -198,6 +199,23 @@ async def test_request_of_another_tenant_is_unknown_also_while_it_runs(half: Rou
         with pytest.raises(UnknownRequestError):
             await half.journal.resume(REQUEST_ID, "")
         assert (await half.journal.resume(REQUEST_ID, "t")).head.request.tenant == "t"
+
+
+async def test_request_that_is_aborted_after_it_was_resumed_ends_and_is_forgotten(half: RouterHalf) -> None:
+    async with half.journal.running():
+        client = await begun(half, "He")
+        await client.leave()
+        half.generation()
+        half.dispatcher.script = lambda _request: ()
+        resumed = await half.resume(client, REQUEST_ID)
+        generation = await asyncio.to_thread(half.dispatcher.next_generation)
+        half.journal.abort(REQUEST_ID, "")
+        assert generation.cancelled.is_set()
+        with pytest.raises(CancelledRequestError, match="was aborted"):
+            await resumed.read_all()
+        await half.journal.keeper.save_due()
+        with pytest.raises(UnknownRequestError):
+            await half.journal.resume(REQUEST_ID, "")
 
 
 async def test_another_body_is_refused(half: RouterHalf) -> None:

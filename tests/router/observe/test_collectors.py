@@ -107,6 +107,8 @@ async def test_router_tells_what_it_has_to_do_and_what_it_has_done(bench: Bench)
     assert value(registry, "baton_router_active_requests") == 2
     assert value(registry, "baton_router_waiting_requests") == 0
     assert value(registry, "baton_router_attempts_total") == 2
+    bench.watch.arrived(generation_request("c")).refused(3, "ttft")
+    assert values_of(registry, "baton_router_refusals_total") == {("ttft",): 1}
     assert values_of(registry, "baton_router_returns_total") == {("preempted",): 1}
     assert values_of(registry, "baton_router_workers") == {("prefill",): 1, ("decode",): 1, ("mixed",): 0}
 

@@ -37,6 +37,7 @@ async def exposed(bench: Bench, config: RouterConfig) -> dict[str, Metric]:
     observation.register(bench.dispatcher, Alone(), clock)
     assert observation.registry is not None
     with observation.calls.open("http", "POST /", {}):
+        observation.watch.arrived(generation_request()).refused(3, "ttft")
         times, work = observation.watch.arrived(generation_request()), assignment("r.0")
         times.assigned(work)
         times.returned("preempted")
@@ -70,7 +71,7 @@ async def test_document_has_the_type_and_labels_of_each(exposed: dict[str, Metri
 
 async def test_names_have_units_and_nothing_is_named_after_a_request(exposed: dict[str, Metric]) -> None:
     labels = {label for family in exposed.values() for sample in family.samples for label in sample.labels}
-    assert labels == {"api", "outcome", "code", "phase", "role", "version", "worker", "half", "state", "le"}
+    assert labels == {"api", "outcome", "code", "reason", "phase", "role", "version", "worker", "half", "state", "le"}
     assert not [name for name in exposed if name.removesuffix("_total").endswith(("_s", "_ms", "_milliseconds"))]
 
 

@@ -8,6 +8,7 @@ from core.clock import ManualClock
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.request import Role
 from core.roles import RoleRefusal, RoleState
+from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.observers import Observers
 from router.roles.autopilot import Autopilot
@@ -16,6 +17,8 @@ from router.roles.decision import Decision
 from router.roles.director import RoleDirector
 from router.roles.leadership import Leadership
 from router.roles.orders import RoleOrders
+from router.roles.restarts import WorkerRestarts
+from router.roles.router_restarts import OtherRouter, Restarts, RouterRestarts
 from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import FleetSnapshot
 from router.state.memory import MemoryState
@@ -23,6 +26,7 @@ from router.wire import StepReport
 from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, request_meter, request_watch
 
 NOW = 1_700_000_000.0
+DRAIN_TIMEOUT_S = 30.0
 
 
 class ScriptedController:
@@ -66,6 +70,18 @@ class RoleWorld:
             clock=self.clock,
         )
         self.director = RoleDirector(self.fleet, self.orders, self.autopilot, self.clock, lambda: NOW)
+        self.restarts = WorkerRestarts(self.fleet, self.orders, self.director.audit, self.clock, DRAIN_TIMEOUT_S)
+        self.departure = RouterDeparture(DRAIN_TIMEOUT_S)
+        self.other_routers: list[OtherRouter] = []
+        self.router_restarts = RouterRestarts(
+            "router-1",
+            self.departure,
+            num_requests=lambda: self.dispatcher.num_active,
+            others=lambda: self.other_routers,
+            audit=self.director.audit,
+            clock=self.clock,
+        )
+        self.all_restarts = Restarts(self.restarts, self.router_restarts)
         for link in links:
             self.attach(link)
 

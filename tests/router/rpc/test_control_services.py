@@ -61,10 +61,11 @@ async def router() -> AsyncIterator[Router]:
     fleet = Fleet("router-1", clock, WAIT_S, Observers(dispatcher, probes, heard))
     dispatcher.bind(fleet)
     server = grpc.aio.server()
-    control_pb2_grpc.add_MembershipServiceServicer_to_server(MembershipService(fleet), server)
-    control_pb2_grpc.add_ControlServiceServicer_to_server(
-        ControlService("m", fleet, dispatcher, RoleWorld().director, clock, probes), server
-    )
+    world = RoleWorld()
+    membership = MembershipService(fleet, world.departure)
+    control_pb2_grpc.add_MembershipServiceServicer_to_server(membership, server)
+    control = ControlService("m", fleet, dispatcher, world.director, clock, probes, restarts=world.all_restarts)
+    control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(fleet.close)
         channel = await stack.enter_async_context(channel_to(server))

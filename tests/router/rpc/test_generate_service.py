@@ -9,7 +9,7 @@ from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc
 
 from core import errors
 from core.clock import SystemClock
-from core.errors import BatonError, UnavailableError, WorkerLostError
+from core.errors import BatonError, OverloadedError, UnavailableError, UnknownRequestError, WorkerLostError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router import wire
@@ -43,10 +43,14 @@ def dispatcher(codec: TextCodec) -> FakeDispatcher:
     return dispatcher
 
 
+def journal_over(dispatcher: FakeDispatcher, codec: TextCodec) -> Journal:
+    clock = SystemClock()
+    return Journal(MemoryJournalStore(clock), "router", dispatcher=dispatcher, codec=codec, clock=clock)
+
+
 @pytest_asyncio.fixture
 async def stub(codec: TextCodec, dispatcher: FakeDispatcher) -> AsyncIterator[Stub]:
-    server, clock = grpc.aio.server(), SystemClock()
-    journal = Journal(MemoryJournalStore(clock), "router", dispatcher=dispatcher, codec=codec, clock=clock)
+    server, journal = grpc.aio.server(), journal_over(dispatcher, codec)
     service = GenerateService(journal, codec, Intake(codec, MODEL, MAX_MODEL_LEN), limit_s=WAIT_S)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
     async with journal.running(), channel_to(server) as channel:
@@ -76,6 +80,11 @@ async def failure(stub: Stub, request: generate_pb2.GenerateRequest) -> grpc.aio
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await answers(stub, request)
     return caught.value
+
+
+async def read_to_the_end(call: grpc.aio.UnaryStreamCall) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
 
 
 async def next_generation(dispatcher: FakeDispatcher) -> FakeGeneration:
@@ -228,6 +237,9 @@ async def test_absent_options_are_the_models_with_a_seed_of_its_own(stub: Stub, 
         ({"sampling": generate_pb2.SamplingOptions(logit_bias={3: -101})}, "logit_bias of token 3 is -101"),
         ({"sampling": generate_pb2.SamplingOptions(bad_words=[""])}, "bad_words has ''"),
         ({"max_tokens": 2, "sampling": generate_pb2.SamplingOptions(min_tokens=3)}, "min_tokens is 3"),
+        ({"timeout_s": 0.0}, "timeout_s is 0; it must be a positive number of seconds"),
+        ({"timeout_s": float("nan")}, "timeout_s is nan"),
+        ({"request_id": "a b"}, "request_id is 'a b'; it must have 1 to 128 letters, digits"),
     ],
 )
 async def test_bad_request_is_an_invalid_argument(
@@ -290,6 +302,57 @@ async def test_defect_is_internal_and_tells_no_details(
     assert "a secret" in caplog.text
 
 
+async def test_overload_says_when_to_ask_again(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.refusal = OverloadedError("too much waits", retry_after_s=7)
+    error = await failure(stub, ask())
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert dict(error.trailing_metadata())["retry-after"] == "7"
+
+
+# --- requests that are aborted, and that have little time
+
+
+async def test_priority_and_name_go_with_the_request(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    await answers(stub, ask(priority=-3, request_id="mine-1"))
+    request = dispatcher.next_generation().request
+    assert (request.priority, request.name) == (-3, "mine-1")
+
+
+@pytest.mark.parametrize(("said", "least_s", "most_s"), [({}, 1.0, 2 * WAIT_S), ({"timeout_s": 0.5}, 0.5, 0.5)])
+async def test_shorter_of_timeout_and_the_calls_deadline_counts(
+    stub: Stub, dispatcher: FakeDispatcher, said: dict[str, float], least_s: float, most_s: float
+) -> None:
+    await answers(stub, ask(**said))
+    timeout_s = dispatcher.next_generation().request.timeout_s
+    assert timeout_s is not None
+    assert least_s <= timeout_s <= most_s
+
+
+async def test_call_without_a_deadline_has_the_routers_limit_only(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    assert [response async for response in stub.Generate(ask())]
+    assert dispatcher.next_generation().request.timeout_s is None
+
+
+async def test_id_of_a_request_is_known_before_its_first_token(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.script = lambda _request: []
+    call = stub.Generate(ask(), timeout=WAIT_S)
+    metadata = dict(await call.initial_metadata())
+    assert metadata["x-request-id"] == (await next_generation(dispatcher)).request_id
+    call.cancel()
+
+
+async def test_abort_names_the_request(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    await stub.AbortRequest(generate_pb2.AbortRequestRequest(request_id="r"), timeout=WAIT_S)
+    assert dispatcher.aborted == [("r", "")]
+
+
+async def test_abort_of_an_unknown_request_is_not_found(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    dispatcher.refusal = UnknownRequestError("no request 'r'")
+    with pytest.raises(grpc.aio.AioRpcError, match="no request 'r'") as caught:
+        await stub.AbortRequest(generate_pb2.AbortRequestRequest(request_id="r"), timeout=WAIT_S)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 # --- clients that go away
 
 
@@ -313,6 +376,22 @@ async def test_call_cancelled_while_its_client_reads_nothing_cancels_the_work(
     generation = await next_generation(dispatcher)
     assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
     assert caplog.records == []
+
+
+async def test_client_that_does_not_read_is_given_up(codec: TextCodec, dispatcher: FakeDispatcher) -> None:
+    dispatcher.script = lambda _request: [tokens(*[65] * 60_000)]
+    dispatcher.generation_type = EndlessGeneration
+    server, journal = grpc.aio.server(), journal_over(dispatcher, codec)
+    intake = Intake(codec, MODEL, MAX_MODEL_LEN)
+    service = GenerateService(journal, codec, intake, limit_s=WAIT_S, write_timeout_s=0.1)
+    generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
+    async with journal.running(), channel_to(server) as channel:
+        call = Stub(channel).Generate(ask(), timeout=WAIT_S)
+        await call.read()
+        generation = await next_generation(dispatcher)
+        assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+        with pytest.raises(grpc.aio.AioRpcError, match=r"the client has taken nothing of its answer for 0\.1 s"):
+            await read_to_the_end(call)
 
 
 async def test_call_past_its_clients_deadline_cancels_the_work(stub: Stub, dispatcher: FakeDispatcher) -> None:

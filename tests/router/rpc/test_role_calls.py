@@ -40,7 +40,13 @@ async def served() -> AsyncIterator[Served]:
     world = RoleWorld(worker("p", Role.PREFILL), worker("d0", Role.DECODE), worker("d1", Role.DECODE))
     server = grpc.aio.server()
     service = ControlService(
-        "m", world.fleet, world.dispatcher, world.director, world.clock, PairProbes(7, world.clock)
+        "m",
+        world.fleet,
+        world.dispatcher,
+        world.director,
+        world.clock,
+        PairProbes(7, world.clock),
+        restarts=world.all_restarts,
     )
     control_pb2_grpc.add_ControlServiceServicer_to_server(service, server)
     async with channel_to(server) as channel:

@@ -61,7 +61,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("model", "unready_reason", "active_requests", "workers", "members", "versions", "unix_s")
+    __slots__ = ("model", "unready_reason", "active_requests", "workers", "members", "router_id", "versions", "unix_s")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +74,7 @@ class GetStatusResponse(_message.Message):
     ACTIVE_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     UNIX_S_FIELD_NUMBER: _ClassVar[int]
     model: str
@@ -81,9 +82,10 @@ class GetStatusResponse(_message.Message):
     active_requests: int
     workers: _containers.RepeatedCompositeFieldContainer[WorkerStatus]
     members: _containers.RepeatedCompositeFieldContainer[MemberStatus]
+    router_id: str
     versions: _containers.ScalarMap[str, str]
     unix_s: float
-    def __init__(self, model: _Optional[str] = ..., unready_reason: _Optional[str] = ..., active_requests: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., versions: _Optional[_Mapping[str, str]] = ..., unix_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., unready_reason: _Optional[str] = ..., active_requests: _Optional[int] = ..., workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ..., members: _Optional[_Iterable[_Union[MemberStatus, _Mapping]]] = ..., router_id: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., unix_s: _Optional[float] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
     __slots__ = ("hello", "load", "silent_s", "transfers", "clock_skew_s")
@@ -221,6 +223,16 @@ class MemberStatus(_message.Message):
     reason: str
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[MemberKind, str]] = ..., state: _Optional[_Union[MemberState, str]] = ..., address: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[_worker_pb2.RankProcess, _Mapping]]] = ..., num_restarts: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class LeaveRouterRequest(_message.Message):
+    __slots__ = ("drain_timeout_s",)
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    drain_timeout_s: float
+    def __init__(self, drain_timeout_s: _Optional[float] = ...) -> None: ...
+
+class LeaveRouterResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class GetRolesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -355,6 +367,42 @@ class UncordonWorkerRequest(_message.Message):
 class UncordonWorkerResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class RestartWorkersRequest(_message.Message):
+    __slots__ = ("workers", "actor", "drain_timeout_s", "max_unavailable", "is_forced")
+    WORKERS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    MAX_UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    IS_FORCED_FIELD_NUMBER: _ClassVar[int]
+    workers: _containers.RepeatedScalarFieldContainer[str]
+    actor: str
+    drain_timeout_s: float
+    max_unavailable: int
+    is_forced: bool
+    def __init__(self, workers: _Optional[_Iterable[str]] = ..., actor: _Optional[str] = ..., drain_timeout_s: _Optional[float] = ..., max_unavailable: _Optional[int] = ..., is_forced: _Optional[bool] = ...) -> None: ...
+
+class RestartWorkersResponse(_message.Message):
+    __slots__ = ("progress",)
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    progress: RoleProgress
+    def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ...) -> None: ...
+
+class RestartRoutersRequest(_message.Message):
+    __slots__ = ("actor", "drain_timeout_s")
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    drain_timeout_s: float
+    def __init__(self, actor: _Optional[str] = ..., drain_timeout_s: _Optional[float] = ...) -> None: ...
+
+class RestartRoutersResponse(_message.Message):
+    __slots__ = ("progress", "router_id")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    ROUTER_ID_FIELD_NUMBER: _ClassVar[int]
+    progress: RoleProgress
+    router_id: str
+    def __init__(self, progress: _Optional[_Union[RoleProgress, _Mapping]] = ..., router_id: _Optional[str] = ...) -> None: ...
 
 class RoleProgress(_message.Message):
     __slots__ = ("worker", "stage", "message", "num_leaving", "elapsed_s", "is_last", "change")

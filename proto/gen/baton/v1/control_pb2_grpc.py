@@ -55,6 +55,11 @@ class MembershipServiceStub:
                 request_serializer=baton_dot_v1_dot_control__pb2.ReportMembersRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.ReportMembersResponse.FromString,
                 _registered_method=True)
+        self.LeaveRouter = channel.unary_unary(
+                '/baton.v1.MembershipService/LeaveRouter',
+                request_serializer=baton_dot_v1_dot_control__pb2.LeaveRouterRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.LeaveRouterResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -92,6 +97,14 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaveRouter(self, request, context):
+        """Has the router's process end, to be started anew by whoever owns it. It takes no more connections; answered at
+        once. A further call can only shorten the time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -114,6 +127,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ReportMembers,
                     request_deserializer=baton_dot_v1_dot_control__pb2.ReportMembersRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.ReportMembersResponse.SerializeToString,
+            ),
+            'LeaveRouter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveRouter,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.LeaveRouterRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.LeaveRouterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -235,6 +253,33 @@ class MembershipService:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def LeaveRouter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.MembershipService/LeaveRouter',
+            baton_dot_v1_dot_control__pb2.LeaveRouterRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.LeaveRouterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class ControlServiceStub:
     """Served by every router; called by the command line.
@@ -290,6 +335,16 @@ class ControlServiceStub:
                 '/baton.v1.ControlService/UncordonWorker',
                 request_serializer=baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.FromString,
+                _registered_method=True)
+        self.RestartWorkers = channel.unary_stream(
+                '/baton.v1.ControlService/RestartWorkers',
+                request_serializer=baton_dot_v1_dot_control__pb2.RestartWorkersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RestartWorkersResponse.FromString,
+                _registered_method=True)
+        self.RestartRouters = channel.unary_stream(
+                '/baton.v1.ControlService/RestartRouters',
+                request_serializer=baton_dot_v1_dot_control__pb2.RestartRoutersRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_control__pb2.RestartRoutersResponse.FromString,
                 _registered_method=True)
         self.SetAutoRoles = channel.unary_unary(
                 '/baton.v1.ControlService/SetAutoRoles',
@@ -381,6 +436,21 @@ class ControlServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestartWorkers(self, request, context):
+        """Restarts workers one after another under load: each leaves, its next process attaches, and the next one goes.
+        Streams until all are back, or one has failed; the restart goes on when nobody listens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestartRouters(self, request, context):
+        """Restarts routers one after another; the one that is asked goes last, and its process ends after the answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetAutoRoles(self, request, context):
         """Has the controller decide on roles, or not. Pinned workers keep their roles.
         """
@@ -456,6 +526,16 @@ def add_ControlServiceServicer_to_server(servicer, server):
                     servicer.UncordonWorker,
                     request_deserializer=baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.FromString,
                     response_serializer=baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.SerializeToString,
+            ),
+            'RestartWorkers': grpc.unary_stream_rpc_method_handler(
+                    servicer.RestartWorkers,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.RestartWorkersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RestartWorkersResponse.SerializeToString,
+            ),
+            'RestartRouters': grpc.unary_stream_rpc_method_handler(
+                    servicer.RestartRouters,
+                    request_deserializer=baton_dot_v1_dot_control__pb2.RestartRoutersRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_control__pb2.RestartRoutersResponse.SerializeToString,
             ),
             'SetAutoRoles': grpc.unary_unary_rpc_method_handler(
                     servicer.SetAutoRoles,
@@ -722,6 +802,60 @@ class ControlService:
             '/baton.v1.ControlService/UncordonWorker',
             baton_dot_v1_dot_control__pb2.UncordonWorkerRequest.SerializeToString,
             baton_dot_v1_dot_control__pb2.UncordonWorkerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartWorkers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.ControlService/RestartWorkers',
+            baton_dot_v1_dot_control__pb2.RestartWorkersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RestartWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartRouters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/baton.v1.ControlService/RestartRouters',
+            baton_dot_v1_dot_control__pb2.RestartRoutersRequest.SerializeToString,
+            baton_dot_v1_dot_control__pb2.RestartRoutersResponse.FromString,
             options,
             channel_credentials,
             insecure,

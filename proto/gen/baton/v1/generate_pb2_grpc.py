@@ -40,6 +40,11 @@ class GenerateServiceStub:
                 request_serializer=baton_dot_v1_dot_generate__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=baton_dot_v1_dot_generate__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.AbortRequest = channel.unary_unary(
+                '/baton.v1.GenerateService/AbortRequest',
+                request_serializer=baton_dot_v1_dot_generate__pb2.AbortRequestRequest.SerializeToString,
+                response_deserializer=baton_dot_v1_dot_generate__pb2.AbortRequestResponse.FromString,
+                _registered_method=True)
 
 
 class GenerateServiceServicer:
@@ -48,6 +53,15 @@ class GenerateServiceServicer:
 
     def Generate(self, request, context):
         """Streams the answer to one prompt. Cancelling the call stops the work on all workers.
+        The call's first metadata say its id as `x-request-id`. Its deadline is the request's timeout if that is shorter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRequest(self, request, context):
+        """Ends a request under way at this router, as if its client had left; its own call ends with CANCELLED. NOT_FOUND when
+        the caller has no such request here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -60,6 +74,11 @@ def add_GenerateServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=baton_dot_v1_dot_generate__pb2.GenerateRequest.FromString,
                     response_serializer=baton_dot_v1_dot_generate__pb2.GenerateResponse.SerializeToString,
+            ),
+            'AbortRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRequest,
+                    request_deserializer=baton_dot_v1_dot_generate__pb2.AbortRequestRequest.FromString,
+                    response_serializer=baton_dot_v1_dot_generate__pb2.AbortRequestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +109,33 @@ class GenerateService:
             '/baton.v1.GenerateService/Generate',
             baton_dot_v1_dot_generate__pb2.GenerateRequest.SerializeToString,
             baton_dot_v1_dot_generate__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/baton.v1.GenerateService/AbortRequest',
+            baton_dot_v1_dot_generate__pb2.AbortRequestRequest.SerializeToString,
+            baton_dot_v1_dot_generate__pb2.AbortRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued")
+    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued", "leave")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -18,6 +18,7 @@ class AttachRequest(_message.Message):
     SET_ROLE_FIELD_NUMBER: _ClassVar[int]
     MIGRATE_FIELD_NUMBER: _ClassVar[int]
     RETURN_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
@@ -27,7 +28,8 @@ class AttachRequest(_message.Message):
     set_role: SetRole
     migrate: MigrateWork
     return_queued: ReturnQueued
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ...) -> None: ...
+    leave: Leave
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
@@ -36,7 +38,7 @@ class RouterHello(_message.Message):
     def __init__(self, router_id: _Optional[str] = ...) -> None: ...
 
 class AssignWork(_message.Message):
-    __slots__ = ("handoff_id", "prompt", "first_position", "max_new_tokens", "sampling", "stop_token_ids", "prefill", "decode", "role_epoch", "cache_salt", "prefix_source", "tenant", "priority")
+    __slots__ = ("handoff_id", "prompt", "first_position", "max_new_tokens", "sampling", "stop_token_ids", "prefill", "decode", "role_epoch", "cache_salt", "prefix_source", "tenant", "priority", "tenant_answer_tokens")
     HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     FIRST_POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +52,7 @@ class AssignWork(_message.Message):
     PREFIX_SOURCE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ANSWER_TOKENS_FIELD_NUMBER: _ClassVar[int]
     handoff_id: str
     prompt: _containers.RepeatedScalarFieldContainer[int]
     first_position: int
@@ -63,7 +66,8 @@ class AssignWork(_message.Message):
     prefix_source: PrefixSource
     tenant: str
     priority: int
-    def __init__(self, handoff_id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., first_position: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., prefill: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., decode: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role_epoch: _Optional[int] = ..., cache_salt: _Optional[str] = ..., prefix_source: _Optional[_Union[PrefixSource, _Mapping]] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ...) -> None: ...
+    tenant_answer_tokens: int
+    def __init__(self, handoff_id: _Optional[str] = ..., prompt: _Optional[_Iterable[int]] = ..., first_position: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[_common_pb2.SamplingParams, _Mapping]] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., prefill: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., decode: _Optional[_Union[_common_pb2.WorkerEndpoint, _Mapping]] = ..., role_epoch: _Optional[int] = ..., cache_salt: _Optional[str] = ..., prefix_source: _Optional[_Union[PrefixSource, _Mapping]] = ..., tenant: _Optional[str] = ..., priority: _Optional[int] = ..., tenant_answer_tokens: _Optional[int] = ...) -> None: ...
 
 class PrefixSource(_message.Message):
     __slots__ = ("source", "num_tokens", "expected_s")
@@ -106,20 +110,22 @@ class SetRole(_message.Message):
     def __init__(self, order_id: _Optional[str] = ..., role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RoleState(_message.Message):
-    __slots__ = ("role", "role_epoch", "is_cordoned", "is_pinned", "order_id", "revision")
+    __slots__ = ("role", "role_epoch", "is_cordoned", "is_pinned", "order_id", "revision", "is_leaving")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROLE_EPOCH_FIELD_NUMBER: _ClassVar[int]
     IS_CORDONED_FIELD_NUMBER: _ClassVar[int]
     IS_PINNED_FIELD_NUMBER: _ClassVar[int]
     ORDER_ID_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    IS_LEAVING_FIELD_NUMBER: _ClassVar[int]
     role: _common_pb2.Role
     role_epoch: int
     is_cordoned: bool
     is_pinned: bool
     order_id: str
     revision: int
-    def __init__(self, role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., order_id: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    is_leaving: bool
+    def __init__(self, role: _Optional[_Union[_common_pb2.Role, str]] = ..., role_epoch: _Optional[int] = ..., is_cordoned: _Optional[bool] = ..., is_pinned: _Optional[bool] = ..., order_id: _Optional[str] = ..., revision: _Optional[int] = ..., is_leaving: _Optional[bool] = ...) -> None: ...
 
 class RoleRefusal(_message.Message):
     __slots__ = ("order_id", "role_epoch", "message")
@@ -146,6 +152,12 @@ class ReturnQueued(_message.Message):
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     num_tokens: int
     def __init__(self, num_tokens: _Optional[int] = ...) -> None: ...
+
+class Leave(_message.Message):
+    __slots__ = ("drain_timeout_s",)
+    DRAIN_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    drain_timeout_s: float
+    def __init__(self, drain_timeout_s: _Optional[float] = ...) -> None: ...
 
 class QueryKv(_message.Message):
     __slots__ = ()
