@@ -379,17 +379,17 @@ async def test_call_cancelled_while_its_client_reads_nothing_cancels_the_work(
 
 
 async def test_client_that_does_not_read_is_given_up(codec: TextCodec, dispatcher: FakeDispatcher) -> None:
-    dispatcher.script = lambda _request: [tokens(*[65] * 60_000)]
+    dispatcher.script = lambda _request: [tokens(*[EOS] * 60_000)  # which gives no text, and fills buffers fast]
     dispatcher.generation_type = EndlessGeneration
     server, journal = grpc.aio.server(), journal_over(dispatcher, codec)
     intake = Intake(codec, MODEL, MAX_MODEL_LEN)
     service = GenerateService(journal, codec, intake, limit_s=WAIT_S, write_timeout_s=0.1)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
     async with journal.running(), channel_to(server) as channel:
-        call = Stub(channel).Generate(ask(), timeout=WAIT_S)
+        call = Stub(channel).Generate(ask(ignore_eos=True), timeout=6 * WAIT_S)
         await call.read()
         generation = await next_generation(dispatcher)
-        assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+        assert await asyncio.to_thread(generation.cancelled.wait, 6 * WAIT_S)
         with pytest.raises(grpc.aio.AioRpcError, match=r"the client has taken nothing of its answer for 0\.1 s"):
             await read_to_the_end(call)
 
