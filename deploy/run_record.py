@@ -1,8 +1,9 @@
 """A file per running cluster, so that other commands find it: who runs it and where it listens."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -94,16 +95,26 @@ def record_of_this_process(
     )
 
 
+def record_from_json(values: dict[str, Any]) -> RunRecord:
+    """A record as this version knows it: one of a newer version may say more.
+
+    Raises:
+        TypeError: something is missing.
+    """
+    known = {field.name for field in fields(RunRecord)}
+    return RunRecord(**{name: value for name, value in values.items() if name in known})
+
+
 def running_clusters() -> list[RunRecord]:
     """Clusters that run now, the newest last; records of dead ones are removed."""
     records = []
     for path in sorted(runs_dir().glob("*.json")) if runs_dir().is_dir() else []:
         try:
-            record = RunRecord(**json.loads(path.read_text(encoding="utf-8")))
+            record = record_from_json(json.loads(path.read_text(encoding="utf-8")))
             is_running = record.process() is not None
         except FileNotFoundError:
             continue  # removed by its cluster meanwhile
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             is_running = False
         if is_running:
             records.append(record)

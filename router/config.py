@@ -35,7 +35,7 @@ class RouterConfig:
         max_model_len: most tokens of prompt plus answer; at most the model's context.
         max_body_bytes: larger HTTP bodies are refused with status 413.
         request_timeout_s: a request that has not ended by then is cancelled with status 504.
-        placement_timeout_s: how long a request waits for a worker of a missing role before status 503.
+        placement_timeout_s: how long a new request waits for a worker of a missing role before status 503.
         heartbeat_timeout_s: a worker that has been silent this long is treated as dead.
         drain_timeout_s: how long requests may take to end when this router stops, and the work of a worker to go
             elsewhere or to end when that is restarted.

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from core.errors import ConfigError
 from deploy.bench.checks import print_checks, write_result
+from deploy.commands.bench_chaos import bench_chaos
 from deploy.commands.bench_roles import bench_flip, bench_swing
 from deploy.commands.serve import progress_lines
 from deploy.config import ServeConfig
@@ -24,6 +25,7 @@ DTYPE_ALIASES = {"bf16": "bfloat16", "fp32": "float32", "fp16": "float16"}
 bench_app = typer.Typer(help="Measure; every command can write its figures as JSON.", no_args_is_help=True)
 bench_app.command("flip")(bench_flip)
 bench_app.command("swing")(bench_swing)
+bench_app.command("chaos")(bench_chaos)
 
 
 @bench_app.command("serve")

@@ -63,7 +63,8 @@ class FleetDispatcher:
 
     Args:
         request_timeout_s: a request that has not ended by then fails, or by its own timeout if that is shorter.
-        placement_timeout_s: how long a request waits for a missing role.
+        placement_timeout_s: how long a request that nobody has been given yet waits for a missing role. One that a
+            worker has had waits until its deadline: what has been lost is started again, however long that takes.
         max_attempts: placements in a row without a token before a request fails.
         watch: hears what happens to requests.
         limits: what is accepted.
@@ -252,7 +253,7 @@ class FleetDispatcher:
             self._place(generation, self._survey(generation))
 
     def _place(self, generation: ActiveGeneration, options: Survey) -> None:
-        """Places a waiting request; without workers it goes on waiting, for a bounded time."""
+        """Places a waiting request; without workers it goes on waiting."""
         chosen = place(
             options.prefill_candidates,
             options.decode_candidates,
@@ -263,8 +264,9 @@ class FleetDispatcher:
             tpot_limit_s=self._watch.limits.tpot_s,
         )
         if chosen is None:
-            give_up = partial(self._give_up_waiting, generation)
-            generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
+            if generation.num_attempts == 0:
+                give_up = partial(self._give_up_waiting, generation)
+                generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return
         self._assign(generation, options.prefill[chosen[0]], options.decode[chosen[1]], options)
 

@@ -181,7 +181,9 @@ class WorkerRestarts:
         finally:
             roll.away.discard(name)
             if stand_in is not None and covered is not None:
-                await self._send(stand_in.worker.name, covered.role, is_pinned=covered.is_pinned)
+                standing = stand_in.worker.name
+                await self._send(standing, covered.role, is_pinned=covered.is_pinned)
+                self._tell(roll, standing, RoleStage.VERIFIED, f"{standing} is {covered.role} again")
 
     def _stand_in(self, link: WorkerLink, order: RestartOrder, away: Collection[str]) -> WorkerLink | None:
         """Who takes both halves while a worker is away; None when nobody need, or when it is forced and nobody can.
@@ -215,8 +217,9 @@ class WorkerRestarts:
     async def _cover(self, roll: Roll, name: str, stand_in: WorkerLink) -> RoleState:
         """Has another worker take both halves; returns what it was."""
         before = stand_in.state_to_be
-        self._tell(roll, name, RoleStage.ORDERED, f"{stand_in.worker.name} stands in for {name} meanwhile")
-        await self._send(stand_in.worker.name, Role.MIXED, is_pinned=True)
+        standing = stand_in.worker.name
+        self._tell(roll, standing, RoleStage.ORDERED, f"{standing} stands in for {name} meanwhile")
+        await self._send(standing, Role.MIXED, is_pinned=True)
         return before
 
     async def _see_off(self, roll: Roll, link: WorkerLink) -> None:

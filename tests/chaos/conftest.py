@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.cluster import ChaosCluster
+from core.request import Role
+from tests.chaos.cluster import ChaosCluster, Slot
 from tests.chaos.model import ChaosModel
 from tests.chaos.pair import PAIR
+from tests.router.state.redis_server import RedisServer, find_redis_server
+
+FLEET = (
+    Slot("prefill-0", Role.PREFILL, num_blocks=448),
+    Slot("decode-0", Role.DECODE, num_blocks=448),
+    Slot("decode-1", Role.DECODE, num_blocks=448),
+)
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +44,24 @@ def shm_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[ChaosCl
         yield stack.enter_context(
             ChaosCluster(chaos_folder, chaos_model.folder, chaos_model.block_bytes, PAIR, ucx_tls="all")
         )
+
+
+@pytest.fixture(scope="session")
+def fleet_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[ChaosCluster]:
+    """One prefill worker, and two decode workers that sequences can migrate between, with room for all at once."""
+    with ExitStack() as stack:
+        yield stack.enter_context(
+            ChaosCluster(chaos_folder, chaos_model.folder, chaos_model.block_bytes, FLEET, ucx_tls="all")
+        )
+
+
+@pytest.fixture(scope="session")
+def chaos_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Where routers of a cluster agree; one cluster at a time."""
+    program = find_redis_server()
+    if program is None:
+        pytest.skip("no redis-server here, and PyPI has none for this machine; apt-get install redis-server")
+    server = RedisServer(program, tmp_path_factory.mktemp("chaos-redis"))
+    server.start()
+    yield server
+    server.stop()

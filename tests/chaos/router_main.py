@@ -1,6 +1,6 @@
 """A router in a process of its own. Its argument is a JSON object: fields of `RouterConfig`.
 
-It prints a line with its gRPC port when it serves, and ends with its input.
+It prints a line when it serves, and ends with its input.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ async def main() -> None:
     fields = json.loads(sys.argv[1])
     config = RouterConfig(**{**fields, "model_dir": Path(fields["model_dir"])})
     async with run_router(config) as addresses:
-        sys.stdout.write(json.dumps({"grpc_port": addresses.grpc_port}) + "\n")
+        sys.stdout.write(json.dumps({"cluster_port": addresses.cluster_port}) + "\n")
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.read)
 

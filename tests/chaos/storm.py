@@ -1,6 +1,9 @@
-"""Many handoffs under random faults: `python -m tests.chaos.storm --handoffs 500 --seed 7` says what became of them.
+"""Many requests under random faults: `python -m tests.chaos.storm --requests 300 --seed 7` says what became of them.
 
-The seed decides requests and faults; when they meet is up to the machine.
+Clients over gRPC ask for greedy answers, and some of them leave; clients over HTTP ask for everything that can be
+asked for, and compare with an undisturbed run before. The seed decides requests and faults; when they meet is up to
+the machine. With `--routers 2` these are killed as well, over a redis-server of the storm's own, and all clients come
+over HTTP.
 """
 
 import argparse
@@ -17,9 +20,14 @@ from pathlib import Path
 import grpc
 
 from core.request import Role
-from tests.chaos.cluster import ChaosCluster, Slot
+from deploy.bench.chaos.question import questions
+from deploy.bench.chaos.storm import StormReport, ask_all, draws, undisturbed
+from deploy.bench.chaos.wind import Force, Wind
+from router.text.tokenizer import TextCodec
+from tests.chaos.cluster import MODEL, ChaosCluster, Slot
 from tests.chaos.model import ChaosModel, prompt_of
-from tests.chaos.request import REQUEST_TIMEOUT_S, Outcome
+from tests.chaos.request import Outcome
+from tests.router.state.redis_server import RedisServer, find_redis_server
 
 SLOTS = (
     Slot("prefill-0", Role.PREFILL, num_blocks=192),
@@ -27,18 +35,20 @@ SLOTS = (
     Slot("decode-0", Role.DECODE, num_blocks=96),
     Slot("decode-1", Role.DECODE, num_blocks=96),
 )
-CLIENTS = 6  # more than the decode workers have room for when prompts are long
+GRPC_SHARE = 0.5
+GRPC_CLIENTS = 4  # with those over HTTP more than the decode workers have room for when prompts are long
+HTTP_CLIENTS = 4
+NUM_QUESTIONS = 32
 PROMPT_TOKENS = (16, 100, 300, 500, 700)
 ANSWER_TOKENS = (1, 8, 24, 60)
-CANCELLED = 0.2  # of all requests, by their clients
-CALM_S = (0.2, 1.2)  # from one fault to the next
-STOPPED_S = (0.2, 2.0)
+CANCELLED = 0.2  # of all requests over gRPC, by their clients
+FORCE = Force(calm_s=(0.2, 1.2), stopped_s=(0.2, 2.0))
 HANG_TIMEOUT_S = 4.0
 
 
 @dataclass(frozen=True)
 class Order:
-    """One request of the storm: what is asked, and after how many seconds its client leaves, if it does."""
+    """One request over gRPC: what is asked, and after how many seconds its client leaves, if it does."""
 
     prompt: tuple[int, ...]
     num_tokens: int
@@ -50,25 +60,27 @@ class Report:
     """What became of the requests.
 
     Attributes:
-        handoffs: requests made.
-        answered: with the right tokens.
+        requests: made over gRPC.
+        answered: of those, with the right tokens.
         cancelled: by their client.
         lost: ended with an error that their client did not cause.
         wrong: ended with other tokens.
         hung: not ended by the deadline.
+        http: what became of those over HTTP.
         faults: injected, by kind.
-        restarts: of workers.
+        restarts: of workers and routers.
         blocks_leaked: in use or in quarantine long after everything had ended.
         has_settled: whether all workers were there at the end, and had nothing left to do.
         errors: what the lost ones were told, and what did not settle.
     """
 
-    handoffs: int = 0
+    requests: int = 0
     answered: int = 0
     cancelled: int = 0
     lost: int = 0
     wrong: int = 0
     hung: int = 0
+    http: StormReport | None = None
     faults: dict[str, int] = field(default_factory=dict)
     restarts: int = 0
     blocks_leaked: int = 0
@@ -77,15 +89,12 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        return self.has_settled and not (self.lost or self.wrong or self.hung or self.blocks_leaked)
-
-    def add_fault(self, kind: str) -> None:
-        """Counts a fault."""
-        self.faults[kind] = self.faults.get(kind, 0) + 1
+        over_http = self.http is not None and not (self.http.lost or self.http.wrong)
+        return over_http and self.has_settled and not (self.lost or self.wrong or self.hung or self.blocks_leaked)
 
     def add(self, outcome: Outcome, expected: Sequence[int], *, was_cancelled: bool) -> None:
-        """Counts how a request ended."""
-        self.handoffs += 1
+        """Counts how a request over gRPC ended."""
+        self.requests += 1
         if outcome.is_hung:
             self.hung += 1
         elif outcome.code is grpc.StatusCode.OK:
@@ -108,38 +117,48 @@ def orders(choice: random.Random, number: int) -> Iterator[Order]:
 
 
 class Storm:
-    """Clients on threads of their own, and one thread that injects faults while they last.
+    """Clients of both kinds at once, and one thread that injects faults while they last.
 
     Args:
         cluster: with the workers of `SLOTS`.
         model: theirs.
         seed: of everything that is chosen.
+        grpc_share: of the requests that come over gRPC, whose clients do not survive a router.
     """
 
-    def __init__(self, cluster: ChaosCluster, model: ChaosModel, seed: int) -> None:
+    def __init__(self, cluster: ChaosCluster, model: ChaosModel, seed: int, grpc_share: float) -> None:
         self._cluster = cluster
-        self._choice = random.Random(seed)  # noqa: S311 - not for secrets
+        self._seed = seed
+        self._grpc_share = grpc_share
         longest = max(ANSWER_TOKENS)
         self._answers = {size: model.answer(prompt_of(size, seed=size), longest) for size in PROMPT_TOKENS}
-        self._over = threading.Event()
+        asked = questions(MODEL, TextCodec.load(model.folder), NUM_QUESTIONS)
+        self._questions, self._undisturbed, self._expected = undisturbed(
+            cluster.url, asked, HTTP_CLIENTS, lambda _ended: None
+        )
+        self._wind = Wind(cluster, FORCE, seed, lambda _fault: None)
         self._lock = threading.Lock()
-        self._progress = threading.Event()
         self._report = Report()
 
-    def run(self, num_handoffs: int) -> Report:
+    def run(self, num_requests: int) -> Report:
         """Until every request has ended and every block is free, or should be."""
-        wind = threading.Thread(target=self._blow, args=(random.Random(self._choice.random()),))  # noqa: S311
+        assert not self._undisturbed.lost, self._undisturbed
+        num_grpc = int(self._grpc_share * num_requests)
         with self._cluster.supervised(HANG_TIMEOUT_S):
-            wind.start()
-            try:
-                with ThreadPoolExecutor(CLIENTS) as clients:
-                    list(clients.map(self._serve, orders(self._choice, num_handoffs)))
-            finally:
-                self._over.set()
-                wind.join()
+            with self._wind.blowing(), ThreadPoolExecutor(GRPC_CLIENTS + 1) as clients:
+                over_http = clients.submit(self._ask, num_requests - num_grpc)
+                choice = random.Random(self._seed)  # noqa: S311 - not for secrets
+                list(clients.map(self._serve, orders(choice, num_grpc)))
+                self._report.http = over_http.result()
             self._settle()
+        self._report.faults = dict(self._wind.faults)
         self._report.restarts = self._cluster.num_restarts
         return self._report
+
+    def _ask(self, number: int) -> StormReport:
+        drawn = draws(self._questions, self._seed, lambda num_drawn: num_drawn < number)
+        ended = ask_all(self._cluster.url, drawn, HTTP_CLIENTS, lambda _ended: self._wind.progressed())
+        return StormReport.of(ended, self._expected)
 
     def _settle(self) -> None:
         try:
@@ -152,55 +171,56 @@ class Storm:
     def _serve(self, order: Order) -> None:
         request = self._cluster.ask(order.prompt, order.num_tokens)
         if order.leaves_after_s is not None:
-            self._over.wait(order.leaves_after_s)
+            request.wait(order.leaves_after_s)
             request.cancel()
         outcome = request.outcome()
         expected = self._answers[len(order.prompt)][: order.num_tokens]
         with self._lock:
             self._report.add(outcome, expected, was_cancelled=order.leaves_after_s is not None)
-        self._progress.set()
-
-    def _blow(self, choice: random.Random) -> None:
-        """One fault after another: a worker is killed, stopped for a while, or hangs until it is killed for that.
-
-        None comes before a request has ended since the last: faults outrun no machine, and what waits for ever after
-        the last of them does so among healthy workers.
-        """
-        names = [slot.name for slot in SLOTS]
-        while not self._over.wait(choice.uniform(*CALM_S)):
-            self._progress.wait(REQUEST_TIMEOUT_S)
-            if self._over.is_set():
-                return
-            self._progress.clear()
-            name, kind = choice.choice(names), choice.choice(("kill", "kill", "stop", "stop", "hang"))
-            if kind == "hang" and name not in self._cluster.statuses():
-                kind = "kill"  # who hangs while it starts is unknown to the router, and nobody would end it
-            self._report.add_fault(f"{kind} {name.partition('-')[0]}")
-            if kind == "kill":
-                self._cluster.kill(name)
-            elif kind == "hang":
-                self._cluster.hang(name)
-            else:
-                with self._cluster.stopped(name):
-                    self._over.wait(choice.uniform(*STOPPED_S))
+        self._wind.progressed()
 
 
-def run_storm(folder: Path, model: ChaosModel, *, num_handoffs: int, seed: int) -> Report:
-    """A storm over a cluster of its own, whose logs go to `folder`."""
+def run_storm(folder: Path, model: ChaosModel, *, num_requests: int, seed: int) -> Report:
+    """A storm over a cluster of one router, whose logs go to `folder`."""
     with ChaosCluster(folder, model.folder, model.block_bytes, SLOTS, ucx_tls="all") as cluster:
-        return Storm(cluster, model, seed).run(num_handoffs)
+        return Storm(cluster, model, seed, GRPC_SHARE).run(num_requests)
+
+
+def run_router_storm(
+    folder: Path, model: ChaosModel, redis: RedisServer, *, num_requests: int, seed: int, num_routers: int
+) -> Report:
+    """The same over a cluster whose routers die, too."""
+    with ChaosCluster(
+        folder, model.folder, model.block_bytes, SLOTS, ucx_tls="all", num_routers=num_routers, state=redis.url
+    ) as cluster:
+        return Storm(cluster, model, seed, 0.0).run(num_requests)
+
+
+def storm_of(options: argparse.Namespace, folder: Path, model: ChaosModel) -> Report:
+    size = {"num_requests": options.requests, "seed": options.seed}
+    if options.routers == 1:
+        return run_storm(folder, model, **size)
+    program = find_redis_server()
+    assert program is not None, "no redis-server here; apt-get install redis-server"
+    redis = RedisServer(program, folder)
+    redis.start()
+    try:
+        return run_router_storm(folder, model, redis, num_routers=options.routers, **size)
+    finally:
+        redis.stop()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--handoffs", type=int, default=500)
+    parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--routers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="baton-storm-") as name:
         (folder := Path(name)).joinpath("model").mkdir()
         model = ChaosModel.write(folder / "model")
-        report = run_storm(folder, model, num_handoffs=options.handoffs, seed=options.seed)
+        report = storm_of(options, folder, model)
     text = json.dumps(asdict(report), indent=2)
     sys.stdout.write(text + "\n")
     if options.json is not None:

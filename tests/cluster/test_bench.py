@@ -9,6 +9,8 @@ from tests.cluster.served import ServedCluster, baton
 
 pytestmark = pytest.mark.cluster
 
+CHAOS_TIMEOUT_S = 240.0  # a start, 15 s of faults, and the end of what they left
+
 
 def test_bench_serve_writes_figures_and_checks(tiny_text_model_dir: Path, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
@@ -74,6 +76,31 @@ def test_bench_kv_measures_from_bytes_to_requests(tiny_text_model_dir: Path, tmp
         "idle_cpu_fraction",
     ]
     assert all(check["name"] in finished.stdout for check in result["checks"])
+
+
+def test_bench_chaos_loses_nothing(tiny_text_model_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "chaos.json"
+    size = ("--requests", "20", "--duration-s", "15", "--seed", "1")
+    finished = baton(
+        "bench", "chaos", "--model", str(tiny_text_model_dir), *size, "--json", str(file), timeout_s=CHAOS_TIMEOUT_S
+    )
+    assert finished.returncode == 0, finished.stderr
+    result = json.loads(file.read_text(encoding="utf-8"))
+    checks = {check["name"]: check["value"] for check in result["checks"]}
+    assert list(checks) == [
+        "requests",
+        "kills",
+        "lost",
+        "wrong",
+        "longest_pause_s",
+        "blocks_leaked",
+        "workers_missing",
+    ]
+    nothing = ("lost", "wrong", "blocks_leaked", "workers_missing")
+    assert {name: checks[name] for name in nothing} == dict.fromkeys(nothing, 0), result["storm"]["errors"]
+    assert result["undisturbed"]["requests"] == 32
+    assert result["faults"]
+    assert all(name in finished.stdout for name in checks)
 
 
 def test_a_running_server_can_be_measured_as_a_peer(wide_cluster: ServedCluster, tiny_text_model_dir: Path) -> None:

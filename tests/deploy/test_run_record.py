@@ -134,6 +134,13 @@ def test_record_with_values_of_wrong_types_is_removed(mine: RunRecord) -> None:
     assert not mine.path.exists()
 
 
+def test_record_of_a_newer_version_is_read_as_far_as_it_is_known(mine: RunRecord) -> None:
+    mine.write()
+    content = json.loads(mine.path.read_text(encoding="utf-8"))
+    mine.path.write_text(json.dumps({**content, "later": 1}), encoding="utf-8")
+    assert running_clusters() == [mine]
+
+
 def test_half_written_record_is_not_seen(mine: RunRecord) -> None:
     mine.write()
     (runs_dir() / "7.partial").write_text("{", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,6 +37,10 @@ KNOWN = {
     "baton.v1.GenerateRequest.model": st.just(MODEL) | st.text(max_size=5),
     "baton.v1.ChatMessage.role": st.sampled_from(["system", "user", "assistant", "robot"]),
     "baton.v1.GenerateRequest.max_tokens": st.integers(0, 20),
+    # Either wrong or longer than any call here takes: a short one would end a call as a stuck server does.
+    "baton.v1.GenerateRequest.timeout_s": st.floats(max_value=0)
+    | st.floats(min_value=2 * WAIT_S)
+    | st.just(math.nan),
     "baton.v1.WorkerEndpoint.address": st.sampled_from(
         ["127.0.0.1:1", "", "no such address", "\0", "unix:x", "[::1"]
     ),

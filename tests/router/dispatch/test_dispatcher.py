@@ -164,15 +164,20 @@ async def test_workers_of_the_other_role_do_not_prolong_the_wait(empty: Bench) -
         await read(generation)
 
 
-async def test_wait_for_a_role_starts_anew_after_a_placement(empty: Bench) -> None:
+async def test_request_that_a_worker_has_had_waits_for_its_successor_until_the_deadline(empty: Bench) -> None:
     generation = empty.submit()
     await empty.time.advance(PLACEMENT_TIMEOUT_S - 1)
     empty.attach(RecordingLink("p", Role.PREFILL), RecordingLink("d", Role.DECODE))
     empty.lose(empty.link("d"))
-    await empty.time.advance(PLACEMENT_TIMEOUT_S - 1)
+    await empty.time.advance(2 * PLACEMENT_TIMEOUT_S)
     assert await nothing_to_read(generation)
     empty.attach(RecordingLink("d", Role.DECODE, incarnation=2))
     assert len(empty.link("d").assigned) == 1
+    empty.lose(empty.link("d"))
+    await empty.time.advance(REQUEST_TIMEOUT_S)
+    with pytest.raises(DeadlineError):
+        await read(generation)
+    assert empty.is_settled()
 
 
 # --- ends that are not answers
