@@ -379,7 +379,8 @@ async def test_call_cancelled_while_its_client_reads_nothing_cancels_the_work(
 
 
 async def test_client_that_does_not_read_is_given_up(codec: TextCodec, dispatcher: FakeDispatcher) -> None:
-    dispatcher.script = lambda _request: [tokens(*[EOS] * 60_000)  # which gives no text, and fills buffers fast]
+    # Tokens without text fill buffers fast.
+    dispatcher.script = lambda _request: [tokens(*[EOS] * 60_000)]
     dispatcher.generation_type = EndlessGeneration
     server, journal = grpc.aio.server(), journal_over(dispatcher, codec)
     intake = Intake(codec, MODEL, MAX_MODEL_LEN)
