@@ -2,9 +2,10 @@
 
     BatonError
     ├── InvalidRequestError          400  INVALID_ARGUMENT    the caller must change the request
-    │   └── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
+    │   ├── ContextLengthError       400  INVALID_ARGUMENT    prompt (plus answer) exceeds the context
+    │   └── KeyConflictError         422  INVALID_ARGUMENT    an idempotency key stands for another request
+    ├── UnknownRequestError          404  NOT_FOUND           no such request, or not any more, or not the caller's
     ├── UnknownModelError            404  NOT_FOUND           no such model is served here
-    ├── UnknownRequestError          404  NOT_FOUND           the caller has no such request under way
     ├── BodyTooLargeError            413  RESOURCE_EXHAUSTED  the HTTP body is over the limit
     ├── OverloadedError              429  RESOURCE_EXHAUSTED  too much waits before it; says when to ask again
     ├── AuthenticationError          401  UNAUTHENTICATED     no key, or not the right one
@@ -14,6 +15,7 @@
     ├── UnavailableError             503  UNAVAILABLE         nobody can do it now; try again
     │   ├── NoWorkerError            503  UNAVAILABLE         no worker of a needed role is attached
     │   ├── WorkerLostError          503  UNAVAILABLE         workers died under it too many times
+    │   ├── RequestMovedError        503  UNAVAILABLE         another router goes on with it; ask for the rest
     │   ├── DrainingError            503  UNAVAILABLE         whoever was asked is leaving; others are not
     │   └── UnreachableError         503  UNAVAILABLE         nobody answers; what was asked for may have been done
     ├── DeadlineError                504  DEADLINE_EXCEEDED   the request's own deadline has passed
@@ -75,20 +77,27 @@ class ContextLengthError(InvalidRequestError):
     code = "context_length_exceeded"
 
 
+class KeyConflictError(InvalidRequestError):
+    """An idempotency key was used for another request before."""
+
+    http_status = 422
+    code = "idempotency_key_reused"
+
+
+class UnknownRequestError(BatonError):
+    """There is no request of that id: there never was, it is no longer kept, or it is another tenant's."""
+
+    http_status = 404
+    grpc_status = "NOT_FOUND"
+    code = "request_not_found"
+
+
 class UnknownModelError(BatonError):
     """The named model is not served here."""
 
     http_status = 404
     grpc_status = "NOT_FOUND"
     code = "model_not_found"
-
-
-class UnknownRequestError(BatonError):
-    """The caller has no request of that id under way here."""
-
-    http_status = 404
-    grpc_status = "NOT_FOUND"
-    code = "request_not_found"
 
 
 class OverloadedError(BatonError):
@@ -166,6 +175,12 @@ class WorkerLostError(UnavailableError):
     """The request was placed again as often as allowed, and every attempt lost its worker."""
 
     code = "worker_lost"
+
+
+class RequestMovedError(UnavailableError):
+    """Another router has taken the request over; whoever reads it here can have the rest by asking again."""
+
+    code = "request_moved"
 
 
 class DrainingError(UnavailableError):

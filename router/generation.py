@@ -1,5 +1,6 @@
 """The seam between the front ends (HTTP, gRPC) and the dispatcher: submit tokens, read tokens, cancel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,8 +57,14 @@ class Generation(Protocol):
 class Dispatcher(Protocol):
     """Takes requests in token ids and has workers generate the answers."""
 
-    def submit(self, request: GenerationRequest) -> Generation:
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> Generation:
         """Accepts a request; placement and generation go on in the background.
+
+        Args:
+            request: what is asked for.
+            emitted: tokens of its answer that were generated before, fewer than `max_tokens` and without the last
+                one of the answer. Generation goes on after them and they are not read again. Only for requests
+                without logprobs.
 
         Raises:
             BatonError: the request cannot be accepted.

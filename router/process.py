@@ -33,6 +33,8 @@ from router.http.draining import DrainingApp
 from router.http.observed import ObservedCalls
 from router.http.server import serve_http
 from router.intake import Intake
+from router.journal.journal import Journal
+from router.journal.open_store import open_journal_store
 from router.meter import RequestMeter
 from router.observe.metrics_server import serving_metrics
 from router.observe.observation import Observation, build_observation
@@ -87,6 +89,7 @@ class Router:
     """The parts of a router behind its front ends.
 
     Attributes:
+        router_id: of this process alone.
         clock: of all of them.
         store: what it shares with other routers; whoever has it closes it.
         meter: what requests experience.
@@ -101,6 +104,7 @@ class Router:
         probes: try pairs of workers.
     """
 
+    router_id: str
     clock: SystemClock
     store: StateStore
     meter: RequestMeter
@@ -136,9 +140,10 @@ async def run_router(
     codec = load_codec(config)
     router = build_router(config, codec.vocab_size, departure)
     gate, metered = build_gate(config, router.clock), MeteredDispatcher(router.dispatcher)
-    feed, grpc_server = build_feed(config, router, gate), build_grpc_server(config, router, codec, gate, metered)
+    journal = build_journal(config, router, codec, metered)
+    feed, grpc_server = build_feed(config, router, gate), build_grpc_server(config, router, codec, gate, journal)
     cluster_server = build_cluster_server(config, router)
-    app = build_app(config, metered, codec, feed=feed, roles=router.director, gate=gate)
+    app = build_app(config, metered, codec, journal=journal, feed=feed, roles=router.director, gate=gate)
     app.add_middleware(ObservedCalls, calls=router.observation.calls)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
@@ -146,6 +151,7 @@ async def run_router(
         metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
         await stack.enter_async_context(keeping_roles(router.dispatcher.movements, router.orders, router.autopilot))
+        await stack.enter_async_context(journal.running())
         stack.push_async_callback(router.restarts.close)
         listener = stack.enter_context(bind_http(config.host, config.port, reuse_port=config.reuse_port))
         grpc_port = bind_grpc(grpc_server, config.host, config.grpc_port, "--grpc-port", config.tls)
@@ -158,6 +164,7 @@ async def run_router(
             await server.start()
         leaving_app = DrainingApp(app, departure)
         stop_listening = await stack.enter_async_context(serve_http(leaving_app, listener, tls=config.tls))
+        stack.callback(journal.prepare_to_leave)  # requests that do not end are for other routers to go on with
         stack.push_async_callback(let_requests_end, departure, router.dispatcher, grpc_server, stop_listening)
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         http_port = listener.getsockname()[1]
@@ -248,8 +255,26 @@ def build_router(config: RouterConfig, vocab_size: int, departure: RouterDepartu
     )
     observation.register(dispatcher, leadership, clock)
     return Router(
-        clock, store, meter, dispatcher, fleet, orders, autopilot, director, departure, restarts, observation, probes
+        router_id,
+        clock,
+        store,
+        meter,
+        dispatcher,
+        fleet,
+        orders,
+        autopilot,
+        director,
+        departure,
+        restarts,
+        observation,
+        probes,
     )
+
+
+def build_journal(config: RouterConfig, router: Router, codec: TextCodec, dispatcher: Dispatcher) -> Journal:
+    """What has requests answered by a dispatcher for clients; whoever runs it has it close its store."""
+    store = open_journal_store(config.state, router.clock)
+    return Journal(store, router.router_id, dispatcher=dispatcher, codec=codec, clock=router.clock)
 
 
 def other_routers(config: RouterConfig, fleet: Fleet) -> list[PeerRouter]:
@@ -288,9 +313,9 @@ def build_feed(config: RouterConfig, router: Router, gate: Gate) -> DashboardFee
 
 
 def build_grpc_server(
-    config: RouterConfig, router: Router, codec: TextCodec, gate: Gate, dispatcher: Dispatcher
+    config: RouterConfig, router: Router, codec: TextCodec, gate: Gate, journal: Journal
 ) -> grpc.aio.Server:
-    """A server with the services for clients and operators, on no port yet; the dispatcher is for clients."""
+    """A server with the services for clients and operators, on no port yet; the journal is for clients."""
     server = new_server(
         options=PUBLIC_SERVER_OPTIONS,
         max_message_bytes=config.max_body_bytes,
@@ -299,7 +324,7 @@ def build_grpc_server(
         interceptors=[ObservedRpcs(router.observation.calls), RpcGate(gate)],
     )
     intake = Intake(codec, config.served_model_name, config.max_model_len)
-    generate = GenerateService(dispatcher, codec, intake)
+    generate = GenerateService(journal, codec, intake, config.request_timeout_s)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(generate, server)
     add_control(config, router, server)
     return server

@@ -1,5 +1,7 @@
 """A dispatcher that charges what it does to the key of whoever asks. Not what a key may use: `router.auth.quota`."""
 
+from collections.abc import Sequence
+
 from core.errors import BatonError
 from core.request import GenerationRequest
 from router.auth.caller import current_caller
@@ -59,7 +61,7 @@ class MeteredDispatcher:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    def submit(self, request: GenerationRequest) -> Generation:
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> Generation:
         """See `Dispatcher.submit`.
 
         Raises:
@@ -67,10 +69,10 @@ class MeteredDispatcher:
         """
         quota = current_caller().quota
         if quota is None:
-            return self._dispatcher.submit(request)
-        quota.begin(len(request.prompt))
+            return self._dispatcher.submit(request, emitted)
+        quota.begin(len(request.prompt) + len(emitted))
         try:
-            return MeteredGeneration(self._dispatcher.submit(request), quota)
+            return MeteredGeneration(self._dispatcher.submit(request, emitted), quota)
         except BaseException:
             quota.end()
             raise

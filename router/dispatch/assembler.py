@@ -1,5 +1,7 @@
 """Puts a request's tokens in order: position n + 1 is accepted only after n, and each only once."""
 
+from collections.abc import Sequence
+
 from core.events import TokenEvent
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
@@ -11,16 +13,20 @@ class TokenAssembler:
     The first token comes from the prefill worker and the second from the decode worker, on different streams, so the
     second may be here before the first; it is held until the gap closes.
 
+    Args:
+        emitted: tokens that the answer begins with, accepted before, without log-probabilities.
+
     Attributes:
         tokens: accepted tokens, none missing.
         logprobs: of each token when the request asked for them, else empty.
         finish_reason: set once the last token is accepted.
         num_cached_tokens: of the client's prompt, as said with the first token of the answer; a later attempt's
             prompt is longer by what the client has got already, and what is cached of that says nothing to it.
+            So it stays 0 where the answer begins with emitted tokens.
     """
 
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
+    def __init__(self, emitted: Sequence[int] = ()) -> None:
+        self.tokens = list(emitted)
         self.logprobs: list[TokenLogprobs] = []
         self.finish_reason: FinishReason | None = None
         self.num_cached_tokens = 0

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -128,24 +129,25 @@ class FleetDispatcher:
 
     # --- for front ends (Dispatcher)
 
-    def submit(self, request: GenerationRequest) -> ActiveGeneration:
-        """Accepts a request and places it, now or when workers are there.
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> ActiveGeneration:
+        """Accepts a request and places it, now or when workers are there; see `Dispatcher.submit`.
 
         Raises:
-            OverloadedError: too much waits before it; nothing was done.
+            OverloadedError: too much waits before it; nothing was done. Not when tokens of it were emitted.
             InvalidRequestError: its client has one of the same name under way.
         """
         self._active.check_name(request.tenant, request.name)
-        generation = ActiveGeneration(request, self._cancel, self._watch.arrived(request))
+        times = self._watch.arrived(request, num_emitted=len(emitted))
+        generation = ActiveGeneration(request, self._cancel, times, emitted)
         options = self._survey(generation)
-        refusal = self._admission.refusal(request, options.outlook(self._admission.answers.mean))
+        refusal = None if emitted else self._admission.refusal(request, options.outlook(self._admission.answers.mean))
         if refusal is not None:
             generation.times.refused(options.num_uncached_tokens, refusal.reason)
             raise refusal
         self._accept(generation)
         self._place(generation, options)
         attempt = generation.attempt
-        num_uncached = attempt.open_prompt_tokens if attempt else len(request.prompt)
+        num_uncached = attempt.open_prompt_tokens if attempt else generation.num_prompt_tokens
         self._rates.add(request.turn, num_uncached)
         generation.times.placed(num_uncached)
         return generation

@@ -1,6 +1,7 @@
 """One request while it is being served: its attempts, its tokens, and whoever reads them."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Protocol
@@ -109,9 +110,11 @@ class ActiveGeneration:
         computed_by: the worker that was last to compute its prompt; None until it is placed.
     """
 
-    def __init__(self, request: GenerationRequest, on_cancel: OnCancel, times: RequestTimes) -> None:
+    def __init__(
+        self, request: GenerationRequest, on_cancel: OnCancel, times: RequestTimes, emitted: Sequence[int] = ()
+    ) -> None:
         self.request = request
-        self.answer = TokenAssembler()
+        self.answer = TokenAssembler(emitted)
         self.state = RequestState.WAITING
         self.attempt: Attempt | None = None
         self.num_attempts = 0
@@ -122,7 +125,7 @@ class ActiveGeneration:
         self.times = times
         self.computed_by: WorkerLink | None = None
         self._on_cancel = on_cancel
-        self._num_read = 0
+        self._num_read = len(emitted)
         self._error: BatonError | None = None
         self._arrived = asyncio.Event()
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from router.auth.caller import current_caller
-from router.generation import Dispatcher
 from router.http.errors import document_errors
+from router.journal.journal import Journal
 
 COMPLETION_PREFIX = "chatcmpl-"  # of the ids in answers
 
@@ -20,14 +20,14 @@ class AbortedChatCompletion(BaseModel):
     deleted: Literal[True] = True
 
 
-def abort_router(dispatcher: Dispatcher) -> APIRouter:
+def abort_router(journal: Journal) -> APIRouter:
     """The route that ends answers."""
     router = APIRouter(tags=["chat"])
 
     @router.delete("/v1/chat/completions/{completion_id}", responses=document_errors(401, 403, 404))
     async def abort_chat_completion(completion_id: str) -> AbortedChatCompletion:
         """Ends a request of the caller: by the answer's `id`, by `x-request-id`, or by its own `request_id`."""
-        dispatcher.abort(completion_id.removeprefix(COMPLETION_PREFIX), current_caller().tenant)
+        journal.abort(completion_id.removeprefix(COMPLETION_PREFIX), current_caller().tenant)
         return AbortedChatCompletion(id=completion_id)
 
     return router

@@ -1,43 +1,47 @@
 """Sending one chat answer, whole or as a stream: plain ASGI, for this is the path every token takes."""
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from core.errors import BatonError
+from core.errors import BatonError, InvalidRequestError
 from core.logprobs import TokenLogprobs
 from router.http.chat_response import AnswerMessage, ChatCompletion, Choice, ChoiceLogprobs, Usage
-from router.http.chunk_encoder import DONE, ChunkEncoder, error_event
+from router.http.chunk_encoder import ChunkEncoder, error_event
 from router.http.disconnect import run_while_connected
 from router.http.errors import error_body
+from router.http.event_id import COMPLETION_PREFIX, EventId, Stage
 from router.http.logprobs import choice_logprobs
 from router.http.prepare import PreparedChat
+from router.http.rendering import prepared_of
 from router.http.timing import timing_comment, timing_headers
+from router.journal.journal import OpenAnswer
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
-OpenAnswer = Callable[[PreparedChat], TextGeneration]
+NO_CONTENT = 204
 
 
 class ChatAnswer(Response):
-    """An ASGI response that submits a prepared request and sends its answer.
+    """An ASGI response that has a request answered and sends the answer.
 
-    The request is submitted only when the response is sent, so no answer is left unread in between, and its work
-    is cancelled at once when the client disconnects or sending is cancelled. A failure before the first token is
-    raised, so that it is answered with its own HTTP status.
+    The answer is opened only when the response is sent, so none is left unread in between, and it is let go of at
+    once when the client disconnects or sending is cancelled. A failure before the first token is raised, so that it
+    is answered with its own HTTP status.
     """
 
-    def __init__(self, prepared: PreparedChat, open_answer: OpenAnswer, codec: TextCodec) -> None:
-        """`open_answer` submits the request; the codec knows the text of tokens."""
+    def __init__(
+        self, open_answer: Callable[[], Awaitable[OpenAnswer]], codec: TextCodec, last_event: EventId | None = None
+    ) -> None:
+        """`open_answer` submits the request or finds it; the codec knows the text of tokens.
+
+        What the client has got already, up to `last_event`, is not sent again.
+        """
         self.background = None  # what FastAPI reads and sets on every response
-        self._codec = codec
-        self._prepared = prepared
         self._open_answer = open_answer
-        self._completion_id = f"chatcmpl-{prepared.generation.request_id}"
-        self._created_s = int(time.time())
+        self._codec = codec
+        self._last_event = last_event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Sends the answer.
@@ -45,11 +49,36 @@ class ChatAnswer(Response):
         Raises:
             BatonError: it failed before anything was sent.
         """
-        answer: AbstractAsyncContextManager[TextGeneration] = self._open_answer(self._prepared)
-        async with answer as text:
-            await run_while_connected(receive, self._send_answer(text, send))
+        await run_while_connected(receive, self._answer(send))
 
-    async def _send_answer(self, answer: TextGeneration, send: Send) -> None:
+    async def _answer(self, send: Send) -> None:
+        opened = await self._open_answer()
+        async with opened.text as text:
+            prepared = prepared_of(opened.head)
+            sender_type = ChatStream if prepared.stream else WholeChat
+            sender = sender_type(prepared, int(opened.head.created_s), self._codec, send)
+            await sender.send(text, self._last_event)
+
+
+class ChatSender:
+    """Sends one answer that has been opened.
+
+    Args:
+        prepared: what is answered, and how.
+        created_s: when the request came, in seconds since 1970.
+        codec: knows the text of tokens.
+        send: ASGI's.
+    """
+
+    def __init__(self, prepared: PreparedChat, created_s: int, codec: TextCodec, send: Send) -> None:
+        self._prepared = prepared
+        self._created_s = created_s
+        self._codec = codec
+        self._send = send
+        self._completion_id = f"{COMPLETION_PREFIX}{prepared.generation.request_id}"
+
+    async def send(self, answer: TextGeneration, last_event: EventId | None) -> None:
+        """Sends what comes after an event, or everything."""
         raise NotImplementedError
 
     def _usage(self, answer: TextGeneration) -> Usage:
@@ -66,10 +95,19 @@ class ChatAnswer(Response):
         return {"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", request_id), *headers]}
 
 
-class WholeChatAnswer(ChatAnswer):
+class WholeChat(ChatSender):
     """Sends the answer as one JSON document when it is complete."""
 
-    async def _send_answer(self, answer: TextGeneration, send: Send) -> None:
+    async def send(self, answer: TextGeneration, last_event: EventId | None) -> None:
+        """See `ChatSender.send`.
+
+        Raises:
+            InvalidRequestError: the answer has no events.
+        """
+        if last_event is not None:
+            raise InvalidRequestError(
+                "Last-Event-ID is of an answer that is no stream; ask without it", param="Last-Event-ID"
+            )
         texts: list[str] = []
         entries: list[str] = []  # encoded as they come: all at once, those of a long answer would hold up everybody
         delta = None
@@ -92,16 +130,29 @@ class WholeChatAnswer(ChatAnswer):
             content = ",".join(entries).encode()
             body = body.replace(b'"logprobs":null', b'"logprobs":{"content":[%b],"refusal":null}' % content, 1)
         headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
-        await send(self._start(*headers, *timing_headers()))
-        await send({"type": "http.response.body", "body": body})
+        await self._send(self._start(*headers, *timing_headers()))
+        await self._send({"type": "http.response.body", "body": body})
 
 
-class StreamedChatAnswer(ChatAnswer):
+class ChatStream(ChatSender):
     """Sends the answer as server-sent events; all text that has queued up since the last write is one event."""
 
-    async def _send_answer(self, answer: TextGeneration, send: Send) -> None:
-        delta = await answer.read()
-        await send(
+    async def send(self, answer: TextGeneration, last_event: EventId | None) -> None:
+        """See `ChatSender.send`.
+
+        Raises:
+            InvalidRequestError: the answer has no such event.
+        """
+        if last_event is not None and last_event.stage is Stage.DONE:
+            # The one status after which browsers do not reconnect.
+            await self._send({"type": "http.response.start", "status": NO_CONTENT, "headers": []})
+            await self._send({"type": "http.response.body", "body": b""})
+            return
+        is_ended = False
+        if last_event is not None:
+            is_ended = await skip_sent(answer, last_event)
+        delta = None if is_ended else await answer.read()
+        await self._send(
             self._start(
                 (b"content-type", b"text/event-stream; charset=utf-8"),
                 (b"cache-control", b"no-cache"),
@@ -109,29 +160,31 @@ class StreamedChatAnswer(ChatAnswer):
             )
         )
         try:
-            await self._send_events(delta, answer, send)
+            await self._send_events(delta, answer, last_event)
         except Exception as error:
             # The status is long sent: the stream says what happened, and ends without [DONE].
-            await send({"type": "http.response.body", "body": error_event(error_body(error))})
+            await self._send({"type": "http.response.body", "body": error_event(error_body(error))})
             if not isinstance(error, BatonError):
                 raise
 
-    async def _send_events(self, delta: TextDelta, answer: TextGeneration, send: Send) -> None:
+    async def _send_events(self, delta: TextDelta | None, answer: TextGeneration, last_event: EventId | None) -> None:
+        """Sends a delta and all that follow it; None when the last one has been sent."""
         encoder = ChunkEncoder(
             self._completion_id,
             self._created_s,
             self._prepared.model,
             include_usage=self._prepared.include_usage,
         )
-        events = self._chunk(encoder, delta, answer, first=True)
-        while delta.finish_reason is None:
+        events = b"" if delta is None else self._chunk(encoder, delta, answer, first=last_event is None)
+        while delta is not None and delta.finish_reason is None:
             if events:
-                await send({"type": "http.response.body", "body": events, "more_body": True})
+                await self._send({"type": "http.response.body", "body": events, "more_body": True})
             delta = await answer.read()
             events = self._chunk(encoder, delta, answer)
-        if self._prepared.include_usage:
+        if self._prepared.include_usage and (last_event is None or last_event.stage is not Stage.USAGE):
             events += encoder.usage(self._usage(answer))
-        await send({"type": "http.response.body", "body": events + timing_comment() + DONE})
+        events += timing_comment() + encoder.done(answer.num_completion_tokens)
+        await self._send({"type": "http.response.body", "body": events})
 
     def _chunk(
         self, encoder: ChunkEncoder, delta: TextDelta, answer: TextGeneration, *, first: bool = False
@@ -140,8 +193,32 @@ class StreamedChatAnswer(ChatAnswer):
             return b""  # part of a character, or of a possible stop string
         return encoder.text(
             delta.text,
+            answer.num_completion_tokens,
             first=first,
             finish_reason=delta.finish_reason,
             logprobs=self._logprobs(delta.logprobs) if delta.logprobs else None,
             usage=self._usage(answer) if self._prepared.continuous_usage else None,
         )
+
+
+async def skip_sent(answer: TextGeneration, last_event: EventId) -> bool:
+    """Reads what a client has got; returns whether that is the whole answer, whose last delta has been read then.
+
+    The answer must end a delta after the tokens that the client has got.
+
+    Raises:
+        InvalidRequestError: the answer has no such event.
+        BatonError: the answer failed.
+    """
+    is_ended = False
+    while not is_ended and (
+        last_event.stage is not Stage.TEXT or answer.num_completion_tokens < last_event.num_tokens
+    ):
+        is_ended = (await answer.read()).finish_reason is not None
+    if is_ended is (last_event.stage is Stage.TEXT) or answer.num_completion_tokens != last_event.num_tokens:
+        raise InvalidRequestError(
+            f"Last-Event-ID says {last_event.num_tokens} tokens, and there is no such event in this answer; send the "
+            "`id` of the last event that came",
+            param="Last-Event-ID",
+        )
+    return is_ended

@@ -21,6 +21,7 @@ from router.http.errors import install_error_handlers
 from router.http.health import health_router
 from router.http.models import models_router
 from router.http.openapi import DocumentedApp
+from router.journal.journal import Journal
 from router.roles.operations import RoleOperations
 from router.text.tokenizer import TextCodec
 from rpc.limits import MAX_PUBLIC_CALLS
@@ -42,6 +43,7 @@ def build_app(
     dispatcher: Dispatcher,
     codec: TextCodec,
     *,
+    journal: Journal,
     feed: DashboardFeed,
     roles: RoleOperations,
     gate: Gate,
@@ -50,8 +52,9 @@ def build_app(
 
     Args:
         config: the process's settings.
-        dispatcher: who has answers generated.
+        dispatcher: whether requests can be served.
         codec: the served model's tokenizer and chat template.
+        journal: has requests answered.
         feed: what the dashboard shows; closing it is the caller's, before the server stops.
         roles: carries out what operators order on the dashboard.
         gate: says who may do what.
@@ -67,8 +70,8 @@ def build_app(
         telemetry=NO_TELEMETRY,
     )
     app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
-    app.include_router(chat_completions_router(config, dispatcher, codec))
-    app.include_router(abort_router(dispatcher))
+    app.include_router(chat_completions_router(config, journal, codec))
+    app.include_router(abort_router(journal))
     app.include_router(models_router(config))
     app.include_router(health_router(dispatcher))
     app.include_router(dashboard_router(feed, roles))

@@ -1,11 +1,14 @@
-"""Encoding one answer's chunks as server-sent events. Everything that stays the same is encoded once per answer."""
+"""Encoding one answer's chunks as server-sent events. Everything that stays the same is encoded once per answer.
+
+Each event has an id, which says how far the stream has come with it: see `router.http.event_id`.
+"""
 
 import json
 
 from core.request import FinishReason
 from router.http.chat_response import ChoiceLogprobs, Usage
+from router.http.event_id import Stage
 
-DONE = b"data: [DONE]\n\n"
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # Line ends to `str.splitlines`, which some clients cut events with, though not to the SSE standard.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
@@ -18,10 +21,11 @@ class ChunkEncoder:
         include_usage: whether chunks carry `usage`, null until the last one, as OpenAI does when asked for it.
     """
 
-    __slots__ = ("_choice_head", "_head", "include_usage")
+    __slots__ = ("_choice_head", "_head", "_id_head", "include_usage")
 
     def __init__(self, completion_id: str, created_s: int, model: str, *, include_usage: bool) -> None:
         head = {"id": completion_id, "object": "chat.completion.chunk", "created": created_s, "model": model}
+        self._id_head = f"id: {completion_id}:"
         self._head = f'data: {_encode(head)[:-1]},"choices":['
         self._choice_head = self._head + '{"index":0,"delta":{'
         self.include_usage = include_usage
@@ -29,24 +33,34 @@ class ChunkEncoder:
     def text(
         self,
         text: str,
+        num_tokens: int,
         *,
         first: bool = False,
         finish_reason: FinishReason | None = None,
         logprobs: ChoiceLogprobs | None = None,
         usage: Usage | None = None,
     ) -> bytes:
-        """A chunk of the answer; the `first` one names the role, the last one says why it ended."""
+        """A chunk of the answer; the `first` one names the role, the last one says why it ended.
+
+        `num_tokens` of the answer have been shown with it, or are held because they give no text yet.
+        """
+        stage = Stage.TEXT if finish_reason is None else Stage.FINISH
         delta = '"role":"assistant",' if first else ""
         finish = "null" if finish_reason is None else f'"{finish_reason}"'
         scores = "null" if logprobs is None else encode(logprobs.model_dump())
         return (
-            f'{self._choice_head}{delta}"content":{encode(text)}}},"logprobs":{scores},"finish_reason":{finish}}}]'
+            f'{self._id_head}{num_tokens}:{stage}\n{self._choice_head}{delta}"content":{encode(text)}}},"logprobs":{scores},"finish_reason":{finish}}}]'
             f"{self._usage(usage)}}}\n\n"
         ).encode()
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that ends a stream whose client asked for the token counts."""
-        return f"{self._head}]{self._usage(usage)}}}\n\n".encode()
+        event_id = f"{self._id_head}{usage.completion_tokens}:{Stage.USAGE}"
+        return f"{event_id}\n{self._head}]{self._usage(usage)}}}\n\n".encode()
+
+    def done(self, num_tokens: int) -> bytes:
+        """The event that says that the stream is complete; the answer has `num_tokens`."""
+        return f"{self._id_head}{num_tokens}:{Stage.DONE}\ndata: [DONE]\n\n".encode()
 
     def _usage(self, usage: Usage | None) -> str:
         if usage is not None:
@@ -61,5 +75,8 @@ def encode(value: object) -> str:
 
 
 def error_event(document: bytes) -> bytes:
-    """The event that ends a stream which failed: OpenAI's error document, without `[DONE]`, as vLLM does."""
+    """The event that ends a stream which failed: OpenAI's error document, without `[DONE]`, as vLLM does.
+
+    It has no id: a client that reconnects names the event before it.
+    """
     return b"data: " + document + b"\n\n"

@@ -20,10 +20,11 @@ def timing_headers() -> tuple[tuple[bytes, bytes], ...]:
 
 
 def timing_comment() -> bytes:
-    """The same behind the last chunk of a stream, whose headers are long sent; nothing when its client did not ask.
+    """The first line of a stream's last event, for its headers are long sent; nothing when its client did not ask.
 
     A comment, which the SSE standard has clients ignore: a named event of its own breaks those that take every event
-    for a chunk.
+    for a chunk. It has no event for itself, because OpenAI's SDK takes one without data for a chunk once it has read
+    an `id`.
     """
     phases = phases_asked()
-    return b"" if phases is None else f": {TIMING_HEADER} {phases.server_timing()}\n\n".encode()
+    return b"" if phases is None else f": {TIMING_HEADER} {phases.server_timing()}\n".encode()

@@ -1,7 +1,9 @@
 """The gRPC client API: one prompt in, a stream of tokens and text out."""
 
 import asyncio
+import hashlib
 import logging
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,18 +11,20 @@ from dataclasses import replace
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
 from core.errors import BatonError, DeadlineError, InternalError, InvalidRequestError
-from core.request import GenerationRequest
+from core.request import FinishReason, GenerationRequest
 from router import wire
 from router.auth.caller import current_caller
 from router.describe import describe
-from router.generation import Dispatcher
 from router.intake import MAX_PARTS, MAX_STOP_CHARS, MAX_STOPS, Intake, SamplingOptions
+from router.journal.head import RequestHead
+from router.journal.journal import Journal, OpenAnswer
 from router.observe.call import name_call
 from router.rpc.context import Context, abort
 from router.rpc.timing import tell_timing
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
+MAX_KEY_CHARS = 255
 CHAT_ROLES = ("system", "user", "assistant")
 WRITE_TIMEOUT_S = 600.0  # as of the HTTP server
 REQUEST_ID_KEY = "x-request-id"  # of a call's initial metadata
@@ -33,35 +37,39 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
     """Serves `GenerateService` on the router's event loop.
 
     Args:
-        dispatcher: has answers generated.
+        journal: has requests answered.
         codec: the model's tokenizer and chat template.
         intake: checks requests.
+        limit_s: seconds after which a request fails at the latest.
         write_timeout_s: a client that takes nothing of its answer for so long is treated as gone.
     """
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        journal: Journal,
         codec: TextCodec,
         intake: Intake,
+        limit_s: float,
         *,
         write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self._write_timeout_s = write_timeout_s
-        self._dispatcher = dispatcher
+        self._journal = journal
         self._codec = codec
         self._intake = intake
+        self._limit_s = limit_s
 
     async def Generate(  # noqa: N802 - the name is the service's
         self, request: generate_pb2.GenerateRequest, context: Context
     ) -> None:
-        """Streams one answer; a cancelled call stops the work."""
+        """Streams one answer; a cancelled call stops the work, unless it has a key."""
         try:
-            prepared = await self._prepare(request)
-            prepared = replace(prepared, timeout_s=shorter(prepared.timeout_s, context.time_remaining()))
-            async with self._open(prepared, request.stop) as answer:
-                await context.send_initial_metadata(((REQUEST_ID_KEY, prepared.request_id),))
-                await self._send(answer, len(prepared.prompt), context)
+            self._intake.check_model(request.model)
+            opened = await self._open(request, context)
+            async with opened.text as answer:
+                await context.send_initial_metadata(((REQUEST_ID_KEY, answer.request_id),))
+                ended = await _skip_received(answer, request.resume.num_tokens)
+                await self._send(answer, ended, len(opened.head.request.prompt), context)
         except BatonError as error:
             await abort(context, error)
         except Exception as error:
@@ -73,18 +81,44 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
     ) -> generate_pb2.AbortRequestResponse:
         """Ends a request of the caller."""
         try:
-            self._dispatcher.abort(request.request_id, current_caller().tenant)
+            self._journal.abort(request.request_id, current_caller().tenant)
         except BatonError as error:
             await abort(context, error)
         return generate_pb2.AbortRequestResponse()
 
-    async def _send(self, answer: TextGeneration, num_prompt_tokens: int, context: Context) -> None:
+    async def _open(self, request: generate_pb2.GenerateRequest, context: Context) -> OpenAnswer:
+        if request.HasField("resume"):
+            point = request.resume
+            return await self._journal.resume(point.request_id, current_caller().tenant, num_tokens=point.num_tokens)
+        if (num_chars := len(request.idempotency_key)) > MAX_KEY_CHARS:
+            raise InvalidRequestError(
+                f"idempotency_key has {num_chars} characters; at most {MAX_KEY_CHARS} are accepted",
+                param="idempotency_key",
+            )
+        prepared, now_s = await self._prepare(request), time.time()
+        timeout_s = shorter(prepared.timeout_s, context.time_remaining())
+        head = RequestHead(
+            request=replace(prepared, timeout_s=timeout_s),
+            stops=tuple(request.stop),
+            created_s=now_s,
+            deadline_s=now_s + (self._limit_s if timeout_s is None else min(timeout_s, self._limit_s)),
+            fingerprint=hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest(),
+        )
+        if request.idempotency_key:
+            return await self._journal.start_once(head, request.idempotency_key, interrupts=True)
+        return await self._journal.start(head)
+
+    async def _send(
+        self, answer: TextGeneration, ended: FinishReason | None, num_prompt_tokens: int, context: Context
+    ) -> None:
+        """Sends what comes; if the answer has ended with what the caller has got, only that and why."""
         # Written, not yielded: a call that is cancelled while it writes unwinds this very task.
-        delta = await answer.read()
+        request_id = answer.request_id
+        delta = await answer.read() if ended is None else TextDelta("", (), ended)
         while delta.finish_reason is None:
-            await self._write(delta_to_proto(delta), context)
-            delta = await answer.read()
-        last = delta_to_proto(delta)
+            await self._write(delta_to_proto(delta, request_id), context)
+            request_id, delta = "", await answer.read()
+        last = delta_to_proto(delta, request_id)
         last.finish_reason = wire.FINISH_TO_PROTO[delta.finish_reason]
         last.usage.prompt_tokens = num_prompt_tokens
         last.usage.completion_tokens = answer.num_completion_tokens
@@ -102,19 +136,9 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
                 f"the client has taken nothing of its answer for {self._write_timeout_s:g} s; read it sooner"
             ) from None
 
-    def _open(self, request: GenerationRequest, stops: Sequence[str]) -> TextGeneration:
-        return TextGeneration(
-            self._dispatcher.submit(request),
-            self._codec.detokenizer(),
-            stops=tuple(stops),
-            stop_token_ids=request.stop_token_ids,
-            min_tokens=request.sampling.min_tokens,
-        )
-
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
         request_id = uuid.uuid4().hex
         name_call(request_id)
-        self._intake.check_model(request.model)
         if len(request.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARS for text in request.stop):
             raise InvalidRequestError(
                 f"stop has {len(request.stop)} texts; at most {MAX_STOPS}, each of 1 to {MAX_STOP_CHARS} characters, "
@@ -162,10 +186,30 @@ def sampling_from_proto(message: generate_pb2.SamplingOptions) -> SamplingOption
     return SamplingOptions(**said, logit_bias=dict(message.logit_bias), bad_words=tuple(message.bad_words))
 
 
-def delta_to_proto(delta: TextDelta) -> generate_pb2.GenerateResponse:
-    """What arrived since the last message; without what ends the answer."""
+def delta_to_proto(delta: TextDelta, request_id: str) -> generate_pb2.GenerateResponse:
+    """What arrived since the last message; without what ends the answer. The id is empty but in the first message."""
     logprobs = [wire.logprobs_to_proto(each) for each in delta.logprobs]
-    return generate_pb2.GenerateResponse(token_ids=delta.token_ids, text=delta.text, logprobs=logprobs)
+    return generate_pb2.GenerateResponse(
+        token_ids=delta.token_ids, text=delta.text, logprobs=logprobs, request_id=request_id
+    )
+
+
+async def _skip_received(answer: TextGeneration, num_tokens: int) -> FinishReason | None:
+    """Reads what a caller has got; returns why the answer ended if it did with that.
+
+    Raises:
+        InvalidRequestError: the answer has fewer tokens.
+    """
+    reason = None
+    while reason is None and answer.num_completion_tokens < num_tokens:
+        reason = (await answer.read()).finish_reason
+    if answer.num_completion_tokens < num_tokens:
+        raise InvalidRequestError(
+            f"resume.num_tokens is {num_tokens}, and the whole answer has {answer.num_completion_tokens}; count "
+            "token_ids of all messages that came",
+            param="resume",
+        )
+    return reason
 
 
 def shorter(*timeouts_s: float | None) -> float | None:

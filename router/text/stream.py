@@ -1,4 +1,7 @@
-"""One answer as text: tokens from a `Generation`, detokenized, ended by stop strings. Not SSE, not JSON."""
+"""One answer as text: tokens from a `Generation`, detokenized, ended by stop strings. Not SSE, not JSON.
+
+The text that has been shown is a function of the tokens counted, however they arrived.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +72,6 @@ class TextGeneration:
         self._generation = generation
         self._detokenizer = detokenizer
         self._stop_matcher = StopMatcher(stops)
-        self._has_stops = bool(stops)
         self._stop_token_ids = stop_token_ids
         self._min_tokens = min_tokens
         self._held_logprobs = HeldLogprobs()
@@ -112,15 +114,15 @@ class TextGeneration:
 
     def _detokenize(self, delta: TokenDelta) -> TextDelta:
         shown = self._without_stop_token(delta)
-        # Only for these it matters which token a text came with; else a delta is detokenized in one go.
-        step = 1 if self._has_stops or delta.logprobs else max(len(shown), 1)
         text = ""
-        for end in range(step, len(shown) + step, step):
-            piece, matched = self._push(shown[end - step : end], self.num_completion_tokens + end)
+        # Token by token: what is shown after n tokens must not depend on how they arrived, so that an answer can be
+        # replayed and goes on behind what a client has got.
+        for index, token_id in enumerate(shown):
+            piece, matched = self._push(token_id, self.num_completion_tokens + index + 1)
             text += piece
-            self._held_logprobs.add(delta.logprobs[end - step : end], is_cut=self._detokenizer.is_holding)
+            self._held_logprobs.add(delta.logprobs[index : index + 1], is_cut=self._detokenizer.is_holding)
             if matched:
-                return self._stopped(text, delta.token_ids[:end])
+                return self._stopped(text, delta.token_ids[: index + 1])
         if delta.finish_reason is None:
             return TextDelta(text, delta.token_ids, None, self._held_logprobs.release())
         self._held_logprobs.add(delta.logprobs[len(shown) :], is_cut=False)
@@ -130,9 +132,9 @@ class TextGeneration:
         text += piece + self._stop_matcher.finish()
         return TextDelta(text, delta.token_ids, delta.finish_reason, self._held_logprobs.release_all())
 
-    def _push(self, token_ids: Sequence[int], num_tokens: int) -> tuple[str, bool]:
-        """Text to show with tokens that make the answer `num_tokens` long, and whether it is stopped."""
-        text = self._detokenizer.push(token_ids)
+    def _push(self, token_id: int, num_tokens: int) -> tuple[str, bool]:
+        """Text to show with the token that makes the answer `num_tokens` long, and whether it is stopped."""
+        text = self._detokenizer.push((token_id,))
         self._held_logprobs.num_chars += len(text)
         return self._match(text, num_tokens)
 

@@ -51,8 +51,8 @@ class Bench:
         self.links.remove(link)
         self.dispatcher.on_lost(link)
 
-    def submit(self, request: GenerationRequest | None = None) -> ActiveGeneration:
-        return self.dispatcher.submit(request or generation_request())
+    def submit(self, request: GenerationRequest | None = None, emitted: tuple[int, ...] = ()) -> ActiveGeneration:
+        return self.dispatcher.submit(request or generation_request(), emitted)
 
     def report(self, link: RecordingLink, *words: TokenEvent | ReturnedWork) -> None:
         tokens = [word for word in words if isinstance(word, TokenEvent)]

@@ -52,6 +52,22 @@ async def test_returned_work_goes_on_exactly_where_the_answer_stands(bench: Benc
     assert bench.is_settled()
 
 
+async def test_answer_with_emitted_tokens_goes_on_after_them_and_does_not_repeat_them(bench: Bench) -> None:
+    generation = bench.submit(generation_request(prompt=(1, 2, 3), max_tokens=8), emitted=(100, 101))
+    prefill, decode = bench.link("p"), bench.link("d")
+    assignment = prefill.assigned[0]
+    assert (assignment.prompt, assignment.first_position) == ((1, 2, 3, 100, 101), 2)
+    assert assignment.max_new_tokens == 6
+    assert await nothing_to_read(generation)
+    bench.report(prefill, replace(token(assignment, 2), cached_tokens=4))
+    bench.report(decode, token(assignment, 3, FinishReason.LENGTH))
+    assert await read(generation) == TokenDelta((102, 103), FinishReason.LENGTH)
+    assert generation.num_cached_tokens == 0
+    report = bench.meter.report()
+    assert (report.prompt_tokens_per_s, report.answer_tokens_per_s) == (5, 2)
+    assert bench.is_settled()
+
+
 async def test_logprobs_are_read_with_their_tokens_over_attempts(bench: Bench) -> None:
     def scored(assignment: Assignment, position: int, finish: FinishReason | None = None) -> TokenEvent:
         return replace(token(assignment, position, finish), logprobs=TokenLogprobs(100 + position, -float(position)))

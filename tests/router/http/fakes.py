@@ -4,7 +4,7 @@ import asyncio
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from core.errors import BatonError, CancelledRequestError
 from core.logprobs import TokenLogprobs
@@ -22,6 +22,7 @@ class FakeGeneration:
 
     def __init__(self, request: GenerationRequest, steps: Iterable[Step]) -> None:
         self.request = request
+        self.emitted: tuple[int, ...] = ()
         self.cancelled = threading.Event()
         self.is_answered = False
         self.num_reads = 0
@@ -98,10 +99,11 @@ class FakeDispatcher:
         self.aborted: list[tuple[str, str]] = []
         self.generations: queue.Queue[FakeGeneration] = queue.Queue()
 
-    def submit(self, request: GenerationRequest) -> FakeGeneration:
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> FakeGeneration:
         if self.refusal is not None:
             raise self.refusal
-        generation = self.generation_type(request, self.script(request))
+        generation = self.generation_type(request, after(len(emitted), self.script(request)))
+        generation.emitted = tuple(emitted)
         self.generations.put(generation)
         return generation
 
@@ -116,6 +118,18 @@ class FakeDispatcher:
     def next_generation(self) -> FakeGeneration:
         """The generation of the next request, waited for."""
         return self.generations.get(timeout=WAIT_S)
+
+
+def after(num_tokens: int, steps: Iterable[Step]) -> Iterator[Step]:
+    """The same answer without its first tokens."""
+    for step in steps:
+        if isinstance(step, BatonError):
+            yield step
+            continue
+        skipped, num_tokens = num_tokens, max(0, num_tokens - len(step.token_ids))
+        rest = TokenDelta(step.token_ids[skipped:], step.finish_reason, step.logprobs[skipped:])
+        if rest.token_ids or rest.finish_reason:
+            yield rest
 
 
 def tokens(*token_ids: int, finish: FinishReason | None = None) -> TokenDelta:

@@ -13,10 +13,13 @@ import openai
 import pytest
 import uvloop
 
+from core.clock import SystemClock
 from core.request import FinishReason, GenerationRequest
 from router.config import RouterConfig
 from router.http.app import build_app
 from router.http.server import serve_http
+from router.journal.journal import Journal
+from router.journal.memory_store import MemoryJournalStore
 from router.text.tokenizer import TextCodec
 from tests.byte_tokenizer import BYTE_EOS, NUM_BYTE_TOKENS, write_byte_tokenizer
 from tests.router.auth.keys import open_gate
@@ -71,15 +74,18 @@ def running_api(config: RouterConfig, codec: TextCodec) -> Iterator[Api]:
     port = listener.getsockname()[1]
 
     async def serve() -> None:
+        clock = SystemClock()
+        journal = Journal(MemoryJournalStore(clock), "router", dispatcher=dispatcher, codec=codec, clock=clock)
         app = build_app(
             config,
             dispatcher,
             codec,
+            journal=journal,
             feed=world.feed(),
             roles=world.director,
             gate=open_gate(operator_key=OPERATOR_KEY),
         )
-        async with serve_http(app, listener, stop_timeout_s=5):
+        async with journal.running(), serve_http(app, listener, stop_timeout_s=5):
             started.append(asyncio.get_running_loop())
             ready.set()
             await stop.wait()

@@ -42,7 +42,9 @@ def test_openapi_document_describes_the_chat_route(http: httpx.Client) -> None:
     operation = document["paths"]["/v1/chat/completions"]["post"]
     body = operation["requestBody"]["content"]["application/json"]["schema"]
     assert body == {"$ref": "#/components/schemas/ChatCompletionRequest"}
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "404", "413", "429", "500", "503", "504"}
+    assert set(operation["responses"]) == {
+        *("200", "204", "400", "401", "403", "404", "413", "422", "429", "500", "503", "504")
+    }
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
     schemas = document["components"]["schemas"]
     assert set(re.findall(r'"#/components/schemas/(\w+)"', response.text)) <= set(schemas)

@@ -22,7 +22,7 @@ def events(response: httpx.Response) -> list[str]:
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     lines = response.content.decode().split("\n\n")
     assert lines.pop() == ""
-    return [line.removeprefix("data: ") for line in lines]
+    return [line.partition("data: ")[2] for line in lines]
 
 
 def streamed_text(chunks: list[ChatCompletionChunk]) -> str:
@@ -290,10 +290,11 @@ async def test_stream_tokens_that_arrive_apart_are_sent_apart(api: Api) -> None:
         lines = response.aiter_lines()
         received = []
         for last in (tokens(*smile[2:]), tokens(*smile), tokens(finish=FinishReason.STOP)):
+            assert (await anext(lines)).startswith("id: chatcmpl-")
             received.append(await anext(lines))
             assert await anext(lines) == ""
             generation.put(last)
-        received += [line async for line in lines if line]
+        received += [line async for line in lines if line.startswith("data: ")]
     chunks = [ChatCompletionChunk.model_validate_json(line.removeprefix("data: ")) for line in received[:-1]]
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["", "\U0001f600", "\U0001f600", ""]
     assert [chunk.usage.completion_tokens for chunk in chunks] == [2, 4, 8, 8]

@@ -16,9 +16,10 @@ def test_any_text_is_one_event_line_that_decodes_to_it(
     usage = Usage.of(3, 4, 2) if counted else None
     entry = TokenLogprob(token=text, logprob=-0.5, bytes=list(text.encode()), top_logprobs=[])
     logprobs = ChoiceLogprobs(content=[entry]) if counted else None
-    event = encoder.text(text, first=first, finish_reason=reason, logprobs=logprobs, usage=usage).decode()
-    line, *rest = event.splitlines()
+    event = encoder.text(text, 7, first=first, finish_reason=reason, logprobs=logprobs, usage=usage).decode()
+    event_id, line, *rest = event.splitlines()
     assert rest == [""]
+    assert event_id == f'id: chatcmpl-"1":7:{"t" if reason is None else "f"}'
     chunk = ChatCompletionChunk.model_validate_json(line.removeprefix("data: "), strict=True)
     assert chunk.id == 'chatcmpl-"1"'
     assert chunk.model == "org/\u6a21\u578b"
@@ -30,7 +31,13 @@ def test_any_text_is_one_event_line_that_decodes_to_it(
 
 
 def test_usage_is_null_only_for_those_who_asked() -> None:
-    asked = ChunkEncoder("id", 0, "m", include_usage=True).text("x")
-    silent = ChunkEncoder("id", 0, "m", include_usage=False).text("x")
-    assert json.loads(asked.removeprefix(b"data: "))["usage"] is None
-    assert "usage" not in json.loads(silent.removeprefix(b"data: "))
+    asked = ChunkEncoder("id", 0, "m", include_usage=True).text("x", 1)
+    silent = ChunkEncoder("id", 0, "m", include_usage=False).text("x", 1)
+    assert json.loads(asked.partition(b"data: ")[2])["usage"] is None
+    assert "usage" not in json.loads(silent.partition(b"data: ")[2])
+
+
+def test_last_events_have_ids_of_their_own() -> None:
+    encoder = ChunkEncoder("chatcmpl-1", 0, "m", include_usage=True)
+    assert encoder.usage(Usage.of(3, 4, 2)).startswith(b"id: chatcmpl-1:4:u\ndata: {")
+    assert encoder.done(4) == b"id: chatcmpl-1:4:d\ndata: [DONE]\n\n"

@@ -126,9 +126,11 @@ async def test_answer_shows_in_its_header_and_in_the_metrics(served: Served) -> 
 
 async def test_stream_has_its_phases_in_a_comment_before_its_end(served: Served) -> None:
     events = (await served.ask(stream=True)).text.split("\n\n")
-    assert events[-3].startswith(": x-baton-timing queue;dur=")
-    assert events[-2:] == ["data: [DONE]", ""]
-    assert all(event.startswith("data: ") for event in events[:-3])
+    comment, event_id, said = events[-2].split("\n")
+    assert comment.startswith(": x-baton-timing queue;dur=")
+    assert event_id.startswith("id: chatcmpl-")
+    assert (said, events[-1]) == ("data: [DONE]", "")
+    assert all(event.startswith("id: ") for event in events[:-2])
 
 
 @pytest.mark.parametrize("wish", [None, "0", ""])

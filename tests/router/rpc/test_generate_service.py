@@ -8,12 +8,15 @@ import pytest_asyncio
 from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc
 
 from core import errors
+from core.clock import SystemClock
 from core.errors import BatonError, OverloadedError, UnavailableError, UnknownRequestError, WorkerLostError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router import wire
 from router.generation import TokenDelta
 from router.intake import Intake
+from router.journal.journal import Journal
+from router.journal.memory_store import MemoryJournalStore
 from router.rpc.generate_service import GenerateService
 from router.text.tokenizer import TextCodec
 from tests.router.http.fakes import (
@@ -40,12 +43,17 @@ def dispatcher(codec: TextCodec) -> FakeDispatcher:
     return dispatcher
 
 
+def journal_over(dispatcher: FakeDispatcher, codec: TextCodec) -> Journal:
+    clock = SystemClock()
+    return Journal(MemoryJournalStore(clock), "router", dispatcher=dispatcher, codec=codec, clock=clock)
+
+
 @pytest_asyncio.fixture
 async def stub(codec: TextCodec, dispatcher: FakeDispatcher) -> AsyncIterator[Stub]:
-    server = grpc.aio.server()
-    service = GenerateService(dispatcher, codec, Intake(codec, MODEL, MAX_MODEL_LEN))
+    server, journal = grpc.aio.server(), journal_over(dispatcher, codec)
+    service = GenerateService(journal, codec, Intake(codec, MODEL, MAX_MODEL_LEN), limit_s=WAIT_S)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
-    async with channel_to(server) as channel:
+    async with journal.running(), channel_to(server) as channel:
         yield Stub(channel)
 
 
@@ -371,16 +379,18 @@ async def test_call_cancelled_while_its_client_reads_nothing_cancels_the_work(
 
 
 async def test_client_that_does_not_read_is_given_up(codec: TextCodec, dispatcher: FakeDispatcher) -> None:
-    dispatcher.script = lambda _request: [tokens(*[65] * 60_000)]
+    # Tokens without text fill buffers fast.
+    dispatcher.script = lambda _request: [tokens(*[EOS] * 60_000)]
     dispatcher.generation_type = EndlessGeneration
-    server = grpc.aio.server()
-    service = GenerateService(dispatcher, codec, Intake(codec, MODEL, MAX_MODEL_LEN), write_timeout_s=0.1)
+    server, journal = grpc.aio.server(), journal_over(dispatcher, codec)
+    intake = Intake(codec, MODEL, MAX_MODEL_LEN)
+    service = GenerateService(journal, codec, intake, limit_s=WAIT_S, write_timeout_s=0.1)
     generate_pb2_grpc.add_GenerateServiceServicer_to_server(service, server)
-    async with channel_to(server) as channel:
-        call = Stub(channel).Generate(ask(), timeout=WAIT_S)
+    async with journal.running(), channel_to(server) as channel:
+        call = Stub(channel).Generate(ask(ignore_eos=True), timeout=6 * WAIT_S)
         await call.read()
         generation = await next_generation(dispatcher)
-        assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+        assert await asyncio.to_thread(generation.cancelled.wait, 6 * WAIT_S)
         with pytest.raises(grpc.aio.AioRpcError, match=r"the client has taken nothing of its answer for 0\.1 s"):
             await read_to_the_end(call)
 
@@ -392,3 +402,55 @@ async def test_call_past_its_clients_deadline_cancels_the_work(stub: Stub, dispa
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     generation = await next_generation(dispatcher)
     assert await asyncio.to_thread(generation.cancelled.wait, WAIT_S)
+
+
+# --- callers that come back
+
+
+def resume(request_id: str, num_tokens: int) -> generate_pb2.GenerateRequest:
+    point = generate_pb2.ResumePoint(request_id=request_id, num_tokens=num_tokens)
+    return generate_pb2.GenerateRequest(model=MODEL, resume=point)
+
+
+async def test_first_message_names_the_request_and_a_later_call_gets_the_rest(
+    stub: Stub, dispatcher: FakeDispatcher, codec: TextCodec
+) -> None:
+    text = codec.encode("Hello, world", add_special_tokens=False)
+    dispatcher.script = lambda _request: [tokens(*text[:5])]
+    call = stub.Generate(ask(), timeout=WAIT_S)
+    first = await call.read()
+    call.cancel()
+    cut = await next_generation(dispatcher)
+    assert await asyncio.to_thread(cut.cancelled.wait, WAIT_S)
+    dispatcher.script = says(codec, "Hello, world")
+    rest = await answers(stub, resume(first.request_id, len(first.token_ids)))
+    assert "".join(response.text for response in rest) == ", world"
+    assert [token for response in rest for token in response.token_ids] == [*text[5:], EOS]
+    assert rest[-1].usage.completion_tokens == len(text) + 1
+    assert [response.request_id for response in rest] == [first.request_id, *[""] * (len(rest) - 1)]
+    (last,) = await answers(stub, resume(first.request_id, len(text) + 1))
+    assert (list(last.token_ids), last.finish_reason) == ([], common_pb2.FINISH_REASON_STOP)
+
+
+async def test_resume_beyond_the_answer_is_an_invalid_argument(stub: Stub) -> None:
+    request_id = (await answers(stub, ask()))[0].request_id
+    error = await failure(stub, resume(request_id, 99))
+    assert (error.code(), "the whole answer has 13" in error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+async def test_resume_of_an_unknown_request_is_not_found(stub: Stub) -> None:
+    error = await failure(stub, resume("0" * 32, 0))
+    assert (error.code(), "send the request anew" in error.details()) == (grpc.StatusCode.NOT_FOUND, True)
+
+
+async def test_call_with_a_key_is_computed_once(stub: Stub, dispatcher: FakeDispatcher) -> None:
+    said = [await answers(stub, ask(idempotency_key="k")) for _ in range(2)]
+    texts = ["".join(response.text for response in responses) for responses in said]
+    assert texts == ["Hello, world"] * 2
+    dispatcher.next_generation()
+    assert dispatcher.generations.empty()
+    error = await failure(stub, ask(idempotency_key="k", max_tokens=3))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "stands for another request" in error.details()
+    error = await failure(stub, ask(idempotency_key="k" * 256))
+    assert "idempotency_key has 256 characters" in error.details()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import UnavailableError
-from router.state import redis_state
+from router.state import redis_connection
 from router.state.address import RedisAddress, parse_state
-from router.state.redis_state import CALL_DEADLINE_S, RedisState
+from router.state.redis_connection import CALL_DEADLINE_S
+from router.state.redis_state import RedisState
 from router.state.store import StateStore
 from tests.router.state.redis_server import RedisServer, free_port
 
@@ -47,7 +48,7 @@ def paused(server: RedisServer) -> Iterator[None]:
     server.pause()
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(redis_state, "CALL_DEADLINE_S", 0.05)
+            patch.setattr(redis_connection, "CALL_DEADLINE_S", 0.05)
             yield
     finally:
         server.resume()

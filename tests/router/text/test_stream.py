@@ -243,3 +243,30 @@ async def test_every_counted_token_is_scored_once_and_in_order(
     )
     assert "".join(delta.text for delta in received) == "".join(delta.text for delta in expected)
     assert all(delta.logprobs == () for delta in expected)
+
+
+@given(
+    st.text(alphabet="ab# \u00e9\U0001f600", max_size=12),
+    st.lists(st.integers(1, 4), max_size=8),
+    st.sampled_from([(), ("#a",), ("ab", "b#b")]),
+)
+async def test_text_that_was_shown_is_a_function_of_the_tokens_counted(
+    text: str, sizes: list[int], stops: tuple[str, ...]
+) -> None:
+    def shown_after(deltas: list[TextDelta]) -> dict[tuple[int, bool], str]:
+        shown, num_tokens, after = "", 0, {}
+        for delta in deltas:
+            shown, num_tokens = shown + delta.text, num_tokens + delta.num_tokens
+            after[num_tokens, delta.finish_reason is not None] = shown
+        return after
+
+    whole = (*ids(text), EOS_ID)
+    rest, pieces = whole, []
+    for size in sizes:
+        if len(rest) > size:
+            pieces.append((rest[:size], None))
+            rest = rest[size:]
+    in_pieces = await read_all(text_of(scripted(*pieces, (rest, FinishReason.STOP)), stops))
+    each = [((token_id,), None) for token_id in whole[:-1]]
+    one_by_one = shown_after(await read_all(text_of(scripted(*each, (whole[-1:], FinishReason.STOP)), stops)))
+    assert shown_after(in_pieces).items() <= one_by_one.items()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from baton.v1 import common_pb2 as baton_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x61ton/v1/generate.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\x8d\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12$\n\x06tokens\x18\x03 \x01(\x0b\x32\x12.baton.v1.TokenIdsH\x00\x12$\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x14.baton.v1.ChatPromptH\x00\x12\x17\n\nmax_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12+\n\x08sampling\x18\x06 \x01(\x0b\x32\x19.baton.v1.SamplingOptions\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x1a\n\x0estop_token_ids\x18\x08 \x03(\rB\x02\x10\x01\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\x12\n\ncache_salt\x18\x14 \x01(\t\x12\x10\n\x08priority\x18Z \x01(\x11\x12\x16\n\ttimeout_s\x18[ \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nrequest_id\x18x \x01(\tH\x03\x88\x01\x01\x42\x08\n\x06promptB\r\n\x0b_max_tokensB\x0c\n\n_timeout_sB\r\n\x0b_request_id\")\n\x13\x41\x62ortRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14\x41\x62ortRequestResponse\"\x1b\n\x08TokenIds\x12\x0f\n\x03ids\x18\x01 \x03(\rB\x02\x10\x01\"5\n\nChatPrompt\x12\'\n\x08messages\x18\x01 \x03(\x0b\x32\x15.baton.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xa2\x04\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12<\n\nlogit_bias\x18\t \x03(\x0b\x32(.baton.v1.SamplingOptions.LogitBiasEntry\x12\x11\n\tbad_words\x18\n \x03(\t\x12\x17\n\nmin_tokens\x18\x0b \x01(\rH\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0c \x01(\rH\t\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\r\n\x0b_min_tokensB\x0b\n\t_logprobs\"\xb1\x01\n\x10GenerateResponse\x12\x15\n\ttoken_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x0c\n\x04text\x18\x02 \x01(\t\x12-\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x16.baton.v1.FinishReason\x12\x1e\n\x05usage\x18\x04 \x01(\x0b\x32\x0f.baton.v1.Usage\x12)\n\x08logprobs\x18\x05 \x03(\x0b\x32\x17.baton.v1.TokenLogprobs\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r2\xa5\x01\n\x0fGenerateService\x12\x43\n\x08Generate\x12\x19.baton.v1.GenerateRequest\x1a\x1a.baton.v1.GenerateResponse0\x01\x12M\n\x0c\x41\x62ortRequest\x12\x1d.baton.v1.AbortRequestRequest\x1a\x1e.baton.v1.AbortRequestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62\x61ton/v1/generate.proto\x12\x08\x62\x61ton.v1\x1a\x15\x62\x61ton/v1/common.proto\"\xcf\x03\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12$\n\x06tokens\x18\x03 \x01(\x0b\x32\x12.baton.v1.TokenIdsH\x00\x12$\n\x04\x63hat\x18\x04 \x01(\x0b\x32\x14.baton.v1.ChatPromptH\x00\x12\'\n\x06resume\x18\x64 \x01(\x0b\x32\x15.baton.v1.ResumePointH\x00\x12\x17\n\nmax_tokens\x18\x05 \x01(\rH\x01\x88\x01\x01\x12+\n\x08sampling\x18\x06 \x01(\x0b\x32\x19.baton.v1.SamplingOptions\x12\x0c\n\x04stop\x18\x07 \x03(\t\x12\x1a\n\x0estop_token_ids\x18\x08 \x03(\rB\x02\x10\x01\x12\x12\n\nignore_eos\x18\t \x01(\x08\x12\x12\n\ncache_salt\x18\x14 \x01(\t\x12\x10\n\x08priority\x18Z \x01(\x11\x12\x16\n\ttimeout_s\x18[ \x01(\x01H\x02\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x65 \x01(\t\x12\x17\n\nrequest_id\x18x \x01(\tH\x03\x88\x01\x01\x42\x08\n\x06promptB\r\n\x0b_max_tokensB\x0c\n\n_timeout_sB\r\n\x0b_request_id\"5\n\x0bResumePoint\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\")\n\x13\x41\x62ortRequestRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x16\n\x14\x41\x62ortRequestResponse\"\x1b\n\x08TokenIds\x12\x0f\n\x03ids\x18\x01 \x03(\rB\x02\x10\x01\"5\n\nChatPrompt\x12\'\n\x08messages\x18\x01 \x03(\x0b\x32\x15.baton.v1.ChatMessage\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xa2\x04\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x03\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x07\x88\x01\x01\x12<\n\nlogit_bias\x18\t \x03(\x0b\x32(.baton.v1.SamplingOptions.LogitBiasEntry\x12\x11\n\tbad_words\x18\n \x03(\t\x12\x17\n\nmin_tokens\x18\x0b \x01(\rH\x08\x88\x01\x01\x12\x15\n\x08logprobs\x18\x0c \x01(\rH\t\x88\x01\x01\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\r\n\x0b_min_tokensB\x0b\n\t_logprobs\"\xc5\x01\n\x10GenerateResponse\x12\x15\n\ttoken_ids\x18\x01 \x03(\rB\x02\x10\x01\x12\x0c\n\x04text\x18\x02 \x01(\t\x12-\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x16.baton.v1.FinishReason\x12\x1e\n\x05usage\x18\x04 \x01(\x0b\x32\x0f.baton.v1.Usage\x12)\n\x08logprobs\x18\x05 \x03(\x0b\x32\x17.baton.v1.TokenLogprobs\x12\x12\n\nrequest_id\x18\x64 \x01(\t\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r2\xa5\x01\n\x0fGenerateService\x12\x43\n\x08Generate\x12\x19.baton.v1.GenerateRequest\x1a\x1a.baton.v1.GenerateResponse0\x01\x12M\n\x0c\x41\x62ortRequest\x12\x1d.baton.v1.AbortRequestRequest\x1a\x1e.baton.v1.AbortRequestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,25 +41,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATERESPONSE'].fields_by_name['token_ids']._loaded_options = None
   _globals['_GENERATERESPONSE'].fields_by_name['token_ids']._serialized_options = b'\020\001'
   _globals['_GENERATEREQUEST']._serialized_start=61
-  _globals['_GENERATEREQUEST']._serialized_end=458
-  _globals['_ABORTREQUESTREQUEST']._serialized_start=460
-  _globals['_ABORTREQUESTREQUEST']._serialized_end=501
-  _globals['_ABORTREQUESTRESPONSE']._serialized_start=503
-  _globals['_ABORTREQUESTRESPONSE']._serialized_end=525
-  _globals['_TOKENIDS']._serialized_start=527
-  _globals['_TOKENIDS']._serialized_end=554
-  _globals['_CHATPROMPT']._serialized_start=556
-  _globals['_CHATPROMPT']._serialized_end=609
-  _globals['_CHATMESSAGE']._serialized_start=611
-  _globals['_CHATMESSAGE']._serialized_end=655
-  _globals['_SAMPLINGOPTIONS']._serialized_start=658
-  _globals['_SAMPLINGOPTIONS']._serialized_end=1204
-  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_start=1007
-  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_end=1055
-  _globals['_GENERATERESPONSE']._serialized_start=1207
-  _globals['_GENERATERESPONSE']._serialized_end=1384
-  _globals['_USAGE']._serialized_start=1386
-  _globals['_USAGE']._serialized_end=1466
-  _globals['_GENERATESERVICE']._serialized_start=1469
-  _globals['_GENERATESERVICE']._serialized_end=1634
+  _globals['_GENERATEREQUEST']._serialized_end=524
+  _globals['_RESUMEPOINT']._serialized_start=526
+  _globals['_RESUMEPOINT']._serialized_end=579
+  _globals['_ABORTREQUESTREQUEST']._serialized_start=581
+  _globals['_ABORTREQUESTREQUEST']._serialized_end=622
+  _globals['_ABORTREQUESTRESPONSE']._serialized_start=624
+  _globals['_ABORTREQUESTRESPONSE']._serialized_end=646
+  _globals['_TOKENIDS']._serialized_start=648
+  _globals['_TOKENIDS']._serialized_end=675
+  _globals['_CHATPROMPT']._serialized_start=677
+  _globals['_CHATPROMPT']._serialized_end=730
+  _globals['_CHATMESSAGE']._serialized_start=732
+  _globals['_CHATMESSAGE']._serialized_end=776
+  _globals['_SAMPLINGOPTIONS']._serialized_start=779
+  _globals['_SAMPLINGOPTIONS']._serialized_end=1325
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_start=1128
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_end=1176
+  _globals['_GENERATERESPONSE']._serialized_start=1328
+  _globals['_GENERATERESPONSE']._serialized_end=1525
+  _globals['_USAGE']._serialized_start=1527
+  _globals['_USAGE']._serialized_end=1607
+  _globals['_GENERATESERVICE']._serialized_start=1610
+  _globals['_GENERATESERVICE']._serialized_end=1775
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,51 @@
+"""How an HTTP client's answer is sent, as the journal keeps it with the request."""
+
+import hashlib
+import json
+from typing import Any
+
+from core.errors import UnknownRequestError
+from router.http.event_id import COMPLETION_PREFIX
+from router.http.prepare import PreparedChat
+from router.journal.head import RequestHead
+
+_FIELDS = ("model", "stream", "include_usage", "continuous_usage")
+
+
+def head_of(prepared: PreparedChat, fingerprint: str, *, created_s: float, limit_s: float) -> RequestHead:
+    """A chat request for the journal.
+
+    Args:
+        prepared: the request.
+        fingerprint: of its body.
+        created_s: when it came, in seconds since 1970.
+        limit_s: after which it fails at the latest.
+    """
+    asked_s = prepared.generation.timeout_s
+    return RequestHead(
+        request=prepared.generation,
+        stops=prepared.stops,
+        created_s=created_s,
+        deadline_s=created_s + (limit_s if asked_s is None else min(asked_s, limit_s)),
+        fingerprint=fingerprint,
+        rendering={name: getattr(prepared, name) for name in _FIELDS},
+    )
+
+
+def prepared_of(head: RequestHead) -> PreparedChat:
+    """The inverse of `head_of`.
+
+    Raises:
+        UnknownRequestError: it was not a chat request over HTTP.
+    """
+    if not head.rendering:
+        raise UnknownRequestError(
+            f"{COMPLETION_PREFIX}{head.request_id} came over gRPC; have its answer over gRPC, too"
+        )
+    rendering: dict[str, Any] = {name: head.rendering[name] for name in _FIELDS}
+    return PreparedChat(generation=head.request, stops=head.stops, **rendering)
+
+
+def body_fingerprint(body: dict[str, Any]) -> str:
+    """The same for bodies that say the same, in whatever order."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
