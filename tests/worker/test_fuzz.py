@@ -2,7 +2,8 @@
 
 import contextlib
 import itertools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.fuzz.cases import try_cases
 from tests.fuzz.messages import any_message
 from tests.fuzz.traces import no_traces  # noqa: F401 - a fixture
 from tests.worker.loops import greedy
-from tests.worker.routers import AttachedRouter, look
+from tests.worker.routers import TIMEOUT_S, AttachedRouter, look
 from worker.process import WorkerProcess
 
 CALL_TIMEOUT_S = 0.2  # some calls wait for what never comes
@@ -46,6 +47,7 @@ SAMPLING = {
     "baton.v1.BadWord.token_ids": st.lists(st.integers(0, 200), min_size=1, max_size=3),
 }
 LAST = "the last question"
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +89,14 @@ def work_of(worker: WorkerProcess, handoff_id: str, **changes: object) -> Assign
     return replace(work, **{"prefill": worker.endpoint, "decode": worker.endpoint, **changes})
 
 
+def attach(worker: WorkerProcess) -> AttachedRouter:
+    """A router of an id of its own: the worker may not have let go yet of one that was closed a moment ago."""
+    return AttachedRouter(worker.endpoint.address, wire.router_hello_to_proto(f"router-{next(NUMBERS)}"))
+
+
 def serves(worker: WorkerProcess) -> bool:
     """Whether a request is answered; nothing it could find in a cache."""
-    router = AttachedRouter(worker.endpoint.address, wire.router_hello_to_proto("router-that-checks"))
-    with contextlib.closing(router):
+    with contextlib.closing(attach(worker)) as router:
         router.assign(work_of(worker, "check"), router.hello().role_state.epoch)
         return len(router.wait_tokens("check", until_end=True)) == 2
 
@@ -100,10 +106,9 @@ def test_no_order_of_a_router_ends_the_loop(worker: WorkerProcess) -> None:
     orders = orders.filter(lambda order: not order.HasField("leave"))  # it ends the process, which is the tests', too
 
     def check(messages: list[Any]) -> None:
-        router = AttachedRouter(worker.endpoint.address, wire.router_hello_to_proto("router-fuzz"))
-        with contextlib.closing(router):
+        with contextlib.closing(attach(worker)) as router:
             epoch = router.hello().role_state.epoch
-            router.assign(work_of(worker, "a", cache_salt=f"{next(numbers)}"), epoch)  # what others may be about
+            router.assign(work_of(worker, "a", cache_salt=f"{next(NUMBERS)}"), epoch)  # what others may be about
             for message in messages:
                 if message.HasField("assign"):
                     message.assign.role_epoch = message.assign.role_epoch or epoch
@@ -113,10 +118,24 @@ def test_no_order_of_a_router_ends_the_loop(worker: WorkerProcess) -> None:
             for _ in range(2):  # between two looks there is a step
                 assert look(worker, lambda _: True)
 
-    numbers = itertools.count()
     before = look(worker, lambda process: process.loop.load())
     try_cases("baton.v1.WorkerService.Attach", st.lists(orders, min_size=1, max_size=8), check)
     assert look(worker, lambda process: process.loop.load()).prompt_tokens_computed > before.prompt_tokens_computed
+    assert serves(worker)
+
+
+def test_bytes_that_are_no_order_end_their_stream_and_not_the_loop(worker: WorkerProcess) -> None:
+    leaving = threading.Event()
+
+    def orders() -> Iterator[bytes]:
+        yield wire.router_hello_to_proto(f"router-{next(NUMBERS)}").SerializeToString()
+        yield b"\x07"  # of a wire type that there is not
+        leaving.wait()
+
+    with open_sync_channel(worker.endpoint.address) as channel:
+        call = channel.stream_stream("/baton.v1.WorkerService/Attach")(orders(), timeout=TIMEOUT_S)
+        assert len(list(call)) >= 1  # a hello
+        leaving.set()
     assert serves(worker)
 
 
