@@ -27,7 +27,7 @@ class KeyList(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FileSign:
-    """What is another one when the file is: it is replaced as a whole, never written in place."""
+    """What is another one when the file, its content or its mode is."""
 
     inode: int
     size_bytes: int
@@ -35,9 +35,9 @@ class FileSign:
 
 
 def sign_of(file: Path) -> FileSign:
-    """The sign of the file as it is now. Raises OSError."""
+    """The sign of the file as it is now; take it before the content, which may change meanwhile. Raises OSError."""
     status = file.stat()
-    return FileSign(status.st_ino, status.st_size, status.st_mtime_ns)
+    return FileSign(status.st_ino, status.st_size, status.st_ctime_ns)
 
 
 def load_keys(file: Path) -> tuple[ApiKey, ...]:

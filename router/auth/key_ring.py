@@ -60,9 +60,10 @@ class KeyRing:
         if console_key is not None:
             self._fixed.append(_fixed_key(console_key, CONSOLE, *Scope))
         self._known: dict[str, _KnownKey] = {}
-        self._sign: FileSign | None = None
+        self._sign = None if file is None else _sign_or_none(file)  # of what has been read
+        self._problem: str | None = None  # with the file as it was at the last look
         self._next_look_s = clock.now_s() + LOOK_S
-        self._take((), None) if file is None else self._take(load_keys(file), _sign_or_none(file))
+        self._take(() if file is None else load_keys(file))
 
     @property
     def is_needed(self) -> bool:
@@ -83,23 +84,25 @@ class KeyRing:
         return known.caller if known is not None and is_right else None
 
     def _look(self) -> None:
-        """Takes in a file that has changed. One that cannot be read changes nothing: it may be back in a moment."""
+        """Takes in a file that has changed. One that cannot be used changes nothing; it is read until it can."""
         now_s = self._clock.now_s()
         if self._file is None or now_s < self._next_look_s:
             return
         self._next_look_s = now_s + LOOK_S
         sign = _sign_or_none(self._file)
-        if sign == self._sign:
+        if sign == self._sign and self._problem is None:
             return
         try:
-            self._take(load_keys(self._file), sign)
+            self._take(load_keys(self._file))
         except ConfigError as error:
-            self._sign = sign
-            logger.error("the API keys stay as they were: %s", error.message)  # noqa: TRY400 - the message says all
+            if error.message != self._problem:
+                logger.error("the API keys stay as they were: %s", error.message)  # noqa: TRY400 - it says all
+            self._problem = error.message
         else:
+            self._sign, self._problem = sign, None
             logger.info("%d API keys are known now", len(self._known) - len(self._fixed))
 
-    def _take(self, keys: tuple[ApiKey, ...], sign: FileSign | None) -> None:
+    def _take(self, keys: tuple[ApiKey, ...]) -> None:
         before = self._known
         self._known = {known.digest[:NUM_ID_CHARS]: known for known in self._fixed}
         for key in keys:
@@ -107,7 +110,6 @@ class KeyRing:
             quota = was.caller.quota if was is not None else None
             caller = Caller(key.name, key.tenant, key.scopes, self._quota(key, quota))
             self._known[key.key_id] = _KnownKey(key.sha256, caller)
-        self._sign = sign
 
     def _quota(self, key: ApiKey, before: Quota | None) -> Quota | None:
         """What a key may use; one whose limits are as before has used what it has."""

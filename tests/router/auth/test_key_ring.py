@@ -1,12 +1,15 @@
 import logging
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from core.clock import ManualClock
-from core.errors import RateLimitedError
+from core.errors import ConfigError, RateLimitedError
+from router.auth import key_ring
+from router.auth.api_key import ApiKey
 from router.auth.caller import Scope
-from router.auth.key_file import changing_keys
+from router.auth.key_file import changing_keys, load_keys, sign_of
 from router.auth.key_ring import LOOK_S, KeyRing
 from tests.router.auth.keys import OPERATOR, add_key
 
@@ -76,6 +79,61 @@ def test_file_that_cannot_be_used_changes_nothing_and_is_logged_once(
     caller = ring.caller_of(key)
     assert caller is not None
     assert caller.name == "carol"
+
+
+def test_file_that_was_refused_for_its_mode_counts_when_that_is_mended(file: Path, clock: ManualClock) -> None:
+    key = add_key(file, "alice")
+    ring = open_ring(file, clock)
+    file.chmod(0o644)
+    revoke_by_hand(file)
+    clock.advance(LOOK_S)
+    assert ring.caller_of(key) is not None
+    file.chmod(0o600)
+    clock.advance(LOOK_S)
+    assert ring.caller_of(key) is None
+
+
+def revoke_by_hand(file: Path) -> None:
+    file.write_text('{"keys": []}', encoding="utf-8")
+
+
+def test_file_that_could_not_be_used_for_a_moment_is_read_again(
+    file: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the process has no descriptor left: nothing of the file changes."""
+    key = add_key(file, "alice")
+    ring = open_ring(file, clock)
+    revoke(file, "alice")
+    clock.advance(LOOK_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(key_ring, "load_keys", Mock(side_effect=ConfigError("no descriptor left")))
+        assert ring.caller_of(key) is not None
+    clock.advance(LOOK_S)
+    assert ring.caller_of(key) is None
+
+
+def test_file_that_changes_while_a_router_starts_is_read_again(
+    file: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = add_key(file, "alice")
+
+    def load_and_revoke(file: Path) -> tuple[ApiKey, ...]:
+        keys = load_keys(file)
+        revoke(file, "alice")
+        return keys
+
+    with monkeypatch.context() as patch:
+        patch.setattr(key_ring, "load_keys", load_and_revoke)
+        ring = open_ring(file, clock)
+    clock.advance(LOOK_S)
+    assert ring.caller_of(key) is None
+
+
+def test_change_of_the_mode_alone_is_seen(file: Path) -> None:
+    add_key(file, "alice")
+    before = sign_of(file)
+    file.chmod(0o644)
+    assert sign_of(file) != before
 
 
 def test_file_that_changes_gives_nobody_a_new_quota(file: Path, clock: ManualClock) -> None:
