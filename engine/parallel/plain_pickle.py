@@ -15,6 +15,8 @@ import numpy as np
 
 from core.errors import ShardGroupError
 
+PROTOCOL = 4  # by 5, the default from Python 3.14 on, arrays name functions that are in no list
+
 VALUES: dict[tuple[str, str], Any] = {
     ("builtins", "range"): range,
     ("builtins", "set"): set,
@@ -40,7 +42,7 @@ class PlainPickle:
     @staticmethod
     def dumps(value: Any) -> bytes:  # noqa: ANN401 - anything that can be pickled
         """The bytes of a value."""
-        return pickle.dumps(value)
+        return pickle.dumps(value, PROTOCOL)
 
     def loads(self, content: bytes) -> Any:  # noqa: ANN401 - of a listed type
         """The value of bytes.

@@ -71,6 +71,14 @@ def test_values_arrive_as_they_were(value: object) -> None:
     assert PLAIN.loads(PLAIN.dumps(value)) == value
 
 
+def test_contiguous_array_arrives_whatever_the_default_protocol_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protocol 5 would write its memory as a buffer."""
+    dumps = pickle.dumps
+    monkeypatch.setattr(pickle, "dumps", lambda value, protocol=5: dumps(value, protocol))
+    array = np.arange(6, dtype=np.int64).reshape(2, 3)
+    assert np.array_equal(PLAIN.loads(PLAIN.dumps(array)), array)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
