@@ -167,7 +167,7 @@ def router_settings(config: ServeConfig, model_dir: Path) -> RouterConfig:
         metrics_port=config.metrics_port,
         otlp_endpoint=otlp_endpoint_of(config.otlp_endpoint, os.environ),
         log_format=log_format_of(config.log_format, os.environ),
-        api_keys_file=config.api_keys_file and config.api_keys_file.resolve(),
+        api_keys_file=config.api_keys_file and config.api_keys_file.absolute(),
         console_key=new_key() if config.api_keys_file else None,
         tls=public_tls(config),
         cluster_security=cluster_security(config, os.environ, LOOPBACK if config.ray_address is None else None),

@@ -58,6 +58,14 @@ def test_state_reaches_the_router(text_model_dir: Path) -> None:
     assert router_settings(config, text_model_dir).state == "redis://h:7/1"
 
 
+def test_link_to_the_api_keys_is_kept_for_it_may_lead_to_others_later(text_model_dir: Path) -> None:
+    """As in a folder that Kubernetes mounts a secret at."""
+    add_key(text_model_dir / "keys-1.json", "alice")
+    link = text_model_dir / "keys.json"
+    link.symlink_to("keys-1.json")
+    assert router_settings(ServeConfig(api_keys_file=link), text_model_dir).api_keys_file == link
+
+
 def test_what_is_to_be_told_reaches_the_router_and_the_format_of_logs_everybody(
     text_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
