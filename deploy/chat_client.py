@@ -20,12 +20,12 @@ from core.errors import (
     UnavailableError,
     UnknownModelError,
 )
+from core.hosts import is_loopback
 from deploy.client_key import key_headers
 from deploy.client_tls import http_verification
 
 CONNECT_TIMEOUT_S = 5.0
 SILENCE_TIMEOUT_S = 660.0  # a router ends a request after 600 s by itself, and says so
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _ERRORS: Mapping[int, type[BatonError]] = {
     error.http_status: error
     for error in (
@@ -47,11 +47,6 @@ class AnswerUsage:
 
     prompt_tokens: int
     completion_tokens: int
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on a host."""
-    return host in _LOOPBACK
 
 
 def open_client(base_url: str) -> httpx.Client:

@@ -5,7 +5,6 @@ https://openucx.readthedocs.io/en/master/faq.html.
 """
 
 import ctypes
-import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import xxhash
 
 from core.errors import ConfigError
+from core.hosts import is_loopback
 
 SOCKET_BUFFER_BYTES = 4 << 20
 # Measured between two processes on loopback that sleep 0.5 ms between polls, beside UCX's own defaults. Both ends
@@ -101,14 +101,6 @@ def configure_ucx(tls: str | None, host: str) -> None:
     if not any(name.startswith("UCX_TCP_") for name in os.environ):
         os.environ.update(TCP_SETTINGS)
         os.environ.update({name: f"{SOCKET_BUFFER_BYTES}" for name, limit in SOCKET_BUFFERS.items() if _fits(limit)})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only processes of this machine reach what listens at a name or an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def path_between(mine: UcxEnd, theirs: UcxEnd, *, is_host_memory: bool) -> tuple[str, OSError | None]:

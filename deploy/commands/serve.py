@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from core.errors import BatonError
-from deploy.chat_client import AnswerUsage, is_loopback, stream_answer
+from core.hosts import is_loopback
+from deploy.chat_client import AnswerUsage, stream_answer
 from deploy.config import ServeConfig
 from deploy.demo_model import ensure_demo_model
 from deploy.flags import flags_from
