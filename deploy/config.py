@@ -16,7 +16,7 @@ from kvtransfer.ucx import check_ucx_tls
 from router.auth.key_file import load_keys
 from router.config import MAX_PORT
 from router.observe.settings import check_otlp_endpoint
-from router.state.address import MEMORY, parse_state
+from router.state.address import parse_state
 from worker.config import DIGEST_EVERY, KV_DIRECTIONS, KV_TRANSPORTS
 
 MIN_HANG_TIMEOUT_S = 5.0  # a worker that works says so every second, and comes back to a restarted router in two
@@ -114,11 +114,11 @@ class ServeConfig:
     api_keys_file: Path | None = flag(
         None, "File of API keys, made by `baton keys create`. Default: nobody needs a key for answers."
     )
-    state: str = flag(
-        MEMORY,
+    state: str | None = flag(
+        None,
         "Where routers agree on who decides about roles: memory, for one router; redis, which starts a server for "
         "this cluster; or a Redis database per cluster, as redis://HOST:PORT/DATABASE or redis://USER:PASSWORD@..., "
-        "or rediss://... for TLS.",
+        "or rediss://... for TLS. Default: that of --state-file, else memory.",
         is_secret=True,
     )
     state_file: Path | None = flag(
@@ -218,9 +218,9 @@ class ServeConfig:
             )
 
     def _check_state(self) -> None:
-        if self.state != OWN_REDIS:
+        if self.state is not None and self.state != OWN_REDIS:
             parse_state(self.state)
-        if self.state_file is not None and self.state != MEMORY:
+        if self.state_file is not None and self.state is not None:
             raise ConfigError("--state and --state-file are both given; leave one of them out")
 
     def _check_tls(self) -> None:

@@ -30,10 +30,10 @@ def _read(config: ServeConfig, environment: Mapping[str, str]) -> str:
     if config.state_file is not None:
         source = f"the first line of --state-file {config.state_file}"
         setting = read_secret_lines(config.state_file, "--state-file")[0]
-    elif config.state == MEMORY and environment.get(STATE_VARIABLE):
-        source, setting = STATE_VARIABLE, environment[STATE_VARIABLE]
+    elif config.state is None and (setting := environment.get(STATE_VARIABLE, "").strip()):
+        source = STATE_VARIABLE
     else:
-        return config.state
+        return config.state or MEMORY
     if setting == OWN_REDIS:
         return setting
     try:

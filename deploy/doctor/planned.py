@@ -20,7 +20,7 @@ from deploy.planning.memory import PlanRequest, plan_memory
 from deploy.planning.shape import read_shape
 from engine.config import ModelConfig
 from engine.kernels.build import KernelsUnavailableError, build_library
-from router.state.address import parse_state
+from router.state.address import MEMORY, parse_state
 
 PROCESS_BYTES = 400_000_000  # of a rank beside weights and KV: Python, torch and its buffers
 CLUSTER_BYTES = 1_000_000_000  # of Ray and a router
@@ -40,7 +40,7 @@ def plan_findings(config: ServeConfig) -> Iterator[Finding]:
     yield kernels_finding(config)
     if config.state == OWN_REDIS:
         yield checked("state", f"--state {OWN_REDIS}", redis_program, "there is a server to start")
-    elif (address := parse_state(config.state)) is not None:
+    elif (address := parse_state(config.state or MEMORY)) is not None:
         yield from store_findings(address)
 
 

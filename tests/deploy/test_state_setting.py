@@ -21,8 +21,9 @@ def test_state_is_in_memory_unless_something_says_otherwise() -> None:
     assert read_state(ServeConfig(), {STATE_VARIABLE: ""}) == "memory"
 
 
-def test_flag_goes_before_the_variable() -> None:
-    assert read_state(ServeConfig(state=OTHER), {STATE_VARIABLE: URL}) == OTHER
+@pytest.mark.parametrize("state", [OTHER, "memory", "redis"])
+def test_flag_goes_before_the_variable(state: str) -> None:
+    assert read_state(ServeConfig(state=state), {STATE_VARIABLE: URL}) == state
 
 
 def test_file_goes_before_the_variable(state_file: Path) -> None:
@@ -31,6 +32,11 @@ def test_file_goes_before_the_variable(state_file: Path) -> None:
 
 def test_variable_is_taken_without_flags() -> None:
     assert read_state(ServeConfig(), {STATE_VARIABLE: URL}) == URL
+
+
+@pytest.mark.parametrize("state", [URL, "redis", "memory"])
+def test_blanks_around_the_variable_do_not_count(state: str) -> None:
+    assert read_state(ServeConfig(), {STATE_VARIABLE: f" {state}\n"}) == state
 
 
 def test_flag_and_file_together_are_refused(state_file: Path) -> None:
