@@ -4,15 +4,17 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
+from core.ids import WorkerId
 from core.request import Role
 from deploy.client_key import use_key
 from deploy.config import OWN_REDIS, ServeConfig
 from deploy.fence_client import FenceClient
+from deploy.free_port import free_port
 from deploy.keeping import keeper_of, keeping
 from deploy.machine import check_machine
 from deploy.operator_key import read_operator_key
@@ -126,7 +128,7 @@ def router_group(settings: RouterConfig, num_routers: int, host: str) -> list[Ro
             num_routers=num_routers,
             reuse_port=num_routers > 1,
             cluster_host=host,
-            cluster_port=free_port(host),
+            cluster_port=free_port(host),  # workers must know it before it has started
             metrics_port=metrics_port_of(settings.metrics_port, number),
         )
         for number in range(num_routers)
@@ -195,13 +197,6 @@ def check_ports(config: RouterConfig, num_routers: int = 1) -> None:
         raise ConfigError(f"gRPC port {config.grpc_port} is taken; choose another with --grpc-port") from error
 
 
-def free_port(host: str) -> int:
-    """A port nobody listens on now. Workers must know the router's before it has started."""
-    with socket.create_server((host, 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 def worker_settings(config: ServeConfig, routers: Sequence[RouterConfig], slot: tuple[Role, int]) -> WorkerConfig:
     """The share of the settings of the worker in a slot, as of its rank 0; machine and cores are not chosen yet."""
     router, (role, number) = routers[0], slot
@@ -237,12 +232,12 @@ def wait_until_attached(routers: Sequence[FenceClient], config: ServeConfig) -> 
     """Waits until every router has attached to all workers.
 
     Raises:
-        UnavailableError: one has not after a minute, with what it says.
+        UnavailableError: one has not after a minute, or does not answer then, with what it says.
     """
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     num_workers = config.prefill + config.decode
     for router in routers:
-        while len(attached := router.silences()) < num_workers:
+        while len(attached := attached_to(router, deadline_s)) < num_workers:
             if time.monotonic() > deadline_s:
                 names = ", ".join(worker.name for worker in attached) or "none"
                 raise UnavailableError(
@@ -250,3 +245,17 @@ def wait_until_attached(routers: Sequence[FenceClient], config: ServeConfig) -> 
                     f"within {READY_TIMEOUT_S:g} s; see Ray's logs"
                 )
             time.sleep(READY_POLL_S)
+
+
+def attached_to(router: FenceClient, deadline_s: float) -> Collection[WorkerId]:
+    """The workers that a router has attached to; none when it misses the deadline of a call, as one that starts may.
+
+    Raises:
+        UnavailableError: it does not answer, and it is past `deadline_s` of the monotonic clock.
+    """
+    try:
+        return router.silences()
+    except UnavailableError:
+        if time.monotonic() > deadline_s:
+            raise
+        return ()

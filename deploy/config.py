@@ -45,7 +45,9 @@ def flag(default: Any, description: str, *, is_secret: bool = False) -> Any:  # 
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """One cluster on one machine. Names follow FastDeploy's and vLLM's flags where they have one.
+    """One cluster, on this machine or on the nodes of a Ray cluster.
+
+    Names follow FastDeploy's and vLLM's flags where they have one.
 
     Raises:
         ConfigError: on construction, naming the flag and its value.

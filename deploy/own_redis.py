@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.errors import ConfigError, UnavailableError
+from deploy.free_port import free_port
 from deploy.repeating import repeating
 
 LOOPBACK = "127.0.0.1"
@@ -48,7 +49,7 @@ class OwnRedis:
         self._program = program
         self._settings = folder / "redis.conf"
         self._log = folder / "redis.log"
-        self._port = _free_port()
+        self._port = free_port(LOOPBACK)
         self._password = secrets.token_urlsafe(PASSWORD_BYTES)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -66,7 +67,7 @@ class OwnRedis:
         is_first = self._process is None
         is_up = self._launch()
         if is_first and self._has_ended():  # somebody may have taken the port since it was found free
-            self._port = _free_port()
+            self._port = free_port(LOOPBACK)
             is_up = self._launch()
         if not is_up:
             self.stop()
@@ -172,9 +173,3 @@ def redis_program() -> str:
 def _end_with_parent() -> None:
     """Has the kernel kill this process when its parent dies, however that ends: prctl(2)."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port

@@ -1,5 +1,7 @@
 """`baton bench chaos`: what clients notice of workers and routers that die, and what too much load does."""
 
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,9 +10,8 @@ from rich.table import Table
 
 from core.errors import ConfigError
 from deploy.bench.checks import print_checks, write_result
-from deploy.commands.bench_roles import JsonFile, Model, positive
+from deploy.commands.bench_roles import JsonFile, positive
 from deploy.commands.serve import progress_lines
-from deploy.demo_model import ensure_demo_model
 
 REQUESTS = 300
 FAULTS_S = 240.0  # with start-up, the undisturbed run and the end about five minutes
@@ -19,7 +20,10 @@ SOAK_S = 600.0
 
 def bench_chaos(
     *,
-    model: Model = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint folder. Default: a tiny random model, fast enough for many faults."),
+    ] = None,
     requests: Annotated[
         int | None, typer.Option(help="Requests under faults that make a run count. Default: 300.", min=1)
     ] = None,
@@ -33,6 +37,7 @@ def bench_chaos(
     """Kill and stop workers and routers, flip roles, and compare every answer with that of an undisturbed run."""
     from deploy.bench.chaos.chaos_bench import ChaosBench  # noqa: PLC0415 - see `deploy.commands.bench`
     from deploy.bench.chaos.soak import SoakBench  # noqa: PLC0415 - likewise
+    from deploy.bench.tiny_model import write_tiny_model  # noqa: PLC0415 - likewise
 
     if soak and requests is not None:
         raise ConfigError(f"--requests is {requests}, but --soak has no faults to count them under; leave one out")
@@ -40,7 +45,9 @@ def bench_chaos(
         duration_s = SOAK_S if soak else FAULTS_S
     seconds = positive("--duration-s", duration_s)
     plan = SoakBench(seconds, seed) if soak else ChaosBench(requests or REQUESTS, seconds, seed)
-    result = plan.run(model or ensure_demo_model(), progress_lines(Console(stderr=True, highlight=False)))
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as folder:
+        model_dir = model or write_tiny_model(Path(folder) / "tiny")
+        result = plan.run(model_dir, progress_lines(Console(stderr=True, highlight=False)))
     write_result(result, json_file)
     (print_soak_result if soak else print_chaos_result)(result, Console())
 

@@ -68,7 +68,7 @@ class StopSignal:
 
 @flags_from(ServeConfig)
 def serve(config: ServeConfig) -> None:
-    """Start a cluster on this machine and serve until Ctrl-C."""
+    """Start a cluster, on this machine or on the nodes of a Ray cluster, and serve until Ctrl-C."""
     from deploy.cluster import run_cluster  # noqa: PLC0415 - Ray and the router; no other command waits for them
 
     console = Console(stderr=True, highlight=False)

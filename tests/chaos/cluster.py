@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from deploy.all_routers import AllRouters
 from deploy.bench.chaos.victims import MIN_ROUTERS, order_role, processes_of, statuses
 from deploy.bench.chaos.wind import Processes
 from deploy.fence_client import FenceClient
+from deploy.free_port import free_port
 from deploy.processes import kill_processes
 from deploy.supervisor import Supervisor
 from router import wire
@@ -39,6 +39,9 @@ LOOPBACK = "127.0.0.1"
 SETTLE_TIMEOUT_S = 60.0
 POLL_S = 0.01
 RESTART_S = 0.2  # as Ray takes about a second, mostly for the new process
+NO_ANSWER = (AssertionError, OSError, ValueError, queue.Empty)
+"""What asking a process raises that has ended, or whose pipes are closed because another is started in its place."""
+
 NAMESPACE_PORT = 18001  # of the router, and the next ones: where it has a network namespace of its own
 
 ROUTER = {
@@ -214,7 +217,7 @@ class ChaosCluster:
         """Looks at a worker's books, which must balance whatever is in them; one killed just now has none yet."""
         try:
             books = self._workers[name].ask()
-        except (AssertionError, BrokenPipeError, queue.Empty):
+        except NO_ANSWER:
             return False
         held = [books["load"][f"blocks_{state}"] for state in ("leased", "quarantined", "running")]
         return books["is_idle"] and not books["load"]["incoming_handoffs"] and not any(held)
@@ -311,8 +314,8 @@ class ChaosCluster:
             for children, start in ((self._workers, self._start_worker), (self._routers, self._start_router)):
                 for name, child in list(children.items()):
                     if not child.is_alive:
+                        start(name)  # first: whoever asks meanwhile finds no closed one
                         child.close()
-                        start(name)
                         self.num_restarts += 1
 
     def _describe(self) -> str:
@@ -338,9 +341,7 @@ def free_ports(place: Place, number: int) -> list[int]:
     """Ports nobody listens on now where the routers are to run; another namespace has all ports free."""
     if place.prefix:
         return [NAMESPACE_PORT + index for index in range(number)]
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server((place.host, 0))) for _ in range(number)]
-        return [listener.getsockname()[1] for listener in listeners]
+    return [free_port(place.host) for _ in range(number)]
 
 
 def running(children: Mapping[str, Child]) -> dict[str, list[ProcessId]]:

@@ -55,7 +55,7 @@ def fleet_cluster(chaos_folder: Path, chaos_model: ChaosModel) -> Iterator[Chaos
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chaos_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Where routers of a cluster agree; one cluster at a time."""
     program = find_redis_server()

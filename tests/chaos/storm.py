@@ -24,7 +24,7 @@ from deploy.bench.chaos.question import questions
 from deploy.bench.chaos.storm import StormReport, ask_all, draws, undisturbed
 from deploy.bench.chaos.wind import Force, Wind
 from router.text.tokenizer import TextCodec
-from tests.chaos.cluster import MODEL, ChaosCluster, Slot
+from tests.chaos.cluster import MODEL, NO_ANSWER, ChaosCluster, Slot
 from tests.chaos.model import ChaosModel, prompt_of
 from tests.chaos.request import Outcome
 from tests.router.state.redis_server import RedisServer, find_redis_server
@@ -164,7 +164,7 @@ class Storm:
         try:
             self._cluster.settle()
             self._report.has_settled = True
-        except AssertionError as error:
+        except NO_ANSWER as error:
             self._report.errors.append(str(error))
         self._report.blocks_leaked = self._cluster.num_held_blocks()
 

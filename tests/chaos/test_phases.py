@@ -85,7 +85,7 @@ def test_worker_killed_in_a_phase_costs_a_pause(
 def test_worker_killed_while_sequences_migrate_costs_a_pause(
     fleet_cluster: ChaosCluster, expected: Expected, victim: str
 ) -> None:
-    """The target is stopped meanwhile, so that no movement ends; what has ended before the order has nowhere to move."""
+    """The target is stopped meanwhile, so that no movement ends; what has ended before has nowhere to move."""
     group = ClientGroup(fleet_cluster, expected.stops)
     wait_for(fleet_cluster, group, D, lambda load: load.running_sequences > 0, "decoding")
     with fleet_cluster.stopped(OTHER):

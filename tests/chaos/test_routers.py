@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 ROUTERS = ("router-0", "router-1")
 REQUESTS = int(os.environ.get("BATON_STORM", "60"))
 SEED = 5
-NUM_NEW = 120  # tokens of an answer: half a second or more
+NUM_NEW = 300  # tokens of an answer: a second or more
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def test_all_routers_killed_cost_a_reconnect(routers_cluster: ChaosCluster, at_o
     clients = HttpClients(routers_cluster, {}, routers_cluster.new_salt(), NUM_NEW)
     routers_cluster.wait_until(lambda: routers_cluster.load(D).decode_tokens_computed > before, "decoding")
     with routers_cluster.stopped(D):
+        had_ended = clients.has_ended
         if at_once:
             returns = [routers_cluster.kill_router(name) for name in ROUTERS]
             routers_cluster.wait_until(lambda: all(has_returned() for has_returned in returns), "serving again")
@@ -55,7 +56,7 @@ def test_all_routers_killed_cost_a_reconnect(routers_cluster: ChaosCluster, at_o
             for name in ROUTERS:
                 routers_cluster.wait_until(routers_cluster.kill_router(name), "serving again")
     assert differences(clients.answers(), expected) == []
-    assert any(asked.num_reconnects for asked in clients.ended())
+    assert had_ended or any(asked.num_reconnects for asked in clients.ended())
     routers_cluster.settle()
 
 

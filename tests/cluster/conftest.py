@@ -1,9 +1,9 @@
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy.free_port import free_port
 from tests.byte_tokenizer import BYTE_EOS, NUM_BYTE_TOKENS, write_byte_tokenizer
 from tests.cluster.served import ServedCluster, serve
 from tests.engine.checkpoints import write_tiny_moe
@@ -11,15 +11,7 @@ from tests.engine.checkpoints import write_tiny_moe
 
 def free_ports() -> int:
     """A port for HTTP whose successor is free for gRPC."""
-    for _ in range(100):
-        with socket.create_server(("127.0.0.1", 0)) as http:
-            port: int = http.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no two neighbouring ports are free")
+    return free_port("127.0.0.1", 2)
 
 
 @pytest.fixture(scope="session")

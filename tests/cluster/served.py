@@ -16,6 +16,7 @@ import openai
 import psutil
 
 from deploy.processes import wait_ended
+from tests.processes import listening_ports, of_living
 
 BATON = Path(sys.executable).parent / "baton"
 START_TIMEOUT_S = 180.0
@@ -103,7 +104,8 @@ class ServedCluster:
         leaders = self._listeners(*ports.values())
         connected = {c.raddr.port for c in leader.net_connections(kind="tcp") if c.raddr}
         others = {process for process in self._listeners(*connected) if process not in leaders}
-        (follower,) = {process for process in others if process.cmdline()[:1] == ["ray::RankActor"]}
+        command_lines = of_living(others, psutil.Process.cmdline)
+        (follower,) = [process for process, line in command_lines.items() if line[:1] == ["ray::RankActor"]]
         return leader, follower
 
     def _ports(self) -> dict[str, int]:
@@ -113,12 +115,8 @@ class ServedCluster:
 
     def _listeners(self, *ports: int) -> list[psutil.Process]:
         """The processes of this cluster that listen at one of the ports, at least one."""
-        listeners = [
-            process
-            for process in psutil.Process(self.process.pid).children(recursive=True)
-            for connection in process.net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port in ports
-        ]
+        found = of_living(psutil.Process(self.process.pid).children(recursive=True), listening_ports)
+        listeners = [process for process, listening in found.items() if not listening.isdisjoint(ports)]
         assert listeners, f"nobody listens at {ports}"
         return listeners
 

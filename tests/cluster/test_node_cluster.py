@@ -14,6 +14,7 @@ from ray.util.placement_group import placement_group_table
 
 from tests.cluster.conftest import free_ports
 from tests.cluster.served import WAIT_S, ServedCluster, serve
+from tests.cluster.test_role_cluster import Streams
 from tests.cluster.test_router_cluster import all_run, members, wait_for
 from tests.cluster.test_wide_cluster import ask, body
 
@@ -80,11 +81,10 @@ async def test_node_that_leaves_takes_its_worker_only_and_no_answer_changes(
     async with httpx.AsyncClient(base_url=node_cluster.url, timeout=TIMEOUT_S, trust_env=False) as client:
         undisturbed = await asyncio.gather(*(ask(client, **request) for request in requests))
         again = [{**request, "cache_salt": f"again {number}"} for number, request in enumerate(requests)]
-        asked = asyncio.gather(*(ask(client, **request) for request in again))
-        while not await asyncio.to_thread(lambda: node_cluster.load_of(worker)["running_sequences"]):
-            assert not asked.done(), "the worker has something to do"
+        streams = Streams(client, again)
+        await streams.have_started()
         await asyncio.to_thread(nodes.remove_node, node, False)
-        assert await asked == undisturbed
+        assert await streams.texts() == undisturbed
     found = wait_for(node_cluster, lambda found: "no node" in found[worker]["reason"])
     assert found[worker]["reason"] == (f"no node of the Ray cluster has room for worker {worker}, which needs 1 CPU")
     assert [name for name, member in found.items() if member["state"] != "running"] == [worker]

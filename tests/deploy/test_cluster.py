@@ -3,11 +3,22 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import ConfigError
+from core.errors import ConfigError, UnavailableError, UnreachableError
+from core.ids import WorkerId
 from core.request import Role
+from deploy import cluster as cluster_module
+from deploy.all_routers import Silence
 from deploy.certificate_maker import write_certificates
-from deploy.cluster import router_group, router_settings, run_cluster, worker_settings, worker_slots
+from deploy.cluster import (
+    router_group,
+    router_settings,
+    run_cluster,
+    wait_until_attached,
+    worker_settings,
+    worker_slots,
+)
 from deploy.config import ServeConfig
+from deploy.fence_client import FenceClient
 from deploy.security import TOKEN_VARIABLE
 from rpc.security import TlsFiles
 from tests.byte_tokenizer import write_byte_tokenizer
@@ -160,3 +171,35 @@ def test_with_api_keys_the_cluster_has_one_of_its_own(text_model_dir: Path, tmp_
     assert first.console_key not in repr(first)
     without = router_settings(ServeConfig(model=text_model_dir), text_model_dir)
     assert (without.api_keys_file, without.console_key) == (None, None)
+
+
+ATTACHED = {WorkerId(name, 1): Silence(0.0, ()) for name in ("decode-0", "prefill-0")}
+
+
+def test_router_that_misses_a_call_while_all_start_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [UnreachableError("no answer in time"), UnavailableError("it starts"), {}, ATTACHED]
+
+    def silences(_router: FenceClient) -> dict[WorkerId, Silence]:
+        answer = answers.pop(0)
+        if isinstance(answer, UnavailableError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cluster_module, "READY_POLL_S", 0.0)
+    monkeypatch.setattr(FenceClient, "silences", silences)
+    wait_until_attached([FenceClient("router:1")], ServeConfig())
+    assert not answers
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_router_without_all_workers_in_time_ends_the_start(monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
+    def silences(_router: FenceClient) -> dict[WorkerId, Silence]:
+        if not is_there:
+            raise UnreachableError("no answer in time")
+        return {}
+
+    monkeypatch.setattr(cluster_module, "READY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(FenceClient, "silences", silences)
+    message = "router:1 attached to none within" if is_there else "no answer in time"
+    with pytest.raises(UnavailableError, match=message):
+        wait_until_attached([FenceClient("router:1")], ServeConfig())

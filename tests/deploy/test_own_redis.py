@@ -4,6 +4,7 @@ import asyncio
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ from core.errors import ConfigError, UnavailableError
 from deploy import own_redis as own_redis_module
 from deploy.own_redis import OwnRedis, own_redis, redis_program
 from router.state.open_state import open_state
+from tests.processes import listening_ports, of_living
 
 
 async def remember(url: str) -> str | None:
@@ -22,6 +24,13 @@ async def remember(url: str) -> str | None:
         return await store.read("word")
     finally:
         await store.close()
+
+
+def process_of(server: OwnRedis) -> psutil.Process:
+    """Whoever listens at its port: other tests' servers are children of this process, too."""
+    found = of_living(psutil.Process().children(), listening_ports)
+    (process,) = [child for child, ports in found.items() if urlsplit(server.url).port in ports]
+    return process
 
 
 @pytest.fixture
@@ -47,14 +56,14 @@ def test_password_is_in_a_file_for_this_user_only_and_in_no_command_line(server:
     assert stat.S_IMODE(settings.stat().st_mode) == 0o600
     password = server.url.partition("://:")[2].partition("@")[0]
     assert password in settings.read_text(encoding="utf-8")
-    command_lines = [" ".join(process.cmdline()) for process in psutil.Process().children()]
-    assert any("redis" in line for line in command_lines)
-    assert not any(password in line for line in command_lines)
+    command_lines = of_living(psutil.Process().children(), psutil.Process.cmdline)
+    assert process_of(server) in command_lines
+    assert not [line for line in command_lines.values() if password in " ".join(line)]
 
 
 def test_server_that_died_is_started_again_where_routers_look_for_it(server: OwnRedis) -> None:
     server.look()
-    (process,) = [child for child in psutil.Process().children() if "redis" in " ".join(child.cmdline())]
+    process = process_of(server)
     process.kill()
     psutil.wait_procs([process])
     server.look()

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from core.errors import ConfigError
+from deploy.free_port import free_port
 from deploy.ray_session import check_address, first_line, open_ray
 
 
@@ -15,7 +16,7 @@ def test_address_that_is_not_of_a_head_is_refused(address: str) -> None:
 
 
 def test_address_where_nobody_listens_is_refused_before_ray_tries() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", free_port("127.0.0.1"))) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         check_address(address)
     message = rf"^--ray-address {address} leads to no .*`ray start --head` starts one"

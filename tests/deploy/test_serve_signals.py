@@ -1,6 +1,5 @@
 """Ctrl-C once lets requests end; twice does not."""
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,18 @@ import pytest
 from deploy.commands.serve import StopSignal
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+
+
+class SignalledEvent(threading.Event):
+    """The signal comes as soon as somebody waits for the event."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self._number = number
+
+    def wait(self, timeout: float | None = None) -> bool:
+        signal.raise_signal(self._number)
+        return super().wait(timeout)
 
 
 @pytest.fixture
@@ -23,9 +34,11 @@ def stop() -> Iterator[StopSignal]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_the_wait_and_a_second_one_hurries(stop: StopSignal, number: signal.Signals) -> None:
+def test_signal_ends_the_wait_and_a_second_one_hurries(
+    stop: StopSignal, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop, "_event", SignalledEvent(number))
     with stop.interrupting():
-        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
         stop.wait()
         assert not stop.has_come_again()
         signal.raise_signal(number)

@@ -9,6 +9,9 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+from deploy.free_port import free_port
+
+LOOPBACK = "127.0.0.1"
 START_S = 20.0  # milliseconds on an idle machine
 
 
@@ -34,7 +37,7 @@ class RedisServer:
         self._program = program
         self._folder = folder
         self._password = password
-        self.port = free_port()
+        self.port = free_port(LOOPBACK)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,7 +48,7 @@ class RedisServer:
         assert self._process is None
         options = {
             "port": self.port,
-            "bind": "127.0.0.1",
+            "bind": LOOPBACK,
             "save": "",
             "appendonly": "no",
             "requirepass": self._password,
@@ -79,7 +82,7 @@ class RedisServer:
 
     def ask(self, command: str) -> bytes:
         """The answer to a command, on a connection of its own; empty when there is none to be had."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), START_S) as connection:
+        with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, self.port), START_S) as connection:
             connection.sendall(f"{command}\r\n".encode())
             return connection.recv(4096)
         return b""
@@ -87,9 +90,3 @@ class RedisServer:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

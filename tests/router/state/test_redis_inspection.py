@@ -1,10 +1,11 @@
 import pytest
 
 from core.errors import UnavailableError
+from deploy.free_port import free_port
 from router.state.address import parse_state
 from router.state.redis_inspection import RedisServer as Found
 from router.state.redis_inspection import inspect_redis
-from tests.router.state.redis_server import RedisServer, free_port
+from tests.router.state.redis_server import RedisServer
 
 
 def inspect(url: str) -> Found:
@@ -22,7 +23,7 @@ def test_server_says_its_version_clock_and_memory(redis_server: RedisServer) -> 
 
 
 def test_nobody_there_is_unavailable_and_names_the_address() -> None:
-    port = free_port()
+    port = free_port("127.0.0.1")
     with pytest.raises(UnavailableError, match=f"redis://127.0.0.1:{port}/0 cannot be used"):
         inspect(f"redis://:s3cret@127.0.0.1:{port}")
 

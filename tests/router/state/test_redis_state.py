@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from core.errors import UnavailableError
+from deploy.free_port import free_port
 from router.state import redis_connection
 from router.state.address import RedisAddress, parse_state
 from router.state.redis_connection import CALL_DEADLINE_S
 from router.state.redis_state import RedisState
 from router.state.store import StateStore
-from tests.router.state.redis_server import RedisServer, free_port
+from tests.router.state.redis_server import RedisServer
 
 LONG_S = 600.0
 WAIT_S = 20 * CALL_DEADLINE_S
@@ -201,6 +202,6 @@ async def test_tls_is_not_spoken_in_the_clear(redis_server: RedisServer) -> None
 
 
 async def test_closing_while_the_server_is_away_raises_nothing() -> None:
-    store = store_at(f"redis://127.0.0.1:{free_port()}")
+    store = store_at(f"redis://127.0.0.1:{free_port('127.0.0.1')}")
     await assert_unavailable(store, CALLS["read"], "redis://127")
     await store.close()
