@@ -22,7 +22,7 @@ def bench_chaos(
     *,
     model: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint folder. Default: a tiny random model, fast enough for many faults."),
+        typer.Option(help="Checkpoint folder. Default: a tiny random one, fast enough for many faults."),
     ] = None,
     requests: Annotated[
         int | None, typer.Option(help="Requests under faults that make a run count. Default: 300.", min=1)

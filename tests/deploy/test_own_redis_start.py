@@ -82,7 +82,7 @@ def test_server_that_cannot_start_again_says_why_and_keeps_its_port(program: str
 
 def test_program_that_ends_at_once_is_tried_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ports = iter([1, 2, 3])
-    monkeypatch.setattr(own_redis_module, "_free_port", lambda: next(ports))
+    monkeypatch.setattr(own_redis_module, "free_port", lambda _host: next(ports))
     server = OwnRedis("/bin/false", tmp_path)
     with pytest.raises(UnavailableError, match="/bin/false does not start: it has logged nothing"):
         server.start()
