@@ -165,7 +165,7 @@ class Storm:
             self._cluster.settle()
             self._report.has_settled = True
         except NO_ANSWER as error:
-            self._report.errors.append(str(error))
+            self._report.errors.append(str(error) or repr(error))
         self._report.blocks_leaked = self._cluster.num_held_blocks()
 
     def _serve(self, order: Order) -> None:

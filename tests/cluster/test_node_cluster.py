@@ -18,7 +18,7 @@ from tests.cluster.test_role_cluster import Streams
 from tests.cluster.test_router_cluster import all_run, members, wait_for
 from tests.cluster.test_wide_cluster import ask, body
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NUM_TOKENS = 400  # of each answer: longer than a node takes to go
 TIMEOUT_S = 240.0

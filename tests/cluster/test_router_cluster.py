@@ -17,11 +17,11 @@ from core.processes import has_ended
 from deploy.proto_dict import as_dict
 from deploy.status_client import get_status
 from tests.cluster.conftest import free_ports
-from tests.cluster.served import WAIT_S, ServedCluster, serve
+from tests.cluster.served import RETURN_TIMEOUT_S, WAIT_S, ServedCluster, serve
 from tests.cluster.test_wide_cluster import ask, body
 from tests.processes import listening_ports, of_living
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 HANG_TIMEOUT_S = "15"  # none that works is silent for so long, on a machine of two busy cores either
 POLL_S = 0.1
@@ -55,7 +55,7 @@ def wait_for(
 
     Of two routers one may have heard less; a new one knows none yet, and one that has been stopped does not answer.
     """
-    deadline_s = time.monotonic() + WAIT_S
+    deadline_s = time.monotonic() + RETURN_TIMEOUT_S
     found: dict[str, dict[str, Any]] = {}
     while not (found and is_true(found)):
         assert time.monotonic() < deadline_s, f"still: {found}"
@@ -116,7 +116,7 @@ async def test_router_that_hangs_is_killed_and_replaced(router_cluster: ServedCl
     stopped = process_of(before)
     stopped.suspend()
     # Nobody asks over the shared port meanwhile: the stopped router would get its share of the connections.
-    deadline_s = time.monotonic() + WAIT_S
+    deadline_s = time.monotonic() + RETURN_TIMEOUT_S
     while not has_ended(stopped):
         assert time.monotonic() < deadline_s, "the router hangs still"
         await asyncio.sleep(POLL_S)
@@ -134,7 +134,7 @@ def test_worker_that_cannot_start_again_says_why_and_comes_back_when_that_is_men
     process_of(before["decode-0"]).kill()
     found = wait_for(router_cluster, lambda found: "safetensors" in found["decode-0"]["reason"])
     assert found["decode-0"]["state"] != "running"
-    deadline_s, answer = time.monotonic() + WAIT_S, ""
+    deadline_s, answer = time.monotonic() + RETURN_TIMEOUT_S, ""
     while "no decode worker is attached yet; decode-0 is " not in answer:
         assert time.monotonic() < deadline_s, f"still: {answer}"
         answer = httpx.get(f"{router_cluster.url}/ready", trust_env=False, timeout=WAIT_S).text

@@ -14,6 +14,7 @@ from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, generate_pb2, ge
 
 from core.errors import CheckpointError, ConfigError
 from core.request import Role
+from deploy.free_port import free_port
 from router import wire
 from router.config import RouterConfig
 from router.departure import RouterDeparture
@@ -208,8 +209,7 @@ async def test_taken_port_is_a_config_error_and_leaves_nothing_open(
 
 
 async def test_failed_start_frees_the_http_port(free_ports: RouterConfig) -> None:
-    with taken_port() as first:
-        pass
+    first = free_port("127.0.0.1")
     with taken_port() as second, pytest.raises(ConfigError):
         async with run_router(replace(free_ports, port=first, grpc_port=second)):
             pytest.fail("the port is taken")
@@ -232,8 +232,7 @@ async def test_folder_without_a_tokenizer_is_a_checkpoint_error(free_ports: Rout
 async def test_router_serves_while_its_store_of_state_is_away_and_closes_it(
     free_ports: RouterConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with taken_port() as port:
-        pass
+    port = free_port("127.0.0.1")
     closed = []
 
     class WatchedState(RedisState):
