@@ -109,7 +109,9 @@ class ServeConfig:
     admit_ttft_ms: float = flag(
         30_000.0, "A request whose first token is predicted later than this is refused with status 429, milliseconds."
     )
-    max_waiting: int = flag(2048, "Most requests that wait for a worker; more are refused with status 429.")
+    max_waiting: int = flag(
+        2048, "Most requests of one tenant that wait for a worker; more are refused with status 429."
+    )
     operator_key_file: Path | None = flag(
         None, "File whose first line is the key for changing roles over HTTP. Default: BATON_OPERATOR_KEY, or no key."
     )

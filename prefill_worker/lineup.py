@@ -11,15 +11,14 @@ from engine.sampling.rules import LogitRules
 from prefill_worker.prefix_importer import PrefixImporter
 from prefill_worker.prompt import Prompt
 
-MAX_PASSED = 4  # started prompts that wait while others are started: each holds the blocks of its whole prompt
-
 
 class Lineup:
     """Prompts that have not started, and those that are being computed.
 
     Each step computes the prompts of the highest priority, of these those of the tenant that has been served least
     (`core.fairness`), of these the started ones, and then first come, first served. So a long prompt that has
-    started may have to wait for others, but no more than `MAX_PASSED` at once.
+    started may have to wait for others, and keeps the blocks of its whole prompt meanwhile: one of each tenant and
+    priority, as long as there are blocks.
 
     Served are the tokens computed here, not those found in a cache, and those of the answers to prompts computed
     here: how many, the router says with the tenant's next prompt.
@@ -116,7 +115,7 @@ class Lineup:
         """
         started, may_start = dict(self.computing), True
         while True:
-            new = self._next_queued() if may_start and len(started) <= MAX_PASSED else None
+            new = self._next_queued() if may_start else None
             prompt = self._best(started.values(), new)
             if prompt is None:
                 return

@@ -44,7 +44,7 @@ class RouterConfig:
         slo_ttft_ms: the time to the first token that it works towards.
         slo_tpot_ms: likewise the mean time per token after it.
         admit_ttft_ms: a request whose first token is predicted later than this is refused with status 429.
-        max_waiting: most requests that wait for a worker; more are refused likewise.
+        max_waiting: most requests of one tenant that wait for a worker; more are refused likewise.
         metrics_host: address that Prometheus metrics are served at.
         metrics_port: their port, of this router alone; 0 takes a free one, None serves none.
         otlp_endpoint: URL of an OTLP collector that spans go to over HTTP; None makes none.

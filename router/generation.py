@@ -57,14 +57,14 @@ class Generation(Protocol):
 class Dispatcher(Protocol):
     """Takes requests in token ids and has workers generate the answers."""
 
-    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> Generation:
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] | None = None) -> Generation:
         """Accepts a request; placement and generation go on in the background.
 
         Args:
             request: what is asked for.
-            emitted: tokens of its answer that were generated before, fewer than `max_tokens` and without the last
-                one of the answer. Generation goes on after them and they are not read again. Only for requests
-                without logprobs.
+            emitted: None for a new request. For one that was accepted before, by whichever router, the tokens of its
+                answer that were generated then: fewer than `max_tokens`, without the last one of the answer, and none
+                of a request with logprobs. Generation goes on after them and they are not read again.
 
         Raises:
             BatonError: the request cannot be accepted.

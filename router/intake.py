@@ -21,7 +21,8 @@ MAX_PARTS = 4096  # messages and parts of their contents; checking them holds up
 MAX_STOPS = 16  # stop strings of a request; OpenAI allows 4, vLLM's clients send more
 MAX_STOP_CHARS = 256  # every new character is compared with every stop string
 MAX_STOP_TOKEN_IDS = 64
-MIN_PRIORITY, MAX_PRIORITY = -(2**31), 2**31 - 1  # what the messages to workers can say
+# A table of waiting work has an entry for each priority of each tenant, and is walked with every request.
+MIN_PRIORITY, MAX_PRIORITY = -100, 100
 NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}")  # of a request: goes into a path as it is (RFC 3986, unreserved)
 # Bad words are tokenized on the event loop: so many of this length take 10 ms.
 MAX_BAD_WORDS = 300
@@ -103,7 +104,7 @@ class Intake:
             stop_token_ids: token ids that end the answer, besides the model's own.
             ignore_eos: whether the model's own do not end it.
             cache_salt: KV is shared with requests of the same salt, and of the caller's tenant, only.
-            priority: requests with a lower number go first.
+            priority: requests with a lower number go first; `MIN_PRIORITY` to `MAX_PRIORITY`.
             timeout_s: seconds until the request fails if it has not ended; None for the router's limit.
             timeout_param: what the client calls that, for messages.
             name: what the client calls the request, to abort it by; empty for nothing.
@@ -127,6 +128,7 @@ class Intake:
                 param="cache_salt",
             )
         _check_name(name)
+        _check_priority(priority)
         if timeout_s is not None and not 0 < timeout_s < math.inf:
             raise InvalidRequestError(
                 f"{timeout_param} is {timeout_s:g}; it must be a positive number of seconds", param=timeout_param
@@ -217,6 +219,14 @@ class Intake:
                 param=param,
             )
         return asked
+
+
+def _check_priority(priority: int) -> None:
+    if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
+        raise InvalidRequestError(
+            f"priority is {describe(priority)}; it must be {MIN_PRIORITY} to {MAX_PRIORITY}, lower going first",
+            param="priority",
+        )
 
 
 def _check_name(name: str) -> None:

@@ -1,10 +1,8 @@
 """Whether a new request is accepted: decided once, when it comes, before anything is done for it."""
 
-import math
 from dataclasses import dataclass
 
 from core.errors import OverloadedError
-from core.request import GenerationRequest
 from router.admission.answer_lengths import AnswerLengths
 from router.admission.outlook import Outlook
 from router.admission.refusal import too_late
@@ -43,12 +41,14 @@ class Admission:
         self.waiting = WaitingRoom(limits.max_waiting)
         self.answers = AnswerLengths()
 
-    def refusal(self, request: GenerationRequest, outlook: Outlook | None) -> OverloadedError | None:
-        """Why a request is not accepted; None when it is. Without an outlook it waits for a worker of a missing role.
+    def refusal(self, tenant: str, outlook: Outlook | None, timeout_s: float) -> OverloadedError | None:
+        """Why a tenant's request is not accepted; None when it is.
 
-        One that would run out of its own time first is refused for that rather than left to fail.
+        Args:
+            tenant: whose it is.
+            outlook: what it is to expect; without one it waits for a worker of a missing role.
+            timeout_s: after which it fails. One that would do so first is refused rather than left to fail.
         """
-        if (refusal := self.waiting.refusal(request.tenant)) is not None or outlook is None:
+        if (refusal := self.waiting.refusal(tenant)) is not None or outlook is None:
             return refusal
-        timeout_s = math.inf if request.timeout_s is None else request.timeout_s
         return too_late(outlook, min(self.limits.ttft_s, timeout_s))

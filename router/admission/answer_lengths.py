@@ -16,6 +16,6 @@ class AnswerLengths:
         self._num_ended = 4  # the guess counts as so many at first
 
     def add(self, num_tokens: int) -> None:
-        """An answer has ended, whole or not."""
+        """An answer that had its place has ended, whole or not: the place is free again."""
         self._num_ended = min(self._num_ended + 1, NUM_ANSWERS)
         self.mean += (num_tokens - self.mean) / self._num_ended

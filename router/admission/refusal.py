@@ -29,8 +29,8 @@ def too_late(outlook: Outlook, limit_s: float) -> OverloadedError | None:
     else:
         reason, late = "decode_places", f"no worker has a place for the answer in the next {outlook.place_s:.3g} s"
     return OverloadedError(
-        f"{late}; at most {bearable_s:.3g} s are accepted, by --admit-ttft-ms and the request's own timeout: "
-        f"try again in {retry_after_s} s",
+        f"{late}; at most {bearable_s:.3g} s are accepted, by --admit-ttft-ms, --request-timeout-s and the request's "
+        f"own timeout: try again in {retry_after_s} s",
         retry_after_s=retry_after_s,
         reason=reason,
     )

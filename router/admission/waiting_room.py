@@ -45,10 +45,11 @@ class WaitingRoom:
             self._tenants[request_id] = tenant
             self._num_of[tenant] += 1
 
-    def leave(self, request_id: str) -> None:
-        """It is being generated, or has ended; one that does not wait is ignored."""
+    def leave(self, request_id: str) -> bool:
+        """It is being generated, or has ended; one that does not wait is ignored. Returns whether it waited."""
         tenant = self._tenants.pop(request_id, None)
         if tenant is not None:
             self._num_of[tenant] -= 1
             if not self._num_of[tenant]:
                 del self._num_of[tenant]
+        return tenant is not None

@@ -61,7 +61,7 @@ class MeteredDispatcher:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> Generation:
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] | None = None) -> Generation:
         """See `Dispatcher.submit`.
 
         Raises:
@@ -70,7 +70,7 @@ class MeteredDispatcher:
         quota = current_caller().quota
         if quota is None:
             return self._dispatcher.submit(request, emitted)
-        quota.begin(len(request.prompt) + len(emitted))
+        quota.begin(len(request.prompt) + len(emitted or ()))
         try:
             return MeteredGeneration(self._dispatcher.submit(request, emitted), quota)
         except BaseException:

@@ -129,21 +129,20 @@ class FleetDispatcher:
 
     # --- for front ends (Dispatcher)
 
-    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> ActiveGeneration:
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] | None = None) -> ActiveGeneration:
         """Accepts a request and places it, now or when workers are there; see `Dispatcher.submit`.
 
         Raises:
-            OverloadedError: too much waits before it; nothing was done. Not when tokens of it were emitted.
-            InvalidRequestError: its client has one of the same name under way.
+            OverloadedError: it is new, and too much waits before it; nothing was done.
+            InvalidRequestError: it is new, and its client has one of the same name under way.
         """
-        self._active.check_name(request.tenant, request.name)
-        times = self._watch.arrived(request, num_emitted=len(emitted))
+        if emitted is None:
+            self._active.check_name(request.tenant, request.name)
+        times = self._watch.arrived(request, num_emitted=len(emitted or ()))
         generation = ActiveGeneration(request, self._cancel, times, emitted)
         options = self._survey(generation)
-        refusal = None if emitted else self._admission.refusal(request, options.outlook(self._admission.answers.mean))
-        if refusal is not None:
-            generation.times.refused(options.num_uncached_tokens, refusal.reason)
-            raise refusal
+        if emitted is None:
+            self._refuse_late(generation, options)
         self._accept(generation)
         self._place(generation, options)
         attempt = generation.attempt
@@ -235,13 +234,23 @@ class FleetDispatcher:
             line.remove(first.request_id)
             self._try_place(first)
 
+    def _refuse_late(self, generation: ActiveGeneration, options: Survey) -> None:
+        outlook = options.outlook(self._admission.answers.mean)
+        refusal = self._admission.refusal(generation.request.tenant, outlook, self._timeout_s(generation.request))
+        if refusal is not None:
+            generation.times.refused(options.num_uncached_tokens, refusal.reason)
+            raise refusal
+
+    def _timeout_s(self, request: GenerationRequest) -> float:
+        return min(self._request_timeout_s, math.inf if request.timeout_s is None else request.timeout_s)
+
     def _accept(self, generation: ActiveGeneration) -> None:
         """Opens the books on a new request."""
         request = generation.request
         self._active.add(generation)
         self._admission.waiting.enter(request.request_id, request.tenant)
         self._counters.enter(request.tenant)
-        timeout_s = min(self._request_timeout_s, math.inf if request.timeout_s is None else request.timeout_s)
+        timeout_s = self._timeout_s(request)
         generation.timers.start(Purpose.DEADLINE, timeout_s, partial(self._run_out, generation, timeout_s))
 
     def _survey(self, generation: ActiveGeneration) -> Survey:
@@ -386,8 +395,10 @@ class FleetDispatcher:
         self._leave_attempt(generation, cancel_workers=cancel_workers)
         generation.move(RequestEvent.END)
         self._active.remove(generation)
-        self._admission.waiting.leave(generation.request_id)
-        self._admission.answers.add(len(generation.answer.tokens))
+        was_generated = not self._admission.waiting.leave(generation.request_id)
+        # One that never had a place, and did not end by itself, says nothing about how soon places become free.
+        if was_generated or generation.answer.finish_reason is not None:
+            self._admission.answers.add(len(generation.answer.tokens))
         self._counters.leave(generation.request.tenant)
         generation.timers.stop(*Purpose)
 

@@ -108,13 +108,18 @@ class ActiveGeneration:
         names: of the blocks of its prompt.
         times: hears what happens to it.
         computed_by: the worker that was last to compute its prompt; None until it is placed.
+        is_new: whether it was never accepted before, here or by another router.
     """
 
     def __init__(
-        self, request: GenerationRequest, on_cancel: OnCancel, times: RequestTimes, emitted: Sequence[int] = ()
+        self,
+        request: GenerationRequest,
+        on_cancel: OnCancel,
+        times: RequestTimes,
+        emitted: Sequence[int] | None = None,
     ) -> None:
         self.request = request
-        self.answer = TokenAssembler(emitted)
+        self.answer = TokenAssembler(emitted or ())
         self.state = RequestState.WAITING
         self.attempt: Attempt | None = None
         self.num_attempts = 0
@@ -124,8 +129,9 @@ class ActiveGeneration:
         self.names = PromptNames(request.cache_salt)
         self.times = times
         self.computed_by: WorkerLink | None = None
+        self.is_new = emitted is None
         self._on_cancel = on_cancel
-        self._num_read = len(emitted)
+        self._num_read = len(self.answer.tokens)
         self._error: BatonError | None = None
         self._arrived = asyncio.Event()
 

@@ -8,7 +8,11 @@ from router.dispatch.generation import ActiveGeneration
 
 
 class UnderWay:
-    """Finds requests; knows nothing of what happens to them."""
+    """Finds requests; knows nothing of what happens to them.
+
+    A request that came from another router, or came back, has its name while no new one of its tenant takes it: its
+    client may not know that it goes on, and ask anew under the same name.
+    """
 
     def __init__(self) -> None:
         self._by_id: dict[str, ActiveGeneration] = {}
@@ -25,26 +29,27 @@ class UnderWay:
         """Makes sure that a tenant may call a new request so.
 
         Raises:
-            InvalidRequestError: it has one of that name under way.
+            InvalidRequestError: it has one of that name under way, which was new here as well.
         """
-        if (tenant, name) in self._by_name:
+        holder = self._by_name.get((tenant, name))
+        if holder is not None and holder.is_new:
             raise InvalidRequestError(
                 f"request_id is {describe(name)}, and a request of that name is under way; choose another",
                 param="request_id",
             )
 
     def add(self, generation: ActiveGeneration) -> None:
-        """One has been accepted; its name is checked."""
+        """One has been accepted; the name of a new one is checked."""
         request = generation.request
         self._by_id[request.request_id] = generation
-        if request.name:
+        if request.name and (generation.is_new or (request.tenant, request.name) not in self._by_name):
             self._by_name[request.tenant, request.name] = generation
 
     def remove(self, generation: ActiveGeneration) -> None:
         """It has ended."""
         request = generation.request
         del self._by_id[request.request_id]
-        if request.name:
+        if self._by_name.get((request.tenant, request.name)) is generation:
             del self._by_name[request.tenant, request.name]
 
     def find(self, tenant: str, request_id: str) -> ActiveGeneration:

@@ -284,10 +284,10 @@ class Journal:
 
     # --- generation
 
-    def _submit_first(self, head: RequestHead, term: int, emitted: Sequence[int]) -> Generation:  # noqa: ARG002
+    def _submit_first(self, head: RequestHead, term: int, emitted: Sequence[int] | None) -> Generation:  # noqa: ARG002
         return self._dispatcher.submit(head.request)
 
-    def _submit_again(self, head: RequestHead, term: int, emitted: Sequence[int]) -> Generation:
+    def _submit_again(self, head: RequestHead, term: int, emitted: Sequence[int] | None) -> Generation:
         left_s = head.deadline_s - self._unix_time()
         if left_s <= 0:
             raise _late(head)

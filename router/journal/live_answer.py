@@ -13,8 +13,8 @@ from router.journal.store import RequestUpdate, StoredRequest
 # Read at once by somebody who is far behind: detokenizing them takes about 2 ms, in which nothing else happens.
 MAX_DELTA_TOKENS = 256
 
-Submit = Callable[[RequestHead, int, Sequence[int]], Generation]
-"""Has an answer generated: of which request, in which term of its holder, after which tokens."""
+Submit = Callable[[RequestHead, int, Sequence[int] | None], Generation]
+"""Has an answer generated: of which request, in which term of its holder, after which tokens; None for a new one."""
 
 
 class LiveAnswer:
@@ -29,6 +29,7 @@ class LiveAnswer:
         submit: has tokens generated.
         num_cached_tokens: of the prompt, if that is known.
         token_ids: of the answer, generated before.
+        is_accepted: whether the request was accepted before.
 
     Attributes:
         head: see above.
@@ -50,6 +51,7 @@ class LiveAnswer:
         *,
         token_ids: Sequence[int] = (),
         num_cached_tokens: int = 0,
+        is_accepted: bool = False,
     ) -> None:
         is_scored = head.request.sampling.logprobs is not None
         self.head = head
@@ -64,6 +66,7 @@ class LiveAnswer:
         self._logprobs: list[TokenLogprobs] = []
         self._num_cached_tokens = num_cached_tokens
         self._has_first = bool(self.token_ids)
+        self._is_accepted = is_accepted
         self._submit = submit
         self._generation: Generation | None = None
         self._is_led = False
@@ -72,13 +75,18 @@ class LiveAnswer:
 
     @classmethod
     def of(cls, stored: StoredRequest, submit: Submit) -> "LiveAnswer":
-        """A request that this router has taken from the store."""
+        """A request that this router has taken from the store.
+
+        One that was refused is kept there as well, for the sake of its key, and so is one whose client left before
+        its first token: these are new.
+        """
         return cls(
             stored.head,
             stored.term,
             submit,
             token_ids=stored.token_ids,
             num_cached_tokens=stored.num_cached_tokens,
+            is_accepted=stored.was_running or bool(stored.token_ids),
         )
 
     def again(self, term: int, submit: Submit) -> "LiveAnswer":
@@ -89,6 +97,7 @@ class LiveAnswer:
             submit,
             token_ids=self.token_ids,
             num_cached_tokens=self.num_cached_tokens,
+            is_accepted=self._is_accepted,
         )
 
     @property
@@ -120,7 +129,8 @@ class LiveAnswer:
             BatonError: the request cannot be accepted.
         """
         if self._generation is None:
-            self._generation = self._submit(self.head, self.term, self.token_ids)
+            self._generation = self._submit(self.head, self.term, self.token_ids if self._is_accepted else None)
+            self._is_accepted = True
 
     def stop(self, *, is_answered: bool = False) -> None:
         """Ends the work for it; see `Generation.cancel`. Idempotent."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.clock import Clock
 from core.deadlines import Deadlines
@@ -32,7 +32,8 @@ class _Record:
         return self.term > term or (self.term == term and self.holder != router)
 
     def stored(self) -> StoredRequest:
-        return StoredRequest(self.head, self.holder, self.term, tuple(self.token_ids), self.num_cached_tokens)
+        token_ids = tuple(self.token_ids)
+        return StoredRequest(self.head, self.holder, self.term, token_ids, self.num_cached_tokens, self.is_running)
 
 
 class MemoryJournalStore:
@@ -80,7 +81,7 @@ class MemoryJournalStore:
             return None
         is_busy = record.is_running and record.holder != router and self._is_alive(record.holder)
         if claim.fits(record.head) and (claim.interrupts or not is_busy):
-            self._hold(record, router, term)
+            return self._hold(record, router, term)
         return record.stored()
 
     async def adopt(self, router: str, term: int, limit: int) -> list[StoredRequest]:
@@ -91,9 +92,7 @@ class MemoryJournalStore:
             for each in self._records.values()
             if each.is_running and each.holder != router and not self._is_alive(each.holder)
         ]
-        for record in orphans[:limit]:
-            self._hold(record, router, term)
-        return [record.stored() for record in orphans[:limit]]
+        return [self._hold(record, router, term) for record in orphans[:limit]]
 
     async def leave(self, router: str) -> None:
         """See `JournalStore.leave`."""
@@ -119,8 +118,10 @@ class MemoryJournalStore:
         self._expiries.set(request_id, self._clock.now_s() + update.keep_s)
         return Fate.SAVED
 
-    def _hold(self, record: _Record, router: str, term: int) -> None:
+    def _hold(self, record: _Record, router: str, term: int) -> StoredRequest:
+        was_running = record.is_running
         record.holder, record.term, record.is_running = router, max(term, record.term + 1), True
+        return replace(record.stored(), was_running=was_running)
 
     def _is_alive(self, router: str) -> bool:
         return self._alive_until_s.get(router, -math.inf) > self._clock.now_s()

@@ -27,17 +27,19 @@ local function move(id, from, to)
 end
 
 local function stored(id)
-    local record = redis.call('HMGET', prefix .. 'request:' .. id, 'head', 'holder', 'term', 'cached')
-    record[5] = redis.call('GET', prefix .. 'tokens:' .. id) or ''
+    local record = redis.call('HMGET', prefix .. 'request:' .. id, 'head', 'holder', 'term', 'cached', 'running')
+    record[6] = redis.call('GET', prefix .. 'tokens:' .. id) or ''
     return record
 end
 
 local function hold(id, holder, held_term, term)
     local next_term = math.max(tonumber(held_term) + 1, tonumber(term))
     local text = string.format('%.0f', next_term)
-    redis.call('HSET', prefix .. 'request:' .. id, 'holder', me, 'term', text, 'running', '1')
+    redis.call('HSET', prefix .. 'request:' .. id, 'holder', me, 'term', text)
     move(id, holder, me)
-    return stored(id)
+    local record = stored(id)
+    redis.call('HSET', prefix .. 'request:' .. id, 'running', '1')
+    return record
 end
 """
 

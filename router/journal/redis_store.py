@@ -85,9 +85,10 @@ def _words(update: RequestUpdate) -> tuple[str | int, ...]:
 
 def _stored(answer: list[Any]) -> StoredRequest | None:
     """None when the record is not one of this version, which is as if it were lost."""
-    text, holder, term, num_cached_tokens, tokens = answer
+    text, holder, term, num_cached_tokens, running, tokens = answer
     head = head_from_text(text or "")
     if head is None:
         logger.warning("a request in the state store cannot be read; does another version of Baton use it?")
         return None
-    return StoredRequest(head, holder, int(term), tokens_from_text(tokens), int(num_cached_tokens))
+    token_ids = tokens_from_text(tokens)
+    return StoredRequest(head, holder, int(term), token_ids, int(num_cached_tokens), was_running=running == "1")

@@ -72,6 +72,7 @@ class StoredRequest:
         term: of that hold.
         token_ids: of the answer, as far as they were saved.
         num_cached_tokens: of the prompt.
+        was_running: whether somebody worked on it, or was to go on with it, until it was taken.
     """
 
     head: RequestHead
@@ -79,6 +80,7 @@ class StoredRequest:
     term: int
     token_ids: tuple[int, ...]
     num_cached_tokens: int
+    was_running: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 
 from core.clock import ManualClock
+from core.fair_line import Turn
 from core.fairness import ANSWER_WEIGHT
 from engine.kv.block_table import BlockTable
 from engine.kv.pool import BlockPool
-from prefill_worker.lineup import MAX_PASSED, Lineup
+from prefill_worker.lineup import Lineup
 from prefill_worker.prefix_importer import PrefixImporter
 from prefill_worker.prompt import Prompt
 from tests.builders import assignment, small_pool
@@ -54,9 +55,13 @@ class Bench:
                 prompt.table.release()
         return [(prompt.handoff_id, len(chunk.token_ids)) for prompt, chunk in chunks]
 
-    def backlogged(self) -> set[str]:
+    def turns(self) -> dict[str, Turn]:
+        """Of the prompts that are not computed, by handoff id."""
         prompts = (*self.lineup.queued, *self.lineup.computing.values())
-        return {prompt.assignment.tenant for prompt in prompts}
+        return {prompt.handoff_id: prompt.assignment.turn for prompt in prompts}
+
+    def backlogged(self) -> set[str]:
+        return {tenant for _, tenant in self.turns().values()}
 
     def until_empty(self) -> list[str]:
         """Handoff ids in the order of their last chunk."""
@@ -113,12 +118,23 @@ def test_tenant_back_from_idle_has_saved_up_nothing() -> None:
     assert bench.served == {"a": 15 * BUDGET, "b": 5 * BUDGET}
 
 
-def test_number_of_started_prompts_that_wait_is_bounded() -> None:
+def test_prompt_whose_turn_it_is_starts_however_many_long_ones_have_started() -> None:
     bench = Bench()
-    for priority in range(MAX_PASSED + 3, 0, -1):
-        bench.add(4 * BUDGET, priority=priority)
+    for tenant in "abcdefg":
+        bench.add(100 * BUDGET, tenant, priority=1)
         bench.step()
-    assert len(bench.lineup.computing) == MAX_PASSED + 1
+    late, urgent = bench.add(BUDGET // 4, "late", priority=1), bench.add(3 * BUDGET, "a")
+    assert [bench.step() for _ in range(3)] == [[(urgent, BUDGET)]] * 3
+    assert (late, BUDGET // 4) in [chunk for _ in range(8) for chunk in bench.step()]
+
+
+def test_one_prompt_of_a_tenant_and_priority_is_started_at_a_time() -> None:
+    bench = Bench()
+    for tenant in "aab":
+        bench.add(4 * BUDGET, tenant)
+    for _ in range(6):
+        bench.step()
+        assert len(bench.lineup.computing) <= 2
     bench.until_empty()
 
 
@@ -156,8 +172,10 @@ def test_prompt_that_leaves_is_not_computed_any_more(num_waiting: int) -> None:
 
 # --- properties
 
-tenants = st.sampled_from(["a", "b", "c"])
-arrivals = st.lists(st.tuples(tenants, st.integers(1, 6 * BUDGET)), max_size=6)
+tenants = st.sampled_from("abc")
+many_tenants = st.sampled_from("abcdefgh")
+arrivals = st.lists(st.tuples(many_tenants, st.integers(1, 6 * BUDGET)), max_size=8)
+ranked_arrivals = st.lists(st.tuples(many_tenants, st.integers(-2, 2), st.integers(1, 6 * BUDGET)), max_size=8)
 
 
 @given(rounds=st.lists(arrivals, min_size=1, max_size=25))
@@ -184,6 +202,25 @@ def test_steps_are_full_and_counters_of_backlogged_tenants_stay_within_one_step(
                 start = max(served, since[other], key=lambda totals: sum(totals.values()))
                 gains = [bench.served.get(each, 0) - start.get(each, 0) for each in (tenant, other)]
                 assert abs(gains[0] - gains[1]) <= 2 * BUDGET
+
+
+@given(rounds=st.lists(ranked_arrivals, min_size=1, max_size=25))
+@settings(max_examples=60, deadline=None)
+def test_steps_compute_the_highest_priorities_and_of_each_the_tenants_that_were_served_least(
+    rounds: list[list[tuple[str, int, int]]],
+) -> None:
+    bench = Bench()
+    for arriving in rounds:
+        for tenant, priority, num_tokens in arriving:
+            bench.add(num_tokens, tenant, priority)
+        counters = {tenant: bench.lineup._counters.of(tenant) for tenant in bench.backlogged()}
+        before = bench.turns()
+        computed = {before[handoff_id] for handoff_id, _ in bench.step()}
+        waiting = set(bench.turns().values())
+        for priority, tenant in computed:
+            assert all(priority <= passed for passed, _ in waiting)
+            passed = [counters[other] for other_priority, other in waiting if other_priority == priority]
+            assert counters[tenant] <= min(passed, default=counters[tenant]) + BUDGET
 
 
 @given(

@@ -51,7 +51,9 @@ class Bench:
         self.links.remove(link)
         self.dispatcher.on_lost(link)
 
-    def submit(self, request: GenerationRequest | None = None, emitted: tuple[int, ...] = ()) -> ActiveGeneration:
+    def submit(
+        self, request: GenerationRequest | None = None, emitted: tuple[int, ...] | None = None
+    ) -> ActiveGeneration:
         return self.dispatcher.submit(request or generation_request(), emitted)
 
     def report(self, link: RecordingLink, *words: TokenEvent | ReturnedWork) -> None:

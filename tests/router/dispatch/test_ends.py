@@ -14,7 +14,7 @@ from core.errors import (
     UnknownRequestError,
 )
 from core.events import ReturnedWork
-from core.request import Role
+from core.request import FinishReason, Role
 from router.admission.admission import AdmissionLimits
 from router.dispatch.dispatcher import MAX_RETRY_S
 from router.dispatch.generation import ActiveGeneration
@@ -164,6 +164,22 @@ async def test_name_is_a_tenants_own_and_taken_while_its_request_is_under_way(be
     assert bench.dispatcher.num_active == 2
 
 
+async def test_name_of_a_request_that_came_from_another_router_is_free_for_its_tenants_retry(bench: Bench) -> None:
+    adopted = bench.submit(replace(generation_request("r-7"), tenant=TENANT, name=NAME), emitted=())
+    bench.dispatcher.abort(NAME, TENANT)
+    assert bench.is_settled()
+    adopted = bench.submit(replace(adopted.request, request_id="r-8"), emitted=())
+    retry = start(bench)
+    adopted.cancel()
+    bench.submit(replace(adopted.request, request_id="r-9"), emitted=()).cancel()
+    with pytest.raises(InvalidRequestError, match="a request of that name is under way"):
+        bench.submit(replace(retry.request, request_id="r2"))
+    bench.dispatcher.abort(NAME, TENANT)
+    with pytest.raises(CancelledRequestError, match="request r was aborted"):
+        await read(retry)
+    assert bench.is_settled()
+
+
 # --- what is refused was never begun
 
 
@@ -190,6 +206,29 @@ async def test_request_is_refused_when_its_own_time_is_too_short(bench: Bench) -
     bench.submit(replace(generation_request("third"), timeout_s=1.0))
 
 
+async def test_request_is_refused_when_the_routers_time_is_too_short_for_it() -> None:
+    bench = make_bench(
+        RecordingLink("p", Role.PREFILL),
+        RecordingLink("d", Role.DECODE),
+        limits=AdmissionLimits(ttft_s=10 * REQUEST_TIMEOUT_S),
+    )
+    bench.submit(generation_request("first", prompt=(1,) * 150_000))
+    with pytest.raises(OverloadedError, match="at most 100 s are accepted, by --admit-ttft-ms, --request-timeout-s"):
+        bench.submit(generation_request("second"))
+
+
+@pytest.mark.parametrize("emitted", [(), (100,)])
+async def test_request_that_was_accepted_before_is_not_refused(emitted: tuple[int, ...]) -> None:
+    bench = make_bench(
+        RecordingLink("p", Role.PREFILL), RecordingLink("d", Role.DECODE), limits=AdmissionLimits(1.0, max_waiting=1)
+    )
+    bench.submit(generation_request("first"))
+    with pytest.raises(OverloadedError):
+        bench.submit(generation_request("second"))
+    bench.submit(generation_request("third"), emitted)
+    assert len(bench.link("p").assigned) == 2
+
+
 async def test_request_placed_again_is_not_refused() -> None:
     bench = make_bench(
         RecordingLink("p", Role.PREFILL), RecordingLink("d", Role.DECODE), limits=AdmissionLimits(1.0, max_waiting=1)
@@ -202,6 +241,23 @@ async def test_request_placed_again_is_not_refused() -> None:
     bench.report(bench.link("p"), token(generation.placement.assignment, 0))
     bench.report(bench.link("d"), token(generation.placement.assignment, 1))
     bench.submit(generation_request("second"))
+
+
+# --- how long answers are
+
+
+async def test_requests_that_never_had_a_place_do_not_count_as_answers(bench: Bench) -> None:
+    answers = bench.dispatcher._admission.answers
+    guess = answers.mean
+    for reach in (queued, computed):
+        reach(bench).cancel()
+    assert answers.mean == guess
+    decoding(bench).cancel()
+    after_decoding = answers.mean
+    assert after_decoding < guess
+    last = start(bench).placement
+    bench.report(last.prefill, token(last.assignment, 0, FinishReason.LENGTH))
+    assert answers.mean < after_decoding
 
 
 # --- whose turn it is

@@ -23,6 +23,7 @@ class FakeGeneration:
     def __init__(self, request: GenerationRequest, steps: Iterable[Step]) -> None:
         self.request = request
         self.emitted: tuple[int, ...] = ()
+        self.is_new = True
         self.cancelled = threading.Event()
         self.is_answered = False
         self.num_reads = 0
@@ -99,11 +100,11 @@ class FakeDispatcher:
         self.aborted: list[tuple[str, str]] = []
         self.generations: queue.Queue[FakeGeneration] = queue.Queue()
 
-    def submit(self, request: GenerationRequest, emitted: Sequence[int] = ()) -> FakeGeneration:
+    def submit(self, request: GenerationRequest, emitted: Sequence[int] | None = None) -> FakeGeneration:
         if self.refusal is not None:
             raise self.refusal
-        generation = self.generation_type(request, after(len(emitted), self.script(request)))
-        generation.emitted = tuple(emitted)
+        generation = self.generation_type(request, after(len(emitted or ()), self.script(request)))
+        generation.emitted, generation.is_new = tuple(emitted or ()), emitted is None
         self.generations.put(generation)
         return generation
 

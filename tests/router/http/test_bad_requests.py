@@ -102,6 +102,8 @@ def test_body_that_is_no_json_object_is_refused(http: httpx.Client, body: bytes)
         ({"max_tokens": 10**400}, "max_tokens"),
         ({"max_completion_tokens": -5}, "max_completion_tokens"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+        ({"priority": 101}, "priority"),
+        ({"priority": -101}, "priority"),
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"stop": ""}, "stop"),

@@ -125,7 +125,7 @@ async def test_client_that_leaves_ends_the_work_and_goes_on_where_it_was(half: R
         half.dispatcher.script = says(codec, "Hello")
         resumed = await (await half.resume(client, REQUEST_ID)).read_all()
     going_on = half.generation()
-    assert going_on.emitted == half.ids("He")
+    assert (cut.is_new, going_on.is_new, going_on.emitted) == (True, False, half.ids("He"))
     assert going_on.request_id != cut.request_id
     assert (client.text, resumed.text) == ("He", "llo")
     usage = resumed.chunks[-1]["usage"]

@@ -50,7 +50,7 @@ async def test_taken_request_is_as_it_was_saved(store: JournalStore) -> None:
     taken = await store.take("b", CLAIM, term=1)
     assert taken is not None
     assert (taken.head, taken.token_ids, taken.num_cached_tokens) == (HEAD, (5, 70000, 7), 2)
-    assert (taken.holder, taken.term) == ("b", 2)
+    assert (taken.holder, taken.term, taken.was_running) == ("b", 2, True)
 
 
 async def test_update_that_comes_twice_changes_nothing(store: JournalStore) -> None:
@@ -126,7 +126,7 @@ async def test_patient_claim_waits_for_a_living_holder_that_works_on_it(store: J
     await store.save("a", [more(update_of(HEAD), 0, 5, is_running=False)], ())
     taken = await store.take("b", patient, term=9)
     assert taken is not None
-    assert (taken.holder, taken.token_ids) == ("b", (5,))
+    assert (taken.holder, taken.token_ids, taken.was_running) == ("b", (5,), False)
 
 
 async def test_patient_claim_takes_from_the_dead(store: JournalStore) -> None:
@@ -152,7 +152,7 @@ async def test_running_requests_of_a_router_that_left_are_adopted_once(store: Jo
     (first,) = await store.adopt("b", 9, 1)
     (second,) = await store.adopt("c", 9, LIMIT)
     assert {first.head.request_id, second.head.request_id} == {REQUEST_ID, "f" * 32}
-    assert (first.holder, second.holder, first.term) == ("b", "c", 9)
+    assert (first.holder, second.holder, first.term, first.was_running) == ("b", "c", 9, True)
     assert await store.adopt("b", 9, LIMIT) == []
 
 

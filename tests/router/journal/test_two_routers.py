@@ -9,6 +9,7 @@ import pytest
 from core.clock import SystemClock
 from core.errors import KeyConflictError, NoWorkerError
 from core.request import FinishReason
+from core.sampling import SamplingParams
 from router.journal import keeper, memory_store, redis_store
 from router.journal.journal import OpenAnswer
 from router.journal.memory_store import MemoryJournalStore
@@ -139,6 +140,20 @@ async def test_answer_that_ended_at_a_dead_router_is_there(halves: tuple[RouterH
     assert second.is_idle()
 
 
+@pytest.mark.parametrize(("said", "logprobs"), [("", None), ("He", 0)])
+async def test_request_of_a_dead_router_is_no_new_one_even_without_tokens(
+    halves: tuple[RouterHalf, RouterHalf], said: str, logprobs: int | None
+) -> None:
+    first, second = halves
+    async with second.journal.running():
+        async with dying_router(first):
+            says_so_far(first, said)
+            await first.start(chat_head(SamplingParams(logprobs=logprobs)))
+            assert (await next_generation(first)).is_new
+        adopted = await next_generation(second)
+        assert (adopted.is_new, adopted.emitted) == (False, ())
+
+
 # --- keys
 
 
@@ -220,3 +235,4 @@ async def test_request_with_a_key_that_was_refused_is_tried_again(halves: tuple[
             await ask(first, REQUEST_ID)
         opened = await asyncio.wait_for(ask(second), WAIT_S)
         assert await read_to_the_end(opened.text) == TEXT
+        assert second.generation().is_new

@@ -239,6 +239,8 @@ async def test_absent_options_are_the_models_with_a_seed_of_its_own(stub: Stub, 
         ({"max_tokens": 2, "sampling": generate_pb2.SamplingOptions(min_tokens=3)}, "min_tokens is 3"),
         ({"timeout_s": 0.0}, "timeout_s is 0; it must be a positive number of seconds"),
         ({"timeout_s": float("nan")}, "timeout_s is nan"),
+        ({"priority": 101}, "priority is 101; it must be -100 to 100"),
+        ({"priority": -(2**31)}, "priority is -2147483648; it must be -100 to 100"),
         ({"request_id": "a b"}, "request_id is 'a b'; it must have 1 to 128 letters, digits"),
     ],
 )
