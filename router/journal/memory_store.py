@@ -24,6 +24,7 @@ class _Record:
     holder: str
     term: int
     is_running: bool = True
+    is_handed: bool = False  # and not saved since
     num_cached_tokens: int = 0
     token_ids: list[int] = field(default_factory=list)
 
@@ -86,14 +87,15 @@ class MemoryJournalStore:
     async def adopt(self, router: str, term: int, limit: int) -> list[StoredRequest]:
         """See `JournalStore.adopt`."""
         self._expire()
+        records = self._records.values()
+        handed = [each for each in records if each.is_handed and each.holder == router][:limit]
         orphans = [
-            each
-            for each in self._records.values()
-            if each.is_running and each.holder != router and not self._is_alive(each.holder)
+            each for each in records if each.is_running and each.holder != router and not self._is_alive(each.holder)
         ]
-        for record in orphans[:limit]:
+        adopted = orphans[: limit - len(handed)]
+        for record in adopted:
             self._hold(record, router, term)
-        return [record.stored() for record in orphans[:limit]]
+        return [record.stored() for record in (*handed, *adopted)]
 
     async def leave(self, router: str) -> None:
         """See `JournalStore.leave`."""
@@ -114,13 +116,15 @@ class MemoryJournalStore:
         if update.first > len(record.token_ids):
             return Fate.UNKNOWN
         record.holder, record.term, record.is_running = router, update.term, update.is_running
+        record.is_handed = False
         record.num_cached_tokens = update.num_cached_tokens
         record.token_ids += update.token_ids[len(record.token_ids) - update.first :]
         self._expiries.set(request_id, self._clock.now_s() + update.keep_s)
         return Fate.SAVED
 
     def _hold(self, record: _Record, router: str, term: int) -> None:
-        record.holder, record.term, record.is_running = router, max(term, record.term + 1), True
+        record.holder, record.term = router, max(term, record.term + 1)
+        record.is_running = record.is_handed = True
 
     def _is_alive(self, router: str) -> bool:
         return self._alive_until_s.get(router, -math.inf) > self._clock.now_s()
