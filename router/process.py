@@ -164,8 +164,7 @@ async def run_router(
             await server.start()
         leaving_app = DrainingApp(app, departure)
         stop_listening = await stack.enter_async_context(serve_http(leaving_app, listener, tls=config.tls))
-        stack.callback(journal.prepare_to_leave)  # requests that do not end are for other routers to go on with
-        stack.push_async_callback(let_requests_end, departure, router.dispatcher, grpc_server, stop_listening)
+        stack.push_async_callback(let_requests_end, router, journal, grpc_server, stop_listening)
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
         http_port = listener.getsockname()[1]
         logger.info("router listens on %s, HTTP %d, gRPC %d", config.host, http_port, grpc_port)
@@ -194,18 +193,21 @@ async def telling(config: RouterConfig, observation: Observation) -> AsyncIterat
 
 
 async def let_requests_end(
-    departure: RouterDeparture,
-    dispatcher: FleetDispatcher,
-    grpc_server: grpc.aio.Server,
-    stop_listening: Callable[[], None],
+    router: Router, journal: Journal, grpc_server: grpc.aio.Server, stop_listening: Callable[[], None]
 ) -> None:
-    """Takes no more connections and waits for requests under way; those that take too long are told so."""
+    """Takes no more connections and waits for requests under way; those that take too long are told so.
+
+    Under way is also a call that is no request yet, or whose client has not read all of its answer.
+    """
+    departure, dispatcher, calls = router.departure, router.dispatcher, router.observation.calls
     departure.order()
     stop_listening()
-    stopping = asyncio.create_task(grpc_server.stop(departure.left_s))
+    # Not before the drain is over: what the server cancels by itself is not left to other routers.
+    stopping = asyncio.create_task(grpc_server.stop(departure.left_s + STOP_GRACE_S))
     logger.info("the router leaves; %d request(s) have %g s", dispatcher.num_active, departure.left_s)
-    await departure.drain(lambda: dispatcher.num_active)
+    await departure.drain(lambda: max(dispatcher.num_active, calls.num_open))
     given = f"{departure.timeout_s:g} s"
+    journal.prepare_to_leave()  # requests that have not ended are for other routers to go on with
     dispatcher.end_all(DrainingError(f"the router stops, and the answer had not ended after {given}; send it again"))
     await asyncio.gather(stopping, grpc_server.stop(STOP_GRACE_S))
 

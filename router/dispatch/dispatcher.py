@@ -273,7 +273,9 @@ class FleetDispatcher:
             tpot_limit_s=self._watch.limits.tpot_s,
         )
         if chosen is None:
-            if generation.num_attempts == 0:
+            if (
+                generation.num_attempts == 0 and not generation.answer.tokens
+            ):  # else a worker has had it, or another's
                 give_up = partial(self._give_up_waiting, generation)
                 generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return

@@ -1,4 +1,4 @@
-"""`DELETE /v1/chat/completions/{id}`: ends an answer under way. OpenAI's deletes a stored one; none is stored."""
+"""`DELETE /v1/chat/completions/{id}`: ends an answer under way, or forgets one that is kept for who comes back."""
 
 from typing import Literal
 
@@ -7,13 +7,12 @@ from pydantic import BaseModel, Field
 
 from router.auth.caller import current_caller
 from router.http.errors import document_errors
+from router.http.event_id import COMPLETION_PREFIX
 from router.journal.journal import Journal
-
-COMPLETION_PREFIX = "chatcmpl-"  # of the ids in answers
 
 
 class AbortedChatCompletion(BaseModel):
-    """The work has ended, on the workers within a step."""
+    """The work has ended, on the workers within a step, and nobody gets the answer any more."""
 
     id: str = Field(description="As in the path.")
     object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
@@ -26,8 +25,8 @@ def abort_router(journal: Journal) -> APIRouter:
 
     @router.delete("/v1/chat/completions/{completion_id}", responses=document_errors(401, 403, 404))
     async def abort_chat_completion(completion_id: str) -> AbortedChatCompletion:
-        """Ends a request of the caller: by the answer's `id`, by `x-request-id`, or by its own `request_id`."""
-        journal.abort(completion_id.removeprefix(COMPLETION_PREFIX), current_caller().tenant)
+        """Ends and forgets a request of the caller: by the answer's `id`, `x-request-id`, or its own `request_id`."""
+        await journal.abort(completion_id.removeprefix(COMPLETION_PREFIX), current_caller().tenant)
         return AbortedChatCompletion(id=completion_id)
 
     return router

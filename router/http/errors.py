@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from core.errors import BatonError, InternalError
-from router.observe.call import note_refusal
+from router.observe.call import note_refusal, note_refusal_code
 
 MAX_ECHO_CHARS = 200  # of a client's own text in a message about it
 _DESCRIPTIONS = {
@@ -112,6 +112,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     else:
         message = str(error.detail)
     code = _CODES.get(HTTPStatus(error.status_code), "http_error")
+    note_refusal_code(code)
     content = _document(error.status_code, message, None, code)
     return Response(content, error.status_code, dict(error.headers or {}), media_type="application/json")
 

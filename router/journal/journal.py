@@ -15,19 +15,24 @@ from core.errors import (
     DeadlineError,
     InvalidRequestError,
     KeyConflictError,
+    RequestMovedError,
+    UnavailableError,
     UnknownRequestError,
 )
 from router.generation import Dispatcher, Generation
 from router.journal.head import RequestHead
 from router.journal.keeper import JournalKeeper
 from router.journal.live_answer import AnswerReader, LiveAnswer, OnLeft
-from router.journal.store import Claim, JournalStore, KeyHolder, StoredRequest
+from router.journal.store import LOOK, Claim, JournalStore, KeyHolder, StoredRequest
 from router.state.redis_connection import CALL_DEADLINE_S
 from router.text.stream import TextGeneration
 from router.text.tokenizer import TextCodec
 
 JOIN_POLL_S = 0.5  # another router saves as often
 MS_PER_S = 1000
+
+CheckHead = Callable[[RequestHead], None]
+"""Raises BatonError when whoever asks for a request's answer cannot be given it."""
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +143,7 @@ class Journal:
         try:
             answer.start()
         except BatonError:
-            self.keeper.retire(answer)
+            self._forget_unread(answer)  # whoever sends it again has the time of a new request
             raise
         return self._open(answer)
 
@@ -152,9 +157,18 @@ class Journal:
             update = self.keeper.update(answer)
             holder = await self._store.begin(self._router_id, replace(update, is_new=True, first=0), key)
         finally:
-            if holder is None or holder.request_id != answer.request_id:
+            if holder is None:
+                self._forget_unread(answer)
+            elif holder.request_id != answer.request_id:
+                message = f"request {holder.request_id} has the same idempotency key, and came first; ask again"
+                answer.fail(RequestMovedError(message))  # whoever found this one meanwhile must not have it computed
                 self.keeper.forget(answer)
         return holder
+
+    def _forget_unread(self, answer: LiveAnswer) -> None:
+        """Forgets it, unless somebody who asked with the same key reads it by now."""
+        if not answer.is_read:
+            self.keeper.forget(answer)
 
     async def resume(
         self,
@@ -164,6 +178,7 @@ class Journal:
         fingerprint: str | None = None,
         num_tokens: int = 0,
         interrupts: bool = True,
+        check: CheckHead | None = None,
     ) -> OpenAnswer:
         """The answer to an earlier request, wherever it is.
 
@@ -173,8 +188,10 @@ class Journal:
             fingerprint: of what the client sent now; None when it sent nothing to compare.
             num_tokens: tokens after which a delta of the answer is to end.
             interrupts: see `start_once`.
+            check: is given the request before it is taken from anybody.
 
         Raises:
+            BatonError: `check` did.
             UnknownRequestError: there is no such request of that tenant.
             InvalidRequestError: the client sent something else the first time.
             UnavailableError: the state store is away, and this router alone does not know.
@@ -182,7 +199,7 @@ class Journal:
         """
         claim = Claim(request_id, tenant, fingerprint, interrupts)
         while True:
-            answer = self.keeper.live(request_id) or self._again(claim) or await self._take(claim)
+            answer = self.keeper.live(request_id) or self._again(claim, check) or await self._take(claim, check)
             head = answer.head
             if head.request.tenant != tenant:
                 raise _unknown(request_id)
@@ -190,26 +207,30 @@ class Journal:
                 raise InvalidRequestError(
                     f"request {request_id} was another one; send the very same body, or GET it", param="Last-Event-ID"
                 )
+            if check is not None:
+                check(head)
             if self.keeper.live(request_id) is answer:
                 return self._open(answer, num_tokens)
             if head.deadline_s < self._unix_time():
                 raise _late(head)
             await asyncio.sleep(JOIN_POLL_S)
 
-    def _again(self, claim: Claim) -> LiveAnswer | None:
+    def _again(self, claim: Claim, check: CheckHead | None) -> LiveAnswer | None:
         """A request that was retired here a moment ago."""
         retired = self.keeper.retired(claim.request_id)
         if retired is None or not claim.fits(retired.head):
             return None
+        if check is not None:
+            check(retired.head)
         answer = retired.again(self._term(), self._submit_again)
         self.keeper.add(answer)
         return answer
 
-    async def _take(self, claim: Claim) -> LiveAnswer:
+    async def _take(self, claim: Claim, check: CheckHead | None) -> LiveAnswer:
         """The request as the store has it, live if it is this router's now."""
-        stored = await self._store.take(self._router_id, claim, self._term())
-        if stored is None:
-            raise _unknown(claim.request_id)
+        if check is not None:
+            check((await self._stored(replace(claim, fingerprint=LOOK))).head)
+        stored = await self._stored(claim)
         live = self.keeper.live(claim.request_id)
         is_ours = stored.holder == self._router_id
         if live is not None:  # somebody else here was faster
@@ -220,24 +241,43 @@ class Journal:
             self.keeper.add(answer)
         return answer
 
+    async def _stored(self, claim: Claim) -> StoredRequest:
+        stored = await self._store.take(self._router_id, claim, self._term())
+        if stored is None:
+            raise _unknown(claim.request_id)
+        return stored
+
     def _adopt(self, stored: StoredRequest) -> None:
-        logger.info("request %s goes on here: its router is gone", stored.head.request_id)
+        request_id = stored.head.request_id
+        if self.keeper.live(request_id) or self.keeper.retired(request_id):
+            return  # it was asked for here meanwhile
+        logger.info("request %s goes on here: its router is gone", request_id)
         answer = LiveAnswer.of(stored, self._submit_again)
         self.keeper.add(answer)
         self._run_out(answer)
 
-    def abort(self, request_id: str, tenant: str) -> None:
+    async def abort(self, request_id: str, tenant: str) -> None:
         """Ends a tenant's request, which is forgotten; by its id, or its client's name for it.
 
+        By its id also when it has ended or its client has left it, wherever that was; by its name for a moment after.
+
         Raises:
-            UnknownRequestError: the tenant has no such request under way here.
+            UnknownRequestError: the tenant has no such request, or another router works on it.
         """
-        answer = self.keeper.live(request_id)
-        if answer is None or answer.head.request.tenant != tenant:
+        answer = self.keeper.find(tenant, request_id) or await self._left(request_id, tenant)
+        if answer is None:
             self._dispatcher.abort(request_id, tenant)
             return
         answer.fail(CancelledRequestError(f"request {request_id} was aborted, as asked"))
         self.keeper.forget(answer)
+
+    async def _left(self, request_id: str, tenant: str) -> LiveAnswer | None:
+        """A request that no router works on, as this router's; None when there is none."""
+        try:
+            answer = await self._take(Claim(request_id, tenant, None, interrupts=False), None)
+        except (UnknownRequestError, UnavailableError):
+            return None
+        return answer if self.keeper.live(request_id) is answer else None
 
     # --- readers come and go
 

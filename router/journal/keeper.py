@@ -7,13 +7,18 @@ from collections.abc import Callable, Iterable
 
 from core.clock import Clock
 from core.errors import RequestMovedError
+from router.journal.head_text import TOKEN_CHARS
 from router.journal.live_answer import LiveAnswer
 from router.journal.shelf import Shelf
 from router.journal.store import ROUTER_LEASE_S, Fate, JournalStore, RequestUpdate, Saved, StoredRequest
 
 SAVE_S = 0.5  # between two rounds; what was generated since the last one is generated again after a router's death
 KEEP_S = 120.0  # for clients that come back for an answer that has ended, or that they left
-MAX_ADOPTED = 256  # in one round, so that several survivors share what a dead router leaves
+MAX_ADOPTED = 16  # in one round trip, so that several survivors share what a dead router leaves, and it ends in time
+# In one round, of requests that the store does not know, the last one beyond it: milliseconds of a server's time, in
+# which nobody else is served. After it was away it has all of them to learn.
+MAX_NEW_BYTES = 4 * 1024 * 1024
+HEAD_BYTES = 1024  # of a request as text, beside its tokens
 
 logger = logging.getLogger(__name__)
 
@@ -91,12 +96,23 @@ class JournalKeeper:
             self._dropped.append(request_id)
         self._wake.set()
 
+    def find(self, tenant: str, name: str) -> LiveAnswer | None:
+        """A tenant's answer by its request's id or its client's name, live or `retired`."""
+        for answers in (self._live, self._due, self._being_saved):
+            for answer in answers.values():
+                request = answer.head.request
+                if request.tenant == tenant and name in {request.request_id, request.name} and answer.error is None:
+                    return answer
+        return None
+
     def forget(self, answer: LiveAnswer) -> None:
         """Nobody is to have it again, here or elsewhere."""
-        if self._live.get(answer.request_id) is answer:
-            del self._live[answer.request_id]
-            self._due.pop(answer.request_id, None)
-            self._dropped.append(answer.request_id)
+        request_id = answer.request_id
+        if self._live.get(request_id, answer) is answer:
+            self._live.pop(request_id, None)
+            self._due.pop(request_id, None)
+            self._shelf.remove(request_id)
+            self._dropped.append(request_id)
             self._wake.set()
 
     def update(self, answer: LiveAnswer) -> RequestUpdate:
@@ -119,7 +135,10 @@ class JournalKeeper:
             if is_full:
                 due_s = self._clock.now_s() + SAVE_S
             try:
-                await (self.tick() if is_full else self.save_due())
+                if not is_full:
+                    await self.save_due()
+                elif await self.tick():
+                    due_s = self._clock.now_s()
             except Exception:
                 logger.exception("a defect in the router: requests are not saved in this round")
 
@@ -131,13 +150,16 @@ class JournalKeeper:
         self._is_stopped = True
         self._wake.set()
 
-    async def tick(self) -> None:
-        """Saves everything, and takes over what dead routers have left."""
+    async def tick(self) -> bool:
+        """Saves everything, and takes over what dead routers have left; returns whether there may be more of that."""
         await self._save({**self._due, **self._live})
         # Right after a pause of the store, or of this process, all others only seem to be dead.
-        if self._clock.now_s() - self._alive_since_s >= ROUTER_LEASE_S:
-            for stored in await self._store.adopt(self._router_id, self._term(), MAX_ADOPTED):
-                self._adopt(stored)
+        if self._clock.now_s() - self._alive_since_s < ROUTER_LEASE_S:
+            return False
+        adopted = await self._store.adopt(self._router_id, self._term(), MAX_ADOPTED)
+        for stored in adopted:
+            self._adopt(stored)
+        return len(adopted) == MAX_ADOPTED
 
     async def save_due(self) -> None:
         """Saves what has begun or ended since the last time."""
@@ -146,23 +168,45 @@ class JournalKeeper:
 
     async def leave(self) -> None:
         """Saves everything a last time, and leaves what runs to other routers. Nothing is added any more."""
-        await self._save({**self._due, **self._live})
+        while await self._save({**self._due, **self._live}) and self._is_shared:
+            pass
         await self._store.leave(self._router_id)
         await self._store.close()
 
-    async def _save(self, answers: dict[str, LiveAnswer]) -> None:
-        waiting = [answer.saving for answer in self._due.values() if answer.saving is not None]
-        self._being_saved, self._due = self._due, {}
+    async def _save(self, answers: dict[str, LiveAnswer]) -> bool:
+        """Returns whether some were put off."""
+        chosen, put_off = self._choose(answers.values())
+        due, self._due = self._due, {}
+        # Those put off that are live are saved in the next full round anyway; but somebody may wait for them.
+        self._due = {request_id: due.pop(request_id) for request_id in put_off if request_id in due}
+        waiting = [answer.saving for answer in due.values() if answer.saving is not None]
+        self._being_saved = due
         dropped, self._dropped = self._dropped, []
-        updates = [self.update(answer) for answer in answers.values()]
+        updates = [self.update(answer) for answer in chosen]
         try:
             saved = await self._store.save(self._router_id, updates, dropped)
         finally:
             self._being_saved = {}
             _set_all(waiting)
         self._note(saved)
-        for answer, update, fate in zip(answers.values(), updates, saved.fates, strict=True):
+        for answer, update, fate in zip(chosen, updates, saved.fates, strict=True):
             self._settle(answer, update, fate)
+        return bool(put_off)
+
+    def _choose(self, answers: Iterable[LiveAnswer]) -> tuple[list[LiveAnswer], list[str]]:
+        """What a round saves, running ones first, and the ids of those that are put off to later ones."""
+        chosen: list[LiveAnswer] = []
+        put_off: list[str] = []
+        num_new_bytes = 0
+        for answer in sorted(answers, key=lambda each: each.request_id not in self._live):
+            if not answer.is_known and num_new_bytes >= MAX_NEW_BYTES:
+                put_off.append(answer.request_id)
+                continue
+            if not answer.is_known:
+                num_tokens = len(answer.head.request.prompt) + len(answer.token_ids)
+                num_new_bytes += HEAD_BYTES + TOKEN_CHARS * num_tokens
+            chosen.append(answer)
+        return chosen, put_off
 
     def _note(self, saved: Saved) -> None:
         self._is_shared = saved.is_shared
@@ -181,6 +225,7 @@ class JournalKeeper:
             self._due.setdefault(answer.request_id, answer)
 
     def _lose(self, answer: LiveAnswer) -> None:
+        self._shelf.remove(answer.request_id)
         if self._live.get(answer.request_id) is answer:
             del self._live[answer.request_id]
             logger.info("another router goes on with request %s", answer.request_id)

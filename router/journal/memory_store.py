@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from core.clock import Clock
 from core.deadlines import Deadlines
@@ -24,6 +24,7 @@ class _Record:
     holder: str
     term: int
     is_running: bool = True
+    is_handed: bool = False  # and not saved since
     num_cached_tokens: int = 0
     token_ids: list[int] = field(default_factory=list)
 
@@ -81,18 +82,21 @@ class MemoryJournalStore:
             return None
         is_busy = record.is_running and record.holder != router and self._is_alive(record.holder)
         if claim.fits(record.head) and (claim.interrupts or not is_busy):
-            return self._hold(record, router, term)
+            self._hold(record, router, term)
         return record.stored()
 
     async def adopt(self, router: str, term: int, limit: int) -> list[StoredRequest]:
         """See `JournalStore.adopt`."""
         self._expire()
+        records = self._records.values()
+        handed = [each for each in records if each.is_handed and each.holder == router][:limit]
         orphans = [
-            each
-            for each in self._records.values()
-            if each.is_running and each.holder != router and not self._is_alive(each.holder)
+            each for each in records if each.is_running and each.holder != router and not self._is_alive(each.holder)
         ]
-        return [self._hold(record, router, term) for record in orphans[:limit]]
+        adopted = orphans[: limit - len(handed)]
+        for record in adopted:
+            self._hold(record, router, term)
+        return [record.stored() for record in (*handed, *adopted)]
 
     async def leave(self, router: str) -> None:
         """See `JournalStore.leave`."""
@@ -113,15 +117,14 @@ class MemoryJournalStore:
         if update.first > len(record.token_ids):
             return Fate.UNKNOWN
         record.holder, record.term, record.is_running = router, update.term, update.is_running
+        record.is_handed = False
         record.num_cached_tokens = update.num_cached_tokens
         record.token_ids += update.token_ids[len(record.token_ids) - update.first :]
         self._expiries.set(request_id, self._clock.now_s() + update.keep_s)
         return Fate.SAVED
 
-    def _hold(self, record: _Record, router: str, term: int) -> StoredRequest:
-        was_running = record.is_running
-        record.holder, record.term, record.is_running = router, max(term, record.term + 1), True
-        return replace(record.stored(), was_running=was_running)
+    def _hold(self, record: _Record, router: str, term: int) -> None:
+        record.holder, record.term, record.is_handed = router, max(term, record.term + 1), True
 
     def _is_alive(self, router: str) -> bool:
         return self._alive_until_s.get(router, -math.inf) > self._clock.now_s()

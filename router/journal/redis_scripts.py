@@ -4,6 +4,7 @@ Keys, all under one prefix, which is `KEYS[1]`:
 
     routers          sorted set: routers by the time their lease ends, in milliseconds of the server's clock
     running:ROUTER   set: ids of requests that ROUTER is to go on with
+    handed:ROUTER    set: those of them that ROUTER was given and has not saved since: the answer may have been lost
     request:ID       hash: head, tenant, fingerprint, holder, term, running (1 or 0), cached
     tokens:ID        string: tokens of the answer, eight hexadecimal characters each
     key:KEY          string: the id and the fingerprint of the request that KEY stands for
@@ -22,13 +23,17 @@ local function is_alive(router)
 end
 
 local function move(id, from, to)
-    if from then redis.call('SREM', prefix .. 'running:' .. from, id) end
+    if from then
+        redis.call('SREM', prefix .. 'running:' .. from, id)
+        redis.call('SREM', prefix .. 'handed:' .. from, id)
+    end
     if to then redis.call('SADD', prefix .. 'running:' .. to, id) end
 end
 
 local function stored(id)
     local record = redis.call('HMGET', prefix .. 'request:' .. id, 'head', 'holder', 'term', 'cached', 'running')
     record[6] = redis.call('GET', prefix .. 'tokens:' .. id) or ''
+    record[7] = id
     return record
 end
 
@@ -37,9 +42,8 @@ local function hold(id, holder, held_term, term)
     local text = string.format('%.0f', next_term)
     redis.call('HSET', prefix .. 'request:' .. id, 'holder', me, 'term', text)
     move(id, holder, me)
-    local record = stored(id)
-    redis.call('HSET', prefix .. 'request:' .. id, 'running', '1')
-    return record
+    redis.call('SADD', prefix .. 'handed:' .. me, id)
+    return stored(id)
 end
 """
 
@@ -130,11 +134,20 @@ return hold(id, holder, record[2], ARGV[6])
 """
 )
 
-# term, limit. Returns requests.
+# term, limit. Returns requests, first those whose earlier answer may have been lost.
 ADOPT = (
     _COMMON
     + """
 local adopted, limit = {}, tonumber(ARGV[3])
+for _, id in ipairs(redis.call('SMEMBERS', prefix .. 'handed:' .. me)) do
+    if #adopted == limit then
+        return adopted
+    elseif redis.call('HGET', prefix .. 'request:' .. id, 'holder') == me then
+        adopted[#adopted + 1] = stored(id)
+    else
+        move(id, me, nil)
+    end
+end
 for _, dead in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'routers', '-inf', now_ms)) do
     while dead ~= me and #adopted < limit do
         local id = redis.call('SRANDMEMBER', prefix .. 'running:' .. dead)
@@ -153,5 +166,8 @@ end
 return adopted
 """
 )
+
+# ids. Says that a router can do nothing with requests that it was given.
+REFUSE = _COMMON + "for i = 2, #ARGV do redis.call('SREM', prefix .. 'handed:' .. me, ARGV[i]) end"
 
 LEAVE = _COMMON + "redis.call('ZADD', prefix .. 'routers', 0, me)"

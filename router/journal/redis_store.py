@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from router.journal.head_text import head_from_text, head_to_text, tokens_from_text, tokens_to_text
-from router.journal.redis_scripts import ADOPT, BEGIN, LEAVE, SAVE, TAKE
+from router.journal.redis_scripts import ADOPT, BEGIN, LEAVE, REFUSE, SAVE, TAKE
 from router.journal.store import (
     ROUTER_LEASE_S,
     Claim,
@@ -56,7 +56,11 @@ class RedisJournalStore:
     async def adopt(self, router: str, term: int, limit: int) -> list[StoredRequest]:
         """See `JournalStore.adopt`."""
         answers = await self._redis.run(ADOPT, KEYS, router, term, limit)
-        return [request for answer in answers if (request := _stored(answer)) is not None]
+        requests = [_stored(answer) for answer in answers]
+        if None in requests:  # else they would be the first again and again
+            unreadable = [answer[-1] for answer, each in zip(answers, requests, strict=True) if each is None]
+            await self._redis.run(REFUSE, KEYS, router, *unreadable)
+        return [each for each in requests if each is not None]
 
     async def leave(self, router: str) -> None:
         """See `JournalStore.leave`."""
@@ -85,7 +89,7 @@ def _words(update: RequestUpdate) -> tuple[str | int, ...]:
 
 def _stored(answer: list[Any]) -> StoredRequest | None:
     """None when the record is not one of this version, which is as if it were lost."""
-    text, holder, term, num_cached_tokens, running, tokens = answer
+    text, holder, term, num_cached_tokens, running, tokens, _ = answer
     head = head_from_text(text or "")
     if head is None:
         logger.warning("a request in the state store cannot be read; does another version of Baton use it?")

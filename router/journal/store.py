@@ -83,6 +83,10 @@ class StoredRequest:
     was_running: bool
 
 
+LOOK = "-"
+"""The fingerprint of nothing: of claims that are not to have the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Somebody wants to have a request.
@@ -90,8 +94,8 @@ class Claim:
     Attributes:
         request_id: which.
         tenant: of whoever asks; a request of another one is as unknown.
-        fingerprint: of what the client sent; one that differs gets to see the request, and does not have it. None
-            when nothing was sent to compare.
+        fingerprint: of what the client sent; one that differs, as `LOOK` always does, gets to see the request, and
+            does not have it. None when nothing was sent to compare.
         interrupts: whether to take it from a router that lives and works on it.
     """
 
@@ -147,7 +151,11 @@ class JournalStore(Protocol):
         ...
 
     async def adopt(self, router: str, term: int, limit: int) -> list[StoredRequest]:
-        """Has a router hold running requests of dead ones, `limit` at most."""
+        """Has a router hold running requests of dead ones, `limit` at most.
+
+        Those that it was given before, here or by `take`, and has not saved since, come first: the answer may have
+        been lost on its way.
+        """
         ...
 
     async def leave(self, router: str) -> None:

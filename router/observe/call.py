@@ -92,6 +92,9 @@ class Calls:
         clock: for their times.
         is_tracing: whether those without a trace get one.
         on_ended: hear of every call that has ended, and of how many seconds it took.
+
+    Attributes:
+        num_open: calls that have not ended.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Calls:
         self._clock = clock
         self._on_ended = on_ended
         self._is_tracing = is_tracing
+        self.num_open = 0
 
     @contextmanager
     def open(self, api: str, method: str, headers: Mapping[str, str]) -> Iterator[Call]:
@@ -119,12 +123,14 @@ class Calls:
             wants_timing=headers.get(TIMING_HEADER, "").lower() in _YES,
         )
         tokens = _CALL.set(call), TAGS.set(call.tags)
+        self.num_open += 1
         try:
             yield call
         except Exception as error:
             note_refusal(error)
             raise
         finally:
+            self.num_open -= 1
             for hear in self._on_ended:
                 hear(call, self._clock.now_s() - call.started_s)
             _CALL.reset(tokens[0])
@@ -154,6 +160,11 @@ def phases_asked() -> Phases | None:
 
 def note_refusal(error: Exception) -> None:
     """The call of the current task, if there is one, is answered with an error; the first counts."""
+    note_refusal_code(error.code if isinstance(error, BatonError) else InternalError.code)
+
+
+def note_refusal_code(code: str) -> None:
+    """Likewise, where there is no error of ours but the code that the client gets."""
     call = _CALL.get()
     if call is not None and call.refusal is None:
-        call.refusal = error.code if isinstance(error, BatonError) else InternalError.code
+        call.refusal = code

@@ -81,7 +81,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
     ) -> generate_pb2.AbortRequestResponse:
         """Ends a request of the caller."""
         try:
-            self._journal.abort(request.request_id, current_caller().tenant)
+            await self._journal.abort(request.request_id, current_caller().tenant)
         except BatonError as error:
             await abort(context, error)
         return generate_pb2.AbortRequestResponse()

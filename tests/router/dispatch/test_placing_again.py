@@ -21,6 +21,7 @@ from router.generation import TokenDelta
 from tests.router.builders import RecordingLink, generation_request
 from tests.router.dispatch.bench import (
     MAX_ATTEMPTS,
+    PLACEMENT_TIMEOUT_S,
     Bench,
     nothing_to_read,
     read,
@@ -50,6 +51,13 @@ async def test_returned_work_goes_on_exactly_where_the_answer_stands(bench: Benc
     assert await read(generation) == TokenDelta((102,), FinishReason.LENGTH)
     assert generation.num_cached_tokens == 2
     assert bench.is_settled()
+
+
+async def test_answer_with_emitted_tokens_waits_for_workers_until_its_deadline(empty: Bench) -> None:
+    generation = empty.submit(generation_request(max_tokens=8), emitted=(100, 101))
+    await empty.time.advance(2 * PLACEMENT_TIMEOUT_S)
+    assert empty.dispatcher.num_active == 1
+    generation.cancel()
 
 
 async def test_answer_with_emitted_tokens_goes_on_after_them_and_does_not_repeat_them(bench: Bench) -> None:

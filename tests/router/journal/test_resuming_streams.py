@@ -209,7 +209,7 @@ async def test_request_that_is_aborted_after_it_was_resumed_ends_and_is_forgotte
         half.dispatcher.script = lambda _request: ()
         resumed = await half.resume(client, REQUEST_ID)
         generation = await asyncio.to_thread(half.dispatcher.next_generation)
-        half.journal.abort(REQUEST_ID, "")
+        await half.journal.abort(REQUEST_ID, "")
         assert generation.cancelled.is_set()
         with pytest.raises(CancelledRequestError, match="was aborted"):
             await resumed.read_all()

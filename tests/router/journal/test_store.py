@@ -8,7 +8,7 @@ from core.clock import ManualClock
 from router.journal import memory_store, redis_store
 from router.journal.memory_store import MemoryJournalStore
 from router.journal.redis_store import RedisJournalStore
-from router.journal.store import Claim, Fate, JournalStore, KeyHolder
+from router.journal.store import LOOK, Claim, Fate, JournalStore, KeyHolder
 from router.state.address import parse_state
 from tests.router.journal.heads import REQUEST_ID, head_of, more, update_of
 
@@ -153,6 +153,7 @@ async def test_running_requests_of_a_router_that_left_are_adopted_once(store: Jo
     (second,) = await store.adopt("c", 9, LIMIT)
     assert {first.head.request_id, second.head.request_id} == {REQUEST_ID, "f" * 32}
     assert (first.holder, second.holder, first.term, first.was_running) == ("b", "c", 9, True)
+    await store.save("b", [update_of(first.head, first.term)], ())
     assert await store.adopt("b", 9, LIMIT) == []
 
 
@@ -171,6 +172,40 @@ async def test_router_that_is_silent_is_dead(
     monkeypatch.undo()
     await store.save("b", (), ())
     assert (await store.save("b", (), ())).lease_was_held is True
+
+
+@pytest.mark.parametrize("is_adopted", [True, False])
+async def test_request_whose_holder_was_not_told_so_is_adopted_again_until_it_is_saved(
+    store: JournalStore, is_adopted: bool
+) -> None:
+    await begin(store, "a")
+    await store.save("b", (), ())
+    await store.leave("a")
+    if is_adopted:
+        await store.adopt("b", 9, LIMIT)
+    else:
+        await store.take("b", CLAIM, 9)
+    (again,) = await store.adopt("b", 9, LIMIT)
+    assert (again.head, again.holder, again.term) == (HEAD, "b", 9)
+    await store.save("b", [update_of(HEAD, 9)], ())
+    assert await store.adopt("b", 9, LIMIT) == []
+
+
+async def test_request_that_is_not_saved_by_one_router_and_taken_by_another_is_that_ones(store: JournalStore) -> None:
+    await begin(store, "a")
+    for router in "bc":
+        await store.save(router, (), ())
+        await store.take(router, CLAIM, 9)
+    assert await store.adopt("b", 9, LIMIT) == []
+    (again,) = await store.adopt("c", 9, LIMIT)
+    assert again.term == 10
+
+
+async def test_claim_that_looks_takes_nothing(store: JournalStore) -> None:
+    await begin(store, "a")
+    seen = await store.take("b", Claim(REQUEST_ID, "", LOOK, interrupts=True), 9)
+    assert seen is not None
+    assert (seen.head, seen.holder) == (HEAD, "a")
 
 
 async def test_nobody_adopts_their_own(store: JournalStore) -> None:

@@ -1,6 +1,7 @@
 """A real Redis server that is killed, hangs or forgets, under routers that go on serving."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -28,7 +29,6 @@ OTHER_ID = "f" * 32
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "SAVE_S", 0.02)
-    monkeypatch.setattr(redis_connection, "CALL_DEADLINE_S", 0.2)
 
 
 @pytest.fixture
@@ -69,7 +69,10 @@ async def finish(half: RouterHalf, client: Client, rest: str) -> None:
 
 async def resumed_at(half: RouterHalf) -> str:
     """The answer as another client gets it there, from its beginning."""
-    return (await (await half.resume(Client.nobody(), REQUEST_ID)).read_all()).text
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            with contextlib.suppress(UnavailableError):  # a busy machine may answer late
+                return (await (await half.resume(Client.nobody(), REQUEST_ID)).read_all()).text
 
 
 async def is_known_to(server: RedisServer) -> bool:
@@ -81,7 +84,7 @@ async def test_requests_are_served_and_resumed_from_memory_while_the_server_is_d
 ) -> None:
     first, second = halves
     client = await begun(first, "He")
-    redis_server.stop()
+    await asyncio.to_thread(redis_server.stop)
     try:
         await client.leave()
         first.dispatcher.script = says(codec, TEXT)
@@ -90,7 +93,7 @@ async def test_requests_are_served_and_resumed_from_memory_while_the_server_is_d
         with pytest.raises(UnavailableError, match="the state store that could tell is away"):
             await second.journal.resume(REQUEST_ID, "")
     finally:
-        redis_server.start()
+        await asyncio.to_thread(redis_server.start)
 
 
 async def test_running_request_is_journaled_anew_when_the_server_comes_back_empty(
@@ -99,7 +102,7 @@ async def test_running_request_is_journaled_anew_when_the_server_comes_back_empt
     first, second = halves
     client = await begun(first, "He")
     await until(lambda: is_known_to(redis_server))
-    redis_server.restart()
+    await asyncio.to_thread(redis_server.restart)
     await until(lambda: is_known_to(redis_server))
     taken = await (await second.resume(client, REQUEST_ID)).read_all()
     assert taken.text == TEXT.removeprefix("He")
@@ -109,7 +112,7 @@ async def test_running_request_is_journaled_anew_when_the_server_comes_back_empt
 async def test_flushed_server_is_told_again(halves: tuple[RouterHalf, RouterHalf], redis_server: RedisServer) -> None:
     first, second = halves
     client = await begun(first, "He")
-    redis_server.forget()
+    await asyncio.to_thread(redis_server.forget)
     await until(lambda: is_known_to(redis_server))
     await finish(first, client, TEXT[2:])
     assert await resumed_at(second) == TEXT
@@ -120,20 +123,21 @@ async def test_answer_that_ended_while_the_server_was_away_is_there_afterwards(
 ) -> None:
     first, second = halves
     client = await begun(first, "He")
-    redis_server.stop()
+    await asyncio.to_thread(redis_server.stop)
     await finish(first, client, TEXT[2:])
-    redis_server.start()
+    await asyncio.to_thread(redis_server.start)
     await until(lambda: is_known_to(redis_server))
     assert await resumed_at(second) == TEXT
     assert second.is_idle()
 
 
 async def test_paused_server_takes_no_requests_from_the_living(
-    halves: tuple[RouterHalf, RouterHalf], redis_server: RedisServer
+    halves: tuple[RouterHalf, RouterHalf], redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = halves
     client = await begun(first, "He")
     await until(lambda: is_known_to(redis_server))
+    monkeypatch.setattr(redis_connection, "CALL_DEADLINE_S", 0.2)
     redis_server.pause()
     try:
         assert await whole_answer(second) == TEXT

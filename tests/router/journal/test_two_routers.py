@@ -7,14 +7,17 @@ from dataclasses import replace
 import pytest
 
 from core.clock import SystemClock
-from core.errors import KeyConflictError, NoWorkerError
+from core.errors import InvalidRequestError, KeyConflictError, NoWorkerError, RequestMovedError, UnknownRequestError
 from core.request import FinishReason
 from core.sampling import SamplingParams
 from router.journal import keeper, memory_store, redis_store
-from router.journal.journal import OpenAnswer
+from router.journal.backed_store import BackedJournalStore
+from router.journal.head import RequestHead
+from router.journal.journal import OpenAnswer, _digest
+from router.journal.live_answer import LiveAnswer
 from router.journal.memory_store import MemoryJournalStore
 from router.journal.redis_store import RedisJournalStore
-from router.journal.store import JournalStore
+from router.journal.store import LOOK, Claim, JournalStore, KeyHolder, RequestUpdate, StoredRequest
 from router.state.address import parse_state
 from router.text.stream import TextGeneration
 from router.text.tokenizer import TextCodec
@@ -22,11 +25,11 @@ from tests.byte_tokenizer import BYTE_EOS
 from tests.router.http.fakes import WAIT_S, FakeGeneration, tokens
 from tests.router.http.serving import says
 from tests.router.journal.harness import Client, RouterHalf, chat_head, dying_router, router_half
-from tests.router.journal.heads import REQUEST_ID
+from tests.router.journal.heads import REQUEST_ID, update_of
 
 TEXT = "Hello, world"
 OTHER_ID = "f" * 32
-LEASE_S = 0.4  # shorter than in life, and still far longer than what happens between two words of a live router
+LEASE_S = 2.0  # shorter than in life, and still far longer than what happens between two words of a live router
 
 
 @pytest.fixture(autouse=True)
@@ -236,3 +239,112 @@ async def test_request_with_a_key_that_was_refused_is_tried_again(halves: tuple[
         opened = await asyncio.wait_for(ask(second), WAIT_S)
         assert await read_to_the_end(opened.text) == TEXT
         assert second.generation().is_new
+
+
+async def test_request_with_a_key_that_was_refused_has_the_time_of_a_new_one(
+    stores: tuple[JournalStore, JournalStore], codec: TextCodec
+) -> None:
+    half = router_half(stores[0], codec)
+    await half.journal.keeper.tick()
+    half.dispatcher.refusal = NoWorkerError("nobody there")
+    with pytest.raises(NoWorkerError):
+        await ask(half, REQUEST_ID)
+    await half.journal.keeper.save_due()
+    half.dispatcher.refusal = None
+    assert (await ask(half, OTHER_ID)).head.request_id == OTHER_ID
+
+
+class SlowBegin(MemoryJournalStore):
+    """A shared store whose answer to `begin` comes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(SystemClock())
+        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def begin(self, router: str, update: RequestUpdate, key: str) -> KeyHolder:
+        self.asked.set()
+        await self.go_on.wait()
+        return await super().begin(router, update, key)
+
+
+async def test_two_with_a_key_that_another_router_has_do_not_compute_it_again(codec: TextCodec) -> None:
+    shared = SlowBegin()
+    half = router_half(BackedJournalStore(shared, MemoryJournalStore(SystemClock())), codec)
+    first = asyncio.create_task(ask(half, REQUEST_ID))
+    await shared.asked.wait()
+    joined = await ask(half, "e" * 32)
+    reading = asyncio.create_task(joined.text.read())
+    generation = await next_generation(half)
+    await MemoryJournalStore.begin(shared, "b", update_of(chat_head(request_id=OTHER_ID)), _digest("", "k"))
+    shared.go_on.set()
+    with pytest.raises(RequestMovedError, match="came first"):
+        await reading
+    assert generation.cancelled.is_set()
+    joined.text.cancel()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_request_that_is_live_is_not_adopted_over(halves: tuple[RouterHalf, RouterHalf]) -> None:
+    half, _ = halves
+    says_so_far(half, "He")
+    client = await half.start(chat_head())
+    await client.read_some()
+    live = half.journal.keeper.live(REQUEST_ID)
+    half.journal._adopt(StoredRequest(chat_head(), "a", 5, (), 0, was_running=True))
+    assert half.journal.keeper.live(REQUEST_ID) is live
+    await client.leave()
+    half.journal._adopt(StoredRequest(chat_head(), "a", 5, (), 0, was_running=True))
+    assert half.journal.keeper.live(REQUEST_ID) is None
+
+
+async def test_resume_that_cannot_be_given_the_answer_takes_nothing(halves: tuple[RouterHalf, RouterHalf]) -> None:
+    first, second = halves
+    async with first.journal.running(), second.journal.running():
+        client = await begun(first, "He")
+        generation = first.generation()
+
+        def refuse(head: RequestHead) -> None:
+            raise InvalidRequestError(f"{head.request_id} is not for you")
+
+        for half in halves:
+            with pytest.raises(InvalidRequestError, match="not for you"):
+                await half.journal.resume(REQUEST_ID, "", check=refuse)
+        await first.journal.keeper.tick()
+        assert not generation.cancelled.is_set()
+        assert first.journal.keeper.live(REQUEST_ID) is not None
+        await client.leave()
+
+
+async def test_request_that_its_client_has_left_is_forgotten_when_it_is_aborted(
+    halves: tuple[RouterHalf, RouterHalf],
+) -> None:
+    first, second = halves
+    await second.journal.keeper.tick()
+    await first.journal.keeper.tick()
+    await (await begun(first, "He")).leave()
+    await first.journal.keeper.tick()
+    await second.journal.abort(REQUEST_ID, "")
+    await second.journal.keeper.tick()
+    for half in halves:
+        with pytest.raises(UnknownRequestError):
+            await half.journal.resume(REQUEST_ID, "")
+
+
+async def test_store_that_knows_nothing_is_told_in_rounds_what_runs_first(
+    halves: tuple[RouterHalf, RouterHalf], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half, _ = halves
+    monkeypatch.setattr(keeper, "MAX_NEW_BYTES", 1)
+    head = chat_head()
+    for request_id in "abc":
+        answer = LiveAnswer(replace(head, request=replace(head.request, request_id=request_id)), 1, lambda *_: None)  # type: ignore[arg-type,return-value]
+        half.journal.keeper.add(answer)
+        if request_id == "a":
+            half.journal.keeper.retire(answer)
+    known = []
+    for _ in range(3):
+        await half.journal.keeper.tick()
+        claims = [Claim(each, "", LOOK, interrupts=True) for each in "abc"]
+        known.append([each.request_id for each in claims if await half.journal._store.take("x", each, 1)])
+    assert known == [["b"], ["b", "c"], ["a", "b", "c"]]

@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
 import httpx
+import pytest
 from baton.v1 import common_pb2, worker_pb2
 
 from core.request import Role
 from router.config import RouterConfig
+from router.journal import keeper
 from router.process import run_router
 from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker
 from tests.router.http.serving import MODEL
@@ -103,3 +105,24 @@ async def test_client_that_changes_routers_in_the_middle_of_a_stream_gets_the_re
     emitted = list(assignment.prompt)[len(assignment.prompt) - assignment.first_position :]
     assert emitted == list(TOKENS[: assignment.first_position])
     assert assignment.sampling.seed == first.assignments[0].sampling.seed
+
+
+async def test_router_that_stops_before_its_requests_end_leaves_them_to_others(
+    config: RouterConfig, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "ROUTER_LEASE_S", 0.1)  # after which a router begins to adopt
+    settings = replace(config, port=0, grpc_port=0, request_timeout_s=WAIT_S, drain_timeout_s=0.0)
+    shared = replace(settings, state=redis_server.url)
+    client = httpx.AsyncClient(timeout=WAIT_S, trust_env=False)
+    async with running(shared, "1", len(TOKENS)) as other, client:
+        async with running(shared, "0", 3) as first:
+            response = await client.send(client.build_request("POST", first.url, json=BODY), stream=True)
+            lines = response.aiter_lines()
+            while num_tokens((await next_event(lines))[0]) < 3:
+                pass
+        assert json.loads((await next_event(lines))[1])["error"]["code"] == "draining"
+        await response.aclose()
+        async with asyncio.timeout(WAIT_S):
+            while not other.assignments:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+    assert 0 < other.assignments[0].first_position <= 3
