@@ -81,7 +81,7 @@ class Pulse:
             del self._beats[worker.name]
 
     def silent(self, for_s: float) -> list[SilentWorker]:
-        """Those of whom nothing was heard for so long, ordered by name; also those that have come and said nothing."""
+        """Those of whom nothing was heard for so long, ordered by name; also who came and said nothing."""
         now_s = self._clock.now_s()
         return [
             SilentWorker(beat.worker, now_s - beat.heard_s, beat.processes, beat.is_refused)
