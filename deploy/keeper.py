@@ -147,7 +147,7 @@ class Kept:
     def running_worker(self) -> tuple[WorkerId, tuple[RankProcess, ...]] | None:
         """Its incarnation and processes when it is a worker that runs."""
         sight = self._sight
-        if self._state is not MemberState.RUNNING or sight.worker is None:
+        if self._state is not MemberState.RUNNING or sight.worker is None or not sight.processes:
             return None
         return sight.worker, sight.processes
 

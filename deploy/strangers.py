@@ -1,6 +1,6 @@
 """Workers that run, as the keeper says, and that no router has met for long. Asks and kills nobody."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from core.clock import Clock
 from core.ids import WorkerId
@@ -30,13 +30,13 @@ class Strangers:
         self._running = running
         self._clock = clock
         self._unmet_since_s: dict[WorkerId, float] = {}
-        self._answering_since_s: dict[Hashable, float] = {}
+        self._answering_since_s: dict[object, float] = {}
 
-    def look(self, answering: Collection[Hashable], met: Collection[WorkerId], for_s: float) -> set[WorkerId]:
+    def look(self, answering: Collection[object], met: Collection[WorkerId], for_s: float) -> set[WorkerId]:
         """Those that are strangers for so long, and no less than `MEET_S`; once per round of questions to routers.
 
         Args:
-            answering: routers that have answered; another start of one is another router.
+            answering: routers that have answered, hashable; another start of one is another router.
             met: whom any of them has met.
             for_s: seconds.
         """
