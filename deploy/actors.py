@@ -20,6 +20,7 @@ from core.errors import BatonError, InternalError, UnavailableError
 from core.ids import WorkerEndpoint
 from core.logs import configure_logging
 from core.processes import RankProcess, this_process
+from deploy.newest_call import NewestCall
 from router.config import RouterConfig
 from router.departure import RouterDeparture
 from router.process import RouterAddresses, run_router
@@ -67,15 +68,18 @@ class HostedProcess:
     def __init__(self, node: str, log_format: str, name: str) -> None:
         log_to_ray(log_format, name)
         self._node = node
-        self._stopped = threading.Event()
+        self._runs = NewestCall()
 
     def process(self) -> RankProcess:
         """Which process it is, on which machine; answered at once."""
         return RankProcess(self._node, this_process())
 
     def run(self) -> None:
-        """Lasts until `stop` has been called: a call that fails before says that the process is dead."""
-        self._stopped.wait()
+        """Lasts until `stop` has been called: a call that fails before says that the process is dead.
+
+        Until it is called again, too: whoever calls has lost the call before, which would keep a thread from others.
+        """
+        self._runs.wait()
 
 
 class RankActor(HostedProcess):
@@ -94,6 +98,8 @@ class RankActor(HostedProcess):
         self._host = host
         self._store: Future[RendezvousStore] = Future()
         self._outcome: Future[WorkerProcess | FollowerProcess | BatonError] = Future()
+        self._readies = NewestCall()
+        self._outcome.add_done_callback(lambda _: self._readies.end())
         self._is_stopping = False
         on_sigterm(self._leave)
         threading.Thread(target=self._start, name="start", daemon=True).start()
@@ -103,7 +109,13 @@ class RankActor(HostedProcess):
         return self._store.result(STORE_TIMEOUT_S).address
 
     def ready(self) -> WorkerEndpoint | BatonError | None:
-        """Waits until the rank serves; where its worker listens if it is rank 0, or why it does not."""
+        """Waits until the rank serves; where its worker listens if it is rank 0, or why it does not.
+
+        A call that another one follows ends without an answer, as `run` does.
+        """
+        self._readies.wait()
+        if not self._outcome.done():
+            return None
         outcome = self._outcome.result()
         return outcome if isinstance(outcome, BatonError) else outcome.endpoint
 
@@ -112,7 +124,7 @@ class RankActor(HostedProcess):
         self._is_stopping = True
         if self._outcome.done() and not isinstance(outcome := self._outcome.result(), BatonError):
             outcome.stop()
-        self._stopped.set()
+        self._runs.end()
 
     def _leave(self) -> None:
         """SIGTERM: what serves leaves, what does not is not waited for."""
@@ -162,6 +174,8 @@ class RouterActor(HostedProcess):
     def __init__(self, config: RouterConfig, name: str, node: str) -> None:
         super().__init__(node, config.log_format, name)
         self._started: Future[RouterAddresses | BatonError] = Future()
+        self._readies = NewestCall()
+        self._started.add_done_callback(lambda _: self._readies.end())
         self._loop = uvloop.new_event_loop()
         self._departure = RouterDeparture(config.drain_timeout_s)
         self._is_stopping = False
@@ -169,9 +183,10 @@ class RouterActor(HostedProcess):
         self._thread = threading.Thread(target=self._run, args=(config,), name="router", daemon=True)
         self._thread.start()
 
-    def ready(self) -> RouterAddresses | BatonError:
-        """Where the router listens, or why it does not."""
-        return self._started.result()
+    def ready(self) -> RouterAddresses | BatonError | None:
+        """Where the router listens, or why it does not; None for a call that another one follows."""
+        self._readies.wait()
+        return self._started.result() if self._started.done() else None
 
     def stop(self) -> None:
         """Ends the router; requests under way are told so. The process is Ray's to end."""
@@ -179,7 +194,7 @@ class RouterActor(HostedProcess):
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._departure.order, 0.0)
             self._thread.join()
-        self._stopped.set()
+        self._runs.end()
 
     def _leave(self) -> None:
         """SIGTERM: requests under way end first, unless the router has ended already."""

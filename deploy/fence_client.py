@@ -7,6 +7,7 @@ from baton.v1 import common_pb2, control_pb2
 
 from core.ids import WorkerId
 from core.members import MemberStatus
+from core.processes import RankProcess
 from deploy.all_routers import Silence
 from deploy.status_client import TIMEOUT_S, get_status, membership_stub
 from router import hello_wire, member_wire
@@ -20,19 +21,27 @@ class FenceClient:
     Attributes:
         cluster_address: `host:port` of the router's cluster port.
         security: of that port.
+        processes: of the router; those of another start tell another client from this one.
     """
 
     cluster_address: str
     security: RpcSecurity = OPEN
+    processes: tuple[RankProcess, ...] = ()
 
     def silences(self) -> dict[WorkerId, Silence]:
-        """See `RouterFence.silences`."""
+        """How long it has not heard each worker that has attached; of refused ones nothing. Raises as `met` does."""
+        return {worker: silence for worker, silence in self.met().items() if silence.processes and silence.counts}
+
+    def met(self) -> dict[WorkerId, Silence]:
+        """See `RouterFence.met`."""
         request = control_pb2.ListSilentWorkersRequest(silent_s=0.0)
         with membership_stub(self.cluster_address, self.security) as stub:
             answer = stub.ListSilentWorkers(request, timeout=TIMEOUT_S)
         return {
             WorkerId(silent.worker.name, silent.worker.incarnation): Silence(
-                silent.silent_s, tuple(map(hello_wire.process_from_proto, silent.processes))
+                silent.silent_s,
+                tuple(map(hello_wire.process_from_proto, silent.processes)),
+                counts=not silent.is_refused,
             )
             for silent in answer.workers
         }

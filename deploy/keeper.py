@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -21,6 +22,7 @@ from core.processes import RankProcess
 from deploy.repeating import repeating
 from deploy.restarts import CrashCount, RestartPolicy
 
+PATIENCE_S = 1.0  # with members that take their time: machines that do not answer; the others are looked at meanwhile
 TICK_S = 0.2  # from a death to its being noticed: far less than a start takes
 START_POLL_S = 0.05  # somebody waits for it
 
@@ -142,6 +144,13 @@ class Kept:
             reason=self.error.message if self.error else "",
         )
 
+    def running_worker(self) -> tuple[WorkerId, tuple[RankProcess, ...]] | None:
+        """Its incarnation and processes when it is a worker that runs."""
+        sight = self._sight
+        if self._state is not MemberState.RUNNING or sight.worker is None or not sight.processes:
+            return None
+        return sight.worker, sight.processes
+
     def advance(self) -> None:
         """Starts it if that is due, and looks how it is."""
         if self._state is MemberState.WAITING and self._clock.now_s() >= self._due_s:
@@ -190,11 +199,11 @@ class Kept:
 
 
 class Keeper:
-    """Keeps members running, each by itself.
+    """Keeps members running, each on a thread of its own: one whose machine does not answer holds up no other.
 
     Args:
         members: in the order in which they are started and stopped.
-        on_dead: see `Kept`.
+        on_dead: see `Kept`; called from several threads at once.
         clock: see `Kept`.
         policy: of starting them again.
     """
@@ -208,10 +217,16 @@ class Keeper:
     ) -> None:
         self._kept = [Kept(member, on_dead, clock, policy or RestartPolicy()) for member in members]
         self._statuses: tuple[MemberStatus, ...] = tuple(kept.status() for kept in self._kept)
+        self._threads = ThreadPoolExecutor(max(1, len(members)), thread_name_prefix="member")
+        self._ticks: dict[str, Future[None]] = {}
 
     def statuses(self) -> tuple[MemberStatus, ...]:
         """How all members are; from any thread."""
         return self._statuses
+
+    def running_workers(self) -> dict[WorkerId, tuple[RankProcess, ...]]:
+        """Incarnations of workers that run, with the processes of their ranks; from any thread."""
+        return dict(running for kept in self._kept if (running := kept.running_worker()) is not None)
 
     def start(self) -> None:
         """Starts all and waits until all serve. Once, before `running`.
@@ -229,22 +244,37 @@ class Keeper:
         self._note()
 
     def running(self) -> contextlib.AbstractContextManager[None]:
-        """While the context lasts, a thread starts again what died. Entered once."""
+        """While the context lasts, threads start again what died. Entered once."""
         return repeating("keeper", TICK_S, self.tick, threading.Event())
 
     def tick(self) -> None:
-        """Looks at all members, and does what is due."""
+        """Looks at all members, and does what is due; those that are still at the last tick are left to it."""
         for kept in self._kept:
-            try:
-                kept.tick()
-            except Exception:
-                logger.exception("a defect in keeping %s; the others are looked after", kept.member.name)
+            if not self._is_busy(kept):
+                self._ticks[kept.member.name] = self._threads.submit(self._tick, kept)
+        wait(self._ticks.values(), PATIENCE_S)
         self._note()
 
     def stop(self) -> None:
-        """Ends all members, the first first; bounded in time."""
+        """Ends all members, the first first, when none is looked at any more; bounded in time."""
+        self._threads.shutdown()
         for kept in self._kept:
             kept.member.stop()
 
+    @staticmethod
+    def _tick(kept: Kept) -> None:
+        try:
+            kept.tick()
+        except Exception:
+            logger.exception("a defect in keeping %s; the others are looked after", kept.member.name)
+
+    def _is_busy(self, kept: Kept) -> bool:
+        tick = self._ticks.get(kept.member.name)
+        return tick is not None and not tick.done()
+
     def _note(self) -> None:
-        self._statuses = tuple(kept.status() for kept in self._kept)
+        """Of a member that is busy what was noted last stays, for it changes."""
+        self._statuses = tuple(
+            noted if self._is_busy(kept) else kept.status()
+            for kept, noted in zip(self._kept, self._statuses, strict=True)
+        )

@@ -15,8 +15,10 @@ from deploy.ray_nodes import NodeFacts, RayNodes
 from deploy.ray_session import RaySession
 from deploy.router_rounds import RouterRounds
 from deploy.security import check_cluster_host
+from deploy.strangers import Strangers
 from deploy.supervisor import Kill, Supervisor, tell_gone
 from router.config import RouterConfig
+from router.fleet.awake_clock import AwakeClock
 from rpc.security import OPEN, RpcSecurity
 from worker.config import WorkerConfig
 
@@ -70,12 +72,12 @@ def running_routers(keeper: Keeper, security: RpcSecurity) -> AllRouters:
 
     def fences() -> list[FenceClient]:
         return [
-            FenceClient(member.address, security)
+            FenceClient(member.address, security, member.processes)
             for member in keeper.statuses()
             if member.kind is MemberKind.ROUTER and member.state is MemberState.RUNNING
         ]
 
-    return AllRouters(fences)
+    return AllRouters(fences, Strangers(keeper.running_workers, AwakeClock(SystemClock())))
 
 
 @contextlib.contextmanager

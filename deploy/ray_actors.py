@@ -48,8 +48,9 @@ class Actor:
         """Its process; None while that is not known."""
         try:
             process: RankProcess | None = ray.get(self._process) if _has_ended(self._process) else None
-        except RayError:
-            return None  # it has died before it answered
+        except RayError:  # it has died before it answered, or the connection broke
+            self._process = self.handle.process.remote()
+            return None
         return process
 
     def cause_of_death(self) -> str | None:
@@ -131,13 +132,13 @@ class ActorGroup:
             if isinstance(answer, BatonError):
                 is_one_of_several = len(self._actors) > 1
                 return self._over(type(answer)(f"{actor.name}: {answer.message}") if is_one_of_several else answer)
-        if all(is_ready for is_ready, _ in answers):
+        # One that hangs is killed by what is known now: a rank that was left out would be taken for dead.
+        if all(is_ready for is_ready, _ in answers) and all(actor.process() is not None for actor in self._actors):
             self._running = self._sight_of([answer for _, answer in answers])
             return self._running
         if time.monotonic() > self._deadline_s:
-            late = next(
-                actor.name for actor, (is_ready, _) in zip(self._actors, answers, strict=True) if not is_ready
-            )
+            ready = {actor.name: is_ready for actor, (is_ready, _) in zip(self._actors, answers, strict=True)}
+            late = next((name for name, is_ready in ready.items() if not is_ready), self._actors[0].name)
             return self._over(
                 UnavailableError(f"{late} did not start within {START_TIMEOUT_S:g} s; {self._log_hint}")
             )

@@ -74,7 +74,8 @@ class RayRouter:
 class RayWorker:
     """A worker: all its ranks in a placement group of their own, on one machine.
 
-    When that machine has left the cluster, the worker goes to another one with room, or waits until there is one.
+    When that machine has left the cluster, the worker goes to another one with room, or waits until there is one; for
+    its first start, which somebody waits for, not for ever.
 
     Args:
         config: of its rank 0; machine, cores and address are chosen when it is placed.
@@ -92,6 +93,7 @@ class RayWorker:
         self._seat: Seat | None = None
         self._actors: ActorGroup | None = None
         self._num_starts = 0
+        self._started_s = 0.0
         self._next_incarnation = 0
 
     @property
@@ -114,13 +116,18 @@ class RayWorker:
     def start(self) -> None:
         """See `Member.start`."""
         self._num_starts += 1
+        self._started_s = time.monotonic()
         self._actors = None
 
     def look(self) -> Sight:
         """See `Member.look`."""
         if self._actors is None:
             if (node := self._room.node()) is None:
-                return Sight(MemberState.STARTING, UnavailableError(self._room.lack()))
+                is_first = self._num_starts == 1
+                is_over = is_first and time.monotonic() - self._started_s > PLACEMENT_TIMEOUT_S
+                return Sight(
+                    MemberState.ENDING if is_over else MemberState.STARTING, UnavailableError(self._room.lack())
+                )
             try:
                 self._actors = self._start_on(node)
             except BatonError as error:

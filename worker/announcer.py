@@ -10,6 +10,7 @@ from core.crash import die
 from core.errors import StaleEpochError
 from core.ids import WorkerEndpoint
 from rpc.channels import open_channel
+from rpc.limits import Options
 from rpc.security import OPEN, RpcSecurity
 from worker import wire
 from worker.attach_service import AttachService
@@ -18,6 +19,8 @@ from worker.rpc_errors import code_of
 REGISTER_TIMEOUT_S = 2.0
 RETRY_S = 0.5  # while no router is attached: start-up waits for this
 RECHECK_S = 2.0  # while one is: a restarted router hears of this worker within this time
+# Once a router is back it is found within a round: gRPC would wait longer the longer it was away, up to two minutes.
+CHANNEL_OPTIONS: Options = (("grpc.initial_reconnect_backoff_ms", 500), ("grpc.max_reconnect_backoff_ms", 2000))
 
 REFUSED = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED)
 
@@ -39,7 +42,7 @@ async def announce(
         security: of the routers' cluster ports.
     """
     request = control_pb2.RegisterWorkerRequest(endpoint=wire.endpoint_to_proto(endpoint))
-    channels = [open_channel(address, security) for address in routers]
+    channels = [open_channel(address, security, CHANNEL_OPTIONS) for address in routers]
     stubs = [control_pb2_grpc.MembershipServiceStub(channel) for channel in channels]
     try:
         while True:

@@ -55,11 +55,11 @@ def bench_chaos(
 def print_chaos_result(result: dict[str, Any], console: Console) -> None:
     """The faults, one line per run of the requests, what was wrong, and the targets."""
     console.print(", ".join(f"{fault}: {count}" for fault, count in sorted(result["faults"].items())))
-    columns = ("requests", "lost", "wrong", "longest pause s", "longest TTFT s", "reconnects")
+    columns = ("requests", "lost", "wrong", "longest pause s", "longest TTFT s", "longest whole s", "reconnects")
     table = Table("run", *columns, box=None, header_style="dim")
     for name in ("undisturbed", "storm"):
         run = result[name]
-        times = (f"{run['longest_pause_s']:.2f}", f"{run['longest_ttft_s']:.2f}")
+        times = (f"{run[column]:.2f}" for column in ("longest_pause_s", "longest_ttft_s", "longest_whole_s"))
         counts = (f"{run[column]}" for column in ("requests", "lost", "wrong"))
         table.add_row(name, *counts, *times, f"{run['reconnects']}")
     console.print(table)

@@ -1,5 +1,6 @@
 """`baton doctor`: looks at a running or a planned cluster, and says what is wrong and what to do about it."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +15,8 @@ from deploy.bench.checks import write_result
 from deploy.commands.options import Grpc, Port, output_console, router_address
 from deploy.config import ServeConfig
 from deploy.flags import flags_from
+from deploy.state_setting import read_state
+from router.state.address import MEMORY
 
 if TYPE_CHECKING:
     from deploy.doctor.finding import Finding
@@ -33,16 +36,26 @@ def doctor_cluster(
     probe: Annotated[
         bool, typer.Option(help="Send a prompt of 512 tokens along every pair of a prefill and a decode worker.")
     ] = True,
+    state: Annotated[
+        str, typer.Option(help="As of `baton serve`: the Redis database that the routers share is checked, too.")
+    ] = MEMORY,
+    state_file: Annotated[
+        Path | None,
+        typer.Option(help="File whose first line is what --state would be. Default: the environment's BATON_STATE."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found to this file.")] = None,
 ) -> None:
     """Check a cluster that runs, and this machine; exit code 1 when something does not work."""
     from deploy.doctor.machine import machine_findings  # noqa: PLC0415 - Ray's settings; no other command waits
     from deploy.doctor.running import cluster_findings  # noqa: PLC0415
+    from deploy.doctor.state_store import state_findings  # noqa: PLC0415
 
+    setting = read_state(ServeConfig(state=state, state_file=state_file), os.environ)
     address = router_address(port, grpc)
     console = output_console()
     found = show(machine_findings(), console)
     found += show(cluster_findings(address, is_probing=probe), console)
+    found += show(state_findings(setting), console)
     finish(found, console, json_file)
 
 

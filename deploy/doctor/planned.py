@@ -1,6 +1,8 @@
 """A cluster that is to run: whether its settings, model, ports and memory go together on this machine."""
 
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,15 +14,15 @@ from deploy.config import OWN_REDIS, ServeConfig
 from deploy.demo_model import demo_model_dir
 from deploy.doctor.finding import Finding, fail, ok, warn
 from deploy.doctor.machine import GIB, HERE
-from deploy.doctor.state_store import store_findings
+from deploy.doctor.state_store import state_findings
 from deploy.machine import check_machine
 from deploy.model_summary import has_weights
 from deploy.own_redis import redis_program
 from deploy.planning.memory import PlanRequest, plan_memory
 from deploy.planning.shape import read_shape
+from deploy.state_setting import read_state
 from engine.config import ModelConfig
 from engine.kernels.build import KernelsUnavailableError, build_library
-from router.state.address import MEMORY, parse_state
 
 PROCESS_BYTES = 400_000_000  # of a rank beside weights and KV: Python, torch and its buffers
 CLUSTER_BYTES = 1_000_000_000  # of Ray and a router
@@ -32,27 +34,50 @@ def plan_findings(config: ServeConfig) -> Iterator[Finding]:
     if not has_weights(model_dir):
         if config.model is not None:
             yield fail("model", str(model_dir), "no weights", "pass --model a folder with *.safetensors files")
-            return
-        yield ok("model", "demo", "not built yet; `baton serve` builds it (93 MB to fetch)")
+        else:
+            yield ok("model", "demo", "not built yet; `baton serve` builds it (93 MB to fetch)")
     else:
         yield from model_findings(config, model_dir)
-    yield checked("devices", HERE, lambda: check_machine(config), f"room for {config.num_ranks} rank(s)")
+    yield from router_findings(config, model_dir)
+    if config.ray_address is None:  # else its nodes are judged when Ray has been asked which they are
+        yield checked("devices", HERE, lambda: check_machine(config), f"room for {config.num_ranks} rank(s)")
     yield kernels_finding(config)
-    if config.state == OWN_REDIS:
+    yield from planned_state_findings(config)
+
+
+def router_findings(config: ServeConfig, model_dir: Path) -> Iterator[Finding]:
+    """Whether routers can be set up like this, and their ports are free; without a model, all but what it says."""
+    asked = replace(config, state=OWN_REDIS, state_file=None)  # the state has a check of its own
+    if not has_weights(model_dir):
+        model_dir, asked = Path(), replace(asked, max_model_len=config.max_model_len or 1)
+    try:
+        settings = router_settings(asked, model_dir)
+    except BatonError as error:
+        yield failed("settings", config.model_name, error)
+        return
+    yield checked("ports", config.host, lambda: check_ports(settings, config.routers), "free")
+
+
+def planned_state_findings(config: ServeConfig) -> Iterator[Finding]:
+    """Whether there is the store of state that `baton serve` would take, wherever its setting comes from."""
+    try:
+        setting = read_state(config, os.environ)
+    except BatonError as error:
+        yield failed("state", config.model_name, error)
+        return
+    if setting == OWN_REDIS:
         yield checked("state", f"--state {OWN_REDIS}", redis_program, "there is a server to start")
-    elif (address := parse_state(config.state or MEMORY)) is not None:
-        yield from store_findings(address)
+    yield from state_findings(setting)
 
 
 def model_findings(config: ServeConfig, model_dir: Path) -> Iterator[Finding]:
-    """Whether a checkpoint can be served like this, the ports of its router are free, and memory suffices."""
+    """Whether a checkpoint can be served like this, and memory suffices."""
     name = config.model_name
     model = checked("model", name, lambda: config.check_model(ModelConfig.from_dir(model_dir)), str(model_dir))
     yield model
     if model.remedy:
         return
-    yield checked("ports", config.host, lambda: check_ports(router_settings(config, model_dir)), "free")
-    if config.device == "cpu":
+    if config.device == "cpu" and config.ray_address is None:
         yield memory_finding(needed_bytes(config, model_dir), psutil.virtual_memory().available)
 
 
@@ -61,8 +86,13 @@ def checked(check: str, subject: str, look: Callable[[], object], detail: str) -
     try:
         look()
     except BatonError as error:
-        return fail(check, subject, error.message, "as the message says, then run `baton doctor plan` again")
+        return failed(check, subject, error)
     return ok(check, subject, detail)
+
+
+def failed(check: str, subject: str, error: BatonError) -> Finding:
+    """What kept a check from passing."""
+    return fail(check, subject, error.message, "as the message says, then run `baton doctor plan` again")
 
 
 def needed_bytes(config: ServeConfig, model_dir: Path) -> int:

@@ -3,13 +3,20 @@
 from collections.abc import Iterator
 
 from core.errors import UnavailableError
+from deploy.config import OWN_REDIS
 from deploy.doctor.clocks import clock_finding
 from deploy.doctor.finding import Finding, fail, ok, warn
-from router.state.address import RedisAddress
+from router.state.address import RedisAddress, parse_state
 from router.state.redis_inspection import RedisServer, inspect_redis
 
 MIN_RELEASE = (6, 2)
 SLOW_S = 0.01  # of a round trip: it is on the path of every request once
+
+
+def state_findings(setting: str) -> Iterator[Finding]:
+    """All checks of what `--state` says; none of memory, nor of a cluster's own server, which lets nobody else in."""
+    if setting != OWN_REDIS and (address := parse_state(setting)) is not None:
+        yield from store_findings(address)
 
 
 def store_findings(address: RedisAddress) -> Iterator[Finding]:

@@ -65,12 +65,15 @@ class MeteredDispatcher:
         """See `Dispatcher.submit`.
 
         Raises:
-            RateLimitedError: the caller's key has reached one of its limits.
+            RateLimitedError: the caller's key has reached one of its limits, and the request is a new one.
         """
         quota = current_caller().quota
         if quota is None:
             return self._dispatcher.submit(request, emitted)
-        quota.begin(len(request.prompt) + len(emitted or ()))
+        if emitted is None:
+            quota.begin(len(request.prompt))
+        else:
+            quota.go_on()
         try:
             return MeteredGeneration(self._dispatcher.submit(request, emitted), quota)
         except BaseException:

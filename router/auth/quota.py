@@ -96,6 +96,10 @@ class Quota:
             self._requests.take(1)
         self.spend(num_prompt_tokens)
 
+    def go_on(self) -> None:
+        """Counts a request that was accepted before, at whichever router: it is not refused. `end` must follow."""
+        self._num_open += 1
+
     def spend(self, num_tokens: int) -> None:
         """Takes tokens that were generated."""
         if self._tokens is not None:

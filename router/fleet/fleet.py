@@ -109,7 +109,7 @@ class Fleet:
         return self._clock.now_s() - link.heard_s
 
     def silent_workers(self, for_s: float) -> list[SilentWorker]:
-        """Workers, attached or lost, whose loop has not been heard for so long and who are not known to be dead.
+        """Workers, attached, lost or refused, not heard for so long and not known to be dead: their loops are meant.
 
         Time in which this router was itself held up does not count.
         """

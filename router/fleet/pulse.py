@@ -15,12 +15,14 @@ class SilentWorker:
     Attributes:
         worker: its latest incarnation.
         silent_s: seconds since its last report in which the router ran.
-        processes: of its ranks, as its hello named them.
+        processes: of its ranks, as its hello named them; none before it has come.
+        is_refused: it is not let in, so that its silence means nothing.
     """
 
     worker: WorkerId
     silent_s: float
-    processes: tuple[RankProcess, ...]
+    processes: tuple[RankProcess, ...] = ()
+    is_refused: bool = False
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Beat:
     worker: WorkerId
     heard_s: float
     processes: tuple[RankProcess, ...] = ()
+    is_refused: bool = False
 
 
 class Pulse:
@@ -59,7 +62,8 @@ class Pulse:
     def introduce(self, worker: WorkerId, processes: Sequence[RankProcess]) -> None:
         """It has said which processes it is; this is no sign that its loop runs."""
         self.expect(worker)
-        self._beats[worker.name].processes = tuple(processes)
+        beat = self._beats[worker.name]
+        beat.processes, beat.is_refused = tuple(processes), False
 
     def heard(self, worker: WorkerId) -> None:
         """Its loop has reported."""
@@ -69,7 +73,7 @@ class Pulse:
     def ignore(self, worker: WorkerId) -> None:
         """It is not let in, so that its silence means nothing."""
         if self.latest(worker.name) == worker:
-            self._beats[worker.name].processes = ()
+            self._beats[worker.name].is_refused = True
 
     def forget(self, worker: WorkerId) -> None:
         """It is dead."""
@@ -77,10 +81,10 @@ class Pulse:
             del self._beats[worker.name]
 
     def silent(self, for_s: float) -> list[SilentWorker]:
-        """Those of whom nothing was heard for so long, ordered by name; of whom nobody knows what to kill, none."""
+        """Those of whom nothing was heard for so long, ordered by name; also who came and said nothing."""
         now_s = self._clock.now_s()
         return [
-            SilentWorker(beat.worker, now_s - beat.heard_s, beat.processes)
+            SilentWorker(beat.worker, now_s - beat.heard_s, beat.processes, beat.is_refused)
             for _, beat in sorted(self._beats.items())
-            if beat.processes and now_s - beat.heard_s >= for_s
+            if now_s - beat.heard_s >= for_s
         ]

@@ -48,6 +48,7 @@ class MembershipService(control_pb2_grpc.MembershipServiceServicer):
                     worker=wire.worker_id_to_proto(silent.worker),
                     silent_s=silent.silent_s,
                     processes=[hello_wire.process_to_proto(process) for process in silent.processes],
+                    is_refused=silent.is_refused,
                 )
                 for silent in self._fleet.silent_workers(request.silent_s)
             ]

@@ -2,6 +2,7 @@
 
 import inspect
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,6 +81,22 @@ def test_run_lasts_until_the_router_is_stopped(config: WorkerConfig) -> None:
     actor.stop()
     running.join(TIMEOUT_S)
     assert not running.is_alive()
+
+
+def test_lost_calls_of_run_and_ready_keep_no_thread_from_others(
+    config: WorkerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(RankActor, "_start_process", lambda _self: release.wait(TIMEOUT_S) and Serving())
+    actor = RankActor(config, Host())
+    with ThreadPoolExecutor(4) as threads:
+        lost = [threads.submit(call) for call in (actor.run, actor.ready) * 3]
+        for call in lost[:-2]:
+            call.result(TIMEOUT_S)
+        assert not any(call.done() for call in lost[-2:])
+        release.set()
+        lost[-1].exception(TIMEOUT_S)
+        actor.stop()
 
 
 def test_actors_have_no_coroutine_methods() -> None:

@@ -15,12 +15,12 @@ from deploy.all_routers import Silence
 from deploy.fence_client import FenceClient
 from router import member_wire, wire
 
-WORKER = WorkerId("p", 2**60)
+WORKER, STRANGER, REFUSED = WorkerId("p", 2**60), WorkerId("q", 1), WorkerId("r", 1)
 PROCESS = RankProcess("n", ProcessId(7, 1.5))
 
 
 class Membership(control_pb2_grpc.MembershipServiceServicer):
-    """Has one silent worker, and keeps what it is told."""
+    """Has a silent worker, one that has not attached and one that it refuses; keeps what it is told."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -29,7 +29,11 @@ class Membership(control_pb2_grpc.MembershipServiceServicer):
         assert request.silent_s == 0.0, "all workers are asked for"
         process = worker_pb2.RankProcess(node="n", pid=7, started_s=1.5)
         silent = control_pb2.SilentWorker(worker=wire.worker_id_to_proto(WORKER), silent_s=3.5, processes=[process])
-        return control_pb2.ListSilentWorkersResponse(workers=[silent])
+        stranger = control_pb2.SilentWorker(worker=wire.worker_id_to_proto(STRANGER), silent_s=2.5)
+        refused = control_pb2.SilentWorker(
+            worker=wire.worker_id_to_proto(REFUSED), silent_s=1.5, processes=[process], is_refused=True
+        )
+        return control_pb2.ListSilentWorkersResponse(workers=[silent, stranger, refused])
 
     def ReportWorkerGone(self, request: control_pb2.ReportWorkerGoneRequest, _context: object) -> object:  # noqa: N802
         self.told.append(wire.worker_id_from_proto(request.worker))
@@ -56,6 +60,11 @@ def client(membership: Membership) -> Iterator[FenceClient]:
 
 
 def test_router_says_how_long_it_has_not_heard_each_worker(client: FenceClient) -> None:
+    assert client.met() == {
+        WORKER: Silence(3.5, (PROCESS,)),
+        STRANGER: Silence(2.5),
+        REFUSED: Silence(1.5, (PROCESS,), counts=False),
+    }
     assert client.silences() == {WORKER: Silence(3.5, (PROCESS,))}
 
 

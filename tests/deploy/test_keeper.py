@@ -1,6 +1,7 @@
 """What is started again, when, and what is said of it."""
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -74,6 +75,14 @@ class World:
         return [status.state for status in self.keeper.statuses()]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def patient() -> Iterator[None]:
+    """A tick is over when all members have had theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeper_module, "PATIENCE_S", WAIT_S)
+        yield
+
+
 @pytest.fixture
 def world() -> World:
     world = World()
@@ -145,6 +154,34 @@ def test_members_do_not_wait_for_each_other() -> None:
     first.die()
     world.tick_for(1.0)
     assert world.states() == [MemberState.ENDING, MemberState.RUNNING]
+
+
+def test_member_whose_machine_does_not_answer_holds_up_no_other_and_is_left_to_its_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers, asked = threading.Event(), threading.Semaphore(0)
+
+    class Away(FakeMember):
+        def end(self) -> bool:
+            asked.release()
+            assert answers.wait(WAIT_S)
+            return True
+
+    world = World(Away("a"), FakeMember("b"))
+    world.keeper.tick()
+    away, other = world.members
+    away.die()
+    served = other.serve()
+    monkeypatch.setattr(keeper_module, "PATIENCE_S", 0.0)
+    while not world.keeper.running_workers():
+        world.keeper.tick()
+    assert list(world.keeper.running_workers()) == [served]
+    assert asked.acquire(timeout=WAIT_S)
+    world.keeper.tick()
+    answers.set()
+    world.keeper.stop()
+    assert not asked.acquire(blocking=False), "one call of a member at a time"
+    assert all(member.is_stopped for member in world.members)
 
 
 def test_defect_in_one_member_leaves_the_others_looked_after() -> None:

@@ -129,6 +129,16 @@ def test_error_at_the_start_keeps_its_type_and_says_which_rank(handles: list[Han
 
 
 @pytest.mark.usefixtures("ray")
+def test_group_runs_when_the_processes_of_all_ranks_are_known() -> None:
+    leader, other = Handle(1, {"ready": WorkerEndpoint(WorkerId("decode-0", 5), "h:9")}), Handle(2, {"ready": None})
+    other.answers["process"] = ActorUnavailableError("the connection broke", b"0" * 16)
+    actors = group(leader, other)
+    assert actors.look().state is MemberState.STARTING
+    other.answers["process"] = rank_process(2)
+    assert actors.look().processes == (rank_process(1), rank_process(2))
+
+
+@pytest.mark.usefixtures("ray")
 def test_death_of_one_rank_is_that_of_the_worker() -> None:
     leader, other = Handle(1, {"ready": WorkerEndpoint(WorkerId("decode-0", 5), "h:9")}), Handle(2, {"ready": None})
     actors = group(leader, other)

@@ -3,10 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from core.clock import ManualClock
+from core.members import MemberState
 from core.request import Role
+from deploy import ray_members
 from deploy.cores import Seat
-from deploy.ray_members import actor_options, rank_settings
-from deploy.ray_nodes import NodeFacts
+from deploy.ray_members import PLACEMENT_TIMEOUT_S, RayWorker, actor_options, rank_settings
+from deploy.ray_nodes import NodeFacts, RayNodes
 from deploy.ray_session import RaySession
 from engine.parallel.topology import ShardTopology
 from worker.config import WorkerConfig
@@ -27,3 +32,37 @@ def test_actors_of_two_clusters_and_of_two_starts_have_names_of_their_own_and_ra
     options = [actor_options("decode-0", start, session) for session in sessions for start in (1, 2)]
     assert len({(each["namespace"], each["name"]) for each in options}) == 4
     assert {each["max_restarts"] for each in options} == {0}
+
+
+class NoRoom:
+    """A place that is gone, and no other one."""
+
+    def __init__(self, _config: WorkerConfig) -> None:
+        pass
+
+    def node(self) -> None:
+        return None
+
+    def lack(self) -> str:
+        return "no node has room"
+
+    def close(self) -> None:
+        pass
+
+
+def test_worker_that_lost_its_room_waits_for_ever_but_at_its_first_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    monkeypatch.setattr(ray_members, "Room", NoRoom)
+    monkeypatch.setattr(ray_members.time, "monotonic", clock.now_s)
+    session = RaySession("baton-1", "n", "h", Path(), is_own=False)
+    worker = RayWorker(WorkerConfig("decode-0", Role.DECODE, tmp_path), session, RayNodes(session, tmp_path))
+    for expected in (MemberState.ENDING, MemberState.STARTING):
+        worker.start()
+        clock.advance(PLACEMENT_TIMEOUT_S)
+        assert worker.look().state is MemberState.STARTING
+        clock.advance(1.0)
+        sight = worker.look()
+        assert (sight.state, str(sight.error)) == (expected, "no node has room")
+        assert worker.end()

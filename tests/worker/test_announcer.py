@@ -11,6 +11,7 @@ from baton.v1 import control_pb2, control_pb2_grpc
 from core.errors import BatonError, ConfigError, StaleEpochError, UnavailableError
 from core.ids import WorkerEndpoint, WorkerId
 from router.rpc.context import abort
+from rpc.limits import Options
 from worker import announcer
 from worker.announcer import announce
 
@@ -78,3 +79,18 @@ async def test_worker_that_is_refused_otherwise_asks_again(kind: Callable[[str],
         for _ in range(3):
             await asyncio.wait_for(membership.asked.acquire(), WAIT_S)
         assert not announcing.done()
+
+
+async def test_router_that_was_away_for_long_is_tried_again_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever a new router has not met for ten seconds is killed: `deploy.strangers`."""
+    opened: list[dict[str, object]] = []
+
+    def open_channel(address: str, _security: object, options: Options) -> grpc.aio.Channel:
+        opened.append(dict(options))
+        return grpc.aio.insecure_channel(address, options=options)
+
+    monkeypatch.setattr(announcer, "open_channel", open_channel)
+    async with announced_to(membership := Membership(UnavailableError("not yet"))):
+        await asyncio.wait_for(membership.asked.acquire(), WAIT_S)
+    (options,) = opened
+    assert options["grpc.max_reconnect_backoff_ms"] == 2000

@@ -42,6 +42,7 @@ class Asked:
         status: of the HTTP response that was the failure; 0 without one.
         ttft_s: from asking to the first text; 0 until there is any.
         longest_pause_s: between two pieces of text of a stream.
+        whole_s: from asking to an answer in one piece; 0 until it is there.
         num_reconnects: connections after the first.
     """
 
@@ -51,6 +52,7 @@ class Asked:
     status: int = 0
     ttft_s: float = 0.0
     longest_pause_s: float = 0.0
+    whole_s: float = 0.0
     num_reconnects: int = 0
 
 
@@ -89,11 +91,13 @@ class _Whole:
         self._http = http
         self._asked = asked
         self._headers = {"Idempotency-Key": uuid.uuid4().hex}
+        self._sent_s = time.perf_counter()
 
     async def connect(self) -> bool:
         response = await self._http.post(PATH, json=self._asked.question.sent(), headers=self._headers)
         check_status(response, self._asked)
         self._asked.answer = whole_answer(response.json())
+        self._asked.whole_s = time.perf_counter() - self._sent_s
         return True
 
 

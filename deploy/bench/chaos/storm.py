@@ -27,6 +27,7 @@ class StormReport:
         wrong: with another one.
         longest_pause_s: of any stream, between two pieces of text.
         longest_ttft_s: from asking to the first text of a stream.
+        longest_whole_s: from asking to an answer in one piece.
         reconnects: of all clients.
         errors: what was wrong with the first of the lost and the wrong.
     """
@@ -36,8 +37,14 @@ class StormReport:
     wrong: int
     longest_pause_s: float
     longest_ttft_s: float
+    longest_whole_s: float
     reconnects: int
     errors: tuple[str, ...]
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Longest that any client was without anything new."""
+        return max(self.longest_pause_s, self.longest_ttft_s, self.longest_whole_s)
 
     @classmethod
     def of(cls, asked: Sequence[Asked], expected: Mapping[int, Answer]) -> "StormReport":
@@ -54,6 +61,7 @@ class StormReport:
             wrong=len(wrong),
             longest_pause_s=max((each.longest_pause_s for each in asked), default=0.0),
             longest_ttft_s=max((each.ttft_s for each in asked), default=0.0),
+            longest_whole_s=max((each.whole_s for each in asked), default=0.0),
             reconnects=sum(each.num_reconnects for each in asked),
             errors=tuple([*lost, *wrong][:MAX_ERRORS]),
         )

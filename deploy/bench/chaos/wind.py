@@ -76,8 +76,8 @@ class Wind:
     """Injects faults on a thread of its own while it blows.
 
     None comes before a request has ended since the last: faults outrun no machine, and what waits for ever after the
-    last of them does so among healthy workers. While a worker hangs no router is hit: nobody would be left who knows
-    that worker, for routers that are started anew have not met it.
+    last of them does so among healthy workers. While a worker hangs no router is hit: routers that are started anew
+    have not met that worker, and the time after which they miss it begins with each such start.
 
     Args:
         victims: who is hit.

@@ -114,6 +114,7 @@ async def test_whole_answer_is_asked_for_under_the_same_key() -> None:
     async with server.http() as http:
         asked = await ask(http, WHOLE)
     assert (asked.answer, asked.num_reconnects, asked.longest_pause_s) == (ANSWER, 2, 0.0)
+    assert asked.whole_s > 0
     assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
 
 

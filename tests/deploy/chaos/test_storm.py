@@ -122,11 +122,11 @@ def report(*asked: Asked) -> StormReport:
 
 def test_report_counts_lost_and_wrong_and_the_longest_pause() -> None:
     right = Asked(QUESTION, ANSWER, longest_pause_s=2.0, ttft_s=0.5, num_reconnects=1)
-    wrong = Asked(QUESTION, replace(ANSWER, text="other"), longest_pause_s=1.0)
+    wrong = Asked(QUESTION, replace(ANSWER, text="other"), longest_pause_s=1.0, whole_s=3.0)
     lost = [Asked(QUESTION, failure="status 503") for _ in range(MAX_ERRORS)]
     got = report(right, wrong, *lost)
     assert (got.requests, got.lost, got.wrong, got.reconnects) == (2 + MAX_ERRORS, MAX_ERRORS, 1, 1)
-    assert (got.longest_pause_s, got.longest_ttft_s) == (2.0, 0.5)
+    assert (got.longest_pause_s, got.longest_ttft_s, got.longest_whole_s, got.longest_wait_s) == (2.0, 0.5, 3.0, 3.0)
     assert got.errors == ("question 0: status 503",) * MAX_ERRORS
 
 
@@ -139,6 +139,8 @@ def test_report_counts_lost_and_wrong_and_the_longest_pause() -> None:
         (report(Asked(QUESTION, failure="x")), {"kill router": 1}, NOTHING, ["lost"]),
         (report(Asked(QUESTION, replace(ANSWER, text=""))), {"kill router": 1}, NOTHING, ["wrong"]),
         (report(Asked(QUESTION, ANSWER, longest_pause_s=99.0)), {"kill x": 1}, NOTHING, ["longest_pause_s"]),
+        (report(Asked(QUESTION, ANSWER, ttft_s=99.0)), {"kill x": 1}, NOTHING, ["longest_pause_s"]),
+        (report(Asked(QUESTION, ANSWER, whole_s=99.0)), {"kill x": 1}, NOTHING, ["longest_pause_s"]),
         (report(Asked(QUESTION, ANSWER)), {"kill x": 1}, Leftovers(2, 1), ["blocks_leaked", "workers_missing"]),
     ],
 )

@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from core.errors import UnavailableError
 from deploy.cli import app
-from deploy.doctor import machine
+from deploy.doctor import machine, state_store
 from deploy.doctor.finding import Finding, ok
+from router.state.address import RedisAddress
 from tests.deploy.doctor.test_findings import probe, worker
 from tests.deploy.fake_router import FakeRouter, running_router
 
@@ -40,6 +41,27 @@ def test_every_pair_is_probed_and_everything_found_is_in_the_file(router: FakeRo
     assert {finding["check"] for finding in found} == {"python", "ready", "clock", "version", "model", "pair"}
     assert [finding["subject"] for finding in found if finding["verdict"] == "warn"] == ["router"]  # its clock
     assert "8 ok, 1 to look at, 0 wrong" in result.stdout
+
+
+def test_redis_database_that_routers_share_is_checked_when_it_is_named(
+    router: FakeRouter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(address: RedisAddress) -> Iterator[Finding]:
+        yield ok("redis", str(address), "version 7")
+
+    monkeypatch.setattr(state_store, "store_findings", look)
+    monkeypatch.delenv("BATON_STATE", raising=False)
+    command = ["doctor", "cluster", "--no-probe", "--grpc", router.address]
+    file = tmp_path / "state"
+    file.write_text("redis://:secret@of-file:7/1", encoding="utf-8")
+    by_flag = CliRunner().invoke(app, [*command, "--state", "redis://of-flag"])
+    by_file = CliRunner().invoke(app, [*command, "--state-file", str(file)])
+    by_variable = CliRunner().invoke(app, command, env={"BATON_STATE": "rediss://of-variable"})
+    own, none = CliRunner().invoke(app, [*command, "--state", "redis"]), CliRunner().invoke(app, command)
+    assert "ok    redis redis://of-flag:6379/0: version 7" in by_flag.stdout
+    assert "ok    redis redis://of-file:7/1: version 7" in by_file.stdout
+    assert "ok    redis rediss://of-variable:6379/0: version 7" in by_variable.stdout
+    assert "redis" not in own.stdout + none.stdout
 
 
 def test_what_does_not_work_is_exit_code_1_with_a_remedy(router: FakeRouter) -> None:

@@ -1,7 +1,10 @@
 """What each check says of values that are right, and of values that are not."""
 
 import dataclasses
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from baton.v1 import common_pb2, control_pb2, worker_pb2
@@ -9,7 +12,8 @@ from baton.v1 import common_pb2, control_pb2, worker_pb2
 from deploy.config import ServeConfig
 from deploy.doctor import machine, planned, running, state_store
 from deploy.doctor.clocks import clock_finding
-from deploy.doctor.finding import Finding, Verdict
+from deploy.doctor.finding import Finding, Verdict, ok
+from router.state.address import RedisAddress
 from router.state.redis_inspection import RedisServer
 from tests.deploy.fake_router import worker_id
 from tests.engine.checkpoints import write_tiny_moe
@@ -148,9 +152,64 @@ def test_tcp_between_two_hosts_is_no_detour() -> None:
     assert running.transfer_finding(P0, there, probe(path="tcp")).verdict is Verdict.OK
 
 
-def test_planned_model_without_weights_is_the_only_finding(tmp_path: Path) -> None:
-    (finding,) = planned.plan_findings(ServeConfig(model=tmp_path))
-    assert (finding.check, finding.verdict, finding.detail) == ("model", Verdict.FAIL, "no weights")
+def plan(model_dir: Path, **settings: Any) -> dict[str, Finding]:  # noqa: ANN401 - of any field
+    config = ServeConfig(model=model_dir, **{"kernels": "torch", "port": 0, **settings})
+    return {finding.check: finding for finding in planned.plan_findings(config)}
+
+
+def test_plan_without_weights_is_checked_in_all_else(tmp_path: Path) -> None:
+    found = plan(tmp_path)
+    assert (found["model"].verdict, found["model"].detail) == (Verdict.FAIL, "no weights")
+    assert {check: found[check].verdict for check in ("ports", "devices", "kernels")} == dict.fromkeys(
+        ("ports", "devices", "kernels"), Verdict.OK
+    )
+
+
+def test_ports_of_every_planned_router_are_checked(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        metrics_port = taken.getsockname()[1] - 1
+        found = plan(tmp_path, routers=2, state="redis", metrics_port=metrics_port, metrics_host="127.0.0.1")
+    assert found["ports"].verdict is Verdict.FAIL
+    assert "--metrics-port" in found["ports"].detail
+
+
+def test_settings_that_routers_cannot_have_are_no_failure_of_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BATON_OPERATOR_KEY", "short")
+    found = plan(tmp_path)
+    assert found["settings"].verdict is Verdict.FAIL
+    assert "BATON_OPERATOR_KEY" in found["settings"].detail
+    assert "ports" not in found
+
+
+def test_machine_is_not_judged_for_workers_that_run_elsewhere(tmp_path: Path) -> None:
+    write_tiny_moe(tmp_path)
+    found = plan(tmp_path, ray_address="10.0.0.1:6379", max_model_len=64)
+    assert not {"devices", "memory"} & found.keys()
+
+
+def test_planned_state_is_that_which_serve_would_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def look(address: RedisAddress) -> Iterator[Finding]:
+        asked.append(str(address))
+        yield ok("redis", str(address), "version 7")
+
+    monkeypatch.setattr(state_store, "store_findings", look)
+    file = tmp_path / "state"
+    file.write_text("redis://of-file:7/1", encoding="utf-8")
+    plan(tmp_path, state_file=file)
+    monkeypatch.setenv("BATON_STATE", "redis://of-variable:7/1")
+    plan(tmp_path, routers=2)
+    assert asked == ["redis://of-file:7/1", "redis://of-variable:7/1"]
+    monkeypatch.setenv("BATON_STATE", "nothing")
+    found = plan(tmp_path)
+    assert found["state"].verdict is Verdict.FAIL
+    assert "settings" not in found
+    monkeypatch.setattr(planned, "redis_program", lambda: "redis-server")
+    found = plan(tmp_path, state="redis")
+    assert (found["state"].verdict, len(asked)) == (Verdict.OK, 2)
 
 
 def test_memory_that_a_plan_needs_grows_with_its_workers_and_pools(tmp_path: Path) -> None:

@@ -81,3 +81,16 @@ async def test_request_without_limits_goes_straight_through(dispatcher: FakeDisp
 def test_abort_is_passed_on(dispatcher: FakeDispatcher) -> None:
     MeteredDispatcher(dispatcher).abort("r", "alice")
     assert dispatcher.aborted == [("r", "alice")]
+
+
+async def test_request_that_goes_on_is_not_refused_and_not_charged_again(
+    dispatcher: FakeDispatcher, quota: Quota
+) -> None:
+    dispatcher.script = lambda _request: [tokens(1)]
+    metered = MeteredDispatcher(dispatcher)
+    first = metered.submit(generation_request())
+    second = metered.submit(generation_request("s", prompt=tuple(range(50))), ())
+    first.cancel()
+    assert is_open(quota)
+    second.cancel()
+    assert not is_open(quota)

@@ -34,15 +34,21 @@ def test_new_incarnation_starts_anew_and_the_old_ones_reports_are_not_its() -> N
     assert pulse.latest("p") == NEW
 
 
-def test_workers_of_whom_nobody_knows_what_to_kill_are_left_out() -> None:
+def test_worker_that_came_and_said_nothing_is_silent_without_processes() -> None:
     pulse = Pulse(clock := ManualClock())
     pulse.expect(OLD)
+    clock.advance(9.0)
+    assert pulse.silent(9.0) == [SilentWorker(OLD, 9.0)]
+
+
+def test_silence_of_a_refused_worker_is_marked_until_it_is_let_in() -> None:
+    pulse = Pulse(clock := ManualClock())
     pulse.introduce(OTHER, PROCESSES)
     clock.advance(9.0)
-    assert silent(pulse, 1.0) == [(OTHER, 9.0)]
     pulse.ignore(OTHER)
-    assert silent(pulse, 1.0) == []
-    assert pulse.latest("d") == OTHER
+    assert pulse.silent(1.0) == [SilentWorker(OTHER, 9.0, PROCESSES, is_refused=True)]
+    pulse.introduce(OTHER, PROCESSES)
+    assert pulse.silent(1.0) == [SilentWorker(OTHER, 9.0, PROCESSES)]
 
 
 def test_forgotten_worker_is_silent_no_more_but_only_that_incarnation() -> None:

@@ -244,14 +244,16 @@ async def test_silent_worker_is_listed_with_its_processes_until_it_is_reported_d
             router.clock.advance(1.0)
             assert router.fleet.silent_workers(15.5) == []
         request = control_pb2.ListSilentWorkersRequest(silent_s=15.0)
-        (silent,) = (await router.membership.ListSilentWorkers(request, timeout=WAIT_S)).workers
+        other, silent = (await router.membership.ListSilentWorkers(request, timeout=WAIT_S)).workers
+        assert (other.worker.name, list(other.processes), other.is_refused) == ("d0", [], False)
         assert (silent.worker.name, silent.worker.incarnation, silent.silent_s) == ("p0", 1, 15.0)
         assert tuple(hello_wire.process_from_proto(each) for each in silent.processes) == processes
         report = control_pb2.ReportWorkerGoneRequest(worker=silent.worker)
         for _ in range(2):
             await router.membership.ReportWorkerGone(report, timeout=WAIT_S)
         assert await peer.hears_gone() == WorkerId("p0", 1)
-        assert not (await router.membership.ListSilentWorkers(request, timeout=WAIT_S)).workers
+        (left,) = (await router.membership.ListSilentWorkers(request, timeout=WAIT_S)).workers
+        assert left.worker.name == "d0"
 
 
 async def test_death_of_a_worker_that_never_came_is_an_invalid_argument(router: Router) -> None:

@@ -176,14 +176,16 @@ class ListSilentWorkersResponse(_message.Message):
     def __init__(self, workers: _Optional[_Iterable[_Union[SilentWorker, _Mapping]]] = ...) -> None: ...
 
 class SilentWorker(_message.Message):
-    __slots__ = ("worker", "silent_s", "processes")
+    __slots__ = ("worker", "silent_s", "processes", "is_refused")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     SILENT_S_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    IS_REFUSED_FIELD_NUMBER: _ClassVar[int]
     worker: _common_pb2.WorkerId
     silent_s: float
     processes: _containers.RepeatedCompositeFieldContainer[_worker_pb2.RankProcess]
-    def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., silent_s: _Optional[float] = ..., processes: _Optional[_Iterable[_Union[_worker_pb2.RankProcess, _Mapping]]] = ...) -> None: ...
+    is_refused: bool
+    def __init__(self, worker: _Optional[_Union[_common_pb2.WorkerId, _Mapping]] = ..., silent_s: _Optional[float] = ..., processes: _Optional[_Iterable[_Union[_worker_pb2.RankProcess, _Mapping]]] = ..., is_refused: _Optional[bool] = ...) -> None: ...
 
 class ReportWorkerGoneRequest(_message.Message):
     __slots__ = ("worker",)
