@@ -16,7 +16,6 @@ from deploy.commands.options import Grpc, Port, output_console, router_address
 from deploy.config import ServeConfig
 from deploy.flags import flags_from
 from deploy.state_setting import read_state
-from router.state.address import MEMORY
 
 if TYPE_CHECKING:
     from deploy.doctor.finding import Finding
@@ -37,8 +36,9 @@ def doctor_cluster(
         bool, typer.Option(help="Send a prompt of 512 tokens along every pair of a prefill and a decode worker.")
     ] = True,
     state: Annotated[
-        str, typer.Option(help="As of `baton serve`: the Redis database that the routers share is checked, too.")
-    ] = MEMORY,
+        str | None,
+        typer.Option(help="As of `baton serve`: the Redis database that the routers share is checked, too."),
+    ] = None,
     state_file: Annotated[
         Path | None,
         typer.Option(help="File whose first line is what --state would be. Default: the environment's BATON_STATE."),

@@ -238,6 +238,7 @@ def test_thread_starts_again_what_died(monkeypatch: pytest.MonkeyPatch) -> None:
     world.members[0].die()
     with world.keeper.running():
         assert again.wait(WAIT_S)
+    world.keeper.stop()
     assert set(threading.enumerate()) <= before
 
 
