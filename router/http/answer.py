@@ -17,6 +17,7 @@ from router.http.prepare import PreparedChat
 from router.http.rendering import prepared_of
 from router.http.timing import timing_comment, timing_headers
 from router.journal.journal import OpenAnswer
+from router.observe.call import name_call
 from router.text.stream import TextDelta, TextGeneration
 from router.text.tokenizer import TextCodec
 
@@ -32,16 +33,23 @@ class ChatAnswer(Response):
     """
 
     def __init__(
-        self, open_answer: Callable[[], Awaitable[OpenAnswer]], codec: TextCodec, last_event: EventId | None = None
+        self,
+        open_answer: Callable[[], Awaitable[OpenAnswer]],
+        codec: TextCodec,
+        last_event: EventId | None = None,
+        *,
+        has_event_ids: bool = True,
     ) -> None:
         """`open_answer` submits the request or finds it; the codec knows the text of tokens.
 
-        What the client has got already, up to `last_event`, is not sent again.
+        What the client has got already, up to `last_event`, is not sent again. A found request has been checked with
+        `check_rendering`. Events have ids unless the client does not want them.
         """
         self.background = None  # what FastAPI reads and sets on every response
         self._open_answer = open_answer
         self._codec = codec
         self._last_event = last_event
+        self._has_event_ids = has_event_ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Sends the answer.
@@ -53,10 +61,13 @@ class ChatAnswer(Response):
 
     async def _answer(self, send: Send) -> None:
         opened = await self._open_answer()
+        name_call(opened.head.request_id)  # perhaps that of an earlier request
         async with opened.text as text:
             prepared = prepared_of(opened.head)
             sender_type = ChatStream if prepared.stream else WholeChat
-            sender = sender_type(prepared, int(opened.head.created_s), self._codec, send)
+            sender = sender_type(
+                prepared, int(opened.head.created_s), self._codec, send, has_event_ids=self._has_event_ids
+            )
             await sender.send(text, self._last_event)
 
 
@@ -68,13 +79,17 @@ class ChatSender:
         created_s: when the request came, in seconds since 1970.
         codec: knows the text of tokens.
         send: ASGI's.
+        has_event_ids: whether events say how far the stream has come.
     """
 
-    def __init__(self, prepared: PreparedChat, created_s: int, codec: TextCodec, send: Send) -> None:
+    def __init__(
+        self, prepared: PreparedChat, created_s: int, codec: TextCodec, send: Send, *, has_event_ids: bool
+    ) -> None:
         self._prepared = prepared
         self._created_s = created_s
         self._codec = codec
         self._send = send
+        self._has_event_ids = has_event_ids
         self._completion_id = f"{COMPLETION_PREFIX}{prepared.generation.request_id}"
 
     async def send(self, answer: TextGeneration, last_event: EventId | None) -> None:
@@ -99,15 +114,8 @@ class WholeChat(ChatSender):
     """Sends the answer as one JSON document when it is complete."""
 
     async def send(self, answer: TextGeneration, last_event: EventId | None) -> None:
-        """See `ChatSender.send`.
-
-        Raises:
-            InvalidRequestError: the answer has no events.
-        """
-        if last_event is not None:
-            raise InvalidRequestError(
-                "Last-Event-ID is of an answer that is no stream; ask without it", param="Last-Event-ID"
-            )
+        """See `ChatSender.send`."""
+        assert last_event is None, "check_rendering() refuses events of an answer that has none"
         texts: list[str] = []
         entries: list[str] = []  # encoded as they come: all at once, those of a long answer would hold up everybody
         delta = None
@@ -174,6 +182,7 @@ class ChatStream(ChatSender):
             self._created_s,
             self._prepared.model,
             include_usage=self._prepared.include_usage,
+            has_event_ids=self._has_event_ids,
         )
         events = b"" if delta is None else self._chunk(encoder, delta, answer, first=last_event is None)
         while delta is not None and delta.finish_reason is None:

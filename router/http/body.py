@@ -20,21 +20,23 @@ _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 async def read_json_object(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float) -> dict[str, Any]:
-    """Receives the whole body and decodes it.
+    """Receives the whole body and decodes it; raises as `read_body` and `decode_object`."""
+    return decode_object(await read_body(scope, receive, max_bytes=max_bytes, timeout_s=timeout_s))
+
+
+async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s: float) -> bytes:
+    """Receives the whole body.
 
     Raises:
         BodyTooLargeError: it is larger than `max_bytes`. A bounded rest has been received and thrown away.
         DeadlineError: it did not arrive within `timeout_s` seconds.
         CancelledRequestError: the client went away before its end.
-        InvalidRequestError: it is not UTF-8, not JSON (RFC 8259, so no NaN), not an object, has a key twice or a
-            number that is too large.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            body = await _read_bounded(scope, receive, max_bytes)
+            return await _read_bounded(scope, receive, max_bytes)
     except TimeoutError:
         raise DeadlineError(f"the request body did not arrive within {timeout_s:g} s; send it faster") from None
-    return _decode_object(body)
 
 
 async def _read_bounded(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
@@ -82,7 +84,13 @@ def _refuse(max_bytes: int, found: str) -> NoReturn:
     raise BodyTooLargeError(f"the request body is {found}; this server accepts at most {max_bytes}: send less text")
 
 
-def _decode_object(body: bytes) -> dict[str, Any]:
+def decode_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is.
+
+    Raises:
+        InvalidRequestError: it is not UTF-8, not JSON (RFC 8259, so no NaN), not an object, has a key twice or a
+            number that is too large.
+    """
     try:
         value = json.loads(
             body.decode("utf-8"),

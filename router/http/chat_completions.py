@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from router.auth.caller import current_caller
 from router.config import RouterConfig
 from router.describe import describe
 from router.http.answer import ChatAnswer
-from router.http.body import read_json_object
+from router.http.body import decode_object, read_body
 from router.http.chat_request import ChatCompletionRequest, parse_chat_request
 from router.http.chat_response import ChatCompletion, ChatCompletionChunk
 from router.http.errors import document_errors
@@ -22,10 +23,10 @@ from router.http.event_id import EventId, parse_completion_id, parse_event_id
 from router.http.idempotency_key import parse_idempotency_key
 from router.http.openapi import schema_ref
 from router.http.prepare import ChatPreparer
-from router.http.rendering import body_fingerprint, head_of
+from router.http.rendering import body_fingerprint, check_rendering, head_of
 from router.http.timing import TIMING_PARAMETER
 from router.intake import Intake
-from router.journal.journal import Journal
+from router.journal.journal import Journal, OpenAnswer
 from router.observe.call import name_call
 from router.text.tokenizer import TextCodec
 
@@ -57,6 +58,14 @@ IdempotencyKey = Annotated[
         "when its client disconnects."
     ),
 ]
+EventIds = Annotated[
+    str,
+    Header(
+        alias="x-baton-event-ids",
+        description="`off` leaves out the events' ids, for clients that take each line for data. Without them a "
+        "stream cannot be resumed.",
+    ),
+]
 
 
 def chat_completions_router(config: RouterConfig, journal: Journal, codec: TextCodec) -> APIRouter:
@@ -72,34 +81,46 @@ def chat_completions_router(config: RouterConfig, journal: Journal, codec: TextC
         openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [TIMING_PARAMETER]},
     )
     async def create_chat_completion(
-        request: Request, last_event_id: LastEventId = None, idempotency_key: IdempotencyKey = None
+        request: Request,
+        last_event_id: LastEventId = None,
+        idempotency_key: IdempotencyKey = None,
+        event_ids: EventIds = "on",
     ) -> Response:
         """Generates one answer to a conversation, or sends the rest of one."""
         request_id = request.state.request_id = uuid.uuid4().hex
         name_call(request_id)
-        body = await read_json_object(
+        body = await read_body(
             request.scope, request.receive, max_bytes=config.max_body_bytes, timeout_s=config.request_timeout_s
         )
-        fingerprint = body_fingerprint(body)
-        prepared = await preparer.prepare(request_id, parse_chat_request(body))
+        decoded = decode_object(body)
+        fingerprint = body_fingerprint(body, decoded)
+        prepared = await preparer.prepare(request_id, parse_chat_request(decoded))
+        answer = partial(ChatAnswer, codec=codec, has_event_ids=event_ids.lower() != "off")
         if last_event_id is not None:
             last_event = parse_event_id(last_event_id)
-            earlier = partial(journal.resume, last_event.request_id, prepared.generation.tenant)
-            rest = partial(earlier, fingerprint=fingerprint, num_tokens=last_event.num_tokens)
-            return ChatAnswer(rest, codec, last_event)
+            earlier = resume(last_event.request_id, prepared.generation.tenant, last_event)
+            return answer(partial(earlier, fingerprint=fingerprint), last_event=last_event)
         head = head_of(prepared, fingerprint, created_s=time.time(), limit_s=config.request_timeout_s)
         if idempotency_key is not None:
             key = parse_idempotency_key(idempotency_key)
-            return ChatAnswer(partial(journal.start_once, head, key, interrupts=prepared.stream), codec)
-        return ChatAnswer(partial(journal.start, head), codec)
+            return answer(partial(journal.start_once, head, key, interrupts=prepared.stream))
+        return answer(partial(journal.start, head))
 
     @router.get("/v1/chat/completions/{completion_id}", response_model=ChatCompletion, responses=_RESUME_RESPONSES)
-    async def retrieve_chat_completion(completion_id: str, last_event_id: LastEventId = None) -> Response:
+    async def retrieve_chat_completion(
+        completion_id: str, last_event_id: LastEventId = None, event_ids: EventIds = "on"
+    ) -> Response:
         """Sends an answer again, or the rest of a stream; for two minutes after its end or its last reader."""
         request_id, last_event = parse_earlier(completion_id, last_event_id)
+        rest = resume(request_id, current_caller().tenant, last_event)
+        return ChatAnswer(rest, codec, last_event, has_event_ids=event_ids.lower() != "off")
+
+    def resume(
+        request_id: str, tenant: str, last_event: EventId | None
+    ) -> Callable[..., Coroutine[Any, Any, OpenAnswer]]:
         num_tokens = 0 if last_event is None else last_event.num_tokens
-        rest = partial(journal.resume, request_id, current_caller().tenant, num_tokens=num_tokens)
-        return ChatAnswer(rest, codec, last_event)
+        check = partial(check_rendering, last_event=last_event)
+        return partial(journal.resume, request_id, tenant, num_tokens=num_tokens, check=check)
 
     return router
 

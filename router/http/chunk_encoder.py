@@ -19,16 +19,20 @@ class ChunkEncoder:
 
     Attributes:
         include_usage: whether chunks carry `usage`, null until the last one, as OpenAI does when asked for it.
+        has_event_ids: whether there are lines with ids.
     """
 
-    __slots__ = ("_choice_head", "_head", "_id_head", "include_usage")
+    __slots__ = ("_choice_head", "_head", "_id_head", "has_event_ids", "include_usage")
 
-    def __init__(self, completion_id: str, created_s: int, model: str, *, include_usage: bool) -> None:
+    def __init__(
+        self, completion_id: str, created_s: int, model: str, *, include_usage: bool, has_event_ids: bool = True
+    ) -> None:
         head = {"id": completion_id, "object": "chat.completion.chunk", "created": created_s, "model": model}
         self._id_head = f"id: {completion_id}:"
         self._head = f'data: {_encode(head)[:-1]},"choices":['
         self._choice_head = self._head + '{"index":0,"delta":{'
         self.include_usage = include_usage
+        self.has_event_ids = has_event_ids
 
     def text(
         self,
@@ -44,23 +48,26 @@ class ChunkEncoder:
 
         `num_tokens` of the answer have been shown with it, or are held because they give no text yet.
         """
-        stage = Stage.TEXT if finish_reason is None else Stage.FINISH
+        event_id = self._id(num_tokens, Stage.TEXT if finish_reason is None else Stage.FINISH)
         delta = '"role":"assistant",' if first else ""
         finish = "null" if finish_reason is None else f'"{finish_reason}"'
         scores = "null" if logprobs is None else encode(logprobs.model_dump())
         return (
-            f'{self._id_head}{num_tokens}:{stage}\n{self._choice_head}{delta}"content":{encode(text)}}},"logprobs":{scores},"finish_reason":{finish}}}]'
+            f'{event_id}{self._choice_head}{delta}"content":{encode(text)}}},"logprobs":{scores},"finish_reason":{finish}}}]'
             f"{self._usage(usage)}}}\n\n"
         ).encode()
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that ends a stream whose client asked for the token counts."""
-        event_id = f"{self._id_head}{usage.completion_tokens}:{Stage.USAGE}"
-        return f"{event_id}\n{self._head}]{self._usage(usage)}}}\n\n".encode()
+        event_id = self._id(usage.completion_tokens, Stage.USAGE)
+        return f"{event_id}{self._head}]{self._usage(usage)}}}\n\n".encode()
 
     def done(self, num_tokens: int) -> bytes:
         """The event that says that the stream is complete; the answer has `num_tokens`."""
-        return f"{self._id_head}{num_tokens}:{Stage.DONE}\ndata: [DONE]\n\n".encode()
+        return f"{self._id(num_tokens, Stage.DONE)}data: [DONE]\n\n".encode()
+
+    def _id(self, num_tokens: int, stage: Stage) -> str:
+        return f"{self._id_head}{num_tokens}:{stage}\n" if self.has_event_ids else ""
 
     def _usage(self, usage: Usage | None) -> str:
         if usage is not None:

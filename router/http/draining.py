@@ -1,5 +1,7 @@
 """What HTTP clients see of a router that leaves: it is not ready, and connections end with their next answer."""
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import DrainingError
@@ -25,10 +27,10 @@ class DrainingApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, with `Connection: close` once the router leaves; `/ready` with status 503 then."""
 
-        async def send_closing(message: Message) -> None:
+        def send_closing(message: Message) -> Awaitable[None]:  # no coroutine of its own for every event
             if self._departure.is_ordered and message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE]}
-            await send(message)
+            return send(message)
 
         if self._departure.is_ordered and scope["type"] == "http" and scope["path"] == READY_PATH:
             error = DrainingError("this router is leaving; ask another one, or this one when it is back")

@@ -10,7 +10,7 @@ from enum import StrEnum
 from core.errors import InvalidRequestError
 from router.describe import describe
 
-COMPLETION_PREFIX = "chatcmpl-"
+COMPLETION_PREFIX = "chatcmpl-"  # of the ids in answers
 _COMPLETION_ID = re.compile(rf"{COMPLETION_PREFIX}([0-9a-f]{{32}})")
 _EVENT_ID = re.compile(rf"{COMPLETION_PREFIX}([0-9a-f]{{32}}):(0|[1-9][0-9]{{0,8}}):([tfud])")
 

@@ -5,7 +5,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.observe.call import Calls
 
-ANSWERING_PATHS = frozenset({"/v1/chat/completions"})
+PATH = "/v1/chat/completions"
+EARLIER = f"{PATH}/{{id}}"  # an answer is asked for again; its id would make each call a method of its own
 
 
 class ObservedCalls:
@@ -22,8 +23,19 @@ class ObservedCalls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes everything on."""
-        if scope["type"] != "http" or scope["path"] not in ANSWERING_PATHS:
+        method = method_of(scope)
+        if method is None:
             await self._app(scope, receive, send)
             return
-        with self._calls.open("http", f"{scope['method']} {scope['path']}", Headers(scope=scope)):
+        with self._calls.open("http", method, Headers(scope=scope)):
             await self._app(scope, receive, send)
+
+
+def method_of(scope: Scope) -> str | None:
+    """What is called, if it asks for an answer: a word for each kind of call."""
+    if scope["type"] != "http":
+        return None
+    if scope["path"] == PATH:
+        return f"{scope['method']} {PATH}"
+    is_again = scope["method"] == "GET" and scope["path"].startswith(f"{PATH}/")
+    return f"GET {EARLIER}" if is_again else None

@@ -259,12 +259,13 @@ class Journal:
     async def abort(self, request_id: str, tenant: str) -> None:
         """Ends a tenant's request, which is forgotten; by its id, or its client's name for it.
 
-        By its id also when it has ended or its client has left it, wherever that was; by its name for a moment after.
+        Also when it has ended or its client has left it: by its id wherever that was, by its name if it was here.
 
         Raises:
             UnknownRequestError: the tenant has no such request, or another router works on it.
         """
-        answer = self.keeper.find(tenant, request_id) or await self._left(request_id, tenant)
+        answer = self.keeper.find(tenant, request_id)
+        answer = answer or await self._left(self.keeper.retired_id(tenant, request_id), tenant)
         if answer is None:
             self._dispatcher.abort(request_id, tenant)
             return

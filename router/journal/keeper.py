@@ -9,7 +9,7 @@ from core.clock import Clock
 from core.errors import RequestMovedError
 from router.journal.head_text import TOKEN_CHARS
 from router.journal.live_answer import LiveAnswer
-from router.journal.shelf import Shelf
+from router.journal.shelf import MAX_REQUESTS, Shelf
 from router.journal.store import ROUTER_LEASE_S, Fate, JournalStore, RequestUpdate, Saved, StoredRequest
 
 SAVE_S = 0.5  # between two rounds; what was generated since the last one is generated again after a router's death
@@ -58,6 +58,7 @@ class JournalKeeper:
         self._being_saved: dict[str, LiveAnswer] = {}  # of those that were due
         self._dropped: list[str] = []
         self._shelf = Shelf()
+        self._retired_ids: dict[tuple[str, str], str] = {}  # by tenant and name, of the last that had one
         self._wake = asyncio.Event()
         self._is_shared = True
         self._is_stopped = False
@@ -90,7 +91,13 @@ class JournalKeeper:
             return
         del self._live[answer.request_id]
         self._due[answer.request_id] = answer
-        num_tokens = len(answer.head.request.prompt) + len(answer.token_ids)
+        request = answer.head.request
+        if request.name:
+            self._retired_ids.pop((request.tenant, request.name), None)
+            self._retired_ids[request.tenant, request.name] = request.request_id
+            if len(self._retired_ids) > MAX_REQUESTS:
+                del self._retired_ids[next(iter(self._retired_ids))]
+        num_tokens = len(request.prompt) + len(answer.token_ids)
         for request_id in self._shelf.put(answer.request_id, num_tokens):
             self._due.pop(request_id, None)
             self._dropped.append(request_id)
@@ -98,12 +105,18 @@ class JournalKeeper:
 
     def find(self, tenant: str, name: str) -> LiveAnswer | None:
         """A tenant's answer by its request's id or its client's name, live or `retired`."""
+        if not name:  # most requests have none
+            return None
         for answers in (self._live, self._due, self._being_saved):
             for answer in answers.values():
                 request = answer.head.request
                 if request.tenant == tenant and name in {request.request_id, request.name} and answer.error is None:
                     return answer
         return None
+
+    def retired_id(self, tenant: str, name: str) -> str:
+        """The id of a tenant's request by its client's name, if it was retired here; else what was given."""
+        return self._retired_ids.get((tenant, name), name)
 
     def forget(self, answer: LiveAnswer) -> None:
         """Nobody is to have it again, here or elsewhere."""

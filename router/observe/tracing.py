@@ -101,7 +101,8 @@ class RequestTracer:
         self._provider.shutdown()
 
     def _start(self, times: RequestTimes, start_ns: int) -> Span:
-        self._ids.trace_id = trace_id_of(times.request_id, times.parent)
+        # As its log lines name it: when it was resumed, `times.request_id` is that of a part of it.
+        self._ids.trace_id = trace_id_of(times.tags.get("request_id", times.request_id), times.parent)
         attributes: dict[str, str | int] = {
             "baton.request_id": times.request_id,
             "baton.tenant": times.tenant,

@@ -66,6 +66,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
         try:
             self._intake.check_model(request.model)
             opened = await self._open(request, context)
+            name_call(opened.head.request_id)  # perhaps that of an earlier request
             async with opened.text as answer:
                 await context.send_initial_metadata(((REQUEST_ID_KEY, answer.request_id),))
                 ended = await _skip_received(answer, request.resume.num_tokens)

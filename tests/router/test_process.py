@@ -15,7 +15,7 @@ from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, generate_pb2, ge
 from core.errors import CheckpointError, ConfigError
 from core.request import Role
 from deploy.free_port import free_port
-from router import wire
+from router import process, wire
 from router.config import RouterConfig
 from router.departure import RouterDeparture
 from router.process import run_router
@@ -245,3 +245,21 @@ async def test_router_serves_while_its_store_of_state_is_away_and_closes_it(
         assert (await get(addresses.http_port, "/health")).status_code == 200
         assert not closed
     assert len(closed) == 1
+
+
+async def test_call_that_is_no_request_yet_is_answered_while_the_router_leaves(
+    free_ports: RouterConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+    build = process.build_observation
+    monkeypatch.setattr(process, "build_observation", lambda *given: built.append(build(*given)) or built[0])
+    async with run_router(replace(free_ports, drain_timeout_s=WAIT_S)) as addresses:
+        reader, writer = await asyncio.open_connection("127.0.0.1", addresses.http_port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{")
+        async with asyncio.timeout(WAIT_S):
+            while not built[0].calls.num_open:  # noqa: ASYNC110 - a call that begins tells nobody
+                await asyncio.sleep(0)
+        asyncio.get_running_loop().call_later(0.1, writer.write, b"}")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+    await writer.wait_closed()

@@ -8,6 +8,7 @@ import openai
 import pytest
 
 from core.request import FinishReason
+from router.http.rendering import MAX_ENCODED_BYTES, body_fingerprint
 from tests.router.http.fakes import WAIT_S, FakeDispatcher, tokens
 from tests.router.http.serving import EOS, MODEL, Api, says
 from tests.router.http.test_disconnect import connect
@@ -105,6 +106,33 @@ def test_id_with_another_body_or_of_another_completion_is_refused(http: httpx.Cl
     assert (other.status_code, "send the very same body" in other.text) == (400, True)
     wrong = http.get(f"{PATH}/chatcmpl-{'0' * 32}", headers={"Last-Event-ID": last_id})
     assert (wrong.status_code, "of another completion" in wrong.text) == (400, True)
+
+
+def test_event_of_an_answer_that_is_no_stream_is_refused(sdk: openai.OpenAI, http: httpx.Client) -> None:
+    completion = sdk.chat.completions.create(**BODY)  # type: ignore[call-overload]
+    response = http.get(f"{PATH}/{completion.id}", headers={"Last-Event-ID": f"{completion.id}:1:t"})
+    assert (response.status_code, "an answer that is no stream" in response.text) == (400, True)
+
+
+def test_events_have_no_ids_for_a_client_that_does_not_want_them(sdk: openai.OpenAI, http: httpx.Client) -> None:
+    headers = {"x-baton-event-ids": "off"}
+    first = http.post(PATH, json=STREAM, headers=headers)
+    request_id = json.loads(first.text.partition("data: ")[2].partition("\n")[0])["id"]
+    again = http.get(f"{PATH}/{request_id}", headers=headers)
+    for response in (first, again):
+        events = response.text.split("\n\n")[:-1]
+        assert all(event.startswith("data: ") and "\n" not in event for event in events)
+        assert events[-1] == "data: [DONE]"
+    with sdk.chat.completions.create(**STREAM, extra_headers=headers) as stream:  # type: ignore[call-overload]
+        assert "".join(choice.delta.content or "" for chunk in stream for choice in chunk.choices) == TEXT
+
+
+def test_large_body_of_the_same_bytes_is_the_same_and_a_small_one_may_be_written_anew() -> None:
+    said = {"a": 1, "b": "x"}
+    assert body_fingerprint(b"1", said) == body_fingerprint(b"2", {"b": "x", "a": 1})
+    large = b" " * (MAX_ENCODED_BYTES + 1)
+    assert body_fingerprint(large, said) == body_fingerprint(bytes(large), said)
+    assert body_fingerprint(large, said) != body_fingerprint(large + b" ", said)
 
 
 def test_sdk_reads_a_resumed_stream(sdk: openai.OpenAI, api: Api) -> None:

@@ -218,6 +218,27 @@ async def test_request_that_is_aborted_after_it_was_resumed_ends_and_is_forgotte
             await half.journal.resume(REQUEST_ID, "")
 
 
+@pytest.mark.parametrize("has_left", [False, True])
+async def test_request_is_aborted_by_its_clients_name_and_forgotten(half: RouterHalf, has_left: bool) -> None:
+    head = chat_head()
+    async with half.journal.running():
+        half.dispatcher.script = lambda _request: [tokens(*half.ids("He"))]
+        client = await half.start(replace(head, request=replace(head.request, name="mine")))
+        await client.read_some()
+        if has_left:
+            await client.leave()
+        for stranger in (("mine", "another tenant"), ("", "")):
+            await half.journal.abort(*stranger)
+        assert half.dispatcher.aborted == [("mine", "another tenant"), ("", "")]
+        await half.journal.abort("mine", "")
+        assert half.generation().cancelled.is_set()
+        await half.journal.keeper.save_due()
+        with pytest.raises(UnknownRequestError):
+            await half.journal.resume(REQUEST_ID, "")
+        if not has_left:
+            assert (await client.read_all()).chunks[-1]["error"]["code"] == "cancelled"
+
+
 async def test_another_body_is_refused(half: RouterHalf) -> None:
     async with half.journal.running():
         await (await half.start(chat_head())).read_all()

@@ -267,3 +267,20 @@ async def test_taken_metrics_port_is_a_config_error(telling: RouterConfig) -> No
     with taken_port() as port, pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port}.*with --metrics-port$"):
         async with run_router(replace(telling, metrics_port=port)):
             pytest.fail("the port is taken")
+
+
+async def test_answer_that_is_sent_again_is_a_call_with_the_first_ones_id(served: Served, log: JsonLines) -> None:
+    first = await served.ask()
+    url = f"http://127.0.0.1:{served.addresses.http_port}/v1/chat/completions"
+    again = await served.http.get(f"{url}/{first.json()['id']}")
+    assert again.json() == first.json()
+    await served.counted({("http", "length", "answered"): 1, ("http", "replayed", "answered"): 1})
+    entry = log.access()[-1]
+    assert (entry["method"], entry["code"]) == ("GET /v1/chat/completions/{id}", "replayed")
+    assert entry["request_id"] == first.headers["x-request-id"]
+
+
+async def test_method_that_is_not_possible_is_a_rejection(served: Served) -> None:
+    url = f"http://127.0.0.1:{served.addresses.http_port}/v1/chat/completions"
+    assert (await served.http.put(url)).status_code == 405
+    await served.counted({("http", "method_not_allowed", "rejected"): 1})
