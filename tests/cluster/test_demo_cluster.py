@@ -32,7 +32,7 @@ def test_start_says_what_happens_and_answers_the_first_question(demo_cluster: Se
     assert "The capital of France is Paris." in output
     assert f"curl {demo_cluster.url}/v1/chat/completions" in output
     assert "prefill-0 serves" in output
-    assert "worker decode-0 serves" in output
+    assert "decode-0 serves" in output
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
