@@ -3,23 +3,18 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 from core.errors import (
     BatonError,
     CancelledRequestError,
-    ContextLengthError,
     DeadlineError,
     DrainingError,
     InternalError,
-    InvalidRequestError,
     NoWorkerError,
-    StaleEpochError,
-    UnavailableError,
     WorkerLostError,
 )
-from core.events import RECALLED, ROLE_CHANGED, ReturnedWork
+from core.events import ReturnedWork
 from core.fair_line import FairLine
 from core.fairness import TokenCounters
 from core.logs import about
@@ -33,6 +28,7 @@ from router.dispatch.ledger import charge, discharge_all, discharge_prompt
 from router.dispatch.movements import Movements, recall_for
 from router.dispatch.placement import place
 from router.dispatch.prefix_lookup import prefix_source
+from router.dispatch.returned import FINAL_ERRORS, GIVEN_BACK, NOBODYS_FAULT, excused, retry_delay_s
 from router.dispatch.survey import Survey, survey
 from router.dispatch.timers import Purpose
 from router.dispatch.under_way import UnderWay
@@ -40,22 +36,7 @@ from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.observe.request_times import RequestWatch
 
-FIRST_RETRY_S = 0.05  # doubles with every failure in a row: a fleet in trouble is not helped by haste
-MAX_RETRY_S = 2.0
-
 logger = logging.getLogger(__name__)
-
-FINAL_ERRORS: dict[str, type[BatonError]] = {
-    error.code: error for error in (InvalidRequestError, ContextLengthError, UnavailableError)
-}
-"""What a worker's final refusal is to the client, by code; anything else is our defect."""
-
-
-GIVEN_BACK = frozenset({ROLE_CHANGED, RECALLED, DrainingError.code})
-"""Codes of work that has its place elsewhere now: it is placed again at once, as if it were new."""
-
-NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code}) | GIVEN_BACK
-"""Codes of returned work that speak against no worker: one was full, or this router is behind the times."""
 
 
 class FleetDispatcher:
@@ -208,9 +189,9 @@ class FleetDispatcher:
             if generation is None or self.movements.take_returned(generation, work):
                 continue
             if generation.placement.needs(link):
-                excused = _excused(generation.placement, work)
-                self._suspect_peer(generation, link, excused)
-                self._on_returned(generation, excused)
+                judged = excused(generation.placement, work)
+                self._suspect_peer(generation, link, judged)
+                self._on_returned(generation, judged)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
@@ -219,7 +200,7 @@ class FleetDispatcher:
             if not self.movements.lose(generation, link):
                 message = f"worker {link.worker} was lost"
                 work = ReturnedWork(generation.placement.handoff_id, "worker_lost", message)
-                self._on_returned(generation, _excused(generation.placement, work))
+                self._on_returned(generation, excused(generation.placement, work))
 
     # --- placing
 
@@ -273,9 +254,7 @@ class FleetDispatcher:
             tpot_limit_s=self._watch.limits.tpot_s,
         )
         if chosen is None:
-            if (
-                generation.num_attempts == 0 and not generation.answer.tokens
-            ):  # else a worker has had it, or another's
+            if generation.num_attempts == 0 and not generation.answer.tokens:  # no worker has had it, at any router
                 give_up = partial(self._give_up_waiting, generation)
                 generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return
@@ -360,7 +339,7 @@ class FleetDispatcher:
                 generation, WorkerLostError(f"the request could not be served ({tried}); last: {work.message}")
             )
             return
-        delay_s = min(FIRST_RETRY_S * 2 ** (generation.failures - 1), MAX_RETRY_S)
+        delay_s = retry_delay_s(generation.failures)
         generation.timers.start(Purpose.RETRY, delay_s, partial(self._try_place, generation))
 
     # --- ending
@@ -418,9 +397,3 @@ class FleetDispatcher:
         if cancel_workers or is_moving:
             for link in attempt.links():
                 link.cancel(attempt.assignment.handoff_id)
-
-
-def _excused(attempt: Attempt, work: ReturnedWork) -> ReturnedWork:
-    """Work that fails where a worker is leaving, as it has said, speaks against nobody."""
-    is_leaving = any(link.is_leaving for link in attempt.links())
-    return replace(work, code=DrainingError.code) if is_leaving and work.retryable else work

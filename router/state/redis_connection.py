@@ -1,4 +1,4 @@
-"""Commands to one database of a Redis server, 6.2 or newer. The only module that talks to Redis."""
+"""Commands to one database of a Redis server, 6.2 or newer. The one that routers use."""
 
 import asyncio
 import contextlib
@@ -33,19 +33,10 @@ class RedisConnection:
         self._address = address
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
         self._client = Redis(
-            host=address.host,
-            port=address.port,
-            db=address.database,
-            username=address.username,
-            password=address.password,
-            ssl=address.is_tls,
-            socket_connect_timeout=CALL_DEADLINE_S,  # bounds what tidies up after our own deadline, too
-            socket_timeout=CALL_DEADLINE_S,
+            **client_options(address, CALL_DEADLINE_S),  # which bounds what tidies up after our own deadline, too
             retry=Retry(NoBackoff(), 1),  # that the server has closed a connection is found out by using it
             decode_responses=True,
             encoding_errors="replace",  # of what somebody else wrote under our keys
-            protocol=2,  # the newer one adds a greeting to every connection and nothing that is used here
-            driver_info=None,  # what Redis 6.2 would refuse to be told
         )
 
     async def run(self, script: str, keys: tuple[str, ...], *arguments: str | int) -> Any:  # noqa: ANN401 - Lua's
@@ -86,3 +77,19 @@ class RedisConnection:
                 f"the state store {self._address} cannot be used: {what}; see that the server runs and takes "
                 "the user and password of --state"
             ) from error
+
+
+def client_options(address: RedisAddress, timeout_s: float) -> dict[str, Any]:
+    """What every client of a server is made with, to connect and to wait for so many seconds."""
+    return {
+        "host": address.host,
+        "port": address.port,
+        "db": address.database,
+        "username": address.username,
+        "password": address.password,
+        "ssl": address.is_tls,
+        "socket_connect_timeout": timeout_s,
+        "socket_timeout": timeout_s,
+        "protocol": 2,  # the newer one adds a greeting to every connection and nothing that is used here
+        "driver_info": None,  # what Redis 6.2 would refuse to be told
+    }

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 
 from core.errors import UnavailableError
 from router.state.address import RedisAddress
+from router.state.redis_connection import client_options
 
 DEADLINE_S = 2.0
 NUM_PINGS = 5
@@ -44,18 +45,7 @@ def inspect_redis(address: RedisAddress) -> RedisServer:
     Raises:
         UnavailableError: it does not answer, or does not let this user in.
     """
-    client = Redis(
-        host=address.host,
-        port=address.port,
-        db=address.database,
-        username=address.username,
-        password=address.password,
-        ssl=address.is_tls,
-        socket_connect_timeout=DEADLINE_S,
-        socket_timeout=DEADLINE_S,
-        protocol=2,
-        driver_info=None,
-    )
+    client = Redis(**client_options(address, DEADLINE_S))
     try:
         with client:
             return _inspect(client)

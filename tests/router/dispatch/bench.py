@@ -10,8 +10,9 @@ from core.clock import ManualClock
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.request import Assignment, FinishReason, GenerationRequest, Role
 from router.admission.admission import AdmissionLimits
-from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
+from router.dispatch.dispatcher import FleetDispatcher
 from router.dispatch.generation import ActiveGeneration
+from router.dispatch.returned import MAX_RETRY_S
 from router.generation import TokenDelta
 from router.meter import RequestMeter
 from router.observe.request_times import RequestWatch

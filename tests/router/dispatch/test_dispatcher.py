@@ -11,7 +11,7 @@ from core.errors import (
 )
 from core.events import ReturnedWork
 from core.request import HALVES, Assignment, FinishReason, Role
-from router.dispatch.dispatcher import MAX_RETRY_S
+from router.dispatch.returned import MAX_RETRY_S
 from router.generation import TokenDelta
 from router.meter import Percentiles
 from tests.router.builders import RecordingLink, generation_request

@@ -17,8 +17,9 @@ from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.request import HALVES, Assignment, FinishReason, GenerationRequest, Role
 from core.roles import RoleState
 from core.sampling import SamplingParams
-from router.dispatch.dispatcher import MAX_RETRY_S, FleetDispatcher
+from router.dispatch.dispatcher import FleetDispatcher
 from router.dispatch.generation import ActiveGeneration, RequestState
+from router.dispatch.returned import MAX_RETRY_S
 from router.wire import StepReport
 from tests.router.builders import MemoryFleet, RecordingLink, request_watch
 from tests.router.dispatch.loop_time import LoopTime, settle

@@ -16,8 +16,8 @@ from core.errors import (
 from core.events import ReturnedWork
 from core.request import FinishReason, Role
 from router.admission.admission import AdmissionLimits
-from router.dispatch.dispatcher import MAX_RETRY_S
 from router.dispatch.generation import ActiveGeneration
+from router.dispatch.returned import MAX_RETRY_S
 from tests.router.builders import RecordingLink, generation_request
 from tests.router.dispatch.bench import REQUEST_TIMEOUT_S, Bench, make_bench, read, token
 from tests.router.dispatch.test_movements import become, worker

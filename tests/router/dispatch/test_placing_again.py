@@ -16,7 +16,7 @@ from core.errors import (
 from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, Role
-from router.dispatch.dispatcher import MAX_RETRY_S
+from router.dispatch.returned import MAX_RETRY_S
 from router.generation import TokenDelta
 from tests.router.builders import RecordingLink, generation_request
 from tests.router.dispatch.bench import (
