@@ -7,7 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from deploy import cli
-from deploy.config import ServeConfig, flag
+from core.flags import flag
+from deploy.config import ServeConfig
 from deploy.flags import flags_from
 
 
