@@ -1,4 +1,4 @@
-"""The document that `baton load --json` writes, as the report reads it. Not what computes its figures: `load.summary`.
+"""The document that `baton load --json` writes, as the report reads it. Not what computes it: `load.summary`.
 
     {
       "url": ..., "model": ..., "started_at": ISO 8601, "valid": true or false,
@@ -49,7 +49,7 @@ def read_document(file: Path) -> Document:
         ConfigError: the file cannot be read, or is nothing that a load has written; says what is missing.
     """
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document: Document = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -17,11 +17,13 @@ class Piece:
         key: names its content: pieces of one key begin alike, whatever their lengths. 64 bits.
         num_tokens: its length; at least one.
         text: what it says; None for words that follow from the key.
+        is_shared: whether other conversations may have it, too.
     """
 
     key: int
     num_tokens: int
     text: str | None = None
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

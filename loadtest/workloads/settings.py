@@ -43,10 +43,15 @@ class WorkloadSettings:
     length_scale: float | None = flag(None, "Lengths of the trace are multiplied by this, shared blocks too.")
     trace_offset_s: float | None = flag(None, "Begin here in the trace, in its own seconds.")
     trace_duration_s: float | None = flag(None, "Take so much of the trace, in its own seconds. Default: the rest.")
-    dataset: Path | None = flag(None, "Conversations in ShareGPT's form, a .json file: prompts as they were recorded.")
-    multi_turn: bool = flag(default=False, description="Ask all turns of the data set's conversations, not the first.")
+    dataset: Path | None = flag(
+        None, "Conversations in ShareGPT's form, a .json file: prompts as they were recorded."
+    )
+    multi_turn: bool = flag(
+        default=False, description="Ask all turns of the data set's conversations, not the first."
+    )
     tokenizer: Path | None = flag(
-        None, "Checkpoint folder of the model that is asked, for prompts of exact lengths. Default: a word is a token."
+        None,
+        "Checkpoint folder of the model that is asked, for prompts of exact lengths. Default: a word is a token.",
     )
     arrivals: str | None = flag(
         None, "How requests follow each other at a rate: poisson, gamma:CV, constant, burst:N. Default: poisson."
