@@ -60,7 +60,7 @@ def confirmed_words(encoder: Encoder) -> Wordbook:
             break
     if len(chosen) < MIN_WORDS:
         raise ConfigError(
-            f"--tokenizer has only {len(chosen)} words that are one token wherever they stand, of {MIN_WORDS} that are "
+            f"--tokenizer has only {len(chosen)} words that are one token wherever they stand, {MIN_WORDS} are "
             "needed; leave it out, and look at the number of prompt tokens that the server counts"
         )
     return Wordbook(tuple(chosen), is_exact=True)
