@@ -43,7 +43,7 @@ class Course:
     @property
     def begins_s(self) -> Numbers:
         """When each span begins."""
-        return np.arange(self.num_spans) * float(self.span_s)
+        return np.arange(self.num_spans, dtype=np.float64) * self.span_s
 
     def rate(self, times_s: Numbers) -> Numbers:
         """How many of these times there are in each span, per second."""
