@@ -15,8 +15,8 @@ TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 def is_plain_text(data: bytes) -> bool:
     """Whether an event has text and nothing else to be read: no finish reason, no usage, no error.
 
-    True for such events of OpenAI, vLLM, SGLang and Baton. False also when the bytes alone do not tell: then it has to
-    be decoded.
+    True for such events of OpenAI, vLLM, SGLang and Baton. False also when the bytes alone do not tell: then the
+    event has to be decoded.
     """
     start = data.find(KEY) + len(KEY)
     return (

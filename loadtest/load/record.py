@@ -35,7 +35,7 @@ class RequestRecord:
     due_s: float
     sent_s: float
     headers_s: float | None = None
-    chunk_s: array[float] = field(default_factory=lambda: array("d"))
+    chunk_s: "array[float]" = field(default_factory=lambda: array("d"))
     ended_s: float | None = None
     planned_prompt_tokens: int | None = None
     prompt_tokens: int | None = None
