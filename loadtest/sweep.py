@@ -53,10 +53,10 @@ def score(preset: Preset, run: Run) -> Score:
     outcome = _outcome(preset, run)
     return Score(
         run=run,
-        num_requests=len(outcome.jobs),
+        num_requests=outcome.tally.num_requests,
         num_inside=outcome.num_inside,
-        num_ttft_met=outcome.num_ttft_met,
-        num_tpot_met=outcome.num_tpot_met,
+        num_ttft_met=outcome.tally.num_ttft_met,
+        num_tpot_met=outcome.tally.num_tpot_met,
         num_flips=len(outcome.flips),
         num_migrations=outcome.num_migrations,
     )

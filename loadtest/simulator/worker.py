@@ -9,7 +9,6 @@ whose batch does not change, are taken in one go. KV is counted in tokens, not i
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
 
 from core.cost import StepShape, chunk_pairs
 from core.ids import WorkerId
@@ -17,43 +16,17 @@ from core.request import Role
 from loadtest.simulator.agenda import Agenda
 from loadtest.simulator.decode_steps import DecodeSteps
 from loadtest.simulator.job import Job
+from loadtest.simulator.observer import WorkerObserver
 from loadtest.simulator.prefix_cache import PrefixCache
 from loadtest.simulator.spec import WorkerSpec
 
 
-class WorkerObserver(Protocol):
-    """Who hears what a worker has done, after the step in which it did it."""
-
-    def on_prompt_started(self, job: Job) -> None:
-        """The prompt's first chunk is in the next step."""
-        ...
-
-    def on_prompt_done(self, job: Job) -> None:
-        """A token has come after the prompt."""
-        ...
-
-    def on_reserved(self, job: Job) -> None:
-        """There is a place for a sequence, which may join."""
-        ...
-
-    def on_finished(self, job: Job) -> None:
-        """The last token has come."""
-        ...
-
-    def on_preempted(self, job: Job) -> None:
-        """There was no room for a sequence to grow; it has left."""
-        ...
-
-    def on_stopped(self, job: Job) -> None:
-        """A sequence stands still, as asked for, and has left the batch."""
-        ...
-
-
 class SimWorker:
-    """One worker.
+    """One process of a worker, from its start to its death.
 
     Attributes:
         id: as the router knows it.
+        number: of the worker in its fleet, from 0.
         spec: what it is.
         role: what it is for now; whoever sets it sees to what has no place in it.
         since_s: when it took the role.
@@ -62,10 +35,21 @@ class SimWorker:
         pending_prompt_tokens: prompt tokens to compute, as far as is known now.
         num_prompt_tokens: computed since the start.
         num_decode_tokens: generated since the start.
+        busy_s: that its steps have taken.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec, role: Role, agenda: Agenda, observer: WorkerObserver) -> None:
-        self.id = WorkerId(name, 1)
+    def __init__(
+        self,
+        worker: WorkerId,
+        number: int,
+        spec: WorkerSpec,
+        role: Role,
+        *,
+        agenda: Agenda,
+        observer: WorkerObserver,
+    ) -> None:
+        self.id = worker
+        self.number = number
         self.spec = spec
         self.role = role
         self.since_s = agenda.now_s
@@ -74,6 +58,7 @@ class SimWorker:
         self.pending_prompt_tokens = 0
         self.num_prompt_tokens = 0
         self.num_decode_tokens = 0
+        self.busy_s = 0.0
         self._token_wait_s = 0.0  # between tokens, summed over all that were generated
         self._agenda = agenda
         self._observer = observer
@@ -170,6 +155,22 @@ class SimWorker:
         self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
         self._wake()
 
+    def withdraw(self, job: Job) -> None:
+        """Nobody wants what a job has here any more; it does not generate here. What is computed stays cached."""
+        if job in self._queued:
+            self._queued.remove(job)
+            self.pending_prompt_tokens -= job.num_remaining
+        elif job in self._computing:
+            self._computing.remove(job)
+            self.pending_prompt_tokens -= job.num_remaining
+        if job in self._adopted:
+            self._adopted.remove(job)
+        if (num_tokens := self._prompt_kv.pop(job, None)) is not None:
+            self._kv_tokens_used -= num_tokens
+            num_blocks = job.num_computed // self.spec.prefix_block_tokens
+            self.cache.keep(job.arrival.block_ids[:num_blocks], self.kv_tokens_free)
+        self.close(job)
+
     # --- sequences
 
     def open(self, job: Job) -> None:
@@ -203,6 +204,16 @@ class SimWorker:
         self._stopping.append(job)
         self._wake()
 
+    def kill(self) -> None:
+        """Has it die: nothing of it happens any more, and its sequences have what their last whole step brought."""
+        if self._steps is not None:
+            num_done = self._steps.num_done(self._agenda.now_s - self._started_s)
+            self._num_steps += min(num_done, self._planned_steps - 1)
+        for job in self._running:
+            job.num_generated = self.num_generated(job)
+        self._end_number += 1
+        self._is_busy, self._steps = True, None
+
     # --- steps
 
     def _wake(self) -> None:
@@ -231,10 +242,12 @@ class SimWorker:
     def _begin(self) -> None:
         """Plans steps and lets them take their time."""
         self._is_busy = True  # what is heard meanwhile is in this plan, or in the next
-        self._admit()
-        self._let_in()
+        if self._adopted or self._opening:
+            self._admit()
+        if self._joining:
+            self._let_in()
         self._make_room()
-        self._chunks = self._plan_chunks()
+        self._chunks = self._plan_chunks() if self._computing or self._queued else []
         self._is_busy = bool(self._chunks or self._running)
         if not self._is_busy:
             return
@@ -250,10 +263,12 @@ class SimWorker:
     def _end(self) -> None:
         """Takes in what the steps under way have done, and begins the next."""
         self._steps = None
+        self.busy_s += self._agenda.now_s - self._started_s
         chunks, self._chunks = self._chunks, []
         self._apply_tokens(self._planned_steps)
         self._apply_chunks(chunks)
-        self._stop_those_asked()
+        if self._stopping:
+            self._stop_those_asked()
         self._begin()
 
     def _shape(self) -> StepShape:
@@ -366,9 +381,13 @@ class SimWorker:
     def _apply_chunks(self, chunks: list[tuple[Job, int]]) -> None:
         for job, num_tokens in chunks:
             self.num_prompt_tokens += num_tokens
+            if job not in self._computing:  # withdrawn meanwhile
+                continue
             self.pending_prompt_tokens -= num_tokens
             job.num_computed += num_tokens
-            if not job.num_remaining:
+            if job.num_remaining:
+                self._observer.on_chunk_done(job)
+            else:
                 self._computing.remove(job)
                 self._observer.on_prompt_done(job)
 

@@ -1,0 +1,60 @@
+"""Who has the beginning of a prompt, by the router's own index, which simulated workers tell what they cache.
+
+A router hears of blocks in reports of steps; here it hears of them at once.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from core.blocks import BlockName
+from loadtest.simulator.job import Job
+from loadtest.simulator.worker import SimWorker
+from router.fleet.prefix_index import PrefixIndex
+from router.fleet.prefixes import SWEEP_PER_REPORT
+
+SCATTER = 0x9E3779B97F4A7C15  # odd, so that no two ids below 2^64 get one name; their bits spread over all of it
+
+
+class Prefixes:
+    """The index over one fleet.
+
+    Args:
+        block_tokens: tokens per block; a router names full blocks only.
+    """
+
+    def __init__(self, block_tokens: int) -> None:
+        self._block_tokens = block_tokens
+        self._index = PrefixIndex()
+        self._worker_of: dict[int, SimWorker] = {}
+        self._holder_of: dict[SimWorker, int] = {}
+
+    def attach(self, worker: SimWorker) -> None:
+        """A worker comes, with nothing in its cache."""
+        index, holder = self._index, self._index.open()
+        self._worker_of[holder], self._holder_of[worker] = worker, holder
+
+        def hear(stored: Sequence[int], dropped: Sequence[int]) -> None:
+            index.store(holder, names_of(stored))
+            index.drop(holder, names_of(dropped))
+
+        worker.cache.news = hear
+
+    def forget(self, worker: SimWorker) -> None:
+        """A worker is gone, and its cache with it."""
+        holder = self._holder_of.pop(worker)
+        del self._worker_of[holder]
+        self._index.forget(holder)
+
+    def present(self, job: Job) -> dict[SimWorker, int]:
+        """How many leading tokens of a request's prompt workers have; those that have none are left out."""
+        self._index.sweep(SWEEP_PER_REPORT)
+        full_blocks = job.arrival.block_ids[: job.arrival.prompt_tokens // self._block_tokens]
+        if not full_blocks or not len(self._index):
+            return {}
+        depths = self._index.depths(names_of(full_blocks))
+        return {self._worker_of[holder]: depth * self._block_tokens for holder, depth in depths.items()}
+
+
+def names_of(block_ids: Sequence[int]) -> list[BlockName]:
+    """Names of a load's blocks, as tokens would give them: equal for equal ids, and without any order."""
+    return [struct.pack("<QQ", block_id * SCATTER & (1 << 64) - 1, block_id) for block_id in block_ids]
