@@ -28,7 +28,7 @@ class Case:
 
     name: str
     settings: WorkloadSettings
-    busy: float = 0.5
+    busy: float = 0.4
     ttft_factor: float = 3.0
     tpot_factor: float = 1.5
 
