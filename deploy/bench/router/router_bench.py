@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.bench.checks import at_least, at_most
 from deploy.bench.jobs import run_job
 from deploy.bench.router.front_ends import PROMPT_TOKENS, FrontEnds
 from deploy.bench.router.prompts import write_small_tokenizer
@@ -15,6 +16,11 @@ from deploy.cluster import Say
 from deploy.demo_model import demo_model_dir
 from deploy.demo_record import is_current_demo
 
+NUM_WORKERS = (10, 100)
+NUM_BLOCKS = (10_000, 1_000_000)
+TARGET_BLOCKS = 1_000_000  # that the target of decisions is set for
+MIN_PLACEMENTS_PER_S = 20_000.0
+MAX_BLOCK_BYTES = 100.0
 DECISIONS, HTTP, GRPC = PARTS = ("decisions", "http", "grpc")
 MEASURES = {HTTP: measure_http, GRPC: measure_grpc}
 
@@ -56,10 +62,23 @@ class RouterBench:
         return result
 
     def _decide(self, say: Say) -> dict[str, Any]:
-        say(f"decisions among up to {self.num_workers} workers and {self.num_blocks:,} blocks")
-        job = {"num_workers": self.num_workers, "num_blocks": self.num_blocks, "seconds": self.seconds}
-        result: dict[str, Any] = run_job("deploy.bench.router.decisions", job)
-        return result
+        blocks = sorted({min(num_blocks, self.num_blocks) for num_blocks in (*NUM_BLOCKS, self.num_blocks)})
+        series = []
+        for num_workers in sorted({min(number, self.num_workers) for number in (*NUM_WORKERS, self.num_workers)}):
+            own = blocks if num_workers == self.num_workers else [each for each in blocks if each <= TARGET_BLOCKS]
+            say(f"decisions among {num_workers} workers, up to {own[-1]:,} blocks")
+            job = {"num_workers": num_workers, "blocks": own, "seconds": self.seconds}
+            series += run_job("deploy.bench.router.decisions", job)["series"]
+        judged = max(
+            (row for row in series if row["blocks"] <= TARGET_BLOCKS), key=lambda row: (row["workers"], row["blocks"])
+        )
+        return {
+            "series": series,
+            "checks": [
+                at_least("placements_per_s", judged["decisions_per_s"], "1/s", MIN_PLACEMENTS_PER_S),
+                at_most("bytes_per_indexed_block", series[-1]["bytes_per_block"], "B", MAX_BLOCK_BYTES),
+            ],
+        }
 
     def _ask(self, apis: list[str], say: Say) -> dict[str, Any]:
         if self.profile is not None:

@@ -19,10 +19,19 @@ def print_router_result(result: dict[str, Any], console: Console) -> None:
 
 
 def _print_decisions(decisions: dict[str, Any], console: Console) -> None:
-    table = Table("workers", "blocks", "us per decision", "decisions/s", box=None, header_style="dim")
+    table = Table(
+        "workers",
+        "blocks",
+        "us per decision",
+        "decisions/s",
+        "us per report",
+        "bytes per block",
+        box=None,
+        header_style="dim",
+    )
     for row in decisions["series"]:
-        rates = f"{row['us_per_decision']:.1f}", f"{row['decisions_per_s']:,.0f}"
-        table.add_row(f"{row['workers']:,}", f"{row['blocks']:,}", *rates)
+        rates = f"{row['us_per_decision']:.1f}", f"{row['decisions_per_s']:,.0f}", f"{row['us_per_report']:.1f}"
+        table.add_row(f"{row['workers']:,}", f"{row['blocks']:,}", *rates, f"{row['bytes_per_block']:.0f}")
     console.print(table)
 
 
