@@ -1,6 +1,5 @@
 """A load on a cluster that runs, and what its workers say that their steps cost."""
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from statistics import median
@@ -10,19 +9,13 @@ from baton.v1 import control_pb2
 from core.cost import CostModel
 from core.errors import InternalError
 from core.request import Role
+from deploy.load.plain_load import send_plain_load
 from deploy.status_client import get_status
-from loadtest.load.chat_body import ChatBodies
-from loadtest.load.client import LoadClient
 from loadtest.load.conversation import Conversation
-from loadtest.load.load_clock import LoadClock
 from loadtest.load.record import RequestRecord
-from loadtest.load.run import RunOutcome, RunPlan, Watch, run_load
-from loadtest.load.target import Target
+from loadtest.load.run import RunOutcome, RunPlan, Watch
 from loadtest.simulator.spec import MoveCosts, WorkerSpec, baton_batching
 from router import hello_wire, wire
-
-MAX_OPEN = 1024
-TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +55,7 @@ class LiveCluster:
         Raises:
             InternalError: one failed; holds what was said.
         """
-        outcome = asyncio.run(
-            run_load(plan, conversations, self._client, faults=(), doer=_NoFaults(), watch=self.watch)
-        )
-        if outcome.examples:
-            raise InternalError(f"requests failed under the load {plan.name!r}: {outcome.examples}")
-        return outcome
-
-    def _client(self, clock: LoadClock, examples: dict[str, str]) -> LoadClient:
-        return LoadClient(
-            Target.parse(self.url),
-            {},
-            ChatBodies(self.model, "max_tokens", {"temperature": 0.0, "ignore_eos": True}),
-            tls=None,
-            clock=clock,
-            examples=examples,
-            max_open=MAX_OPEN,
-            timeout_s=TIMEOUT_S,
-        )
+        return send_plain_load(self.url, self.model, plan, conversations, self.watch)
 
     def cost(self) -> CostModel:
         """What steps cost now: prompts at the prefill worker, sequences at the decode worker."""
@@ -137,10 +113,3 @@ def overhead(records: list[RequestRecord], cost: CostModel) -> Overhead:
 def moves(found: Overhead) -> MoveCosts:
     """The same as the simulator has it."""
     return MoveCosts(handoff_s=found.handoff_s)
-
-
-class _NoFaults:
-    """A `FaultDoer` of loads without faults."""
-
-    async def do(self, fault: object) -> str:
-        raise AssertionError(f"fault {fault} was not asked for")

@@ -78,6 +78,16 @@ class FrontEnds:
         """Ends the processes."""
         self._stack.close()
 
+    @property
+    def url(self) -> str:
+        """Of the HTTP API."""
+        return f"http://{self._addresses['http']}"
+
+    def set_pace(self, pace: Pace) -> None:
+        """Changes the pace of all workers, once nothing is under way."""
+        self._settle()
+        self._workers.call("set_pace", pace)
+
     def run(self, name: str, load: Load, pace: Pace, api: str = "http") -> Run:
         """Sends a load while the workers have a pace.
 
@@ -85,8 +95,7 @@ class FrontEnds:
             InternalError: a request failed, or an answer is wrong.
         """
         self._say(f"{name}: {load.num_clients} at once, {load.answer_tokens} tokens")
-        self._settle()
-        self._workers.call("set_pace", pace)
+        self.set_pace(pace)
         self._workers.call("take_inside_s")
         pids = {"router": self._router.pid, "workers": self._workers.pid}
         with self._profiling(name):

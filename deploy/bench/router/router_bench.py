@@ -84,7 +84,7 @@ class RouterBench:
         if self.profile is not None:
             self.profile.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            model_dir = self.model_dir or _tokenizer_dir(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            model_dir = self.model_dir or tokenizer_dir(Path(stack.enter_context(tempfile.TemporaryDirectory())))
             say(f"starting a router and {self.num_answering} workers; prompts of {PROMPT_TOKENS} tokens")
             front_ends = stack.enter_context(FrontEnds(model_dir, self.num_answering, say, self.profile))
             measured = {
@@ -93,7 +93,7 @@ class RouterBench:
         return {"tokenizer": model_dir.name, **measured}
 
 
-def _tokenizer_dir(folder: Path) -> Path:
+def tokenizer_dir(folder: Path) -> Path:
     """The demo model, or a small tokenizer made in `folder`."""
     demo_dir = demo_model_dir()
     return demo_dir if is_current_demo(demo_dir) else write_small_tokenizer(folder / "small")
