@@ -30,7 +30,7 @@ def validate(model: Path | None, seed: int, json_file: Path | None) -> None:
     console = Console(stderr=True, highlight=False)
     say = progress_lines(console)
     plan = Validation(DURATION_S, WARM_UP_S, seed, lambda run: progress_of(run, console))
-    result = plan.run(model or ensure_demo_model(say), say)
+    result = plan.run(model or ensure_demo_model(), say)
     write_result(result, json_file)
     print_validation(result, output_console())
 
