@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from core.errors import ConfigError
-from deploy.planning.memory import STEP_TOKENS, PlanRequest
+from deploy.planning.memory import STEP_TOKENS, MemoryPlan, PlanRequest
 from deploy.planning.quantization import QUANTIZATIONS
 from deploy.planning.rank_model import rank_model
 from deploy.planning.shape import ModelShape
@@ -75,9 +75,7 @@ def quantizations_of(shape: ModelShape, wanted: str | None) -> tuple[str, ...]:
     return (chosen,) if chosen else tuple(QUANTIZATIONS)
 
 
-def worker_options(
-    choice: WorkerChoice, sizes: Sequence[ShardTopology]
-) -> tuple[list[WorkerOption], list[Misfit]]:
+def worker_options(choice: WorkerChoice, sizes: Sequence[ShardTopology]) -> tuple[list[WorkerOption], list[Misfit]]:
     """The options, and what is none.
 
     Raises:
@@ -105,14 +103,16 @@ def worker_option(choice: WorkerChoice, topology: ShardTopology, quantization: s
     except ConfigError as error:  # it cannot be divided so
         return Misfit(name, error.message)
     if plan.kv_room_bytes <= 0:
-        needed_bytes = plan.total_weight_bytes + plan.activation_bytes
-        return Misfit(
-            name,
-            f"does not fit: {plan.total_weight_bytes / GIGA:,.1f} GB of weights and {plan.activation_bytes / GIGA:,.1f} "
-            f"GB of activations are {needed_bytes / GIGA:,.1f} GB on each GPU, of which {plan.usable_bytes / GIGA:,.1f} "
-            "GB are usable",
-        )
+        return Misfit(name, _does_not_fit(plan))
     return _option(name, Roofline(model, choice.gpu, choice.assumptions))
+
+
+def _does_not_fit(plan: MemoryPlan) -> str:
+    weights_gb, activations_gb = plan.total_weight_bytes / GIGA, plan.activation_bytes / GIGA
+    return (
+        f"does not fit: {weights_gb:,.1f} GB of weights and {activations_gb:,.1f} GB of activations on each GPU, of "
+        f"which {plan.usable_bytes / GIGA:,.1f} GB are usable"
+    )
 
 
 def _option(name: str, roofline: Roofline) -> WorkerOption:

@@ -68,8 +68,7 @@ class Plan:
     Attributes:
         demand: of the load.
         goal: what was asked for.
-        outlooks: of all options, best first: those that keep the goal by GPUs and then by attainment, then those
-            that were simulated and do not, then those that were only estimated, then those that cannot.
+        outlooks: of all options, best first; see `ranking`.
     """
 
     demand: Demand
@@ -82,9 +81,13 @@ class Plan:
         return self.outlooks[0].smallest(self.goal.attainment) if self.outlooks else None
 
 
-def ranking(outlook: Outlook, attainment: float) -> tuple[int, float, float]:
-    """Sorts outlooks, best first."""
+def ranking(outlook: Outlook, attainment: float) -> tuple[int, float, float, float]:
+    """Sorts outlooks, best first.
+
+    Those that keep the goal come first: by GPUs, then by attainment in per mille, then by what the load keeps busy of
+    them. Then come those that were simulated and do not, then those only estimated, then those that cannot.
+    """
     trial = outlook.smallest(attainment)
     if trial is not None:
-        return 0, trial.fleet.num_gpus, -trial.attainment
-    return (1 if outlook.trials else 2), outlook.estimated_gpus, 0.0
+        return 0, trial.fleet.num_gpus, -round(trial.attainment, 3), outlook.estimated_gpus
+    return (1 if outlook.trials else 2), outlook.estimated_gpus, 0.0, 0.0

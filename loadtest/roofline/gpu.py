@@ -44,7 +44,7 @@ class Gpu:
         wide_enough = [bits for bits in self.flops_per_s if bits >= operand_bits]
         if not wide_enough:
             raise ConfigError(
-                f"how fast {self.name} multiplies operands of {operand_bits} bits is not known; plan a model in bfloat16"
+                f"how fast {self.name} multiplies {operand_bits}-bit operands is not known; plan a model in bfloat16"
             )
         return self.flops_per_s[min(wide_enough)]
 
