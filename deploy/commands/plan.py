@@ -81,7 +81,10 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
     ]
     if not sizes:
         flag, value = ("--tp", tp) if tp is not None else ("--ep", ep)
-        raise ConfigError(f"{flag} is {value}; it must be a power of two, at most {gpu.gpus_per_node} (one node)")
+        raise ConfigError(
+            f"{flag} is {value}; it must be a power of two, at most {gpu.gpus_per_node} (one node), and --ep 1 for a "
+            "model without experts"
+        )
     return sizes
 
 

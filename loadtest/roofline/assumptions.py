@@ -21,7 +21,8 @@ class Assumptions:
         link_share: of NVLink or the adapters. DeepEP moves 153 to 158 of 200 GB/s within a node of H800, and 43 to
             58 of 50 between nodes (`docs/legacy.md`; local traffic counted); we take the first.
         hidden_share: of the time on links that computing hides. Baton waits for every collective: none.
-        busiest_rank: tokens of the rank whose experts are asked most, by the mean of all ranks; ours.
+        busiest_rank: tokens of the rank that has most, by the mean of all ranks: of those that ask its experts, where
+            whole experts are divided, and of its own sequences, where attention is data-parallel; ours.
         layer_s: of a layer, launching what has no other cost: some ten kernels of 2 us in a CUDA graph; ours.
         collective_s: of a collective, before its bytes move. DeepEP's low-latency kernels take 77 and 114 us with
             some 50 us of bytes each (`docs/legacy.md`, 8 ranks); within a node we take 20.

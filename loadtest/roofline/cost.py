@@ -25,7 +25,7 @@ def roofline_cost(roofline: Roofline, chunk_tokens: int, max_num_seqs: int) -> C
 
 
 def doublings(last: int) -> list[int]:
-    """1, 2, 4 and so on, with the steps' kink between two of them drawn straight, up to `last`."""
+    """1, 2, 4 and so on, and `last`, which may be nearer: where a curve has its points."""
     numbers = [1]
     while numbers[-1] * 2 < last:
         numbers.append(numbers[-1] * 2)

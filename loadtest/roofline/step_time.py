@@ -1,6 +1,6 @@
 """How long a step takes on a GPU, part by part: each the longer of computing and reading, one after the other.
 
-Ranks are alike, so the time of a step is that of one rank, and of what it sends to the others.
+The time of a step is that of the busiest rank, and of what it sends to the others.
 """
 
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Roofline:
             num_drawn: of those, tokens after which one is drawn.
         """
         model, assumed = self.model, self.assumptions
-        here = 1.0 / model.num_partitions  # of the tokens, on each rank
+        here = self._sequences_here
         return StepTime(
             every_token_s=self._product_s(model.every_token, num_tokens * here),
             experts_s=self._experts_s(num_tokens),
@@ -73,13 +73,20 @@ class Roofline:
     def pair_s(self) -> float:
         """Of a pair of a prompt's token and one it attends to, in all layers."""
         model = self.model
-        flops = FLOPS_PER_PAIR * model.attention_width * model.num_layers / model.num_partitions
+        flops = FLOPS_PER_PAIR * model.attention_width * model.num_layers * self._sequences_here
         return flops / (self.gpu.matrix_flops_per_s(16) * self.assumptions.attention_share)
 
     @property
     def context_token_s(self) -> float:
         """Of a token that a decoding sequence attends to: its keys and values are read, in all layers."""
-        return self._read_s(self.model.kv_bytes / self.model.num_partitions)
+        return self._read_s(self.model.kv_bytes * self._sequences_here)
+
+    @property
+    def _sequences_here(self) -> float:
+        """Of the worker's sequences, the share that the busiest rank has for attention."""
+        if self.model.num_partitions == 1:
+            return 1.0
+        return self.assumptions.busiest_rank / self.model.num_partitions
 
     def _experts_s(self, num_tokens: float) -> float:
         model, busiest = self.model, self.assumptions.busiest_rank if self.model.expert_size > 1 else 1.0

@@ -47,6 +47,16 @@ def test_busiest_rank_counts_where_whole_experts_are_divided() -> None:
     assert roofline(EXPERTS, assumptions=uneven).step(10_000, 1).experts_s == pytest.approx(even_s)
 
 
+def test_busiest_rank_counts_where_attention_is_data_parallel() -> None:
+    uneven = replace(IDEAL, busiest_rank=1.5)
+    divided = replace(EXPERTS, expert_size=4, every_token=DENSE.every_token)
+    even, busiest = roofline(divided), roofline(divided, assumptions=uneven)
+    assert busiest.step(10_000, 1).every_token_s == pytest.approx(1.5 * even.step(10_000, 1).every_token_s)
+    assert busiest.pair_s == pytest.approx(1.5 * even.pair_s)
+    assert busiest.context_token_s == pytest.approx(1.5 * even.context_token_s)
+    assert roofline(DENSE, assumptions=uneven).pair_s == roofline(DENSE).pair_s
+
+
 def test_one_rank_sends_nothing() -> None:
     assert roofline(DENSE, assumptions=replace(IDEAL, collective_s=1.0)).step(1, 1).links_s == 0
 
