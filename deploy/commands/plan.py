@@ -1,5 +1,6 @@
 """`baton plan`: how many GPUs a load needs and how to set them up; or a published figure beside our prediction."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,11 +90,11 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
 
 
 def nothing_fits(choice: WorkerChoice, misfits: Sequence[Misfit]) -> str:
-    """Why there is no worker at all: that of the last way, which has the most GPUs and the fewest bits."""
-    last = misfits[-1]
+    """Why there is no worker at all: that of the way which comes nearest."""
+    nearest = min(misfits, key=lambda misfit: math.inf if misfit.missing_bytes is None else misfit.missing_bytes)
     return (
-        f"the model fits no worker of up to {choice.gpu.gpus_per_node} {choice.gpu.name}; {last.name} {last.reason}; "
-        "take GPUs with more memory or fewer bits"
+        f"no worker of {choice.gpu.name} is possible; {nearest.name}: {nearest.reason}; take other sizes, GPUs with "
+        "more memory, or fewer bits"
     )
 
 

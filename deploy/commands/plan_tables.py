@@ -20,9 +20,9 @@ def print_plan(choice: WorkerChoice, plan: Plan, misfits: Sequence[Misfit], cons
     """The fleet to build, its rivals and what is assumed."""
     demand, goal = plan.demand, plan.goal
     console.print(
-        f"{demand.rate:.2f} requests/s, prompts of {demand.prompt_tokens:,.0f} tokens (p90 "
-        f"{demand.long_prompt_tokens:,}), answers of {demand.answer_tokens:,.0f}; wanted: {goal.attainment:.0%} in "
-        f"a TTFT of {milliseconds(goal.limits.ttft_s)} and a TPOT of {milliseconds(goal.limits.tpot_s)}"
+        f"{demand.rate:.2f} requests/s, prompts of {demand.prompt_tokens:,.0f} tokens, {demand.new_tokens:,.0f} new, "
+        f"answers of {demand.answer_tokens:,.0f}; wanted: {goal.attainment:.0%} inside a TTFT of "
+        f"{milliseconds(goal.limits.ttft_s)} and a TPOT of {milliseconds(goal.limits.tpot_s)}"
     )
     if (winner := plan.winner) is None:
         console.print(f"No plan of up to {goal.max_gpus} GPUs keeps the goal.")

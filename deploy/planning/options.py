@@ -16,7 +16,7 @@ from loadtest.roofline.gpu import GIGA, Gpu
 from loadtest.roofline.rank_model import RankModel
 from loadtest.roofline.step_time import Roofline
 
-SEQS_PER_PARTITION = 1024  # that one batch may have at most: beyond it nobody has CUDA graphs
+SEQS_PER_PARTITION = 1024  # that one batch may have at most; ours: engines seldom run more at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,12 @@ class Misfit:
     Attributes:
         name: of the way.
         reason: with the numbers.
+        missing_bytes: of memory, on each GPU; None where the model cannot be divided so.
     """
 
     name: str
     reason: str
+    missing_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def worker_option(choice: WorkerChoice, topology: ShardTopology, quantization: s
     except ConfigError as error:  # it cannot be divided so
         return Misfit(name, error.message)
     if plan.kv_room_bytes <= 0:
-        return Misfit(name, _does_not_fit(plan))
+        return Misfit(name, _does_not_fit(plan), -plan.kv_room_bytes)
     return _option(name, Roofline(model, choice.gpu, choice.assumptions))
 
 

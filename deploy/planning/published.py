@@ -63,7 +63,7 @@ PUBLISHED = {
     )
 }
 
-# What each assumption might be instead; reasons for the ranges are in docs/planning.md.
+# What each assumption might be instead, worse and better; ours.
 RANGES = {
     "matrix_share": (0.45, 0.75),
     "attention_share": (0.35, 0.7),

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.errors import ConfigError
 from core.flags import flag
 from loadtest.arrivals import Arrival
-from loadtest.traces import MOONCAKE_BLOCK_TOKENS
+from loadtest.planner.trial import PREFIX_BLOCK_TOKENS
 from loadtest.workloads.plan import ConversationPlan
 from loadtest.workloads.settings import WorkloadSettings
 from loadtest.workloads.simulated import Pace, arrivals_of
@@ -58,6 +58,9 @@ class PlanSettings(WorkloadSettings):
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be a positive number")
         if not 0 < self.attainment <= 1:
             raise ConfigError(f"--attainment is {self.attainment}; it must be a share above 0, at most 1")
+        beside = [name for name in self.given() if name not in ("--reproduce", "--json")]
+        if self.reproduce is not None and beside:
+            raise ConfigError(f"--reproduce has its own model, GPUs and load; leave out {', '.join(beside)}")
 
     @property
     def limits(self) -> Limits:
@@ -80,7 +83,7 @@ def load_of(settings: PlanSettings) -> list[Arrival]:
         return plan.at_s < duration_s
 
     pace = Pace(settings.limits.ttft_s, settings.limits.tpot_s)
-    arrivals = list(arrivals_of(itertools.takewhile(is_in_time, plans), MOONCAKE_BLOCK_TOKENS, pace))
+    arrivals = list(arrivals_of(itertools.takewhile(is_in_time, plans), PREFIX_BLOCK_TOKENS, pace))
     if not arrivals:
         raise ConfigError(f"no request comes in {duration_s:g} s; raise --duration-s or --rate")
     return arrivals

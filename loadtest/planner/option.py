@@ -69,24 +69,29 @@ def estimate(option: WorkerOption, demand: Demand, limits: Limits) -> Estimate |
             f"KV room: the longest request has {demand.longest_tokens:,} tokens, a worker room for "
             f"{option.kv_tokens:,}"
         )
-    alone_s = option.cost.completion_s(0, demand.long_prompt_tokens)
+    alone_s = option.cost.completion_s(0, demand.long_new_tokens)
     if alone_s > limits.ttft_s:
         return Infeasible(
-            f"TTFT: a prompt of {demand.long_prompt_tokens:,} tokens (p90) takes {alone_s:.2f} s without waiting, "
-            f"the limit is {limits.ttft_s:g} s"
+            f"TTFT: prompts of {demand.long_new_tokens:,} new tokens take {alone_s:.2f} s without waiting, the limit "
+            f"is {limits.ttft_s:g} s, and too many are as long"
         )
-    num_seqs = largest_batch(option, demand.context_tokens, STEP_SHARE * limits.tpot_s)
+    num_seqs = max_num_seqs(option, demand.context_tokens, limits.tpot_s)
     if not num_seqs:
         step_s = option.cost.decode_s(1, int(demand.context_tokens))
         return Infeasible(
-            f"TPOT: a step with one sequence takes {1e3 * step_s:.1f} ms, more than {STEP_SHARE:g} of the limit of "
-            f"{1e3 * limits.tpot_s:g} ms"
+            f"TPOT: a step with one sequence takes {1e3 * step_s:.1f} ms, the limit is {1e3 * limits.tpot_s:g} ms"
         )
     return Estimate(
-        num_prefill=demand.rate * prompt_s(option, demand.prompt_tokens, demand.prompt_pairs),
+        num_prefill=demand.rate * prompt_s(option, demand.new_tokens, demand.new_pairs),
         num_decode=demand.rate * demand.answer_tokens / tokens_per_s(option, num_seqs, demand.context_tokens),
         max_num_seqs=num_seqs,
     )
+
+
+def max_num_seqs(option: WorkerOption, context_tokens: float, tpot_s: float) -> int:
+    """The largest batch that leaves steps some of the limit, or else the largest inside it; 0 when there is none."""
+    comfortable = largest_batch(option, context_tokens, STEP_SHARE * tpot_s)
+    return comfortable or largest_batch(option, context_tokens, tpot_s)
 
 
 def prompt_s(option: WorkerOption, num_tokens: float, num_pairs: float) -> float:

@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterator, Sequence
 
 from loadtest.arrivals import Arrival
-from loadtest.planner.demand import demand_of
-from loadtest.planner.option import Estimate, WorkerOption, estimate
+from loadtest.planner.demand import Demand, demand_of
+from loadtest.planner.option import Estimate, Infeasible, WorkerOption, estimate
 from loadtest.planner.plan import Goal, Outlook, Plan, ranking
 from loadtest.planner.pool import Simulate
 from loadtest.planner.smallest import SmallestNumber
-from loadtest.planner.trial import Fleet, policies_for
+from loadtest.planner.trial import PREFIX_BLOCK_TOKENS, Fleet, policies_for
 
 WORTH_KNOWING = 2  # times the GPUs of the best plan: of what needs more it is enough to know that
 
@@ -30,12 +30,18 @@ def search(options: Sequence[WorkerOption], arrivals: Sequence[Arrival], goal: G
     Raises:
         ConfigError: the load has no rate.
     """
-    demand = demand_of(arrivals)
-    outlooks = [Outlook(option, estimate(option, demand, goal.limits)) for option in options]
+    demand = demand_of(arrivals, goal.attainment, PREFIX_BLOCK_TOKENS)
+    outlooks = [Outlook(option, _verdict(option, demand, goal)) for option in options]
     feasible = [one for one in outlooks if isinstance(one.verdict, Estimate)]
     promising = sorted(feasible, key=lambda one: one.estimated_gpus)[: goal.num_simulated]
     _simulate_all([(one, _numbers(one, goal)) for one in promising], goal, simulate)
     return Plan(demand, goal, sorted(outlooks, key=lambda one: ranking(one, goal.attainment)))
+
+
+def _verdict(option: WorkerOption, demand: Demand, goal: Goal) -> Estimate | Infeasible:
+    if option.num_gpus > goal.max_gpus:
+        return Infeasible(f"GPUs: a worker has {option.num_gpus}, the plan may have {goal.max_gpus}")
+    return estimate(option, demand, goal.limits)
 
 
 def _numbers(outlook: Outlook, goal: Goal) -> SmallestNumber:

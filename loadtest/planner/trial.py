@@ -10,8 +10,10 @@ from loadtest.policies.by_name import AUTO, MIXED, policy_by_name, static_name
 from loadtest.simulator.outcome import Outcome
 from loadtest.simulator.simulation import simulate
 from loadtest.simulator.spec import FleetSpec, MoveCosts, WorkerSpec, baton_batching
+from loadtest.traces import MOONCAKE_BLOCK_TOKENS
 from router.roles.snapshot import Limits
 
+PREFIX_BLOCK_TOKENS = MOONCAKE_BLOCK_TOKENS
 PAUSE_S, ORDER_S = 0.05, 0.005  # of a migration, and the way of an order: as in the Arrow set-up
 
 
@@ -74,6 +76,7 @@ def fleet_spec(fleet: Fleet, limits: Limits) -> FleetSpec:
         batching=baton_batching(option.cost.chunk_tokens, limits.tpot_s),
         max_num_seqs=fleet.max_num_seqs,
         kv_tokens=option.kv_tokens,
+        prefix_block_tokens=PREFIX_BLOCK_TOKENS,
     )
     moves = MoveCosts(handoff_s=option.handoff_s, token_s=option.token_move_s, pause_s=PAUSE_S, order_s=ORDER_S)
     return FleetSpec(fleet.num_workers, worker, moves)

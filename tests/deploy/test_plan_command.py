@@ -84,6 +84,10 @@ def test_published_figure_is_printed_beside_the_prediction(tmp_path: Path) -> No
         (["--rate", "0"], "--rate is 0.0; it must be a positive number"),
         (["--slo-tpot-ms", "-1"], "--slo-tpot-ms is -1.0; it must be a positive number"),
         (["--attainment", "1.5"], "--attainment is 1.5; it must be a share above 0, at most 1"),
+        (
+            ["--reproduce", "ernie-300b", "--gpu", "H20"],
+            "--reproduce has its own model, GPUs and load; leave out --gpu",
+        ),
         (["--reproduce", "x"], "--reproduce is 'x'; it must be one of ernie-300b"),
     ],
 )
@@ -94,8 +98,8 @@ def test_wrong_flag_is_told(arguments: list[str], message: str) -> None:
 def test_model_that_fits_nothing_is_told_with_the_numbers() -> None:
     told = error_of("--model", "ernie-4.5-300b-a47b", "--quantization", "none", "--rate", "1")
     assert told == (
-        "the model fits no worker of up to 8 H800; tp 1, ep 8, none does not fit: 95.9 GB of weights and 4.1 GB of "
-        "activations on each GPU, of which 77.0 GB are usable; take GPUs with more memory or fewer bits"
+        "no worker of H800 is possible; tp 8, ep 1, none: does not fit: 75.0 GB of weights and 2.8 GB of "
+        "activations on each GPU, of which 77.0 GB are usable; take other sizes, GPUs with more memory, or fewer bits"
     )
 
 

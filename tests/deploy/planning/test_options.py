@@ -21,10 +21,13 @@ def test_sizes_are_powers_of_two_in_every_way_there_is() -> None:
 
 def test_model_that_does_not_fit_is_told_with_the_numbers() -> None:
     made = worker_option(CHOICE, ShardTopology(1, 1), "none")
+    assert isinstance(made, Misfit)
     assert made == Misfit(
         "tp 1, ep 1, none",
         "does not fit: 599.0 GB of weights and 4.1 GB of activations on each GPU, of which 77.0 GB are usable",
+        made.missing_bytes,
     )
+    assert made.missing_bytes == pytest.approx(526.1e9, rel=1e-3)
 
 
 def test_model_that_cannot_be_divided_is_told_with_the_flag() -> None:

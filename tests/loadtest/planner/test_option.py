@@ -3,9 +3,13 @@
 import pytest
 
 from loadtest.planner.demand import Demand, demand_of
-from loadtest.planner.option import Estimate, Infeasible, WorkerOption, estimate, largest_batch
+from loadtest.planner.option import Estimate, Infeasible, WorkerOption, estimate, largest_batch, max_num_seqs
 from loadtest.planner.trial import Fleet, run_trial
 from tests.loadtest.planner.builders import LIMITS, option, steady_load
+
+
+def steady_demand() -> Demand:
+    return demand_of(steady_load(rate=5), 0.9, block_tokens=16)
 
 
 def reason(made: WorkerOption, demand: Demand) -> str:
@@ -15,7 +19,7 @@ def reason(made: WorkerOption, demand: Demand) -> str:
 
 
 def test_estimate_is_the_time_that_the_load_takes() -> None:
-    demand = demand_of(steady_load(rate=5))
+    demand = steady_demand()
     verdict = estimate(option(), demand, LIMITS)
     assert isinstance(verdict, Estimate)
     assert verdict.num_prefill == pytest.approx(5 * 1000 * 1e-4)
@@ -30,21 +34,26 @@ def test_batch_is_bounded_by_room_by_places_and_by_the_step() -> None:
 
 
 def test_request_that_fits_no_worker_is_told_with_both_numbers() -> None:
-    assert reason(option(kv_tokens=1099), demand_of(steady_load(5))) == (
+    assert reason(option(kv_tokens=1099), steady_demand()) == (
         "KV room: the longest request has 1,100 tokens, a worker room for 1,099"
     )
 
 
 def test_prompt_that_is_late_without_waiting_is_told() -> None:
-    assert reason(option(token_s=1.5e-3), demand_of(steady_load(5))) == (
-        "TTFT: a prompt of 1,000 tokens (p90) takes 1.50 s without waiting, the limit is 1 s"
+    assert reason(option(token_s=1.5e-3), steady_demand()) == (
+        "TTFT: prompts of 1,000 new tokens take 1.50 s without waiting, the limit is 1 s, and too many are as long"
     )
 
 
 def test_step_that_is_too_long_for_one_sequence_is_told() -> None:
-    assert reason(option(step_s=0.041), demand_of(steady_load(5))) == (
-        "TPOT: a step with one sequence takes 41.0 ms, more than 0.8 of the limit of 50 ms"
+    assert reason(option(step_s=0.051), steady_demand()) == (
+        "TPOT: a step with one sequence takes 51.0 ms, the limit is 50 ms"
     )
+
+
+def test_steps_may_take_the_whole_limit_where_no_batch_leaves_some_of_it() -> None:
+    assert max_num_seqs(option(step_s=0.041), 1000, LIMITS.tpot_s) == 64
+    assert max_num_seqs(option(step_s=0.051), 1000, LIMITS.tpot_s) == 0
 
 
 @pytest.mark.parametrize(("busy", "is_enough"), [(0.8, True), (1.3, False)])

@@ -79,6 +79,11 @@ def test_no_fleet_within_the_most_gpus_is_no_plan() -> None:
     assert max(plan.outlooks[0].trials) == 8
 
 
+def test_worker_of_more_gpus_than_the_plan_may_have_is_told() -> None:
+    plan = search([option("small"), option("large", num_gpus=8)], LOAD, goal(max_gpus=4), needing(small=4, large=4))
+    assert reasons(plan) == {"large": "GPUs: a worker has 8, the plan may have 4"}
+
+
 def test_options_that_promise_less_are_only_estimated() -> None:
     options = [option("first"), option("second", num_gpus=2), option("never", step_s=1.0)]
     plan = search(options, LOAD, goal(num_simulated=1), needing(first=4, second=4))
