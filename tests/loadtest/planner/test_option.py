@@ -56,10 +56,16 @@ def test_steps_may_take_the_whole_limit_where_no_batch_leaves_some_of_it() -> No
     assert max_num_seqs(option(step_s=0.051), 1000, LIMITS.tpot_s) == 0
 
 
+@pytest.mark.parametrize(("prompt_tokens", "capacity"), [(1000, 10.0), (100, 32.0)])
 @pytest.mark.parametrize(("busy", "is_enough"), [(0.8, True), (1.3, False)])
-def test_simulation_keeps_limits_up_to_the_estimated_capacity(busy: float, *, is_enough: bool) -> None:
-    """One worker of each half; prompts take 0.1 s, so 10 requests/s keep the first busy."""
-    arrivals = steady_load(rate=10 * busy, duration_s=60.0)
-    result = run_trial(Fleet(option(), 64, 2, "static:1:1"), arrivals, LIMITS)
+def test_simulation_keeps_limits_up_to_the_estimated_capacity(
+    prompt_tokens: int, capacity: float, busy: float, *, is_enough: bool
+) -> None:
+    """One worker of each half: a prompt of 1,000 tokens takes 0.1 s; 64 answers of 100 tokens take 2 s."""
+    arrivals = steady_load(rate=capacity * busy, duration_s=60.0, prompt_tokens=prompt_tokens)
+    verdict = estimate(option(), demand_of(arrivals, 0.9, block_tokens=16), LIMITS)
+    assert isinstance(verdict, Estimate)
+    assert max(verdict.num_prefill, verdict.num_decode) == pytest.approx(busy, rel=0.01)
+    result = run_trial(Fleet(option(), verdict.max_num_seqs, 2, "static:1:1"), arrivals, LIMITS)
     assert (result.attainment > 0.95) is is_enough
     assert result.num_requests == len(arrivals)
