@@ -1,7 +1,8 @@
 """A published throughput beside what the roofline predicts for the same model, GPUs and lengths.
 
 Nothing here was fitted to the published figure: efficiencies are those of `loadtest.roofline.assumptions`, and of the
-ways to divide the model over a node the best one counts, for each half.
+ways to divide the model over a node the best one counts, for each half. `docs/planning.md` says what was known of the
+figure when these were chosen.
 """
 
 from collections.abc import Iterator, Sequence
