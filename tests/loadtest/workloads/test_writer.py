@@ -103,6 +103,12 @@ def test_words_that_merge_split_or_are_unknown_are_left_out() -> None:
     assert set(book.words) == set(names) - {"w4", "w7"}
 
 
+def test_words_that_a_chat_begins_with_two_tokens_for_are_left_out() -> None:
+    names = [f"w{number}" for number in range(MIN_WORDS + 1)]
+    book = confirmed_words(Words(names, set(), set()), lambda message: 9 if message == "w3" else 8)
+    assert set(book.words) == set(names) - {"w3"}
+
+
 def test_tokenizer_without_such_words_is_refused_with_their_number() -> None:
     names = [f"w{number}" for number in range(MIN_WORDS)]
     with pytest.raises(ConfigError, match=f"only {MIN_WORDS - 2} words"):
