@@ -6,7 +6,7 @@ one read brought are handed on in one.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -84,8 +84,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport), "a stream"
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # of a stream, as uvloop's are without inheriting it
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop with what the socket had."""
