@@ -61,6 +61,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_complete = False
         self._ends_with_connection = True
         self._has_head = False
+        self._is_kept = False
 
     @property
     def is_open(self) -> bool:
@@ -127,6 +128,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._is_complete = self._has_head
+        self._is_kept = self._parser.should_keep_alive()  # known here and nowhere else
 
     def _hand_on(self) -> None:
         sink, pieces = self._sink, self._pieces
@@ -139,9 +141,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _end(self, sink: AnswerSink) -> None:
         self._sink = None
-        is_kept = self._parser.should_keep_alive()
         sink.on_end(self._now_s)
-        if is_kept and self.is_open:
+        if self._is_kept and self.is_open:
             self._on_free(self)
         else:
             self.close()
