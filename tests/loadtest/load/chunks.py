@@ -35,13 +35,13 @@ def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) ->
     return {**counts, "prompt_tokens_details": details}
 
 
-def record(number: int = 0, due_s: float = 0.0, **fields: Any) -> RequestRecord:
+def record(number: int = 0, due_s: float = 0.0, **fields: object) -> RequestRecord:
     """A request that was sent when it was due, and not answered yet."""
-    values = {"conversation": number, "turn": 0, "sent_s": due_s, **fields}
+    values: dict[str, Any] = {"conversation": number, "turn": 0, "sent_s": due_s, **fields}
     values["chunk_s"] = array("d", values.get("chunk_s", ()))
     return RequestRecord(number, due_s=due_s, **values)
 
 
-def answered(number: int, sent_s: float, chunk_s: list[float], output_tokens: int, **fields: Any) -> RequestRecord:
+def answered(number: int, sent_s: float, chunk_s: list[float], output_tokens: int, **fields: object) -> RequestRecord:
     """A request that was answered as its last event came."""
     return record(number, sent_s, chunk_s=chunk_s, ended_s=chunk_s[-1], output_tokens=output_tokens, **fields)

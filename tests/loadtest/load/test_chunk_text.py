@@ -12,7 +12,9 @@ from tests.loadtest.load.chunks import OPENAI, SGLANG, VLLM
 
 BATON = ChunkEncoder("chatcmpl-1", 1, "m", include_usage=True, has_event_ids=False).text("Hi", 1)
 
-NASTY = st.sampled_from(['"content":"x', '\\"content\\":\\"', '"usage":{', '"error"', '"finish_reason":"stop"', '"', "\\"])
+NASTY = st.sampled_from(
+    ['"content":"x', '\\"content\\":\\"', '"usage":{', '"error"', '"finish_reason":"stop"', '"', "\\"]
+)
 TEXTS = st.text(max_size=8) | NASTY | st.tuples(NASTY, NASTY).map("".join)
 DELTAS = st.fixed_dictionaries(
     {}, optional={name: st.none() | TEXTS for name in ("content", "reasoning_content", "role", "refusal")}
@@ -24,7 +26,11 @@ CHUNKS = st.fixed_dictionaries(
             max_size=1,
         )
     },
-    optional={"usage": st.none() | st.just({"prompt_tokens": 1}), "error": st.just({"message": "no"}), "model": TEXTS},
+    optional={
+        "usage": st.none() | st.just({"prompt_tokens": 1}),
+        "error": st.just({"message": "no"}),
+        "model": TEXTS,
+    },
 )
 
 
@@ -41,7 +47,8 @@ def test_text_of_known_servers_is_seen_without_decoding(data: bytes) -> None:
 
 @given(CHUNKS, st.booleans())
 def test_plain_text_is_text_and_nothing_else(chunk: dict[str, object], is_compact: bool) -> None:
-    data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":") if is_compact else None).encode("utf-8", "replace")
+    separators = (",", ":") if is_compact else None
+    data = json.dumps(chunk, ensure_ascii=False, separators=separators).encode("utf-8", "replace")
     if is_plain_text(data):
         (choice,) = chunk["choices"]  # type: ignore[misc]
         assert has_text(choice["delta"])

@@ -1,5 +1,7 @@
 """Events are those that OpenAI's own client cuts, however the bytes come."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def openai_events(stream: bytes) -> list[bytes]:
 def test_events_are_those_of_openai_wherever_the_stream_is_cut(stream: bytes, cuts: list[int]) -> None:
     whole = stream + b"\n\n"
     cutter, bounds = EventCutter(), [0, *sorted(cuts), len(whole)]
-    pieces = [whole[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [whole[start:end] for start, end in itertools.pairwise(bounds)]
     events = [event for piece in [*pieces, whole[max(bounds) :]] for event in cutter.feed(piece)]
     assert [event for event in events if event] == openai_events(whole)
 
