@@ -22,6 +22,7 @@ from deploy.commands.load import load
 from deploy.commands.model import model_app
 from deploy.commands.options import print_error
 from deploy.commands.restart import restart
+from deploy.commands.results import results_app
 from deploy.commands.roles import roles_app
 from deploy.commands.serve import serve
 from deploy.commands.simulate import simulate
@@ -82,6 +83,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
+app.add_typer(results_app, name="results")
 
 
 def main() -> None:
