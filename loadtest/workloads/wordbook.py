@@ -75,7 +75,7 @@ def _single_token(encoder: Encoder, word: str, chosen: dict[str, int]) -> int | 
     """The token that a word is, at the start and beside itself and all that are chosen; None when it is not."""
     neighbours = [word, *(neighbour for pair in zip(chosen, itertools.repeat(word)) for neighbour in pair), word]
     ids = encoder.encode(" ".join(neighbours), add_special_tokens=False)
-    if len(ids) != len(neighbours) or ids[-1] in chosen.values():
+    if len(ids) != len(neighbours) or encoder.decode(ids[-1:]).strip() != word:  # that of unknown words says another
         return None
     expected = [chosen.get(neighbour, ids[-1]) for neighbour in neighbours]
     return ids[-1] if ids[1:] == expected[1:] else None
