@@ -43,9 +43,9 @@ class Course:
     num_spans: int
 
     @property
-    def begins_s(self) -> Numbers:
-        """When each span begins."""
-        return np.arange(self.num_spans, dtype=np.float64) * self.span_s
+    def middles_s(self) -> Numbers:
+        """Where each span is drawn."""
+        return (np.arange(self.num_spans, dtype=np.float64) + 0.5) * self.span_s
 
     def rate(self, times_s: Numbers) -> Numbers:
         """How many of these times there are in each span, per second."""
@@ -107,7 +107,7 @@ def timeline_figure(run: Run) -> go.Figure:
     points: dict[str, Any] = {"mode": "markers", "marker": {"size": 4, "color": COLOURS[0], "opacity": 0.4}}
     shown_ttft = course.ttft_ms[::step]
     _add(figure, 1, course.sent_s[::step], shown_ttft, name="TTFT", **points)
-    x = course.begins_s
+    x = course.middles_s
     _add(figure, 1, x, course.median_ttft_ms(), name="median", mode="lines", connectgaps=True, line=line(1))
     _add(figure, 2, x, course.rate(course.sent_s), name="sent", mode="lines", line=line(5))
     _add(figure, 2, x, course.rate(course.ended_s), name="answered", mode="lines", line=line(2))

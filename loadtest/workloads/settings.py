@@ -95,27 +95,29 @@ class WorkloadSettings:
 
     def prompt(self) -> Draws:
         """Lengths of first turns without what they share, in tokens."""
-        return parse_draws(self.prompt_tokens or DEFAULT_PROMPT, "--prompt-tokens")
+        return _counts(self.prompt_tokens, DEFAULT_PROMPT, "--prompt-tokens")
 
     def later_turns(self) -> Draws:
         """What later turns add, in tokens."""
-        return self.prompt() if self.turn_tokens is None else parse_draws(self.turn_tokens, "--turn-tokens")
+        return _counts(
+            self.turn_tokens, DEFAULT_PROMPT if self.prompt_tokens is None else self.prompt_tokens, "--turn-tokens"
+        )
 
     def answer(self) -> Draws:
         """Lengths of answers, in tokens."""
-        return parse_draws(self.answer_tokens or DEFAULT_ANSWER, "--answer-tokens")
+        return _counts(self.answer_tokens, DEFAULT_ANSWER, "--answer-tokens")
 
     def num_turns(self) -> Draws:
         """Turns of a conversation."""
-        return parse_draws(self.turns or "1", "--turns")
+        return _counts(self.turns, "1", "--turns")
 
     def thinking(self) -> Draws:
         """Seconds between an answer and the next turn."""
-        return parse_draws(self.think_s or "0", "--think-s")
+        return parse_draws("0" if self.think_s is None else self.think_s, "--think-s")
 
     def process(self) -> ArrivalProcess:
         """How requests follow each other at a rate."""
-        return parse_arrivals(self.arrivals or "poisson")
+        return parse_arrivals("poisson" if self.arrivals is None else self.arrivals)
 
     def given(self) -> dict[str, object]:
         """What differs from the defaults, by flag, for people to read."""
@@ -124,6 +126,10 @@ class WorkloadSettings:
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
+
+
+def _counts(value: str | None, default: str, flag_name: str) -> Draws:
+    return parse_draws(default if value is None else value, flag_name, least=1)
 
 
 def _flag_name(field_name: str) -> str:
