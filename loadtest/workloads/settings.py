@@ -13,7 +13,7 @@ DEFAULT_PROMPT = "512"
 DEFAULT_ANSWER = "128"
 DEFAULT_ZIPF = 1.0
 ONLY_SYNTHETIC = (
-    "prompt_tokens", "answer_tokens", "prefixes", "prefix_tokens", "prefix_zipf", "turns", "turn_tokens", "think_s",
+    "prompt_tokens", "answer_tokens", "prefixes", "prefix_tokens", "prefix_zipf", "turns", "turn_tokens",
 )  # fmt: skip
 ONLY_TRACE = ("time_scale", "trace_offset_s", "trace_duration_s", "length_scale")
 
@@ -71,6 +71,10 @@ class WorkloadSettings:
                 self._forbid(name, "it is for a --trace; leave it out or give one")
         if self.multi_turn and self.dataset is None:
             raise ConfigError("--multi-turn is for a --dataset; --turns N makes conversations without one")
+        if self.turns is None:
+            self._forbid("turn_tokens", "there are no later turns without --turns; give both")
+        if self.turns is None and not self.multi_turn:
+            self._forbid("think_s", "there are no later turns without --turns or --multi-turn; give one of them")
         self._check_numbers()
         for make in (self.prompt, self.answer, self.later_turns, self.num_turns, self.thinking, self.process):
             make()

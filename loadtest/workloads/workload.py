@@ -104,6 +104,7 @@ def _source(settings: WorkloadSettings, codec: TextCodec | None) -> TracedReques
         is_multi_turn=settings.multi_turn,
         count=_count_words if codec is None else partial(_count_tokens, codec),
         answers=None if settings.answer_tokens is None else settings.answer(),
+        thinking=settings.thinking(),
         seed=settings.seed,
     )
 

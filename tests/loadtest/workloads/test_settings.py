@@ -28,8 +28,11 @@ DATASET = Path("dataset.json")
         ({"trace": TRACE, "time_scale": 0.0}, "--time-scale is 0.0"),
         ({"trace": TRACE, "length_scale": float("nan")}, "--length-scale is nan"),
         ({"prompt_tokens": "x"}, "--prompt-tokens is 'x'"),
-        ({"turn_tokens": "x"}, "--turn-tokens is 'x'"),
-        ({"think_s": "x"}, "--think-s is 'x'"),
+        ({"turns": "2", "turn_tokens": "x"}, "--turn-tokens is 'x'"),
+        ({"turns": "2", "think_s": "x"}, "--think-s is 'x'"),
+        ({"turn_tokens": "5"}, "--turn-tokens is 5, but there are no later turns"),
+        ({"think_s": "5"}, "--think-s is 5, but there are no later turns"),
+        ({"trace": TRACE, "think_s": "5"}, "--think-s is 5, but there are no later turns"),
         ({"turns": "x"}, "--turns is 'x'"),
         ({"turns": "0"}, "--turns is '0', which is less than 1"),
         ({"prompt_tokens": "0:5"}, "--prompt-tokens is '0:5', which is less than 1"),
@@ -45,6 +48,10 @@ def test_settings_that_mean_nothing_are_refused_with_their_flag(values: dict[str
 
 def test_answers_of_a_data_set_may_be_given_another_length() -> None:
     assert WorkloadSettings(dataset=DATASET, answer_tokens="7").answer().parameters == (7.0,)
+
+
+def test_people_may_think_between_the_turns_of_a_data_set() -> None:
+    assert WorkloadSettings(dataset=DATASET, multi_turn=True, think_s="2").thinking().parameters == (2.0,)
 
 
 def test_later_turns_are_as_long_as_the_first_if_nothing_is_said() -> None:

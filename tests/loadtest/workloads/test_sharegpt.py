@@ -37,7 +37,10 @@ def written(folder: Path, entries: Any) -> Path:  # noqa: ANN401 - good and bad 
 
 def recorded(path: Path, *, is_multi_turn: bool = True, answers: str = "", seed: int = 0) -> RecordedConversations:
     draws = parse_draws(answers, "--answer-tokens") if answers else None
-    return RecordedConversations(read_conversations(path), is_multi_turn, lambda text: len(text.split()), draws, seed)
+    thinking = parse_draws("2:3", "--think-s")
+    return RecordedConversations(
+        read_conversations(path), is_multi_turn, lambda text: len(text.split()), draws, thinking, seed
+    )
 
 
 def texts(plan: ConversationPlan) -> list[list[tuple[str, str | None]]]:
@@ -50,6 +53,8 @@ def test_every_answered_message_is_a_turn_with_the_recorded_length(tmp_path: Pat
     assert texts(plan) == [[("user", "How are you?")], [("user", "And now?")]]
     assert [turn.answer_tokens for turn in plan.turns] == [3, 2]
     assert [turn.num_tokens for turn in plan.turns] == [3, 2]
+    assert plan.turns[0].think_s == 0
+    assert 2 <= plan.turns[1].think_s <= 3
 
 
 def test_only_the_first_turn_is_asked_unless_all_are_wanted(tmp_path: Path) -> None:
