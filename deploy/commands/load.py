@@ -59,10 +59,9 @@ def load(
     ] = None,
 ) -> None:
     """Send a load to a server and measure what becomes of it; the exit status is 1 if that is not valid."""
-    from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
-
     from deploy.load.load_session import LoadSession, plan_runs  # noqa: PLC0415 - slow to import, and --help is not
     from deploy.load.progress import progress_of  # noqa: PLC0415 - likewise
+    from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
     from loadtest.workloads.workload import Workload  # noqa: PLC0415 - likewise
 
     if report_from is not None:
@@ -102,14 +101,11 @@ def load(
 
 
 def _report_again(url: str, file: Path, report: Path | None) -> None:
+    from loadtest.report.document import read_document  # noqa: PLC0415 - see `load`
     from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
 
-    from loadtest.report.document import read_document  # noqa: PLC0415 - see `load`
-
     if url or report is None:
-        raise ConfigError(
-            "--report-from FILE asks no server: leave out the URL, and say with --report where to write"
-        )
+        raise ConfigError("--report-from asks no server: leave out the URL, and say with --report where to write")
     write_report(read_document(file), report)
 
 

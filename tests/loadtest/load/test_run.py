@@ -14,7 +14,7 @@ from loadtest.load.document import load_document, run_document
 from loadtest.load.faults import Deed, Fault
 from loadtest.load.live import LiveFigures, LiveView
 from loadtest.load.load_clock import LoadClock
-from loadtest.load.run import RunOutcome, RunPlan, run_load
+from loadtest.load.run import MakeAsker, RunOutcome, RunPlan, run_load
 from loadtest.load.settings import LoadSettings
 from loadtest.load.target import Target
 from tests.loadtest.load.playing_server import Answer, openai_answer, playing, refusal
@@ -45,7 +45,7 @@ async def run_against(answer: Answer, plan: RunPlan, *faults: Fault) -> tuple[Ru
     return outcome, looks
 
 
-def maker(target: Target):  # type: ignore[no-untyped-def]
+def maker(target: Target) -> MakeAsker:
     def make(clock: LoadClock, examples: dict[str, str]) -> LoadClient:
         bodies = ChatBodies("m", "max_tokens", {})
         return LoadClient(target, {}, bodies, tls=None, clock=clock, examples=examples, max_open=64, timeout_s=30.0)

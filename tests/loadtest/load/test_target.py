@@ -23,7 +23,7 @@ def test_api_is_found_in_a_url(url: str, target: Target, shown: str) -> None:
     "url", ["", "localhost:8000", "ftp://host", "http://", "http://host:port", "http://höst", "http://host:70000"]
 )
 def test_no_url_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="write it like http://127.0.0.1:8000/v1"):
+    with pytest.raises(ConfigError, match="write it like http://127"):
         Target.parse(url)
 
 
