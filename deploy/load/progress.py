@@ -37,7 +37,7 @@ def progress_line(name: str, figures: LiveFigures) -> Text:
         f"{figures.sent} sent, {figures.answered} answered, {figures.failed} failed",
         f"TTFT p50 {_ms(figures.ttft_ms, 'p50')} p99 {_ms(figures.ttft_ms, 'p99')}",
         f"TPOT p50 {_ms(figures.tpot_ms, 'p50')}",
-        f"{figures.events_per_s:.0f} tokens/s",
+        f"{figures.events_per_s:.0f} events/s",
         f"lag p99 {_ms(figures.lag_ms, 'p99')}",
     ]
     return Text(f"{name}: {' | '.join(parts)}")
