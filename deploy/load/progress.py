@@ -17,17 +17,21 @@ LINE_EVERY_S = 10.0
 def progress_of(plan: RunPlan, console: Console) -> Watch:
     """Shows a run on a console."""
 
-    async def show(view: LiveView) -> None:
-        if not console.is_terminal:
-            while True:
-                await asyncio.sleep(LINE_EVERY_S)
-                console.print(progress_line(plan.name, view.look()), soft_wrap=True)
+    def line(view: LiveView) -> Text:
+        return progress_line(plan.name, view.look())
+
+    async def draw(view: LiveView) -> None:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(progress_line(plan.name, view.look()), refresh=True)
+                live.update(line(view), refresh=True)
                 await asyncio.sleep(LIVE_EVERY_S)
 
-    return show
+    async def write(view: LiveView) -> None:
+        while True:
+            await asyncio.sleep(LINE_EVERY_S)
+            console.print(line(view), soft_wrap=True)
+
+    return draw if console.is_terminal else write
 
 
 def progress_line(name: str, figures: LiveFigures) -> Text:

@@ -192,3 +192,17 @@ async def test_request_beyond_max_open_fails_at_once_as_the_clients_own_doing() 
         await first
         client.close()
     assert (held_record.error, refused.error) == (None, "max_open")
+
+
+async def test_connections_that_fail_leave_room_for_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    client = new_client(Target.parse(f"http://127.0.0.1:{port}"), max_open=1)
+    for _ in range(3):
+        await client.ask(asked := new_record(), HELLO, 3, keeps_text=False)
+        assert asked.error == "connect"
+    async with playing(stream_of(VLLM, is_cut=True)) as server:
+        client = new_client(server.target, max_open=1)
+        for _ in range(3):
+            await client.ask(asked := new_record(), HELLO, 3, keeps_text=False)
+            assert asked.error == "cut_off"
