@@ -52,9 +52,7 @@ class ClusterFaults:
             if fault.name == ROUTER:
                 self._routers()
             elif fault.name not in workers:
-                raise ConfigError(
-                    f"--at '... {fault.what}' needs a worker of that name; there are {', '.join(workers)}"
-                )
+                raise ConfigError(f"--at: no worker is called {fault.name!r}; there are {', '.join(workers)}")
 
     async def do(self, fault: Fault) -> str:
         """See `FaultDoer`."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import uvloop
 
 from core.errors import ConfigError
-from deploy.machine_description import describe_machine
+from deploy.results.this_machine import describe_machine
 from loadtest.load.chat_body import ChatBodies
 from loadtest.load.client import LoadClient
 from loadtest.load.document import load_document, run_document
@@ -64,7 +64,7 @@ class LoadSession:
         allow_connections(self.settings.max_open)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runs = [runner.run(self._run(number, plan, watch(plan))) for number, plan in enumerate(plans)]
-        machine = describe_machine()
+        machine = {"client": describe_machine()}
         return load_document(runs, self.settings, url=self.target.url, model=self.model, given=given, machine=machine)
 
     async def _run(self, number: int, plan: RunPlan, watch: Watch) -> Run:

@@ -6,7 +6,7 @@ one read brought are handed on in one.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -61,6 +61,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_complete = False
         self._ends_with_connection = True
         self._has_head = False
+        self._is_kept = False
 
     @property
     def is_open(self) -> bool:
@@ -68,10 +69,14 @@ class HttpConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, request: bytes, sink: AnswerSink) -> None:
-        """Sends a request on a connection that is open and free."""
+        """Sends a request on a free connection. If the server has just closed it, the sink hears so at once."""
         assert self._sink is None, "one answer at a time"
-        assert self._transport is not None, "a connection that is open"
+        assert self._transport is not None, "a connection that was opened"
         self._sink = sink
+        if not self.is_open:
+            self._now_s = self._clock.now_s()
+            self._break("cut_off", "the connection was closed before the request was sent")
+            return
         self._is_complete = self._has_head = False
         self._ends_with_connection = True
         self._transport.write(request)
@@ -84,8 +89,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport), "a stream"
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # of a stream, as uvloop's are without inheriting it
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop with what the socket had."""
@@ -128,6 +132,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._is_complete = self._has_head
+        self._is_kept = self._parser.should_keep_alive()  # known here and nowhere else
 
     def _hand_on(self) -> None:
         sink, pieces = self._sink, self._pieces
@@ -140,9 +145,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _end(self, sink: AnswerSink) -> None:
         self._sink = None
-        is_kept = self._parser.should_keep_alive()
         sink.on_end(self._now_s)
-        if is_kept and self.is_open:
+        if self._is_kept and self.is_open:
             self._on_free(self)
         else:
             self.close()
