@@ -18,7 +18,7 @@ from deploy.bench.router.grpc_api import GrpcApi
 from deploy.bench.router.http_api import HttpApi
 
 MAX_END_S = 30.0  # for whole answers that are under way when the window ends
-APIS = {"http": HttpApi, "grpc": GrpcApi}
+APIS: dict[str, type[HttpApi | GrpcApi]] = {"http": HttpApi, "grpc": GrpcApi}
 
 
 class ClientHost:

@@ -66,7 +66,9 @@ class FrontEnds:
                 "http": f"127.0.0.1:{addresses.http_port}", "grpc": f"127.0.0.1:{addresses.grpc_port}"
             }  # fmt: skip
             self._workers.call("register", f"127.0.0.1:{addresses.cluster_port}")
-            self._wait_until(lambda: len(self._status().workers) == num_workers, "is not attached to all workers")
+            self._wait_until(
+                lambda: len(self._status().workers) == num_workers, "the router is not attached to all workers"
+            )
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -104,16 +106,19 @@ class FrontEnds:
 
     def _settle(self) -> None:
         """Waits until nothing of the last load is under way."""
-        self._wait_until(lambda: not self._status().active_requests, "still has requests under way")
+        self._wait_until(
+            lambda: not self._status().active_requests and self._workers.call("is_idle"),
+            "the router and its workers still have something under way",
+        )
 
     def _status(self) -> control_pb2.GetStatusResponse:
         return get_status(self._addresses["grpc"], OPEN)
 
-    def _wait_until(self, is_so: Callable[[], bool], otherwise: str) -> None:
+    def _wait_until(self, is_so: Callable[[], bool], trouble: str) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while not is_so():
             if time.monotonic() > deadline_s:
-                raise InternalError(f"after {READY_TIMEOUT_S:g} s the router {otherwise}")
+                raise InternalError(f"{trouble} after {READY_TIMEOUT_S:g} s")
             time.sleep(POLL_S)
 
 

@@ -191,6 +191,11 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         self._due.append(report)
         self._wake.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing under way, and nothing left to send."""
+        return not (self._prompts or self._incoming or self._running or self._due)
+
     def take_inside_s(self) -> list[float]:
         """Seconds from the arrival of each prompt since the last call to the departure of its first token."""
         inside_s, self._inside_s = self._inside_s, []

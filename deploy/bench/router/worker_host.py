@@ -36,6 +36,10 @@ class WorkerHost:
         """Changes the pace of all decode workers."""
         self._thread.call(self._set_pace(pace))
 
+    def is_idle(self) -> bool:
+        """Whether they have nothing under way, and nothing left to send."""
+        return all(worker.is_idle for worker in self._workers.values())
+
     def take_inside_s(self) -> list[float]:
         """Seconds that each prompt since the last call spent in its prefill worker, in the order of their answers."""
         return self._thread.call(self._take_inside_s())
