@@ -105,11 +105,13 @@ class FrontEnds:
         self._router.call("end_profile", self._profile / f"{name}.pstats")
 
     def _settle(self) -> None:
-        """Waits until nothing of the last load is under way."""
-        self._wait_until(
-            lambda: not self._status().active_requests and self._workers.call("is_idle"),
-            "the router and its workers still have something under way",
-        )
+        """Waits until nothing of the last load is under way, not even a report."""
+        self._wait_until(self._is_settled, "the router and its workers still have something under way")
+
+    def _is_settled(self) -> bool:
+        status, idle_steps = self._status(), self._workers.call("idle_steps")
+        heard = {worker.hello.endpoint.worker.name: worker.load.steps for worker in status.workers}
+        return not status.active_requests and heard == idle_steps
 
     def _status(self) -> control_pb2.GetStatusResponse:
         return get_status(self._addresses["grpc"], OPEN)
