@@ -126,26 +126,24 @@ async def test_answer_that_counts_its_tokens_wrong_fails_a_measurement() -> None
         await ask(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
 
-def run_of(tokens: int, cpu_s: dict[str, float], **figures: list[float]) -> Run:
-    times = {"ttft_s": [], "fresh_ttft_s": [], "duration_s": [], **figures}
-    return Run(
-        "r",
-        "http",
-        Load(4, 100, True, 2.0),
-        Pace(0.005, 2),
-        LoadFigures(2.0, 0, tokens, **times, cpu_s=cpu_s),
-        [0.25],
-    )
+def run_of(num_tokens: int, cpu_s: dict[str, float], idle_s: float, duration_s: tuple[float, ...] = ()) -> Run:
+    figures = LoadFigures(2.0, 0, num_tokens, [], [], list(duration_s), cpu_s, idle_s)
+    return Run("r", "http", Load(4, 100, True, 2.0), Pace(0.005, 2), figures, [0.25])
 
 
 def test_figures_of_a_run_say_per_second_per_core_and_whose_core_was_full() -> None:
-    full = run_of(2000, {"router": 1.9, "clients": 0.5, "workers": 1.4})
+    full = run_of(2000, {"router": 1.9, "clients": 0.5, "workers": 1.4}, 0.1)
     assert full.offered_tokens_per_s == 1600.0
     assert (full.tokens_per_s, keeps_up(full), full.limited_by) == (1000.0, False, "router")
     assert full.to_json()["tokens_per_router_cpu_s"] == pytest.approx(2000 / 1.9)
-    others = run_of(3200, {"router": 1.0, "clients": 0.5, "workers": 1.4}, duration_s=[0.375])
+    others = run_of(3200, {"router": 1.0, "clients": 0.5, "workers": 1.4}, 1.0, (0.375,))
     assert (keeps_up(others), others.limited_by, added_ms(others)) == (True, "clients", [125.0])
-    assert run_of(3200, {"router": 1.0, "clients": 0.5, "workers": 0.4}).limited_by == "nobody"
+    assert run_of(3200, {"router": 1.0, "clients": 0.5, "workers": 0.4}, 1.0).limited_by == "nobody"
+
+
+def test_router_that_shares_its_core_with_other_programs_is_what_limits_when_it_takes_the_rest() -> None:
+    run = run_of(2000, {"router": 1.0, "clients": 0.5, "workers": 0.5}, 0.0)
+    assert (run.disturbed_share, run.limited_by) == (0.5, "router")
 
 
 def test_part_that_is_not_measured_is_a_config_error() -> None:

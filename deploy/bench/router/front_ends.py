@@ -13,7 +13,7 @@ from baton.v1 import control_pb2
 from core.errors import BatonError, InternalError
 from deploy.bench.cores import two_cores
 from deploy.bench.remote import Remote
-from deploy.bench.router.asking import Load, LoadFigures
+from deploy.bench.router.asking import Load, LoadFigures, Watched
 from deploy.bench.router.client_host import ClientHost
 from deploy.bench.router.prompts import CONTEXT, answer_tokens, exact_prompts
 from deploy.bench.router.router_host import RouterHost
@@ -51,10 +51,10 @@ class FrontEnds:
         codec = TextCodec.load(model_dir)
         answer = answer_tokens(codec)
         config = _router_config(model_dir, codec)
-        router_core, other_core = two_cores()
+        self._router_core, other_core = two_cores()
         start = partial(Remote, environment={}, preloaded=PRELOADED)
         with ExitStack() as stack:
-            self._router = stack.enter_context(start(partial(RouterHost, config), router_core))
+            self._router = stack.enter_context(start(partial(RouterHost, config), self._router_core))
             workers = partial(WorkerHost, num_workers, answer, config.max_model_len)
             self._workers = stack.enter_context(start(workers, other_core))
             prompts = exact_prompts(codec, NUM_PROMPTS, PROMPT_TOKENS)
@@ -90,9 +90,9 @@ class FrontEnds:
         self._settle()
         self._workers.call("set_pace", pace)
         self._workers.call("take_inside_s")
-        pids = {"router": self._router.pid, "workers": self._workers.pid}
+        watched = Watched({"router": self._router.pid, "workers": self._workers.pid}, self._router_core)
         with self._profiling(name):
-            figures: LoadFigures = self._clients.call("send", api, self._addresses[api], load, pids)
+            figures: LoadFigures = self._clients.call("send", api, self._addresses[api], load, watched)
         return Run(name, api, load, pace, figures, self._workers.call("take_inside_s"))
 
     @contextmanager
