@@ -52,6 +52,6 @@ def _print_runs(runs: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
     console.print(
         "Per CPU second of the router, on all its threads. Shares are of a core: the router has one, clients and "
-        "workers the other; others are programs that took some of the router's.",
+        "workers the other; others are interrupts and other programs on the router's.",
         style="dim",
     )
