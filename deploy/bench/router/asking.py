@@ -1,6 +1,6 @@
 """What clients ask a router, and what came of it, whichever API they use. Sends nothing."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,19 @@ class Load:
     window_s: float
     ramp_s: float = 0.5
     has_fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Whose CPU time is taken while a load is sent.
+
+    Attributes:
+        pids: of processes, by name.
+        core: that the router runs on.
+    """
+
+    pids: Mapping[str, int]
+    core: int
 
 
 @dataclass(slots=True)
@@ -99,6 +112,7 @@ class LoadFigures:
         fresh_ttft_s: of these, over a connection of its own; they are not in `ttft_s`.
         duration_s: from request to end, of all complete answers of the run in their order.
         cpu_s: seconds of a core that each process used in it, by name.
+        idle_s: seconds in it that the router's core had nothing to do.
     """
 
     window_s: float
@@ -108,6 +122,7 @@ class LoadFigures:
     fresh_ttft_s: list[float]
     duration_s: list[float]
     cpu_s: dict[str, float]
+    idle_s: float
 
 
 def check_words(words: Sequence[str], expected: Sequence[str], *, is_complete: bool) -> None:

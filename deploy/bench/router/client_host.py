@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
@@ -12,13 +12,13 @@ from typing import Any
 import uvloop
 
 from deploy.bench.remote import IsCalled
-from deploy.bench.router.asking import Answer, Api, Connection, Load, LoadFigures, check_words
-from deploy.bench.router.cpu_clock import cpu_s
+from deploy.bench.router.asking import Answer, Api, Connection, Load, LoadFigures, Watched, check_words
+from deploy.bench.router.cpu_clock import core_idle_s, process_cpu_s
 from deploy.bench.router.grpc_api import GrpcApi
 from deploy.bench.router.http_api import HttpApi
 
 MAX_END_S = 30.0  # for whole answers that are under way when the window ends
-APIS = {"http": HttpApi, "grpc": GrpcApi}
+APIS: dict[str, type[HttpApi | GrpcApi]] = {"http": HttpApi, "grpc": GrpcApi}
 
 
 class ClientHost:
@@ -35,10 +35,8 @@ class ClientHost:
         self._prompts = prompts
         self._words = words
 
-    def send(self, api: str, address: str, load: Load, pids: Mapping[str, int]) -> LoadFigures:
+    def send(self, api: str, address: str, load: Load, watched: Watched) -> LoadFigures:
         """Sends a load to a router at `host:port` over `http` or `grpc`, and reads the answers.
-
-        Of other processes that have a part in it, their pids by name: see `LoadFigures.cpu_s`.
 
         Raises:
             InternalError: a request failed, or an answer has a wrong token.
@@ -47,16 +45,16 @@ class ClientHost:
         gc.disable()  # the clients' pauses are not what is measured
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(self._send(APIS[api](address, self._model), load, pids))
+                return runner.run(self._send(APIS[api](address, self._model), load, watched))
         finally:
             gc.enable()
 
     def close(self) -> None:
         """Nothing is open between two loads."""
 
-    async def _send(self, api: Api, load: Load, pids: Mapping[str, int]) -> LoadFigures:
-        pids = {"clients": os.getpid(), **pids}
-        run = LoadRun(api, load, [api.request(prompt, load) for prompt in self._prompts], pids)
+    async def _send(self, api: Api, load: Load, watched: Watched) -> LoadFigures:
+        watched = Watched({"clients": os.getpid(), **watched.pids}, watched.core)
+        run = LoadRun(api, load, [api.request(prompt, load) for prompt in self._prompts], watched)
         try:
             await run.run()
         finally:
@@ -73,11 +71,13 @@ class Mark:
         at_s: when.
         num_parts: that had come, of each answer there was.
         cpu_s: used by each process so far, by name.
+        idle_s: that the router's core has had nothing to do so far.
     """
 
     at_s: float
     num_parts: list[int]
     cpu_s: dict[str, float]
+    idle_s: float
 
 
 class LoadRun:
@@ -87,14 +87,14 @@ class LoadRun:
         api: how it is sent.
         load: what is sent.
         requests: asked one after the other, and again from the first.
-        pids: of the processes whose CPU time is taken, by name.
+        watched: whose CPU time is taken.
     """
 
-    def __init__(self, api: Api, load: Load, requests: Sequence[Any], pids: Mapping[str, int]) -> None:
+    def __init__(self, api: Api, load: Load, requests: Sequence[Any], watched: Watched) -> None:
         self._api = api
         self._load = load
         self._requests = cycle(requests)
-        self._pids = pids
+        self._watched = watched
         self._answers: list[Answer] = []
         self._marks: list[Mark] = []
         self._is_over = False
@@ -139,12 +139,14 @@ class LoadRun:
             ttft_s=[answer.first_s - answer.sent_s for answer in begun if not answer.is_fresh],
             fresh_ttft_s=[answer.first_s - answer.sent_s for answer in begun if answer.is_fresh],
             duration_s=[answer.ended_s - answer.sent_s for answer in complete],
-            cpu_s={name: after.cpu_s[name] - before.cpu_s[name] for name in self._pids},
+            cpu_s={name: after.cpu_s[name] - before.cpu_s[name] for name in after.cpu_s},
+            idle_s=after.idle_s - before.idle_s,
         )
 
     def _mark(self) -> Mark:
+        cpu_s = {name: process_cpu_s(pid) for name, pid in self._watched.pids.items()}
         num_parts = [len(answer.parts) for answer in self._answers]
-        return Mark(time.perf_counter(), num_parts, {name: cpu_s(pid) for name, pid in self._pids.items()})
+        return Mark(time.perf_counter(), num_parts, cpu_s, core_idle_s(self._watched.core))
 
     def _num_tokens(self, mark: Mark) -> int:
         """That had come by then."""

@@ -13,7 +13,7 @@ from baton.v1 import control_pb2
 from core.errors import BatonError, InternalError
 from deploy.bench.cores import two_cores
 from deploy.bench.remote import Remote
-from deploy.bench.router.asking import Load, LoadFigures
+from deploy.bench.router.asking import Load, LoadFigures, Watched
 from deploy.bench.router.client_host import ClientHost
 from deploy.bench.router.prompts import CONTEXT, answer_tokens, exact_prompts
 from deploy.bench.router.router_host import RouterHost
@@ -51,10 +51,10 @@ class FrontEnds:
         codec = TextCodec.load(model_dir)
         answer = answer_tokens(codec)
         config = _router_config(model_dir, codec)
-        router_core, other_core = two_cores()
+        self._router_core, other_core = two_cores()
         start = partial(Remote, environment={}, preloaded=PRELOADED)
         with ExitStack() as stack:
-            self._router = stack.enter_context(start(partial(RouterHost, config), router_core))
+            self._router = stack.enter_context(start(partial(RouterHost, config), self._router_core))
             workers = partial(WorkerHost, num_workers, answer, config.max_model_len)
             self._workers = stack.enter_context(start(workers, other_core))
             prompts = exact_prompts(codec, NUM_PROMPTS, PROMPT_TOKENS)
@@ -66,7 +66,9 @@ class FrontEnds:
                 "http": f"127.0.0.1:{addresses.http_port}", "grpc": f"127.0.0.1:{addresses.grpc_port}"
             }  # fmt: skip
             self._workers.call("register", f"127.0.0.1:{addresses.cluster_port}")
-            self._wait_until(lambda: len(self._status().workers) == num_workers, "is not attached to all workers")
+            self._wait_until(
+                lambda: len(self._status().workers) == num_workers, "the router is not attached to all workers"
+            )
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -97,9 +99,9 @@ class FrontEnds:
         self._say(f"{name}: {load.num_clients} at once, {load.answer_tokens} tokens")
         self.set_pace(pace)
         self._workers.call("take_inside_s")
-        pids = {"router": self._router.pid, "workers": self._workers.pid}
+        watched = Watched({"router": self._router.pid, "workers": self._workers.pid}, self._router_core)
         with self._profiling(name):
-            figures: LoadFigures = self._clients.call("send", api, self._addresses[api], load, pids)
+            figures: LoadFigures = self._clients.call("send", api, self._addresses[api], load, watched)
         return Run(name, api, load, pace, figures, self._workers.call("take_inside_s"))
 
     @contextmanager
@@ -112,17 +114,22 @@ class FrontEnds:
         self._router.call("end_profile", self._profile / f"{name}.pstats")
 
     def _settle(self) -> None:
-        """Waits until nothing of the last load is under way."""
-        self._wait_until(lambda: not self._status().active_requests, "still has requests under way")
+        """Waits until nothing of the last load is under way, not even a report."""
+        self._wait_until(self._is_settled, "the router and its workers still have something under way")
+
+    def _is_settled(self) -> bool:
+        status, idle_steps = self._status(), self._workers.call("idle_steps")
+        heard = {worker.hello.endpoint.worker.name: worker.load.steps for worker in status.workers}
+        return not status.active_requests and heard == idle_steps
 
     def _status(self) -> control_pb2.GetStatusResponse:
         return get_status(self._addresses["grpc"], OPEN)
 
-    def _wait_until(self, is_so: Callable[[], bool], otherwise: str) -> None:
+    def _wait_until(self, is_so: Callable[[], bool], trouble: str) -> None:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while not is_so():
             if time.monotonic() > deadline_s:
-                raise InternalError(f"after {READY_TIMEOUT_S:g} s the router {otherwise}")
+                raise InternalError(f"{trouble} after {READY_TIMEOUT_S:g} s")
             time.sleep(POLL_S)
 
 

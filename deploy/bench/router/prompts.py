@@ -65,10 +65,6 @@ class AnswerTokens:
         """The token at a position of an answer."""
         return self.token_ids[position % len(self.token_ids)]
 
-    def text(self, codec: TextCodec, num_tokens: int) -> str:
-        """The text of the first `num_tokens` tokens of an answer."""
-        return codec.decode([self.token_id(position) for position in range(num_tokens)])
-
 
 def answer_tokens(codec: TextCodec) -> AnswerTokens:
     """Words of a vocabulary that are one token with the space before them.

@@ -2,8 +2,9 @@
 
 import asyncio
 import cProfile
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
+from typing import Any
 
 from core.errors import BatonError
 from deploy.actors import log_to_ray, serve_router
@@ -27,10 +28,12 @@ class RouterHost:
         self._departure = RouterDeparture(config.drain_timeout_s)
         self._profile: cProfile.Profile | None = None
         started: Future[RouterAddresses | BatonError] = Future()
-        self._serving = asyncio.run_coroutine_threadsafe(
-            serve_router(config, self._departure, started), self._thread.loop
-        )
-        self._serving.add_done_callback(lambda ended: started.done() or started.set_exception(ended.exception()))
+        serving = serve_router(config, self._departure, started)
+        self._serving = asyncio.run_coroutine_threadsafe(serving, self._thread.loop)
+        either: list[Future[Any]] = [started, self._serving]
+        wait(either, return_when=FIRST_COMPLETED)
+        if self._serving.done():
+            self._serving.result()
         self._addresses = started.result()
 
     def addresses(self) -> RouterAddresses | BatonError:

@@ -169,10 +169,8 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     async def _read(self, requests: AsyncIterator[worker_pb2.AttachRequest]) -> None:
         async for request in requests:
-            if request.HasField("assign"):
-                self._assign(request.assign)
-            elif request.HasField("cancel"):
-                self._cancel(request.cancel.handoff_id)
+            for order in (request, *getattr(request, "further", ())):
+                self._obey(order)
 
     async def _beat(self) -> None:
         while True:
@@ -191,12 +189,28 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         self._due.append(report)
         self._wake.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has nothing under way, and nothing left to send."""
+        return not (self._prompts or self._incoming or self._running or self._due)
+
+    @property
+    def num_steps(self) -> int:
+        """Since it started, as its load says."""
+        return self._num_steps
+
     def take_inside_s(self) -> list[float]:
         """Seconds from the arrival of each prompt since the last call to the departure of its first token."""
         inside_s, self._inside_s = self._inside_s, []
         return inside_s
 
     # --- orders
+
+    def _obey(self, order: worker_pb2.AttachRequest) -> None:
+        if order.HasField("assign"):
+            self._assign(order.assign)
+        elif order.HasField("cancel"):
+            self._cancel(order.cancel.handoff_id)
 
     def _assign(self, message: worker_pb2.AssignWork) -> None:
         first = message.first_position

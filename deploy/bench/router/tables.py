@@ -7,6 +7,9 @@ from rich.table import Table
 
 from deploy.bench.checks import print_checks
 
+RATES = ("answers_per_s", "tokens_per_s", "answers_per_router_cpu_s", "tokens_per_router_cpu_s")
+SHARES = ("router_core", "clients_core", "workers_core", "disturbed")
+
 
 def print_router_result(result: dict[str, Any], console: Console) -> None:
     """Tables, then the checks."""
@@ -36,25 +39,19 @@ def _print_decisions(decisions: dict[str, Any], console: Console) -> None:
 
 
 def _print_runs(runs: list[dict[str, Any]], console: Console) -> None:
-    columns = (
-        "answers/s",
-        "tokens/s",
-        "tokens/router s",
-        "TTFT ms p50",
-        "router",
-        "clients",
-        "workers",
-        "limited by",
-    )
-    table = Table("load", *columns, box=None, header_style="dim")
+    rates = ("answers/s", "tokens/s", "answers/CPU s", "tokens/CPU s", "TTFT ms p50")
+    table = Table("load", *rates, "router", "clients", "workers", "others", "full", box=None, header_style="dim")
     for run in runs:
-        rates = (run["answers_per_s"], run["tokens_per_s"], run["tokens_per_router_cpu_s"])
-        shares = (run["router_core"], run["clients_core"], run["workers_core"])
         table.add_row(
             run["name"],
-            *(f"{rate:,.0f}" for rate in rates),
+            *(f"{run[name]:,.0f}" for name in RATES),
             f"{run['ttft_ms_p50']:.2f}",
-            *(f"{share:.0%}" for share in shares),
+            *(f"{run[name]:.0%}" for name in SHARES),
             run["limited_by"],
         )
     console.print(table)
+    console.print(
+        "Per CPU second of the router, on all its threads. Shares are of a core: the router has one, clients and "
+        "workers the other; others are interrupts and other programs on the router's.",
+        style="dim",
+    )

@@ -36,6 +36,13 @@ class WorkerHost:
         """Changes the pace of all decode workers."""
         self._thread.call(self._set_pace(pace))
 
+    def idle_steps(self) -> dict[str, int] | None:
+        """Steps of each by its name, or None while any has something under way, or left to send."""
+        workers = self._workers
+        if not all(worker.is_idle for worker in workers.values()):
+            return None
+        return {name: worker.num_steps for name, worker in workers.items()}
+
     def take_inside_s(self) -> list[float]:
         """Seconds that each prompt since the last call spent in its prefill worker, in the order of their answers."""
         return self._thread.call(self._take_inside_s())
