@@ -78,7 +78,7 @@ def course_of(run: Run) -> Course:
     sent_s, ttft_ms, e2e_ms = (np.array(series[name], dtype=float) for name in ("sent_s", "ttft_ms", "e2e_ms"))
     is_failed = np.array([error is not None for error in series["error"]], dtype=bool)
     ended_s = (sent_s + e2e_ms / 1e3)[~np.isnan(e2e_ms)]
-    last_s = max((float(times[-1]) for times in (np.sort(sent_s), np.sort(ended_s)) if len(times)), default=0.0)
+    last_s = np.concatenate([sent_s, ended_s]).max(initial=0.0)
     num_seconds = max(math.floor(last_s) + 1, len(series["tokens_per_s"]))
     span_s = math.ceil(num_seconds / MAX_SPANS)
     return Course(
@@ -105,10 +105,9 @@ def timeline_figure(run: Run) -> go.Figure:
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.07, subplot_titles=titles)
     step = points_drawn(len(course.sent_s))
     points: dict[str, Any] = {"mode": "markers", "marker": {"size": 4, "color": COLOURS[0], "opacity": 0.4}}
-    shown_ttft = course.ttft_ms[::step]
-    _add(figure, 1, course.sent_s[::step], shown_ttft, name="TTFT", **points)
+    _add(figure, 1, course.sent_s[::step], course.ttft_ms[::step], name="TTFT", **points)
     x = course.middles_s
-    _add(figure, 1, x, course.median_ttft_ms(), name="median", mode="lines", connectgaps=True, line=line(1))
+    _add(figure, 1, x, course.median_ttft_ms(), name="median", mode="lines", connectgaps=True, line=line(4))
     _add(figure, 2, x, course.rate(course.sent_s), name="sent", mode="lines", line=line(5))
     _add(figure, 2, x, course.rate(course.ended_s), name="answered", mode="lines", line=line(2))
     _add(figure, 2, x, course.rate(course.failed_s), name="failed, by when sent", mode="lines", line=line(1))

@@ -19,6 +19,8 @@ PIECES = st.lists(
     st.builds(Piece, st.integers(0, 2), st.integers(1, 7), is_shared=st.just(True)), min_size=1, max_size=4
 )
 
+WRITER = Writer(ASSUMED, "0")
+
 
 def single(pieces: list[Piece]) -> ConversationPlan:
     return ConversationPlan(0.0, (TurnPlan(user_message(*pieces), 1),))
@@ -32,8 +34,7 @@ def test_requests_share_blocks_exactly_where_their_words_are_equal(
     plans = [single([Piece(p.key, p.num_tokens * 10, is_shared=True) for p in pieces]) for pieces in (one, other)]
     first, second = arrivals_of(iter(plans), block_tokens)
     words = [
-        conversation.turns[0].messages[0].content.split(" ")
-        for conversation in Writer(ASSUMED, "0").conversations(iter(plans))
+        conversation.turns[0].messages[0].content.split(" ") for conversation in WRITER.conversations(iter(plans))
     ]
     equal_words = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*words, strict=False)))
     equal_ids = sum(
