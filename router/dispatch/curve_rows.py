@@ -19,7 +19,7 @@ class CurveRows:
         self._curves: list[Curve] = []
         self._segments: Floats = np.zeros((4, 1, 0))  # [4, num_segments, num_rows]
         self._ends: Floats = np.zeros((0, 0))  # [num_segments - 1, num_rows]: where the next segment begins
-        self._rows = np.arange(0)
+        self._reshaped()
 
     def insert(self, row: int) -> None:
         """A row without a curve; those from `row` on move up by one."""
@@ -27,14 +27,14 @@ class CurveRows:
         self._segments = np.insert(self._segments, row, 0.0, axis=2)
         self._segments[_WIDTH, :, row] = 1.0
         self._ends = np.insert(self._ends, row, np.inf, axis=1)
-        self._rows = np.arange(len(self._curves))
+        self._reshaped()
 
     def delete(self, row: int) -> None:
         """Takes a row out; those after it move down by one."""
         del self._curves[row]
         self._segments = np.delete(self._segments, row, axis=2)
         self._ends = np.delete(self._ends, row, axis=1)
-        self._rows = np.arange(len(self._curves))
+        self._reshaped()
 
     def set(self, row: int, curve: Curve) -> None:
         """The curve of a row; costs nothing when it is the one that is there."""
@@ -55,18 +55,26 @@ class CurveRows:
     def at(self, numbers: Floats) -> Floats:
         """Seconds by row, for one number each: [num_rows] -> [num_rows]."""
         if len(self._ends):
-            which = (self._ends <= numbers).sum(axis=0) * len(self._rows) + self._rows
-            start, seconds, width, rise = (part.ravel().take(which) for part in self._segments)
+            num_passed = np.add.reduce((self._ends <= numbers).view(np.uint8), axis=0, dtype=np.uint8)
+            which = num_passed * self._num_rows + self._rows
+            start, seconds, width, rise = (part.take(which) for part in self._flat)
         else:
-            start, seconds, width, rise = self._segments[:, 0]
+            start, seconds, width, rise = self._flat
         values: Floats = seconds + rise * (np.maximum(numbers, start) - start) / width
         return values
 
     def _widen(self, num_segments: int) -> None:
         missing = num_segments - self._segments.shape[1]
         if missing > 0:
-            num_rows = len(self._rows)
+            num_rows = len(self._curves)
             empty = np.zeros((4, missing, num_rows))
             empty[_WIDTH] = 1.0
             self._segments = np.concatenate([self._segments, empty], axis=1)
             self._ends = np.concatenate([self._ends, np.full((missing, num_rows), np.inf)])
+            self._reshaped()
+
+    def _reshaped(self) -> None:
+        """The arrays are new ones: what is derived from their shape follows."""
+        self._num_rows = np.intp(len(self._curves))
+        self._rows = np.arange(self._num_rows)
+        self._flat = [part.reshape(-1) for part in self._segments]  # views

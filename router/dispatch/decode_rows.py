@@ -11,7 +11,7 @@ from core.ids import WorkerId
 from router.dispatch.curve_rows import CurveRows
 from router.dispatch.placement import SAME_FULLNESS, SAME_STEP_TIME, DecodeCandidate
 from router.dispatch.turn_rows import TurnRows
-from router.dispatch.worker_rows import Bools, Floats, Reach, WorkerRows
+from router.dispatch.worker_rows import Bools, Floats, WorkerRows
 
 _SEQUENCES, _CONTEXT, _PLACES, _FREE_BLOCKS, _BLOCK_TOKENS, _BATCH_S, _CONTEXT_TOKEN_S, _OCCUPANCY = range(8)
 
@@ -79,7 +79,9 @@ class DecodeRows:
             return False
         return bool(self._step_s(num_prompt_tokens)[row] <= STEP_SHARE * tpot_limit_s)
 
-    def best(self, must_wait: Bools, num_prompt_tokens: int, reach: Reach, avoid: Collection[WorkerId]) -> WorkerId:
+    def best(
+        self, must_wait: Bools, num_prompt_tokens: int, by_place: Floats | None, avoid: Collection[WorkerId]
+    ) -> WorkerId:
         """The worker that `placement.best_decode` takes; there is one at least."""
         numbers = self._rows.numbers
         able = _first_rank(~must_wait, self._rows.among(avoid))
@@ -88,8 +90,8 @@ class DecodeRows:
         occupancy = numbers[_OCCUPANCY][fast]
         lowest = occupancy.min()
         present = None
-        if reach:
-            present = self._rows.tokens(reach)[fast]
+        if by_place is not None:
+            present = self._rows.tokens(by_place)[fast]
             goes_back = (2 * present >= num_prompt_tokens) & (occupancy <= SAME_FULLNESS + lowest)
             if goes_back.any():
                 fast, present, occupancy = fast[goes_back], present[goes_back], occupancy[goes_back]

@@ -101,10 +101,9 @@ class Fleet:
         """Attached workers that get new work of a half, ordered by name."""
         return [link for link in self.links() if link.takes(half)]
 
-    def find(self, worker: WorkerId) -> WorkerLink | None:
-        """The attached worker of an id; None when there is none."""
-        link = self._links.get(worker.name)
-        return link if link is not None and link.hello and link.worker == worker else None
+    def has(self, link: WorkerLink) -> bool:
+        """Whether a worker is attached."""
+        return link.hello is not None and self._links.get(link.worker.name) is link
 
     def take_changed(self) -> list[WorkerLink]:
         """The workers, attached or not, of which something has changed since the last call that placement sees."""
