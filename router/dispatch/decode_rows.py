@@ -84,22 +84,24 @@ class DecodeRows:
     ) -> WorkerId:
         """The worker that `placement.best_decode` takes; there is one at least."""
         numbers = self._rows.numbers
+        step_s = self._step_s(num_prompt_tokens)
         able = _first_rank(~must_wait, self._rows.among(avoid))
-        step_s = np.where(able, self._step_s(num_prompt_tokens), np.inf)
-        fast = np.flatnonzero(step_s <= SAME_STEP_TIME * step_s.min())
-        occupancy = numbers[_OCCUPANCY][fast]
-        lowest = occupancy.min()
+        if not able.all():
+            step_s = np.where(able, step_s, np.inf)
+        fast = (step_s <= SAME_STEP_TIME * step_s[step_s.argmin()]).nonzero()[0]
+        occupancy = numbers[_OCCUPANCY].take(fast)
+        lowest = occupancy[occupancy.argmin()]
         present = None
         if by_place is not None:
-            present = self._rows.tokens(by_place)[fast]
-            goes_back = (2 * present >= num_prompt_tokens) & (occupancy <= SAME_FULLNESS + lowest)
-            if goes_back.any():
+            present = self._rows.tokens(by_place).take(fast)
+            goes_back = ((2 * present >= num_prompt_tokens) & (occupancy <= SAME_FULLNESS + lowest)).nonzero()[0]
+            if len(goes_back):
                 fast, present, occupancy = fast[goes_back], present[goes_back], occupancy[goes_back]
-                lowest = occupancy.min()
-        emptiest = np.flatnonzero(occupancy == lowest)
-        free = numbers[_FREE_BLOCKS][fast[emptiest]]
-        emptiest = emptiest[free == free.max()]
-        chosen = emptiest[0] if present is None else emptiest[present[emptiest].argmax()]
+                lowest = occupancy[occupancy.argmin()]
+        emptiest = (occupancy == lowest).nonzero()[0]
+        free = numbers[_FREE_BLOCKS].take(fast.take(emptiest))
+        emptiest = emptiest[free == free[free.argmax()]]
+        chosen = emptiest[0] if present is None else emptiest[present.take(emptiest).argmax()]
         return self._rows.workers[int(fast[chosen])]
 
     def place_s(self, turn: Turn | None, num_prompt_tokens: int, num_answer_tokens: float) -> float:

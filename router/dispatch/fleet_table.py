@@ -51,12 +51,11 @@ class FleetTable:
     def refresh(self, fleet: Fleet) -> None:
         """Takes in what has changed since the last time. Called before each look at the table."""
         for link in fleet.take_changed():
-            is_known = self._links.get(link.worker) is link
             if fleet.has(link):
-                if not is_known:
+                if link not in self._kind_of:
                     self._add(link)
                 self._put(fleet, link)
-            elif is_known:
+            elif link in self._kind_of:
                 self._drop(link)
 
     def _add(self, link: WorkerLink) -> None:
@@ -77,7 +76,7 @@ class FleetTable:
             self.table.decode.drop(worker)
 
     def _drop(self, link: WorkerLink) -> None:
-        del self._links[link.worker]
+        self._links.pop(link.worker)
         kind = self._kind_of.pop(link)
         self._num_of[kind] -= 1
         if not self._num_of[kind]:

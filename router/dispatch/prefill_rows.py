@@ -122,5 +122,5 @@ class PrefillRows:
         numbers = self._rows.numbers
         num_full = np.floor(num_tokens / numbers[_CHUNK])
         rest = num_tokens - num_full * numbers[_CHUNK]
-        backlog_s: Floats = num_full * numbers[_CHUNK_S] + np.where(rest, self._curves.at(rest), 0.0)
+        backlog_s: Floats = num_full * numbers[_CHUNK_S] + self._curves.at(rest) * (rest > 0)
         return backlog_s
