@@ -13,14 +13,15 @@ from router.dispatch.placement import SAME_FULLNESS, SAME_STEP_TIME, DecodeCandi
 from router.dispatch.turn_rows import TurnRows
 from router.dispatch.worker_rows import Bools, Floats, WorkerRows
 
-_SEQUENCES, _CONTEXT, _PLACES, _FREE_BLOCKS, _BLOCK_TOKENS, _BATCH_S, _CONTEXT_TOKEN_S, _OCCUPANCY = range(8)
+_SEQUENCES, _CONTEXT, _PLACES, _FREE_BLOCKS, _BLOCK_TOKENS, _BATCH_S, _CONTEXT_TOKEN_S, _OCCUPANCY, _ROOM = range(9)
+# _ROOM: the longest prompt that need not wait, in tokens; its blocks and one more are free.
 
 
 class DecodeRows:
     """What the workers generate, and what room they have."""
 
     def __init__(self) -> None:
-        self._rows = WorkerRows(num_fields=8)
+        self._rows = WorkerRows(num_fields=9)
         self._curves = CurveRows()
         self._turns = TurnRows()
 
@@ -42,7 +43,7 @@ class DecodeRows:
             row = self._rows.insert(candidate.worker)
             self._curves.insert(row)
             self._turns.insert(row)
-        cost = candidate.cost
+        cost, is_full = candidate.cost, candidate.num_sequences >= candidate.max_num_seqs
         numbers = (
             candidate.num_sequences,
             candidate.num_context_tokens,
@@ -52,6 +53,7 @@ class DecodeRows:
             cost.decode.at(candidate.num_sequences + 1),
             cost.decode_context_token_s,
             candidate.occupancy,
+            -np.inf if is_full else (candidate.free_blocks - 1) * candidate.block_tokens,
         )
         self._rows.set(row, numbers, holder)
         self._curves.set(row, cost.decode)
@@ -67,9 +69,7 @@ class DecodeRows:
 
     def must_wait(self, num_prompt_tokens: int) -> Bools:
         """As `DecodeCandidate.must_wait`: [num_rows]."""
-        numbers = self._rows.numbers
-        is_full = numbers[_SEQUENCES] >= numbers[_PLACES]
-        waits: Bools = is_full | (self._blocks_for(num_prompt_tokens) > numbers[_FREE_BLOCKS])
+        waits: Bools = self._rows.numbers[_ROOM] < num_prompt_tokens
         return waits
 
     def keeps(self, worker: WorkerId, must_wait: Bools, num_prompt_tokens: int, tpot_limit_s: float) -> bool:
@@ -85,9 +85,9 @@ class DecodeRows:
         """The worker that `placement.best_decode` takes; there is one at least."""
         numbers = self._rows.numbers
         step_s = self._step_s(num_prompt_tokens)
-        able = _first_rank(~must_wait, self._rows.among(avoid))
-        if not able.all():
-            step_s = np.where(able, step_s, np.inf)
+        avoided = self._rows.among(avoid)
+        if avoided is not None or must_wait.any():
+            step_s = np.where(_first_rank(~must_wait, avoided), step_s, np.inf)
         fast = (step_s <= SAME_STEP_TIME * step_s[step_s.argmin()]).nonzero()[0]
         occupancy = numbers[_OCCUPANCY].take(fast)
         lowest = occupancy[occupancy.argmin()]
@@ -114,7 +114,7 @@ class DecodeRows:
         """
         numbers = self._rows.numbers
         sequences, places, block_tokens = numbers[_SEQUENCES], numbers[_PLACES], numbers[_BLOCK_TOKENS]
-        num_missing = self._blocks_for(num_prompt_tokens) - numbers[_FREE_BLOCKS]
+        num_missing = np.ceil(num_prompt_tokens / block_tokens) + 1 - numbers[_FREE_BLOCKS]
         blocks_each = np.maximum(1.0, numbers[_CONTEXT] / block_tokens / np.maximum(1.0, sequences))
         num_ahead = np.maximum(sequences + 1 - places, np.ceil(num_missing / blocks_each))
         num_running = np.maximum(1.0, np.minimum(places, sequences + 1 - num_ahead))
@@ -130,10 +130,6 @@ class DecodeRows:
         numbers = self._rows.numbers
         step_s: Floats = numbers[_BATCH_S] + numbers[_CONTEXT_TOKEN_S] * (numbers[_CONTEXT] + num_prompt_tokens)
         return step_s
-
-    def _blocks_for(self, num_prompt_tokens: int) -> Floats:
-        num_blocks: Floats = np.ceil(num_prompt_tokens / self._rows.numbers[_BLOCK_TOKENS]) + 1
-        return num_blocks
 
 
 def _first_rank(has_room: Bools, avoided: Bools | None) -> Bools:

@@ -86,6 +86,8 @@ class WorkerRows:
 
     def among(self, workers: Collection[WorkerId]) -> Bools | None:
         """Which rows are some workers': [num_rows]; None when none is."""
+        if not workers:
+            return None
         rows = [row for worker in workers if (row := self._row_of.get(worker)) is not None]
         if not rows:
             return None

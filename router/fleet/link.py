@@ -123,7 +123,7 @@ class WorkerLink:
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._security = security
         self._cost: CostModel | None = None  # kept, for every request asks for it, ...
-        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of
+        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of last
         self._others = OthersWork()
         self._orders = OrderQueue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
@@ -142,9 +142,11 @@ class WorkerLink:
     @property
     def cost(self) -> CostModel:
         """What its steps cost now: as it measured, and as its load says that they have changed since."""
-        made_of = self.attached.cost_model, self.load.cost_change
-        if self._cost is None or self._cost_of != made_of:
-            self._cost, self._cost_of = made_of[0].changed(made_of[1]), made_of
+        if self._cost is None or self._cost_of[0] is not self.hello or self._cost_of[1] is not self.load:
+            self._cost_of = self.hello, self.load
+            cost = self.attached.cost_model.changed(self.load.cost_change)
+            if cost != self._cost:  # else the object stays, by which others see that nothing has changed
+                self._cost = cost
         return self._cost
 
     @property
