@@ -150,14 +150,7 @@ class Fleet:
         self._bury_before(worker)
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
-        link = WorkerLink(
-            endpoint,
-            self._router_id,
-            self._clock,
-            self._heartbeat_timeout_s,
-            self._security,
-            changed=self._changed,
-        )
+        link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s, self._security)
         if (replaced := self._links.get(worker.name)) is not None:
             replaced.touch()
         self._links[worker.name] = link
@@ -205,6 +198,8 @@ class Fleet:
                 self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
                 raise ConfigError(reason)
         logger.info("worker %s attached as %s", link.worker, link.role_state.role)
+        link.changed = self._changed
+        link.touch()
         self._pulse.introduce(link.worker, link.attached.processes)
         for dead in self._graves:
             link.tell_gone(dead)

@@ -69,10 +69,10 @@ class WorkerLink:
         clock: for the age of what it said.
         heartbeat_timeout_s: silence after which it is treated as dead.
         security: of its server.
-        changed: the link is added to it whenever what placement sees of the worker has changed.
 
     Attributes:
         endpoint: where it is.
+        changed: the link adds itself when what placement sees of the worker has changed; a fleet's, once attached.
         hello: what it said of itself; None until it has.
         load: as last reported.
         transfers: what has moved between it and its peers, as last reported.
@@ -98,11 +98,9 @@ class WorkerLink:
         clock: Clock,
         heartbeat_timeout_s: float,
         security: RpcSecurity = OPEN,
-        *,
-        changed: set["WorkerLink"] | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._changed = set() if changed is None else changed
+        self.changed: set[WorkerLink] = set()
         self.hello: WorkerHello | None = None
         self.load = WorkerLoad()
         self.transfers = TransferReport()
@@ -180,7 +178,7 @@ class WorkerLink:
 
     def touch(self) -> None:
         """What placement sees of the worker has changed: said by the link itself, and by whoever keeps its books."""
-        self._changed.add(self)
+        self.changed.add(self)
 
     def count_answer_tokens(self, tenant: str, num_tokens: int) -> None:
         """Tokens of an answer have come whose prompt it computed."""
