@@ -7,7 +7,7 @@ from core.fair_line import Turn
 from core.request import Role
 from router.dispatch.generation import Attempt
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
-from router.dispatch.prefix_fetch import BlockTraffic, PrefixHolder, measured_bytes_per_s
+from router.dispatch.prefix_fetch import BlockTraffic, measured_bytes_per_s
 from router.fleet.link import WorkerLink
 
 
@@ -23,17 +23,6 @@ def prefill_candidate(link: WorkerLink, tpot_limit_s: float, cached_tokens: int 
         )
         share = link.cost.prompt_share(sequences, tpot_limit_s)
     return PrefillCandidate(link.worker, link.pending_prompt_tokens, link.cost, cached_tokens, share)
-
-
-def prefix_holder(link: WorkerLink, num_tokens: int) -> PrefixHolder:
-    """A worker as source of a prompt's beginning."""
-    load, cost = link.load, link.cost
-    step = StepShape(
-        num_prompt_tokens=min(load.pending_prompt_tokens, cost.chunk_tokens),
-        num_sequences=load.running_sequences,
-        num_context_tokens=load.running_context_tokens,
-    )
-    return PrefixHolder(link.worker, num_tokens, delay_s=cost.step_s(step))
 
 
 def block_traffic(link: WorkerLink) -> BlockTraffic:

@@ -7,7 +7,7 @@ from core.ids import WorkerId
 from core.request import PrefixSource
 from router.dispatch.fleet_table import FleetTable, Kind
 from router.dispatch.generation import ActiveGeneration
-from router.dispatch.ledger import block_traffic, prefill_candidate, prefix_holder
+from router.dispatch.ledger import block_traffic, prefill_candidate
 from router.dispatch.prefix_fetch import PrefixHolder, plan_fetch
 from router.dispatch.worker_rows import Reach
 from router.fleet.fleet import Fleet
@@ -28,15 +28,13 @@ class Present:
         """Leading tokens that a holder has; 0 is nobody."""
         return max((num_tokens for holders, num_tokens in self.reach if holders & holder), default=0)
 
-    def beyond(self, num_tokens: int) -> Iterator[int]:
-        """The holders that have more, each as the bit it is."""
-        holders = 0
-        for some, num_there in self.reach:
-            holders |= some if num_there > num_tokens else 0
-        while holders:
-            holder = holders & -holders
-            yield holder
-            holders ^= holder
+    def beyond(self, num_tokens: int) -> Iterator[tuple[int, int]]:
+        """Those that have more: sets of holders that have equally much, and how much."""
+        deeper = 0
+        for holders, num_there in sorted(self.reach, key=lambda step: step[1], reverse=True):
+            if num_there > num_tokens and (new := holders & ~deeper):
+                deeper |= new
+                yield new, num_there
 
 
 def present_tokens(fleet: Fleet, kinds: Sequence[Kind], generation: ActiveGeneration) -> Present:
@@ -81,20 +79,39 @@ def prefix_source(
     """
     num_here = present.tokens(fleet.prefixes.holder(target.worker))
     links: dict[WorkerId, WorkerLink] = {}
-    holders: list[PrefixHolder] = []
-    for holder in present.beyond(num_here):
-        link = table.find(fleet.prefixes.worker_of(holder))
-        if link is not None and _may_send(link, target, avoid):
+    sources: list[PrefixHolder] = []
+    for holders, num_tokens in present.beyond(num_here):
+        known = [table.find(fleet.prefixes.worker_of(holder)) for holder in _each(holders)]
+        link = _soonest([each for each in known if each is not None], target, avoid)
+        if link is not None:
             links[link.worker] = link
-            holders.append(prefix_holder(link, present.tokens(holder)))
-    if not holders:
+            sources.append(PrefixHolder(link.worker, num_tokens, delay_s=link.step_s))
+    if not sources:
         return None
     plan = plan_fetch(
-        prefill_candidate(target, tpot_limit_s, num_here), holders, block_traffic(target), num_prompt_tokens
+        prefill_candidate(target, tpot_limit_s, num_here), sources, block_traffic(target), num_prompt_tokens
     )
     if plan is None:
         return None
     return PrefixSource(links[plan.worker].endpoint, plan.num_tokens, plan.expected_s)
+
+
+def _soonest(links: Sequence[WorkerLink], target: WorkerLink, avoid: Collection[WorkerId]) -> WorkerLink | None:
+    """The one that can begin to send first, of those that have equally much."""
+    best: WorkerLink | None = None
+    for link in links:
+        is_sooner = best is None or (link.step_s, best.worker) < (best.step_s, link.worker)
+        if is_sooner and _may_send(link, target, avoid):
+            best = link
+    return best
+
+
+def _each(holders: int) -> Iterator[int]:
+    """The holders in a set, each as the bit it is."""
+    while holders:
+        holder = holders & -holders
+        yield holder
+        holders ^= holder
 
 
 def _may_send(link: WorkerLink, target: WorkerLink, avoid: Collection[WorkerId]) -> bool:

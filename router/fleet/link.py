@@ -12,7 +12,7 @@ import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
 from core.clock import Clock
-from core.cost import CostModel
+from core.cost import CostModel, StepShape
 from core.errors import UnavailableError
 from core.events import WorkerLoad
 from core.experts import ExpertReport
@@ -122,6 +122,8 @@ class WorkerLink:
         self._security = security
         self._cost: CostModel | None = None  # kept, for every request asks for it, ...
         self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of last
+        self._step_s = 0.0  # likewise, ...
+        self._step_of: WorkerLoad | None = None  # ... and by which load
         self._others = OthersWork()
         self._orders = OrderQueue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
@@ -146,6 +148,22 @@ class WorkerLink:
             if cost != self._cost:  # else the object stays, by which others see that nothing has changed
                 self._cost = cost
         return self._cost
+
+    @property
+    def step_s(self) -> float:
+        """Predicted seconds of a step by its last load: until it can turn to something else."""
+        if self._step_of is not self.load:
+            cost, load = self.cost, self.load
+            num_prompt_tokens = min(load.pending_prompt_tokens, cost.chunk_tokens)
+            self._step_of = load
+            self._step_s = cost.step_s(
+                StepShape(
+                    num_prompt_tokens=num_prompt_tokens,
+                    num_sequences=load.running_sequences,
+                    num_context_tokens=load.running_context_tokens,
+                )
+            )
+        return self._step_s
 
     @property
     def role_state(self) -> RoleState:
