@@ -69,6 +69,7 @@ class Fleet:
         self._observer = observer
         self._security = security
         self._links: dict[str, WorkerLink] = {}
+        self._changed: set[WorkerLink] = set()
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
         self.prefixes = FleetPrefixes()
@@ -99,6 +100,16 @@ class Fleet:
     def taking(self, half: Role) -> list[WorkerLink]:
         """Attached workers that get new work of a half, ordered by name."""
         return [link for link in self.links() if link.takes(half)]
+
+    def has(self, link: WorkerLink) -> bool:
+        """Whether a worker is attached."""
+        return link.hello is not None and self._links.get(link.worker.name) is link
+
+    def take_changed(self) -> list[WorkerLink]:
+        """The workers, attached or not, of which something has changed since the last call that placement sees."""
+        changed = list(self._changed)
+        self._changed.clear()
+        return changed
 
     def why_missing(self) -> str:
         """Why workers do not run, one clause each, to be put behind a sentence; empty when all do."""
@@ -140,6 +151,8 @@ class Fleet:
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
         link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s, self._security)
+        if (replaced := self._links.get(worker.name)) is not None:
+            replaced.touch()
         self._links[worker.name] = link
         task = self._tasks[link] = asyncio.create_task(self._run(link))
         task.add_done_callback(lambda _: self._tasks.pop(link))
@@ -185,6 +198,8 @@ class Fleet:
                 self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
                 raise ConfigError(reason)
         logger.info("worker %s attached as %s", link.worker, link.role_state.role)
+        link.changed = self._changed
+        link.touch()
         self._pulse.introduce(link.worker, link.attached.processes)
         for dead in self._graves:
             link.tell_gone(dead)
@@ -209,6 +224,7 @@ class Fleet:
         """Forgets a worker; it comes back by registering again."""
         if self._links.get(link.worker.name) is link:
             del self._links[link.worker.name]
+        link.touch()
         self.prefixes.forget(link.worker)
         self._observer.on_lost(link)
 
@@ -232,6 +248,7 @@ class Fleet:
         known = self._links.get(gone.name)
         if known is not None and gone.outlasts(known.worker):
             del self._links[gone.name]
+            known.touch()
             self._tasks[known].cancel()
 
     def _holds(self, refusal: Refusal) -> bool:

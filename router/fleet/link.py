@@ -12,7 +12,7 @@ import grpc
 from baton.v1 import worker_pb2, worker_pb2_grpc
 
 from core.clock import Clock
-from core.cost import CostModel
+from core.cost import CostModel, StepShape
 from core.errors import UnavailableError
 from core.events import WorkerLoad
 from core.experts import ExpertReport
@@ -63,8 +63,16 @@ class FleetObserver(Protocol):
 class WorkerLink:
     """An attached worker.
 
+    Args:
+        endpoint: where it is.
+        router_id: unique per router process.
+        clock: for the age of what it said.
+        heartbeat_timeout_s: silence after which it is treated as dead.
+        security: of its server.
+
     Attributes:
         endpoint: where it is.
+        changed: the link adds itself when what placement sees of the worker has changed; a fleet's, once attached.
         hello: what it said of itself; None until it has.
         load: as last reported.
         transfers: what has moved between it and its peers, as last reported.
@@ -92,6 +100,7 @@ class WorkerLink:
         security: RpcSecurity = OPEN,
     ) -> None:
         self.endpoint = endpoint
+        self.changed: set[WorkerLink] = set()
         self.hello: WorkerHello | None = None
         self.load = WorkerLoad()
         self.transfers = TransferReport()
@@ -112,7 +121,9 @@ class WorkerLink:
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._security = security
         self._cost: CostModel | None = None  # kept, for every request asks for it, ...
-        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of
+        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of last
+        self._step_s = 0.0  # likewise, ...
+        self._step_of: WorkerLoad | None = None  # ... and by which load
         self._others = OthersWork()
         self._orders = OrderQueue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
@@ -131,11 +142,28 @@ class WorkerLink:
     @property
     def cost(self) -> CostModel:
         """What its steps cost now: as it measured, and as its load says that they have changed since."""
-        hello, load = self._cost_of
-        if self._cost is None or hello is not self.attached or load is not self.load:
-            self._cost_of = self.attached, self.load
-            self._cost = self.attached.cost_model.changed(self.load.cost_change)
+        if self._cost is None or self._cost_of[0] is not self.hello or self._cost_of[1] is not self.load:
+            self._cost_of = self.hello, self.load
+            cost = self.attached.cost_model.changed(self.load.cost_change)
+            if cost != self._cost:  # else the object stays, by which others see that nothing has changed
+                self._cost = cost
         return self._cost
+
+    @property
+    def step_s(self) -> float:
+        """Predicted seconds of a step by its last load: until it can turn to something else."""
+        if self._step_of is not self.load:
+            cost, load = self.cost, self.load
+            num_prompt_tokens = min(load.pending_prompt_tokens, cost.chunk_tokens)
+            self._step_of = load
+            self._step_s = cost.step_s(
+                StepShape(
+                    num_prompt_tokens=num_prompt_tokens,
+                    num_sequences=load.running_sequences,
+                    num_context_tokens=load.running_context_tokens,
+                )
+            )
+        return self._step_s
 
     @property
     def role_state(self) -> RoleState:
@@ -166,6 +194,10 @@ class WorkerLink:
         """Tokens that those attend to; likewise."""
         return max(self.load.running_context_tokens, self.assigned_context_tokens + self._others.context_tokens)
 
+    def touch(self) -> None:
+        """What placement sees of the worker has changed: said by the link itself, and by whoever keeps its books."""
+        self.changed.add(self)
+
     def count_answer_tokens(self, tenant: str, num_tokens: int) -> None:
         """Tokens of an answer have come whose prompt it computed."""
         self._answer_tokens[tenant] += num_tokens
@@ -189,6 +221,7 @@ class WorkerLink:
         """
         assert self.order is None, f"worker {self.worker} has not answered order {self.order}"
         self.order = order
+        self.touch()
         self._orders.put_nowait(wire.role_order_to_proto(order))
 
     def migrate(self, handoff_id: str, new: Assignment) -> None:
@@ -248,6 +281,7 @@ class WorkerLink:
                 raise UnavailableError(f"worker {self.worker} was {silence} and is treated as dead") from error
             finally:
                 self.hello = None  # nothing is placed here while the channel closes
+                self.touch()
                 self._expert_queries.fail()
                 call.cancel()
                 self._orders.end()  # a call that has ended by itself still reads orders
@@ -261,6 +295,7 @@ class WorkerLink:
             if self._orders.is_overrun:
                 raise UnavailableError(f"worker {self.worker} does not take its orders and would never catch up")
             self.heard_s = self._clock.now_s()
+            self.touch()
             if message.HasField("report"):
                 report = wire.report_from_proto(message.report)
                 self._take_report(report, observer)
@@ -283,6 +318,7 @@ class WorkerLink:
         observer.on_report(self, report)
         assigned = self.assigned_prompt_tokens, self.assigned_sequences, self.assigned_context_tokens
         self._others = OthersWork.of(report.load, *assigned)
+        self.touch()
 
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:
         before = self.role_state
