@@ -3,9 +3,9 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router.http.chat_completions import PATH
 from router.observe.call import Calls
 
-PATH = "/v1/chat/completions"
 EARLIER = f"{PATH}/{{id}}"  # an answer is asked for again; its id would make each call a method of its own
 
 
