@@ -1,4 +1,4 @@
-"""What uvicorn's httptools protocol lacks: limits on the head of a request (size, headers, time), and word of the end.
+"""What uvicorn's httptools protocol lacks: limits on a request's head (size, headers, time), and word of its end.
 
 Without limits a client could send headers without end, or hold a connection with a byte a minute.
 """
