@@ -1,7 +1,6 @@
 """`/v1/chat/completions`: from the HTTP request to the response that sends the answer."""
 
 import time
-import uuid
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -26,11 +25,6 @@ from router.observe.call import name_call
 from router.text.tokenizer import TextCodec
 
 PATH = "/v1/chat/completions"
-
-
-def new_request_id() -> str:
-    """An id that no other request has."""
-    return uuid.uuid4().hex
 
 
 class ChatCompletions:
@@ -65,14 +59,14 @@ class ChatCompletions:
         decoded = decode_object(body)
         fingerprint = body_fingerprint(body, decoded)
         prepared = await self._preparer.prepare(request_id, parse_chat_request(decoded))
-        has_event_ids = _wants_event_ids(header_of(scope, b"x-baton-event-ids"))
+        has_event_ids = _wants_event_ids(header_of(scope, "x-baton-event-ids"))
         answer = partial(ChatAnswer, codec=self._codec, has_event_ids=has_event_ids)
-        if (last_event_id := header_of(scope, b"last-event-id")) is not None:
+        if (last_event_id := header_of(scope, "last-event-id")) is not None:
             last_event = parse_event_id(last_event_id)
             earlier = self._earlier(last_event.request_id, prepared.generation.tenant, last_event)
             return answer(partial(earlier, fingerprint=fingerprint), last_event=last_event)
         head = head_of(prepared, fingerprint, created_s=time.time(), limit_s=config.request_timeout_s)
-        if (idempotency_key := header_of(scope, b"idempotency-key")) is not None:
+        if (idempotency_key := header_of(scope, "idempotency-key")) is not None:
             key = parse_idempotency_key(idempotency_key)
             return answer(partial(self._journal.start_once, head, key, interrupts=prepared.stream))
         return answer(partial(self._journal.start, head))

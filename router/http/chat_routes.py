@@ -6,7 +6,8 @@ from fastapi import APIRouter, Header
 from starlette.requests import Request
 from starlette.responses import Response
 
-from router.http.chat_completions import PATH, ChatCompletions, new_request_id
+from core.ids import new_request_id
+from router.http.chat_completions import PATH, ChatCompletions
 from router.http.chat_request import ChatCompletionRequest
 from router.http.chat_response import ChatCompletion, ChatCompletionChunk
 from router.http.errors import document_errors

@@ -8,7 +8,8 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import BatonError
-from router.http.chat_completions import PATH, ChatCompletions, new_request_id
+from core.ids import new_request_id
+from router.http.chat_completions import PATH, ChatCompletions
 from router.http.errors import error_response
 
 
