@@ -27,7 +27,6 @@ from router.departure import RouterDeparture
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
 from router.fleet.observers import Observers
-from router.garbage import collecting_rarely
 from router.generation import Dispatcher
 from router.http.app import build_app
 from router.http.draining import DrainingApp
@@ -147,7 +146,6 @@ async def run_router(
     app = build_app(config, metered, codec, journal=journal, feed=feed, roles=router.director, gate=gate)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
-        stack.enter_context(collecting_rarely())
         stack.push_async_callback(router.store.close)
         metrics_port = await stack.enter_async_context(telling(config, router.observation))
         await stack.enter_async_context(router.fleet.running())
