@@ -18,17 +18,24 @@ class OrderQueue:
 
     def __init__(self) -> None:
         self._orders: deque[worker_pb2.AttachRequest] = deque()
-        self._news = asyncio.Event()
+        self._news = asyncio.Event()  # something is to go now
+        self._timer: asyncio.TimerHandle | None = None  # of the first order that may wait
         self._is_ended = False
         self.is_overrun = False
 
-    def put_nowait(self, order: worker_pb2.AttachRequest) -> None:
-        """Queues an order, which is the queue's from now on, unless there are too many."""
+    def put_nowait(self, order: worker_pb2.AttachRequest, *, patience_s: float = 0.0) -> None:
+        """Queues an order, which is the queue's from now on, unless there are too many.
+
+        It may wait `patience_s` seconds for another one that it can go with.
+        """
         if len(self._orders) >= MAX_QUEUED_ORDERS:
             self.is_overrun = True
-        else:
-            self._orders.append(order)
+            return
+        self._orders.append(order)
+        if not patience_s:
             self._news.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(patience_s, self._news.set)
 
     def end(self) -> None:
         """There will be no more orders."""
@@ -36,16 +43,22 @@ class OrderQueue:
         self._news.set()
 
     async def get(self) -> worker_pb2.AttachRequest | None:
-        """Waits for the next order, and returns it with those behind it; None when there will be no more."""
-        while not self._orders:
+        """Waits for an order that is to go, and returns it with those behind it; None when there will be no more."""
+        while True:
+            await self._news.wait()
+            if self._orders:
+                return self._take()
             if self._is_ended:
                 return None
             self._news.clear()
-            await self._news.wait()
-        return self._take()
 
     def _take(self) -> worker_pb2.AttachRequest:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         first, left_bytes = self._orders.popleft(), MAX_TOGETHER_BYTES
         while self._orders and (left_bytes := left_bytes - self._orders[0].ByteSize()) >= 0:
             first.further.append(self._orders.popleft())
+        if not (self._orders or self._is_ended):
+            self._news.clear()
         return first

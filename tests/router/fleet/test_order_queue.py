@@ -43,6 +43,25 @@ async def test_order_is_waited_for() -> None:
     assert await waiting == ["request.0"]
 
 
+async def test_order_that_may_wait_goes_with_the_next_one() -> None:
+    orders = OrderQueue()
+    orders.put_nowait(cancel(9))
+    assert await together(orders) == ["request.9"]
+    orders.put_nowait(cancel(0), patience_s=1000.0)
+    waiting = asyncio.create_task(together(orders))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    orders.put_nowait(cancel(1))
+    assert await waiting == ["request.0", "request.1"]
+
+
+async def test_order_that_has_waited_goes_alone() -> None:
+    orders = OrderQueue()
+    for number in range(2):
+        orders.put_nowait(cancel(number), patience_s=0.001)
+        assert await together(orders) == [f"request.{number}"]
+
+
 async def test_large_orders_go_in_several_messages() -> None:
     orders = OrderQueue()
     for order in (cancel(0), large(), large(), cancel(1)):
