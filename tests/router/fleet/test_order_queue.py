@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+import pytest_asyncio
 from baton.v1 import worker_pb2
 
 from router import wire
 from router.fleet import order_queue
-from router.fleet.order_queue import MAX_TOGETHER_BYTES, OrderQueue
+from router.fleet.order_queue import MAX_TOGETHER_BYTES, SPACING_S, OrderQueue
+from tests.router.dispatch.loop_time import LoopTime
 
 
 def cancel(number: int) -> worker_pb2.AttachRequest:
@@ -25,13 +27,16 @@ async def together(orders: OrderQueue) -> list[str]:
     return [each.cancel.handoff_id for each in (order, *order.further)]
 
 
+@pytest_asyncio.fixture
+async def time() -> LoopTime:
+    return LoopTime(asyncio.get_running_loop())
+
+
 async def test_orders_that_wait_go_together_in_order() -> None:
     orders = OrderQueue()
     for number in range(3):
         orders.put_nowait(cancel(number))
     assert await together(orders) == ["request.0", "request.1", "request.2"]
-    orders.put_nowait(cancel(3))
-    assert await together(orders) == ["request.3"]
 
 
 async def test_order_is_waited_for() -> None:
@@ -43,23 +48,39 @@ async def test_order_is_waited_for() -> None:
     assert await waiting == ["request.0"]
 
 
-async def test_order_that_may_wait_goes_with_the_next_one() -> None:
+async def test_orders_that_follow_a_message_closely_go_together(time: LoopTime) -> None:
     orders = OrderQueue()
-    orders.put_nowait(cancel(9))
-    assert await together(orders) == ["request.9"]
-    orders.put_nowait(cancel(0), patience_s=1000.0)
+    orders.put_nowait(cancel(0))
+    assert await together(orders) == ["request.0"]
+    orders.put_nowait(cancel(1))
     waiting = asyncio.create_task(together(orders))
-    await asyncio.sleep(0)
+    await time.advance(SPACING_S / 2)
+    assert not waiting.done()
+    orders.put_nowait(cancel(2))
+    await time.advance(SPACING_S)
+    assert waiting.done()
+    assert await waiting == ["request.1", "request.2"]
+
+
+async def test_order_that_may_wait_goes_with_the_next_one(time: LoopTime) -> None:
+    orders = OrderQueue()
+    orders.put_nowait(cancel(0), patience_s=1.0)
+    waiting = asyncio.create_task(together(orders))
+    await time.advance(0.5)
     assert not waiting.done()
     orders.put_nowait(cancel(1))
     assert await waiting == ["request.0", "request.1"]
 
 
-async def test_order_that_has_waited_goes_alone() -> None:
+async def test_order_that_has_waited_goes_alone(time: LoopTime) -> None:
     orders = OrderQueue()
     for number in range(2):
-        orders.put_nowait(cancel(number), patience_s=0.001)
-        assert await together(orders) == [f"request.{number}"]
+        orders.put_nowait(cancel(number), patience_s=1.0)
+        waiting = asyncio.create_task(together(orders))
+        await time.advance(0.9)
+        assert not waiting.done()
+        await time.advance(0.2)
+        assert await waiting == [f"request.{number}"]
 
 
 async def test_large_orders_go_in_several_messages() -> None:
