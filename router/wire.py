@@ -5,6 +5,7 @@ moved (`router.transfer_wire`).
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from baton.v1 import common_pb2, worker_pb2
 
@@ -61,8 +62,9 @@ def worker_id_from_proto(message: common_pb2.WorkerId) -> WorkerId:
     return WorkerId(message.name, message.incarnation)
 
 
+@lru_cache(maxsize=4096)  # all workers of a large fleet; each goes with every request that it gets, twice
 def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
-    """A worker's id and address."""
+    """A worker's id and address; not to be changed."""
     return common_pb2.WorkerEndpoint(worker=worker_id_to_proto(endpoint.worker), address=endpoint.address)
 
 
@@ -218,24 +220,24 @@ def sampling_to_proto(sampling: SamplingParams) -> common_pb2.SamplingParams:
 
 def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.AttachRequest:
     """An order for the worker that is at `role_epoch`."""
-    return worker_pb2.AttachRequest(
-        assign=worker_pb2.AssignWork(
-            handoff_id=assignment.handoff_id,
-            prompt=assignment.prompt,
-            first_position=assignment.first_position,
-            max_new_tokens=assignment.max_new_tokens,
-            sampling=sampling_to_proto(assignment.sampling),
-            stop_token_ids=sorted(assignment.stop_token_ids),
-            prefill=endpoint_to_proto(assignment.prefill),
-            decode=endpoint_to_proto(assignment.decode),
-            role_epoch=role_epoch,
-            cache_salt=assignment.cache_salt,
-            prefix_source=_prefix_source_to_proto(assignment.prefix_source) if assignment.prefix_source else None,
-            tenant=assignment.tenant,
-            priority=assignment.priority,
-            tenant_answer_tokens=assignment.tenant_answer_tokens,
-        )
-    )
+    order = worker_pb2.AttachRequest()
+    work = order.assign  # filled where it is: protobuf would copy what is made elsewhere
+    work.handoff_id = assignment.handoff_id
+    work.prompt.extend(assignment.prompt)
+    work.first_position = assignment.first_position
+    work.max_new_tokens = assignment.max_new_tokens
+    work.sampling.CopyFrom(sampling_to_proto(assignment.sampling))
+    work.stop_token_ids.extend(sorted(assignment.stop_token_ids))
+    work.prefill.CopyFrom(endpoint_to_proto(assignment.prefill))
+    work.decode.CopyFrom(endpoint_to_proto(assignment.decode))
+    work.role_epoch = role_epoch
+    work.cache_salt = assignment.cache_salt
+    if assignment.prefix_source is not None:
+        work.prefix_source.CopyFrom(_prefix_source_to_proto(assignment.prefix_source))
+    work.tenant = assignment.tenant
+    work.priority = assignment.priority
+    work.tenant_answer_tokens = assignment.tenant_answer_tokens
+    return order
 
 
 def _prefix_source_to_proto(source: PrefixSource) -> worker_pb2.PrefixSource:

@@ -251,7 +251,7 @@ class AnswerReader:
         """See `Generation.read`."""
         answer, first = self._answer, self._num_read
         await answer.wait_beyond(first)
-        if answer.saving is not None and first == 0:
+        if first == 0 and answer.saving is not None and not answer.saving.done():
             await asyncio.wait((answer.saving,), timeout=self._save_timeout_s)
         num_tokens = len(answer.token_ids)
         is_before_cut = first < self._cut <= num_tokens

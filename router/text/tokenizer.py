@@ -66,7 +66,8 @@ class TextCodec:
             add_special_tokens: whether to add what the tokenizer puts around a text (often a start token): True
                 for a plain completion, False for a rendered chat, which holds them already.
         """
-        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        # The one of the library's calls that does not find out which characters each token is of: a sixth faster.
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids; ids unknown to the tokenizer give none."""

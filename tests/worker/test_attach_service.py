@@ -269,6 +269,19 @@ async def test_word_that_a_worker_is_gone_is_passed_on() -> None:
     await stream.aclose()
 
 
+async def test_orders_that_come_together_are_obeyed_in_order() -> None:
+    heard: list[float | None] = []
+    service, _ = lone_service(on_leave=heard.append)
+    context: Any = NoContext()
+    together = wire.leave_to_proto(1.0)
+    together.further.extend(map(wire.leave_to_proto, (2.0, 3.0)))
+    stream = service.Attach(Orders(wire.router_hello_to_proto("r"), together, wire.leave_to_proto(4.0)), context)
+    await anext(stream)
+    await asyncio.sleep(0)  # lets the reader go through them
+    assert heard == [1.0, 2.0, 3.0, 4.0]
+    await stream.aclose()
+
+
 async def test_order_to_leave_is_passed_on_with_its_time_if_it_has_one() -> None:
     heard: list[float | None] = []
     service, _ = lone_service(on_leave=heard.append)

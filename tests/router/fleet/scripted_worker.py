@@ -72,7 +72,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     async def _read(self, requests: AsyncIterator[worker_pb2.AttachRequest]) -> None:
         async for request in requests:
-            self.orders.put_nowait(request)
+            for order in (request, *request.further):
+                self.orders.put_nowait(order)
 
     def say_hello(self, **changes: Any) -> None:  # noqa: ANN401 - any field
         """Another hello on the same stream."""

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued", "leave")
+    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued", "leave", "further")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class AttachRequest(_message.Message):
     MIGRATE_FIELD_NUMBER: _ClassVar[int]
     RETURN_QUEUED_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
@@ -29,7 +30,8 @@ class AttachRequest(_message.Message):
     migrate: MigrateWork
     return_queued: ReturnQueued
     leave: Leave
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+    further: _containers.RepeatedCompositeFieldContainer[AttachRequest]
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., further: _Optional[_Iterable[_Union[AttachRequest, _Mapping]]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
