@@ -9,9 +9,8 @@ from core.errors import WorkerLostError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import TokenDelta
-from router.text.detokenizer import Detokenizer
 from router.text.stream import TextDelta, TextGeneration
-from tests.router.text.small_tokenizers import EOS, byte_level, special_ids
+from tests.router.text.small_tokenizers import EOS, byte_level, new_detokenizer
 
 TOKENIZER = byte_level()
 EOS_ID = TOKENIZER.token_to_id(EOS)
@@ -64,7 +63,7 @@ def text_of(
     stop_token_ids: frozenset[int] = frozenset({EOS_ID}),
     min_tokens: int = 0,
 ) -> TextGeneration:
-    detokenizer = Detokenizer(TOKENIZER, special_ids(TOKENIZER))
+    detokenizer = new_detokenizer(TOKENIZER)
     return TextGeneration(generation, detokenizer, stops=stops, stop_token_ids=stop_token_ids, min_tokens=min_tokens)
 
 
