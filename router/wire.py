@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from baton.v1 import common_pb2, worker_pb2
 
 from core.errors import ConfigError, UnavailableError
-from core.events import ReturnedWork, TokenEvent, TokenTiming, WorkerLoad
+from core.events import ReturnedWork, TokenRun, TokenTiming, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
@@ -37,14 +37,14 @@ class StepReport:
     """What one worker step brought for this router.
 
     Attributes:
-        tokens: in the order of generation.
+        runs: tokens, those of one sequence in the order of generation.
         returned: work given back, after the tokens.
         load: the worker's load after the step.
         kv_events: block names that the worker got or lost in it; None when there are none.
         kv_snapshot: a part of all its block names.
     """
 
-    tokens: list[TokenEvent] = field(default_factory=list)
+    runs: list[TokenRun] = field(default_factory=list)
     returned: list[ReturnedWork] = field(default_factory=list)
     load: WorkerLoad = field(default_factory=WorkerLoad)
     kv_events: KvEvents | None = None
@@ -158,10 +158,10 @@ def report_from_proto(message: worker_pb2.StepReport) -> StepReport:
     Raises:
         UnavailableError: it says something this router does not know.
     """
-    tokens = [_token_from_proto(token) for token in message.tokens]
+    runs = [_run_from_proto(run) for run in message.runs]
     returned = [ReturnedWork(w.handoff_id, w.code, w.message, w.retryable) for w in message.returned]
     return StepReport(
-        tokens,
+        runs,
         returned,
         load_from_proto(message.load),
         _kv_events_from_proto(message.kv_events) if message.HasField("kv_events") else None,
@@ -177,14 +177,20 @@ def _kv_snapshot_from_proto(message: worker_pb2.KvSnapshot) -> KvSnapshot:
     return KvSnapshot(message.next, split_names(message.names), message.is_last)
 
 
-def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
-    if message.finish_reason not in FINISH_FROM_PROTO:
-        raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
-    reason = FINISH_FROM_PROTO[message.finish_reason]
-    logprobs = logprobs_from_proto(message.logprobs) if message.HasField("logprobs") else None
-    timing = TokenTiming(message.timing.queue_s, message.timing.compute_s) if message.HasField("timing") else None
-    return TokenEvent(
-        message.handoff_id, message.position, message.token_id, reason, logprobs, message.cached_tokens, timing
+def _run_from_proto(message: worker_pb2.TokenRun) -> TokenRun:
+    reason, token_ids = message.finish_reason, tuple(message.token_ids)
+    if reason not in FINISH_FROM_PROTO or not token_ids:
+        raise UnavailableError(
+            f"{len(token_ids)} token(s) of {message.handoff_id} have finish reason number {reason}; {SAME_VERSION}"
+        )
+    return TokenRun(
+        message.handoff_id,
+        message.position,
+        token_ids,
+        FINISH_FROM_PROTO[reason],
+        tuple(map(logprobs_from_proto, message.logprobs)),
+        message.cached_tokens,
+        TokenTiming(message.timing.queue_s, message.timing.compute_s) if message.HasField("timing") else None,
     )
 
 

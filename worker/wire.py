@@ -191,17 +191,36 @@ def logprobs_to_proto(logprobs: TokenLogprobs) -> common_pb2.TokenLogprobs:
     return common_pb2.TokenLogprobs(**{name: getattr(logprobs, name) for name in TokenLogprobs.__slots__})
 
 
-def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
-    """A generated token."""
-    return worker_pb2.TokenEvent(
+def runs_to_proto(events: Sequence[TokenEvent]) -> list[worker_pb2.TokenRun]:
+    """Generated tokens; those of one sequence that follow each other are one run."""
+    runs: list[worker_pb2.TokenRun] = []
+    last: dict[str, worker_pb2.TokenRun] = {}
+    for event in events:
+        run = last.get(event.handoff_id)
+        if run is None or not _is_continued_by(run, event):
+            run = last[event.handoff_id] = _new_run(event)
+            runs.append(run)
+        run.token_ids.append(event.token_id)
+        run.finish_reason = FINISH_TO_PROTO[event.finish_reason]
+        if event.logprobs is not None:
+            run.logprobs.append(logprobs_to_proto(event.logprobs))
+    return runs
+
+
+def _new_run(event: TokenEvent) -> worker_pb2.TokenRun:
+    """One that says what comes with its first token, which it has not got."""
+    return worker_pb2.TokenRun(
         handoff_id=event.handoff_id,
         position=event.position,
-        token_id=event.token_id,
-        finish_reason=FINISH_TO_PROTO[event.finish_reason],
-        logprobs=None if event.logprobs is None else logprobs_to_proto(event.logprobs),
         cached_tokens=event.cached_tokens,
         timing=None if event.timing is None else _timing_to_proto(event.timing),
     )
+
+
+def _is_continued_by(run: worker_pb2.TokenRun, event: TokenEvent) -> bool:
+    says_no_more = event.timing is None and not event.cached_tokens and not run.finish_reason
+    is_next = event.position == run.position + len(run.token_ids)
+    return is_next and says_no_more and bool(run.logprobs) is (event.logprobs is not None)
 
 
 def _timing_to_proto(timing: TokenTiming) -> worker_pb2.TokenTiming:
@@ -224,7 +243,7 @@ def report_to_proto(report: StepReport) -> worker_pb2.AttachResponse:
     """One step's message to one router."""
     return worker_pb2.AttachResponse(
         report=worker_pb2.StepReport(
-            tokens=[token_to_proto(event) for event in report.tokens],
+            runs=runs_to_proto(report.tokens),
             returned=[returned_to_proto(work) for work in report.returned],
             load=load_to_proto(report.load),
             kv_events=_kv_events_to_proto(report.kv_events) if report.kv_events else None,

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from core.errors import (
@@ -14,7 +14,7 @@ from core.errors import (
     NoWorkerError,
     WorkerLostError,
 )
-from core.events import ReturnedWork
+from core.events import ReturnedWork, TokenRun
 from core.fair_line import FairLine
 from core.fairness import TokenCounters
 from core.logs import about
@@ -28,10 +28,11 @@ from router.dispatch.ledger import charge, discharge_all, discharge_prompt
 from router.dispatch.movements import Movements, recall_for
 from router.dispatch.placement import place
 from router.dispatch.prefix_lookup import prefix_source
-from router.dispatch.returned import FINAL_ERRORS, GIVEN_BACK, NOBODYS_FAULT, excused, retry_delay_s
+from router.dispatch.returned import FINAL_ERRORS, GIVEN_BACK, excused, retry_delay_s, suspect
 from router.dispatch.survey import Survey, survey
 from router.dispatch.timers import Purpose
 from router.dispatch.under_way import UnderWay
+from router.dispatch.wakes import Wakes
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.observe.request_times import RequestWatch
@@ -72,6 +73,7 @@ class FleetDispatcher:
         self._counters = TokenCounters()
         self._rates = ArrivalRates(watch.now_s)
         self._active = UnderWay()
+        self._wakes = Wakes(watch.now_s)
         self._by_handoff: dict[str, ActiveGeneration] = {}
         self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
 
@@ -171,27 +173,17 @@ class FleetDispatcher:
 
     def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
         """Takes in tokens, then returned work. Words of attempts that have ended are dropped."""
-        touched: dict[str, ActiveGeneration] = {}
-        for event in report.tokens:
-            generation = self._by_handoff.get(event.handoff_id)
-            if generation is not None and event.timing is not None:
-                generation.times.timed(event)
-            if generation is not None and (num_new := generation.answer.accept(event)):
-                self._count_answer(generation, num_new)
-                touched[generation.request_id] = generation
-                moving = generation.placement.next
-                if moving is not None and moving.handoff_id == event.handoff_id:
-                    moving.has_spoken = True
-        for generation in touched.values():
-            self._on_tokens(generation)
+        news: dict[ActiveGeneration, int] = {}
+        for run in report.runs:
+            generation = self._by_handoff.get(run.handoff_id)
+            if generation is not None:
+                self._guarded(generation, self._take_run, run, news)
+        for generation, num_new in news.items():
+            self._guarded(generation, self._on_tokens, num_new)
         for work in report.returned:
             generation = self._by_handoff.get(work.handoff_id)
-            if generation is None or self.movements.take_returned(generation, work):
-                continue
-            if generation.placement.needs(link):
-                judged = excused(generation.placement, work)
-                self._suspect_peer(generation, link, judged)
-                self._on_returned(generation, judged)
+            if generation is not None:
+                self._guarded(generation, self._take_returned, link, work)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
@@ -288,34 +280,52 @@ class FleetDispatcher:
 
     # --- what comes back
 
-    def _count_answer(self, generation: ActiveGeneration, num_tokens: int) -> None:
-        """Tokens have come: here and where the prompt was computed they count as served to their tenant."""
-        tenant = generation.request.tenant
-        self._counters.serve(tenant, num_answer_tokens=num_tokens)
-        if generation.computed_by is not None:
-            generation.computed_by.count_answer_tokens(tenant, num_tokens)
+    def _guarded(self, generation: ActiveGeneration, handle: Callable[..., None], *what: object) -> None:
+        """Handles what a worker says of a request; a defect in that ends the request, and no other."""
+        try:
+            handle(generation, *what)
+        except Exception as error:
+            logger.exception("a defect while request %s was served", generation.request_id)
+            try:
+                self._fail(generation, InternalError(f"{type(error).__name__} in the router; see its log"))
+            except Exception:
+                logger.exception("a defect while request %s was to fail", generation.request_id)
 
-    def _on_tokens(self, generation: ActiveGeneration) -> None:
-        attempt = generation.placement
-        attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
-        discharge_prompt(attempt)
-        if attempt.is_handed_over:
-            self._admission.waiting.leave(generation.request_id)
+    def _take_run(self, generation: ActiveGeneration, run: TokenRun, news: dict[ActiveGeneration, int]) -> None:
+        if num_new := generation.take(run):
+            news[generation] = news.get(generation, 0) + num_new
+
+    def _on_tokens(self, generation: ActiveGeneration, num_new: int) -> None:
+        """Tokens have come: here and where the prompt was computed they count as served to their tenant."""
+        tenant, attempt = generation.request.tenant, generation.placement
+        self._counters.serve(tenant, num_answer_tokens=num_new)
+        if generation.computed_by is not None:
+            generation.computed_by.count_answer_tokens(tenant, num_new)
+        if not attempt.is_handed_over:
+            self._on_prompt_computed(generation, attempt)
         generation.failures = 0
         generation.times.received(len(generation.answer.tokens), generation.num_cached_tokens)
-        generation.notify()
+        self._wakes.add(generation)
         if generation.answer.finish_reason is not None:
             generation.times.answered(generation.answer.finish_reason)
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
             attempt.decode.num_finished += attempt.is_handed_over and not attempt.decode.is_for(Role.DECODE)
             self._end(generation, cancel_workers=not attempt.is_handed_over)
 
-    def _suspect_peer(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
-        """A worker that gives a handoff back says that the other one failed it, or its link to it."""
-        attempt = generation.placement
-        if work.code not in NOBODYS_FAULT and not attempt.is_handed_over:
-            peer = attempt.prefill if link is attempt.decode else attempt.decode
-            generation.avoid.add(peer.worker)
+    def _on_prompt_computed(self, generation: ActiveGeneration, attempt: Attempt) -> None:
+        """The prefill worker has done its part, and with the second token the decode worker has begun its own."""
+        attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
+        discharge_prompt(attempt)
+        if attempt.is_handed_over:
+            self._admission.waiting.leave(generation.request_id)
+
+    def _take_returned(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
+        """Work has come back, or what was to follow on it."""
+        if not self.movements.take_returned(generation, work) and generation.placement.needs(link):
+            judged = excused(generation.placement, work)
+            if (worker := suspect(generation.placement, link, judged)) is not None:
+                generation.avoid.add(worker)
+            self._on_returned(generation, judged)
 
     def _on_returned(self, generation: ActiveGeneration, work: ReturnedWork) -> None:
         """Places a request again, a little later each time it comes back without a new token."""

@@ -45,7 +45,7 @@ class StopMatcher:
         return text[:shown], False
 
     def is_completed_by(self, text: str) -> bool:
-        """Whether a stop string ends in this piece, pushed next. If none does, it may be pushed at once or in parts."""
+        """Whether a stop string ends in this piece, pushed next; if not, it may as well be pushed in parts."""
         return bool(self._stops) and self._first_match(self._held + text, len(self._held)) is not None
 
     def finish(self) -> str:

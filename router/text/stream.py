@@ -126,11 +126,11 @@ class TextGeneration:
         text += piece + self._stop_matcher.finish()
         return TextDelta(text, delta.token_ids, delta.finish_reason, self._held_logprobs.release_all())
 
-    # Token by token, or as if: what is shown after n tokens must not depend on how they arrived, so that an answer can
-    # be replayed and goes on behind what a client has got.
+    # Token by token, or as if: what is shown after n tokens must not depend on how they arrived, so that an answer
+    # can be replayed and goes on behind what a client has got.
 
     def _show(self, token_ids: Sequence[int]) -> tuple[str, int | None]:
-        """Text to show with tokens, and how many of them there are when the answer is stopped; None when it is not."""
+        """Text to show with tokens, and how many of them there are if they stop the answer; None if they do not."""
         pieces = self._detokenizer.push(token_ids)
         text = "".join(pieces)
         if not self._stop_matcher.is_completed_by(text):

@@ -1,6 +1,7 @@
 """What one side writes the other reads the same; the worker's half of the wire is the reference for the router's."""
 
 from dataclasses import fields
+from operator import attrgetter
 
 import hypothesis.strategies as st
 import pytest
@@ -10,17 +11,18 @@ from hypothesis import given
 import worker.report
 import worker.wire
 from core.errors import ConfigError, UnavailableError
-from core.events import ReturnedWork, TokenEvent, WorkerLoad
+from core.events import ReturnedWork, TokenEvent, TokenRun, TokenTiming, WorkerLoad
 from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
 from router import expert_wire, hello_wire, wire
-from tests.builders import DECODE, cost_model
+from tests.builders import DECODE, cost_model, events_of
 from tests.router.builders import LAYOUT, worker_hello
 from tests.strategies import UINT32, sampling_params, token_logprobs
 
+HANDOFF = attrgetter("handoff_id")
 UINT64 = st.integers(0, 2**64 - 1)
 
 endpoints = st.builds(
@@ -41,8 +43,8 @@ assignments = st.builds(
 )
 token_events = st.builds(
     TokenEvent,
-    handoff_id=st.text(),
-    position=UINT32,
+    handoff_id=st.sampled_from(["r.0", "r.1"]),
+    position=st.integers(0, 5),
     token_id=UINT32,
     finish_reason=st.none() | st.sampled_from(FinishReason),
     logprobs=st.none() | token_logprobs,
@@ -79,7 +81,29 @@ def test_report_reaches_the_router_as_it_is(
     load = WorkerLoad(steps=steps, blocks_free=3, prefill_cost_change=1.5)
     report = worker.report.StepReport(tokens=tokens, returned=returned, load=load)
     received = worker_pb2.AttachResponse.FromString(worker.wire.report_to_proto(report).SerializeToString())
-    assert wire.report_from_proto(received.report) == wire.StepReport(tokens, returned, load)
+    arrived = wire.report_from_proto(received.report)
+    assert sorted(events_of(arrived.runs), key=HANDOFF) == sorted(
+        tokens, key=HANDOFF
+    )  # in order within each sequence
+    assert arrived == wire.StepReport(arrived.runs, returned, load)
+
+
+def test_tokens_of_a_sequence_that_follow_each_other_are_one_run() -> None:
+    tokens = [
+        TokenEvent("a", 0, 7, timing=TokenTiming(1.0, 2.0), cached_tokens=5),
+        TokenEvent("b", 3, 8),
+        TokenEvent("a", 1, 9),
+        TokenEvent("b", 5, 1),
+        TokenEvent("a", 2, 9, timing=TokenTiming(0.0, 1.0)),
+        TokenEvent("a", 3, 4, FinishReason.STOP),
+    ]
+    received = worker.wire.report_to_proto(worker.report.StepReport(tokens=tokens)).report
+    assert wire.report_from_proto(received).runs == [
+        TokenRun("a", 0, (7, 9), timing=TokenTiming(1.0, 2.0), cached_tokens=5),
+        TokenRun("b", 3, (8,)),
+        TokenRun("b", 5, (1,)),
+        TokenRun("a", 2, (9, 4), FinishReason.STOP, timing=TokenTiming(0.0, 1.0)),
+    ]
 
 
 def test_every_field_of_the_load_makes_the_round_trip() -> None:
@@ -150,9 +174,14 @@ def test_unknown_role_is_a_config_error(role: int) -> None:
 
 
 def test_unknown_finish_reason_is_unavailable() -> None:
-    token = worker_pb2.TokenEvent(handoff_id="r.0", finish_reason=17)
+    run = worker_pb2.TokenRun(handoff_id="r.0", token_ids=[7], finish_reason=17)
     with pytest.raises(UnavailableError, match="number 17"):
-        wire.report_from_proto(worker_pb2.StepReport(tokens=[token]))
+        wire.report_from_proto(worker_pb2.StepReport(runs=[run]))
+
+
+def test_run_without_tokens_is_unavailable() -> None:
+    with pytest.raises(UnavailableError, match=r"0 token\(s\) of r\.0"):
+        wire.report_from_proto(worker_pb2.StepReport(runs=[worker_pb2.TokenRun(handoff_id="r.0")]))
 
 
 def test_tables_cover_all_roles_and_reasons() -> None:

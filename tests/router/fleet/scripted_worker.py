@@ -94,9 +94,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         refusal = worker_pb2.RoleRefusal(order_id=order_id, role_epoch=epoch, message=message)
         self._says.put_nowait(worker_pb2.AttachResponse(role_refusal=refusal))
 
-    def report(self, *tokens: worker_pb2.TokenEvent, running: int = 0) -> None:
+    def report(self, *runs: worker_pb2.TokenRun, running: int = 0) -> None:
         load = worker_pb2.WorkerLoad(running_sequences=running)
-        self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(tokens=tokens, load=load)))
+        self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(runs=runs, load=load)))
 
     def say_returned(self, *work: worker_pb2.ReturnedWork) -> None:
         """A report with work that it gives back."""
@@ -131,8 +131,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self._says.put_nowait(None)
 
 
-def token(position: int, finish_reason: int = common_pb2.FINISH_REASON_UNSPECIFIED) -> worker_pb2.TokenEvent:
-    return worker_pb2.TokenEvent(handoff_id="r.0", position=position, token_id=7, finish_reason=finish_reason)
+def token(position: int, finish_reason: int = common_pb2.FINISH_REASON_UNSPECIFIED) -> worker_pb2.TokenRun:
+    return worker_pb2.TokenRun(handoff_id="r.0", position=position, token_ids=[7], finish_reason=finish_reason)
 
 
 class RecordingObserver:

@@ -101,7 +101,7 @@ async def test_report_sets_the_load_and_the_time(worker: ScriptedWorker, observe
     worker.report(token(0), running=4)
     await observer.expect(("report", worker))
     assert (link.load.running_sequences, link.heard_s) == (4, 7.0)
-    assert [event.position for event in observer.reports[0].tokens] == [0]
+    assert [run.position for run in observer.reports[0].runs] == [0]
     worker.end_stream()
     await asyncio.wait([running])
     assert running.exception() is not None

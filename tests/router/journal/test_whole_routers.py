@@ -44,8 +44,8 @@ async def play(prefill: ScriptedWorker, decode: ScriptedWorker, end: int, seen: 
         if order.HasField("assign"):
             seen.append(order.assign)
             for position in range(order.assign.first_position, end):
-                token = worker_pb2.TokenEvent(
-                    handoff_id=order.assign.handoff_id, position=position, token_id=TOKENS[position]
+                token = worker_pb2.TokenRun(
+                    handoff_id=order.assign.handoff_id, position=position, token_ids=[TOKENS[position]]
                 )
                 if position == len(TOKENS) - 1:
                     token.finish_reason = common_pb2.FINISH_REASON_LENGTH

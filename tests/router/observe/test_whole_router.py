@@ -73,8 +73,8 @@ async def play(prefill: ScriptedWorker, decode: ScriptedWorker) -> None:
         order = await prefill.orders.get()
         if order.HasField("assign"):
             tokens = [
-                worker_pb2.TokenEvent(
-                    handoff_id=order.assign.handoff_id, position=index, token_id=FIRST_TOKEN + index
+                worker_pb2.TokenRun(
+                    handoff_id=order.assign.handoff_id, position=index, token_ids=[FIRST_TOKEN + index]
                 )
                 for index in range(NUM_TOKENS)
             ]
