@@ -50,6 +50,7 @@ class FleetDispatcher:
         max_attempts: placements in a row without a token before a request fails.
         watch: hears what happens to requests.
         limits: what is accepted.
+        busy_s: see `Wakes`; where none is given, readers never wait for one another.
 
     Attributes:
         movements: has running sequences go on at other workers.
@@ -63,6 +64,7 @@ class FleetDispatcher:
         max_attempts: int,
         watch: RequestWatch,
         limits: AdmissionLimits | None = None,
+        busy_s: Callable[[], float] = float,
     ) -> None:
         self._request_timeout_s = request_timeout_s
         self._placement_timeout_s = placement_timeout_s
@@ -73,7 +75,7 @@ class FleetDispatcher:
         self._counters = TokenCounters()
         self._rates = ArrivalRates(watch.now_s)
         self._active = UnderWay()
-        self._wakes = Wakes(watch.now_s)
+        self._wakes = Wakes(busy_s)
         self._by_handoff: dict[str, ActiveGeneration] = {}
         self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
 

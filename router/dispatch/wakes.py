@@ -25,11 +25,11 @@ class Wakes:
         rounds     [a|    ] [b|    ] [cde|       ] [f|   ]      each: writes | as long again
 
     Args:
-        now_s: seconds on a clock that never goes back.
+        busy_s: for how many seconds the router has computed so far; time in which others have its core is none.
     """
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
-        self._now_s = now_s
+    def __init__(self, busy_s: Callable[[], float]) -> None:
+        self._busy_s = busy_s
         self._due: dict[Wakeable, None] = {}
         self._is_in_round = False
 
@@ -41,7 +41,7 @@ class Wakes:
             asyncio.get_running_loop().call_soon(self._wake)
 
     def _wake(self) -> None:
-        started_s, due = self._now_s(), self._due
+        started_s, due = self._busy_s(), self._due
         self._due = {}
         for reader in due:
             reader.notify()
@@ -52,7 +52,7 @@ class Wakes:
         asyncio.get_running_loop().call_soon(self._have_written, started_s)
 
     def _have_written(self, started_s: float) -> None:
-        asyncio.get_running_loop().call_later(self._now_s() - started_s, self._end_round)
+        asyncio.get_running_loop().call_later(self._busy_s() - started_s, self._end_round)
 
     def _end_round(self) -> None:
         if self._due:
