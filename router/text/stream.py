@@ -4,9 +4,8 @@ The text that has been shown is a function of the tokens counted, however they a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
@@ -16,9 +15,8 @@ from router.text.held_logprobs import HeldLogprobs
 from router.text.stop import StopMatcher
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """Text that has become certain since the last read.
+class TextDelta(NamedTuple):
+    """Text that has become certain since the last read. A tuple, for one is made per read.
 
     Attributes:
         text: to be shown; may be empty while an incomplete character or a possible stop string is held.

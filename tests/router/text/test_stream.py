@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
@@ -52,7 +52,7 @@ def scored(*deltas: tuple[tuple[int, ...], FinishReason | None]) -> ScriptedGene
     first = 0
     for i, delta in enumerate(generation.deltas):
         scores = tuple(TokenLogprobs(token_id, -float(first + k)) for k, token_id in enumerate(delta.token_ids))
-        generation.deltas[i] = replace(delta, logprobs=scores)
+        generation.deltas[i] = delta._replace(logprobs=scores)
         first += len(scores)
     return generation
 
