@@ -66,6 +66,11 @@ class TokenRun(NamedTuple):
     cached_tokens: int = 0
     timing: TokenTiming | None = None
 
+    @property
+    def positions(self) -> range:
+        """Indices of all of them in the answer."""
+        return range(self.position, self.position + len(self.token_ids))
+
 
 ROLE_CHANGED = "role_changed"
 """Code of a prompt that comes back because the worker's new role has no place for it; it had not started."""

@@ -178,7 +178,7 @@ def _kv_snapshot_from_proto(message: worker_pb2.KvSnapshot) -> KvSnapshot:
 
 
 def _run_from_proto(message: worker_pb2.TokenRun) -> TokenRun:
-    reason, token_ids = message.finish_reason, tuple(message.token_ids)
+    reason, token_ids, logprobs = message.finish_reason, tuple(message.token_ids), message.logprobs
     if reason not in FINISH_FROM_PROTO or not token_ids:
         raise UnavailableError(
             f"{len(token_ids)} token(s) of {message.handoff_id} have finish reason number {reason}; {SAME_VERSION}"
@@ -188,7 +188,7 @@ def _run_from_proto(message: worker_pb2.TokenRun) -> TokenRun:
         message.position,
         token_ids,
         FINISH_FROM_PROTO[reason],
-        tuple(map(logprobs_from_proto, message.logprobs)),
+        tuple(map(logprobs_from_proto, logprobs)) if logprobs else (),
         message.cached_tokens,
         TokenTiming(message.timing.queue_s, message.timing.compute_s) if message.HasField("timing") else None,
     )

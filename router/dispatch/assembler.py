@@ -44,8 +44,8 @@ class TokenAssembler:
             self._hold(run)
             return 0
         self._append(run)
-        while self._held and self.finish_reason is None and (first := min(self._held)) <= len(self.tokens):
-            self._append(self._held.pop(first))
+        if self._held:
+            self._append_held()
         return len(self.tokens) - before
 
     def drop_held(self) -> None:
@@ -57,6 +57,11 @@ class TokenAssembler:
         held = self._held.get(run.position)
         if held is None or len(run.token_ids) > len(held.token_ids):
             self._held[run.position] = run
+
+    def _append_held(self) -> None:
+        """Takes what leaves no gap any more, up to the last token."""
+        while self._held and self.finish_reason is None and (first := min(self._held)) <= len(self.tokens):
+            self._append(self._held.pop(first))
 
     def _append(self, run: TokenRun) -> None:
         """Takes what is new of a run that leaves no gap.

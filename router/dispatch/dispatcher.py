@@ -23,6 +23,7 @@ from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.admission.admission import Admission, AdmissionLimits
 from router.admission.arrival_rates import ArrivalRates
+from router.dispatch.defects import contained
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, discharge_all, discharge_prompt
 from router.dispatch.movements import Movements, recall_for
@@ -174,18 +175,18 @@ class FleetDispatcher:
         self._place_waiting()
 
     def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
-        """Takes in tokens, then returned work. Words of attempts that have ended are dropped."""
-        news: dict[ActiveGeneration, int] = {}
+        """Takes in tokens, then returned work. Words of attempts that have ended are dropped.
+
+        A defect in one request ends that one only: the worker's stream brings the tokens of all others, too.
+        """
         for run in report.runs:
             generation = self._by_handoff.get(run.handoff_id)
             if generation is not None:
-                self._guarded(generation, self._take_run, run, news)
-        for generation, num_new in news.items():
-            self._guarded(generation, self._on_tokens, num_new)
+                contained(self._fail, self._take_run, generation, run)
         for work in report.returned:
             generation = self._by_handoff.get(work.handoff_id)
             if generation is not None:
-                self._guarded(generation, self._take_returned, link, work)
+                contained(self._fail, self._take_returned, generation, link, work)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
@@ -282,23 +283,11 @@ class FleetDispatcher:
 
     # --- what comes back
 
-    def _guarded(self, generation: ActiveGeneration, handle: Callable[..., None], *what: object) -> None:
-        """Handles what a worker says of a request; a defect in that ends the request, and no other."""
-        try:
-            handle(generation, *what)
-        except Exception as error:
-            logger.exception("a defect while request %s was served", generation.request_id)
-            try:
-                self._fail(generation, InternalError(f"{type(error).__name__} in the router; see its log"))
-            except Exception:
-                logger.exception("a defect while request %s was to fail", generation.request_id)
-
-    def _take_run(self, generation: ActiveGeneration, run: TokenRun, news: dict[ActiveGeneration, int]) -> None:
-        if num_new := generation.take(run):
-            news[generation] = news.get(generation, 0) + num_new
-
-    def _on_tokens(self, generation: ActiveGeneration, num_new: int) -> None:
-        """Tokens have come: here and where the prompt was computed they count as served to their tenant."""
+    def _take_run(self, generation: ActiveGeneration, run: TokenRun) -> None:
+        """Takes in tokens: here and where the prompt was computed they count as served to their tenant."""
+        num_new = generation.take(run)
+        if not num_new:
+            return
         tenant, attempt = generation.request.tenant, generation.placement
         self._counters.serve(tenant, num_answer_tokens=num_new)
         if generation.computed_by is not None:
