@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check static format lint types imports proto proto-check lock clean
+.PHONY: help setup serve test check static format lint types imports proto proto-check results lock clean
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ proto: setup ## Regenerate proto/gen from proto/baton.
 
 proto-check: setup
 	$(BIN)/python -m pytest -q tests/test_proto_drift.py
+
+TRACES ?=
+results: setup ## Run what shows each claim (an hour or so) and write docs/results.md; TRACES=DIR has published traces.
+	$(BIN)/baton results run $(if $(TRACES),--traces $(TRACES))
 
 lock: setup ## Write the versions installed now to constraints.txt.
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new && mv constraints.new constraints.txt

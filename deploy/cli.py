@@ -21,6 +21,7 @@ from deploy.commands.keys import keys_app
 from deploy.commands.model import model_app
 from deploy.commands.options import print_error
 from deploy.commands.restart import restart
+from deploy.commands.results import results_app
 from deploy.commands.roles import roles_app
 from deploy.commands.serve import serve
 from deploy.commands.simulate import simulate
@@ -80,6 +81,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(doctor_app, name="doctor")
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
+app.add_typer(results_app, name="results")
 
 
 def main() -> None:
