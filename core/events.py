@@ -1,7 +1,6 @@
 """What a worker tells a router about its work. Not the wire form, which is protobuf."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from core.cost import CostChange
 from core.logprobs import TokenLogprobs
@@ -43,33 +42,6 @@ class TokenEvent:
     logprobs: TokenLogprobs | None = None
     cached_tokens: int = 0
     timing: TokenTiming | None = None
-
-
-class TokenRun(NamedTuple):
-    """Generated tokens of one sequence that follow each other. A tuple: one is made per sequence and step.
-
-    Attributes:
-        handoff_id: the attempt they belong to.
-        position: index of the first of them in the answer.
-        token_ids: one at least.
-        finish_reason: set when the answer ends with the last of them.
-        logprobs: one for each of them when the request asked for them, else none.
-        cached_tokens: see `TokenEvent`; of the first of them.
-        timing: likewise.
-    """
-
-    handoff_id: str
-    position: int
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason | None = None
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    cached_tokens: int = 0
-    timing: TokenTiming | None = None
-
-    @property
-    def positions(self) -> range:
-        """Indices of all of them in the answer."""
-        return range(self.position, self.position + len(self.token_ids))
 
 
 ROLE_CHANGED = "role_changed"

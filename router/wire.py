@@ -5,17 +5,19 @@ moved (`router.transfer_wire`).
 """
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from baton.v1 import common_pb2, worker_pb2
 
 from core.errors import ConfigError, UnavailableError
-from core.events import ReturnedWork, TokenRun, TokenTiming, WorkerLoad
+from core.events import ReturnedWork, TokenTiming, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.sampling import SamplingParams
+from core.token_runs import TokenRun
 
 FINISH_FROM_PROTO = {
     common_pb2.FINISH_REASON_UNSPECIFIED: None,
@@ -158,10 +160,9 @@ def report_from_proto(message: worker_pb2.StepReport) -> StepReport:
     Raises:
         UnavailableError: it says something this router does not know.
     """
-    runs = [_run_from_proto(run) for run in message.runs]
     returned = [ReturnedWork(w.handoff_id, w.code, w.message, w.retryable) for w in message.returned]
     return StepReport(
-        runs,
+        runs_from_proto(message.runs),
         returned,
         load_from_proto(message.load),
         _kv_events_from_proto(message.kv_events) if message.HasField("kv_events") else None,
@@ -177,20 +178,36 @@ def _kv_snapshot_from_proto(message: worker_pb2.KvSnapshot) -> KvSnapshot:
     return KvSnapshot(message.next, split_names(message.names), message.is_last)
 
 
-def _run_from_proto(message: worker_pb2.TokenRun) -> TokenRun:
-    reason, token_ids, logprobs = message.finish_reason, tuple(message.token_ids), message.logprobs
-    if reason not in FINISH_FROM_PROTO or not token_ids:
+def runs_from_proto(message: worker_pb2.TokenRuns) -> list[TokenRun]:
+    """Generated tokens.
+
+    Raises:
+        UnavailableError: they are not what a worker of this version says.
+    """
+    names, positions = tuple(message.handoff_ids), tuple(message.positions)
+    lengths, token_ids = tuple(message.lengths), tuple(message.token_ids)
+    if not (len(names) == len(positions) == len(lengths) and all(lengths) and sum(lengths) == len(token_ids)):
+        raise UnavailableError(f"{len(token_ids)} token(s) of {names} came as runs of {lengths}; {SAME_VERSION}")
+    columns = zip(names, positions, lengths, accumulate(lengths), strict=True)
+    runs = [TokenRun(name, position, token_ids[end - length : end]) for name, position, length, end in columns]
+    for details in message.details:
+        if details.run >= len(runs):
+            raise UnavailableError(f"details of run {details.run} came with {len(runs)} runs; {SAME_VERSION}")
+        runs[details.run] = _detailed(runs[details.run], details)
+    return runs
+
+
+def _detailed(run: TokenRun, details: worker_pb2.TokenRunDetails) -> TokenRun:
+    if details.finish_reason not in FINISH_FROM_PROTO:
         raise UnavailableError(
-            f"{len(token_ids)} token(s) of {message.handoff_id} have finish reason number {reason}; {SAME_VERSION}"
+            f"the finish reason of {run.handoff_id} is number {details.finish_reason}; {SAME_VERSION}"
         )
-    return TokenRun(
-        message.handoff_id,
-        message.position,
-        token_ids,
-        FINISH_FROM_PROTO[reason],
-        tuple(map(logprobs_from_proto, logprobs)) if logprobs else (),
-        message.cached_tokens,
-        TokenTiming(message.timing.queue_s, message.timing.compute_s) if message.HasField("timing") else None,
+    timing = TokenTiming(details.timing.queue_s, details.timing.compute_s) if details.HasField("timing") else None
+    return run._replace(
+        finish_reason=FINISH_FROM_PROTO[details.finish_reason],
+        logprobs=tuple(map(logprobs_from_proto, details.logprobs)),
+        cached_tokens=details.cached_tokens,
+        timing=timing,
     )
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from core import token_runs
 from core.cost import CostModel, Curve
-from core.events import ReturnedWork, TokenEvent, TokenRun
+from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment
 from core.sampling import SamplingParams
+from core.token_runs import TokenRun
 from engine.kv.block_table import BlockTable
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
@@ -66,16 +68,8 @@ def cost_model(slowness: float = 1.0, chunk_tokens: int = 512) -> CostModel:
 
 def run_of(event: TokenEvent) -> TokenRun:
     """A token as routers get it when it comes alone."""
-    logprobs = () if event.logprobs is None else (event.logprobs,)
-    return TokenRun(
-        event.handoff_id,
-        event.position,
-        (event.token_id,),
-        event.finish_reason,
-        logprobs,
-        event.cached_tokens,
-        event.timing,
-    )
+    (run,) = token_runs.runs_of([event])
+    return run
 
 
 def runs_of(words: Sequence[TokenEvent | ReturnedWork]) -> list[TokenRun]:

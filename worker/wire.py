@@ -6,7 +6,7 @@ from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
 from core.errors import InvalidRequestError
-from core.events import ReturnedWork, TokenEvent, TokenTiming, WorkerLoad
+from core.events import ReturnedWork, TokenTiming, WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, join_names
@@ -15,6 +15,7 @@ from core.processes import RankProcess
 from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.sampling import SamplingParams
+from core.token_runs import TokenRun, runs_of
 from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
@@ -191,36 +192,25 @@ def logprobs_to_proto(logprobs: TokenLogprobs) -> common_pb2.TokenLogprobs:
     return common_pb2.TokenLogprobs(**{name: getattr(logprobs, name) for name in TokenLogprobs.__slots__})
 
 
-def runs_to_proto(events: Sequence[TokenEvent]) -> list[worker_pb2.TokenRun]:
-    """Generated tokens; those of one sequence that follow each other are one run."""
-    runs: list[worker_pb2.TokenRun] = []
-    last: dict[str, worker_pb2.TokenRun] = {}
-    for event in events:
-        run = last.get(event.handoff_id)
-        if run is None or not _is_continued_by(run, event):
-            run = last[event.handoff_id] = _new_run(event)
-            runs.append(run)
-        run.token_ids.append(event.token_id)
-        run.finish_reason = FINISH_TO_PROTO[event.finish_reason]
-        if event.logprobs is not None:
-            run.logprobs.append(logprobs_to_proto(event.logprobs))
-    return runs
-
-
-def _new_run(event: TokenEvent) -> worker_pb2.TokenRun:
-    """One that says what comes with its first token, which it has not got."""
-    return worker_pb2.TokenRun(
-        handoff_id=event.handoff_id,
-        position=event.position,
-        cached_tokens=event.cached_tokens,
-        timing=None if event.timing is None else _timing_to_proto(event.timing),
+def runs_to_proto(runs: Sequence[TokenRun]) -> worker_pb2.TokenRuns:
+    """Generated tokens."""
+    return worker_pb2.TokenRuns(
+        handoff_ids=[run.handoff_id for run in runs],
+        positions=[run.position for run in runs],
+        lengths=[len(run.token_ids) for run in runs],
+        token_ids=[token_id for run in runs for token_id in run.token_ids],
+        details=[_details_to_proto(index, run) for index, run in enumerate(runs) if run.has_details],
     )
 
 
-def _is_continued_by(run: worker_pb2.TokenRun, event: TokenEvent) -> bool:
-    says_no_more = event.timing is None and not event.cached_tokens and not run.finish_reason
-    is_next = event.position == run.position + len(run.token_ids)
-    return is_next and says_no_more and bool(run.logprobs) is (event.logprobs is not None)
+def _details_to_proto(index: int, run: TokenRun) -> worker_pb2.TokenRunDetails:
+    return worker_pb2.TokenRunDetails(
+        run=index,
+        finish_reason=FINISH_TO_PROTO[run.finish_reason],
+        logprobs=map(logprobs_to_proto, run.logprobs),
+        cached_tokens=run.cached_tokens,
+        timing=None if run.timing is None else _timing_to_proto(run.timing),
+    )
 
 
 def _timing_to_proto(timing: TokenTiming) -> worker_pb2.TokenTiming:
@@ -243,7 +233,7 @@ def report_to_proto(report: StepReport) -> worker_pb2.AttachResponse:
     """One step's message to one router."""
     return worker_pb2.AttachResponse(
         report=worker_pb2.StepReport(
-            runs=runs_to_proto(report.tokens),
+            runs=runs_to_proto(runs_of(report.tokens)),
             returned=[returned_to_proto(work) for work in report.returned],
             load=load_to_proto(report.load),
             kv_events=_kv_events_to_proto(report.kv_events) if report.kv_events else None,

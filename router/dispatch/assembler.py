@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from core.events import TokenRun
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
+from core.token_runs import TokenRun
 
 
 class TokenAssembler:

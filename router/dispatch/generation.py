@@ -7,9 +7,9 @@ from enum import Enum, auto
 from typing import Protocol
 
 from core.errors import BatonError
-from core.events import TokenRun
 from core.ids import WorkerId, handoff_id
 from core.request import Assignment, GenerationRequest, PrefixSource
+from core.token_runs import TokenRun
 from router.dispatch.assembler import TokenAssembler
 from router.dispatch.prompt_names import PromptNames
 from router.dispatch.timers import RequestTimers

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from core.events import TokenRun, TokenTiming
+from core.events import TokenTiming
 from core.ids import WorkerId
 from core.request import Assignment
+from core.token_runs import TokenRun
 
 
 @dataclass(slots=True)

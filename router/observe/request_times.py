@@ -11,9 +11,9 @@ from typing import Protocol
 
 from core.clock import Clock
 from core.errors import BatonError, CancelledRequestError
-from core.events import TokenRun
 from core.ids import WorkerId
 from core.request import Assignment, FinishReason, GenerationRequest
+from core.token_runs import TokenRun
 from router.observe.attempt_times import AttemptTimes
 from router.observe.phases import Phases
 from router.observe.traceparent import TraceParent

@@ -4,8 +4,9 @@ import pytest
 
 from core.clock import ManualClock
 from core.errors import DeadlineError, InvalidRequestError, UnavailableError
-from core.events import ReturnedWork, TokenRun
+from core.events import ReturnedWork
 from core.request import Role
+from core.token_runs import TokenRun
 from core.transfers import PairReport, PairStats, TransferReport
 from router import probe
 from router.probe import PairProbes, ProbeResult

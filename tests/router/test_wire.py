@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from operator import attrgetter
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import given
 import worker.report
 import worker.wire
 from core.errors import ConfigError, UnavailableError
-from core.events import ReturnedWork, TokenEvent, TokenRun, TokenTiming, WorkerLoad
+from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
+from core.token_runs import TokenRun
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
 from router import expert_wire, hello_wire, wire
@@ -88,24 +90,6 @@ def test_report_reaches_the_router_as_it_is(
     assert arrived == wire.StepReport(arrived.runs, returned, load)
 
 
-def test_tokens_of_a_sequence_that_follow_each_other_are_one_run() -> None:
-    tokens = [
-        TokenEvent("a", 0, 7, timing=TokenTiming(1.0, 2.0), cached_tokens=5),
-        TokenEvent("b", 3, 8),
-        TokenEvent("a", 1, 9),
-        TokenEvent("b", 5, 1),
-        TokenEvent("a", 2, 9, timing=TokenTiming(0.0, 1.0)),
-        TokenEvent("a", 3, 4, FinishReason.STOP),
-    ]
-    received = worker.wire.report_to_proto(worker.report.StepReport(tokens=tokens)).report
-    assert wire.report_from_proto(received).runs == [
-        TokenRun("a", 0, (7, 9), timing=TokenTiming(1.0, 2.0), cached_tokens=5),
-        TokenRun("b", 3, (8,)),
-        TokenRun("b", 5, (1,)),
-        TokenRun("a", 2, (9, 4), FinishReason.STOP, timing=TokenTiming(0.0, 1.0)),
-    ]
-
-
 def test_every_field_of_the_load_makes_the_round_trip() -> None:
     values = {field.name: field.type(index) for index, field in enumerate(fields(WorkerLoad), start=1)}
     load = WorkerLoad(**values)
@@ -174,14 +158,31 @@ def test_unknown_role_is_a_config_error(role: int) -> None:
 
 
 def test_unknown_finish_reason_is_unavailable() -> None:
-    run = worker_pb2.TokenRun(handoff_id="r.0", token_ids=[7], finish_reason=17)
-    with pytest.raises(UnavailableError, match="number 17"):
-        wire.report_from_proto(worker_pb2.StepReport(runs=[run]))
+    runs = worker.wire.runs_to_proto([TokenRun("r.0", 3, (7, 8), FinishReason.STOP)])
+    runs.details[0].finish_reason = 17
+    with pytest.raises(UnavailableError, match=r"finish reason of r\.0 is number 17; run the same version"):
+        wire.runs_from_proto(runs)
 
 
-def test_run_without_tokens_is_unavailable() -> None:
-    with pytest.raises(UnavailableError, match=r"0 token\(s\) of r\.0"):
-        wire.report_from_proto(worker_pb2.StepReport(runs=[worker_pb2.TokenRun(handoff_id="r.0")]))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lengths": []},
+        {"lengths": [0]},
+        {"lengths": [3]},
+        {"lengths": [1, 1]},
+        {"positions": []},
+        {"handoff_ids": []},
+        {"token_ids": [7]},
+        {"details": [worker_pb2.TokenRunDetails(run=1)]},
+    ],
+    ids=str,
+)
+def test_columns_that_do_not_fit_are_unavailable(changes: dict[str, Any]) -> None:
+    columns = {"handoff_ids": ["r.0"], "positions": [3], "lengths": [2], "token_ids": [7, 8]}
+    assert wire.runs_from_proto(worker_pb2.TokenRuns(**columns)) == [TokenRun("r.0", 3, (7, 8))]
+    with pytest.raises(UnavailableError, match="run the same version"):
+        wire.runs_from_proto(worker_pb2.TokenRuns(**(columns | changes)))
 
 
 def test_tables_cover_all_roles_and_reasons() -> None:

@@ -3,9 +3,9 @@ from itertools import takewhile
 import hypothesis.strategies as st
 from hypothesis import given
 
-from core.events import TokenRun
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
+from core.token_runs import TokenRun
 from router.dispatch.assembler import TokenAssembler
 
 

@@ -10,8 +10,9 @@ from core.errors import (
     InternalError,
     NoWorkerError,
 )
-from core.events import ReturnedWork, TokenRun
+from core.events import ReturnedWork
 from core.request import HALVES, Assignment, FinishReason, Role
+from core.token_runs import TokenRun
 from router.dispatch.generation import ActiveGeneration
 from router.dispatch.returned import MAX_RETRY_S
 from router.generation import TokenDelta
