@@ -14,12 +14,13 @@ from core.errors import (
     NoWorkerError,
     WorkerLostError,
 )
-from core.events import ReturnedWork, TokenRun
+from core.events import ReturnedWork
 from core.fair_line import FairLine
 from core.fairness import TokenCounters
 from core.logs import about
 from core.request import HALVES, FinishReason, GenerationRequest, Role
 from core.roles import RoleRefusal, RoleState
+from core.token_runs import TokenRun
 from router import wire
 from router.admission.admission import Admission, AdmissionLimits
 from router.admission.arrival_rates import ArrivalRates
