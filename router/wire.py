@@ -187,9 +187,12 @@ def runs_from_proto(message: worker_pb2.TokenRuns) -> list[TokenRun]:
     names, positions = tuple(message.handoff_ids), tuple(message.positions)
     lengths, token_ids = tuple(message.lengths), tuple(message.token_ids)
     if not (len(names) == len(positions) == len(lengths) and all(lengths) and sum(lengths) == len(token_ids)):
-        raise UnavailableError(f"{len(token_ids)} token(s) of {names} came as runs of {lengths}; {SAME_VERSION}")
-    columns = zip(names, positions, lengths, accumulate(lengths), strict=True)
-    runs = [TokenRun(name, position, token_ids[end - length : end]) for name, position, length, end in columns]
+        columns = (
+            f"{len(names)} names, {len(positions)} positions, {len(lengths)} lengths and {len(token_ids)} tokens"
+        )
+        raise UnavailableError(f"runs of tokens came as {columns}, which do not fit; {SAME_VERSION}")
+    rows = zip(names, positions, lengths, accumulate(lengths), strict=True)
+    runs = [TokenRun(name, position, token_ids[end - length : end]) for name, position, length, end in rows]
     for details in message.details:
         if details.run >= len(runs):
             raise UnavailableError(f"details of run {details.run} came with {len(runs)} runs; {SAME_VERSION}")

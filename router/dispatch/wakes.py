@@ -1,8 +1,11 @@
 """When readers of answers hear that tokens have come: at once, and under load together. Not what they read."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 
 class Wakeable(Protocol):
@@ -44,7 +47,10 @@ class Wakes:
         started_s, due = self._busy_s(), self._due
         self._due = {}
         for reader in due:
-            reader.notify()
+            try:
+                reader.notify()
+            except Exception:
+                logger.exception("a defect while a reader was woken")
         asyncio.get_running_loop().call_soon(self._have_read, started_s)
 
     def _have_read(self, started_s: float) -> None:

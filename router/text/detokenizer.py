@@ -61,9 +61,9 @@ class Detokenizer:
 
     def finish(self) -> str:
         """Ends the answer; returns what was held, with replacement characters for incomplete ones."""
-        return (
-            self._release(self._decode(self._context), self._decode(self._context + self._held)) if self._held else ""
-        )
+        if not self._held:
+            return ""
+        return self._release(self._decode(self._context), self._decode(self._context + self._held))
 
     def _push(self, token_id: int) -> str:
         if token_id in self._special_ids:

@@ -1,5 +1,6 @@
 import asyncio
 
+import pytest
 import pytest_asyncio
 
 from router.dispatch.wakes import Wakes
@@ -71,6 +72,23 @@ async def test_round_without_news_after_it_leaves_the_next_ones_free(world: Worl
     await world.tell(reader)
     await world.time.advance(WRITE_S)
     assert await world.tell(reader) == [2]
+
+
+class Broken(Reader):
+    """A reader that cannot be woken."""
+
+    def notify(self) -> None:
+        raise RuntimeError("it is broken")
+
+
+async def test_reader_that_cannot_be_woken_keeps_nothing_from_others(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    (reader,) = world.readers(1)
+    for num_wakes in (1, 2):
+        assert await world.tell(Broken(world), reader) == [0, num_wakes]
+        await world.time.advance(WRITE_S)
+    assert caplog.text.count("it is broken") >= 2
 
 
 async def test_news_that_come_while_readers_have_their_turn_are_told_in_the_next_round(world: World) -> None:
