@@ -223,6 +223,7 @@ def build_router(config: RouterConfig, vocab_size: int, departure: RouterDepartu
         max_attempts=config.max_attempts,
         watch=observation.watch,
         limits=AdmissionLimits(config.admit_ttft_ms / 1000, config.max_waiting),
+        busy_s=time.thread_time,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     probes = PairProbes(vocab_size, clock)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from core.errors import BatonError
 from core.logprobs import TokenLogprobs
@@ -260,7 +259,7 @@ class AnswerReader:
             await asyncio.sleep(0)  # somebody far behind lets others have their turn
         self._num_read = end
         delta = answer.delta(first, end)
-        return replace(delta, finish_reason=None) if is_before_cut else delta
+        return delta._replace(finish_reason=None) if is_before_cut else delta
 
     def cancel(self, *, is_answered: bool = False) -> None:
         """See `Generation.cancel`; the work goes on if others read, or the request is to run to its end."""

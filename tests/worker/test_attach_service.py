@@ -20,7 +20,7 @@ from decode_worker.half import DecodeHalf
 from engine.kv.name_log import NameLog
 from prefill_worker.half import PrefillHalf
 from router import transfer_wire, wire
-from tests.builders import ListPort, assignment, keep_here, small_pool
+from tests.builders import ListPort, assignment, keep_here, run_of, small_pool
 from tests.oracles import greedy_tokens
 from tests.worker.loops import greedy
 from tests.worker.routers import AttachedRouter, attached, is_free, look, wait_until
@@ -361,7 +361,7 @@ async def test_reports_are_sent_in_order_and_load_goes_to_everybody() -> None:
     for name, stream in streams.items():
         reports = [wire.report_from_proto((await anext(stream)).report) for _ in tokens]
         assert [report.load.steps for report in reports] == [0, 1, 2]
-        assert [report.tokens for report in reports] == [[event] if name == "a" else [] for event in tokens]
+        assert [report.runs for report in reports] == [[run_of(event)] if name == "a" else [] for event in tokens]
         await stream.aclose()
     assert not service.is_attached()
 

@@ -7,10 +7,13 @@ import pytest
 from core.errors import (
     CancelledRequestError,
     DeadlineError,
+    InternalError,
     NoWorkerError,
 )
 from core.events import ReturnedWork
 from core.request import HALVES, Assignment, FinishReason, Role
+from core.token_runs import TokenRun
+from router.dispatch.generation import ActiveGeneration
 from router.dispatch.returned import MAX_RETRY_S
 from router.generation import TokenDelta
 from router.meter import Percentiles
@@ -256,3 +259,41 @@ async def test_cancel_in_the_pause_before_an_attempt_ends_the_request(bench: Ben
     await bench.time.advance(MAX_RETRY_S)
     assert len(prefill.assigned) == 1
     assert bench.is_settled()
+
+
+# --- a defect in one request
+
+
+class Broken(ActiveGeneration):
+    """A request that cannot take tokens."""
+
+    def take(self, run: TokenRun) -> int:
+        raise RuntimeError(f"{run.handoff_id} is broken")
+
+
+async def test_defect_in_one_request_ends_it_and_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    broken, sound = bench.submit(), bench.submit(generation_request("s"))
+    broken.__class__ = Broken
+    prefill = bench.link("p")
+    bench.report(prefill, *(token(work, 0) for work in prefill.assigned))
+    assert await read(sound) == TokenDelta((100,), None)
+    with pytest.raises(InternalError, match="RuntimeError in the router"):
+        await read(broken)
+    assert "r.0 is broken" in caplog.text
+    assert prefill.cancelled == ["r.0"]
+    bench.report(bench.link("d"), token(sound.placement.assignment, 1, FinishReason.STOP))
+    assert bench.is_settled()
+
+
+async def test_client_that_closes_while_a_report_is_handled_keeps_no_tokens_from_others(bench: Bench) -> None:
+    closed, sound = bench.submit(), bench.submit(generation_request("s"))
+    reading = asyncio.ensure_future(closed.read())
+    await settle()
+    prefill = bench.link("p")
+    bench.report(prefill, *(token(work, 0) for work in prefill.assigned))
+    reading.cancel()  # between the tokens and the reader's turn
+    closed.cancel()
+    await settle()
+    assert reading.cancelled()
+    assert await read(sound) == TokenDelta((100,), None)
+    assert bench.dispatcher.num_active == 1

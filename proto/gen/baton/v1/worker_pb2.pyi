@@ -328,18 +328,18 @@ class CostPoint(_message.Message):
     def __init__(self, number: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class StepReport(_message.Message):
-    __slots__ = ("tokens", "returned", "load", "kv_events", "kv_snapshot")
-    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("runs", "returned", "load", "kv_events", "kv_snapshot")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     KV_EVENTS_FIELD_NUMBER: _ClassVar[int]
     KV_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
-    tokens: _containers.RepeatedCompositeFieldContainer[TokenEvent]
+    runs: TokenRuns
     returned: _containers.RepeatedCompositeFieldContainer[ReturnedWork]
     load: WorkerLoad
     kv_events: KvEvents
     kv_snapshot: KvSnapshot
-    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ..., kv_events: _Optional[_Union[KvEvents, _Mapping]] = ..., kv_snapshot: _Optional[_Union[KvSnapshot, _Mapping]] = ...) -> None: ...
+    def __init__(self, runs: _Optional[_Union[TokenRuns, _Mapping]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ..., kv_events: _Optional[_Union[KvEvents, _Mapping]] = ..., kv_snapshot: _Optional[_Union[KvSnapshot, _Mapping]] = ...) -> None: ...
 
 class KvEvents(_message.Message):
     __slots__ = ("first", "stored", "dropped")
@@ -361,23 +361,33 @@ class KvSnapshot(_message.Message):
     is_last: bool
     def __init__(self, next: _Optional[int] = ..., names: _Optional[bytes] = ..., is_last: _Optional[bool] = ...) -> None: ...
 
-class TokenEvent(_message.Message):
-    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs", "cached_tokens", "timing")
-    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+class TokenRuns(_message.Message):
+    __slots__ = ("handoff_ids", "positions", "lengths", "token_ids", "details")
+    HANDOFF_IDS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    handoff_ids: _containers.RepeatedScalarFieldContainer[str]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    details: _containers.RepeatedCompositeFieldContainer[TokenRunDetails]
+    def __init__(self, handoff_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., token_ids: _Optional[_Iterable[int]] = ..., details: _Optional[_Iterable[_Union[TokenRunDetails, _Mapping]]] = ...) -> None: ...
+
+class TokenRunDetails(_message.Message):
+    __slots__ = ("run", "finish_reason", "logprobs", "cached_tokens", "timing")
+    RUN_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
-    handoff_id: str
-    position: int
-    token_id: int
+    run: int
     finish_reason: _common_pb2.FinishReason
-    logprobs: _common_pb2.TokenLogprobs
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
     cached_tokens: int
     timing: TokenTiming
-    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Union[_common_pb2.TokenLogprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., timing: _Optional[_Union[TokenTiming, _Mapping]] = ...) -> None: ...
+    def __init__(self, run: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ..., cached_tokens: _Optional[int] = ..., timing: _Optional[_Union[TokenTiming, _Mapping]] = ...) -> None: ...
 
 class TokenTiming(_message.Message):
     __slots__ = ("queue_s", "compute_s")
