@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.errors import ConfigError
+from core.flags import flag
 from core.logs import check_log_format
 from core.request import HALVES, Role
 from engine.config import ModelConfig
@@ -36,11 +36,6 @@ CHOICES = {
     "kv_direction": KV_DIRECTIONS,
     "kv_verify": tuple(DIGEST_EVERY),
 }
-
-
-def flag(default: Any, description: str, *, is_secret: bool = False) -> Any:  # noqa: ANN401 - the type of the field
-    """A field with a default and the sentence that `--help` shows; a secret is left out of the object's repr."""
-    return field(default=default, metadata={"help": description}, repr=not is_secret)
 
 
 @dataclass(frozen=True, slots=True)

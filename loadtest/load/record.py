@@ -13,16 +13,19 @@ class RequestRecord:
         conversation: number of its conversation, from 0.
         turn: number of its turn, from 0.
         due_s: when it was to be sent: by the schedule, or when the answer before and the pause after it had ended.
-        sent_s: when its last byte was handed to the kernel.
+        sent_s: when its client set out to send it: before a connection is opened, where none is free for it, and else
+            when it was handed to the kernel. So opening connections is the server's time, not lag.
         headers_s: when the head of the answer came; None when it did not.
         chunk_s: when each event with text came; the first is the first token's.
         ended_s: when the answer was complete, or failed.
-        prompt_tokens: as the server counted them; as planned when it did not say; None when nobody did.
+        planned_prompt_tokens: of all messages, as the workload and the answers before say; None when nobody counted.
+        prompt_tokens: as the server counted them; None when it did not say.
         cached_tokens: of these, found in a cache, as the server says; 0 when it does not.
         output_tokens: as the server counted them; the number of events with text when it did not say.
         status: of HTTP; None when no head came.
-        error: kind of failure: `http_429`, `connect`, `timeout`, `cut_off`, `bad_event`, or the `code` or `type` of
-            an error in the stream; None when it succeeded.
+        error: kind of failure: `http_429` and the like, `connect`, `max_open` (the client may not have another
+            connection), `timeout`, `cut_off`, `bad_http`, `bad_event`, `no_text`, or the `code` or `type` of an error
+            in the stream; None when it succeeded.
         finish_reason: as the server says.
     """
 
@@ -32,8 +35,9 @@ class RequestRecord:
     due_s: float
     sent_s: float
     headers_s: float | None = None
-    chunk_s: array[float] = field(default_factory=lambda: array("d"))
+    chunk_s: "array[float]" = field(default_factory=lambda: array("d"))
     ended_s: float | None = None
+    planned_prompt_tokens: int | None = None
     prompt_tokens: int | None = None
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -48,7 +52,7 @@ class RequestRecord:
 
     @property
     def ttft_s(self) -> float | None:
-        """From handing over the request to its first token."""
+        """From setting out to send the request to its first token."""
         return self.chunk_s[0] - self.sent_s if self.chunk_s else None
 
     @property

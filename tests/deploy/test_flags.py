@@ -6,8 +6,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from core.flags import flag
 from deploy import cli
-from deploy.config import ServeConfig, flag
+from deploy.config import ServeConfig
 from deploy.flags import flags_from
 
 

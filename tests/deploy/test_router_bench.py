@@ -7,7 +7,7 @@ import pytest
 from core.errors import ConfigError, InternalError
 from deploy.bench.router.asking import Answer, Load, LoadFigures, check_words
 from deploy.bench.router.http_api import HttpApi
-from deploy.bench.router.prompts import answer_tokens, exact_prompts, write_small_tokenizer
+from deploy.bench.router.prompts import new_answer_tokens, exact_prompts, write_small_tokenizer
 from deploy.bench.router.router_bench import PARTS, RouterBench
 from deploy.bench.router.run import Run
 from deploy.bench.router.scenarios import added_ms, keeps_up
@@ -54,12 +54,12 @@ def test_prompts_have_exactly_as_many_tokens_as_asked_for_and_differ(codec: Text
 
 
 def test_prompt_shorter_than_the_chat_template_is_a_config_error(codec: TextCodec) -> None:
-    with pytest.raises(ConfigError, match="no text found that is a prompt of 3 tokens"):
+    with pytest.raises(ConfigError, match="is 1. tokens with this chat template, and 3 were asked for"):
         exact_prompts(codec, 1, 3)
 
 
 def test_answer_has_one_word_per_token_and_begins_again_after_the_last(codec: TextCodec) -> None:
-    answer = answer_tokens(codec)
+    answer = new_answer_tokens(codec)
     num_tokens = 2 * len(answer.words) + 1
     text = codec.decode([answer.token_id(position) for position in range(num_tokens)])
     assert text.split() == list(islice(cycle(answer.words), num_tokens))

@@ -15,7 +15,7 @@ from deploy.bench.cores import two_cores
 from deploy.bench.remote import Remote
 from deploy.bench.router.asking import Load, LoadFigures, Watched
 from deploy.bench.router.client_host import ClientHost
-from deploy.bench.router.prompts import CONTEXT, answer_tokens, exact_prompts
+from deploy.bench.router.prompts import CONTEXT, new_answer_tokens, exact_prompts
 from deploy.bench.router.router_host import RouterHost
 from deploy.bench.router.run import Run
 from deploy.bench.router.synthetic_worker import Pace
@@ -49,7 +49,7 @@ class FrontEnds:
         self._say = say
         self._profile = profile
         codec = TextCodec.load(model_dir)
-        answer = answer_tokens(codec)
+        answer = new_answer_tokens(codec)
         config = _router_config(model_dir, codec)
         self._router_core, other_core = two_cores()
         start = partial(Remote, environment={}, preloaded=PRELOADED)
