@@ -15,7 +15,7 @@ from deploy.bench.cores import two_cores
 from deploy.bench.remote import Remote
 from deploy.bench.router.asking import Load, LoadFigures, Watched
 from deploy.bench.router.client_host import ClientHost
-from deploy.bench.router.prompts import CONTEXT, new_answer_tokens, exact_prompts
+from deploy.bench.router.prompts import CONTEXT, exact_prompts, new_answer_tokens
 from deploy.bench.router.router_host import RouterHost
 from deploy.bench.router.run import Run
 from deploy.bench.router.synthetic_worker import Pace

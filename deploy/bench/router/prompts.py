@@ -5,6 +5,7 @@ Not sent anywhere from here. Where no model is at hand, its tokenizer is made he
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def new_answer_tokens(codec: TextCodec) -> AnswerTokens:
     Raises:
         ConfigError: its tokenizer has hardly any word that is one token.
     """
-    words = confirmed_words(codec).words
+    words = _words(codec)
     _, *token_ids = codec.encode(" ".join((words[0], *words)), add_special_tokens=False)
     return AnswerTokens(tuple(token_ids), words)
 
@@ -81,7 +82,7 @@ def exact_prompts(codec: TextCodec, num_prompts: int, num_tokens: int) -> list[s
     def chat_tokens(content: str) -> int:
         return len(codec.encode_chat([{"role": "user", "content": content}]))
 
-    words = confirmed_words(codec, chat_tokens).words
+    words = _words(codec, chat_tokens)
     num_words = num_tokens - chat_tokens(words[0]) + 1
     if num_words < 1:
         raise ConfigError(
@@ -90,3 +91,13 @@ def exact_prompts(codec: TextCodec, num_prompts: int, num_tokens: int) -> list[s
         )
     rng = random.Random(0)  # noqa: S311 - the same prompts every time
     return [" ".join(rng.choices(words, k=num_words)) for _ in range(num_prompts)]
+
+
+def _words(codec: TextCodec, chat_tokens: Callable[[str], int] | None = None) -> tuple[str, ...]:
+    try:
+        return confirmed_words(codec, chat_tokens).words
+    except ConfigError as error:
+        raise ConfigError(
+            "the tokenizer has hardly any word that is one token wherever it stands, so that nobody could count what "
+            "is sent; pass another folder with --model"
+        ) from error
