@@ -35,14 +35,12 @@ def test_short_run_of_everything_has_all_checks(tmp_path: Path) -> None:
         "added_latency_p50_ms",
         "keep_alive_ttft_excess_ms",
     ]
-    assert all(check["value"] > 0 for check in result["checks"][:5])
     assert {row["workers"] for row in result["decisions"]["series"]} == {10}
     assert [row["blocks"] for row in result["decisions"]["series"]] == [2000]
     for api in ("http", "grpc"):
         names = {run["name"] for run in result[api]["runs"]}
         assert {f"{api}-requests", f"{api}-64x1", f"{api}-unpaced", f"{api}-one_client"} <= names
         assert all((tmp_path / "profiles" / f"{name}.pstats").stat().st_size for name in names)
-        assert all(run["tokens_per_s"] > 0 for run in result[api]["runs"])
     assert any("http-requests" in line for line in said)
 
 
