@@ -20,7 +20,7 @@ class Run:
         load: what was sent.
         pace: of the workers.
         figures: what came of it.
-        inside_s: seconds that each prompt spent in the workers, in the order of their answers.
+        inside_s: seconds that each prompt spent in the workers, in the order in which they came.
     """
 
     name: str

@@ -132,7 +132,7 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         self._tick: asyncio.TimerHandle | None = None
         self._names = MadeUpNames()
         self._num_steps = 0
-        self._inside_s: list[float] = []
+        self._stays: list[tuple[float, float]] = []
         self.pace = Pace()
 
     # --- the service
@@ -199,10 +199,10 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         """Since it started, as its load says."""
         return self._num_steps
 
-    def take_inside_s(self) -> list[float]:
-        """Seconds from the arrival of each prompt since the last call to the departure of its first token."""
-        inside_s, self._inside_s = self._inside_s, []
-        return inside_s
+    def take_stays(self) -> list[tuple[float, float]]:
+        """When each prompt since the last call came, on the process's clock, and when its first token left."""
+        stays, self._stays = self._stays, []
+        return stays
 
     # --- orders
 
@@ -260,7 +260,7 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         for sequence, came_s in prompts:
             if sequence.position < sequence.end:
                 self._hand_over(sequence)
-            self._inside_s.append(time.perf_counter() - came_s)
+            self._stays.append((came_s, time.perf_counter()))
 
     def _on_tick(self, at_s: float) -> None:
         """A paced step of a decode worker: one at every tick, however late the last was."""
