@@ -63,17 +63,14 @@ def test_answer_has_one_word_per_token_and_begins_again_after_the_last(codec: Te
     assert text.split() == list(islice(cycle(answer.words), num_tokens))
 
 
-@pytest.mark.parametrize(
-    ("words", "is_complete"), [(["a", "c"], False), (["a"], True), (["a", "b", "c", "d"], True), (["b"], False)]
-)
-def test_wrong_lost_or_repeated_token_fails_a_measurement(words: list[str], is_complete: bool) -> None:
+@pytest.mark.parametrize("words", [["a", "c", "c"], ["a"], ["a", "b", "c", "d"], ["b", "c"], ["a", "b", "b", "c"]])
+def test_wrong_lost_or_repeated_token_fails_a_measurement(words: list[str]) -> None:
     with pytest.raises(InternalError, match="an answer of 3 tokens is wrong from token"):
-        check_words(words, ["a", "b", "c"], is_complete=is_complete)
+        check_words(words, ["a", "b", "c"])
 
 
-def test_answer_cut_off_by_the_end_of_a_load_is_right_as_far_as_it_came() -> None:
-    check_words(["a", "b"], ["a", "b", "c"], is_complete=False)
-    check_words(["a", "b", "c"], ["a", "b", "c"], is_complete=True)
+def test_right_tokens_fail_nothing() -> None:
+    check_words(["a", "b", "c"], ["a", "b", "c"])
 
 
 class ScriptedServer(asyncio.Protocol):

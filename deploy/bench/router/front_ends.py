@@ -10,7 +10,7 @@ from typing import Self
 
 from baton.v1 import control_pb2
 
-from core.errors import BatonError, InternalError
+from core.errors import InternalError
 from deploy.bench.cores import two_cores
 from deploy.bench.remote import Remote
 from deploy.bench.router.asking import Load, LoadFigures, Watched
@@ -23,6 +23,7 @@ from deploy.bench.router.worker_host import WorkerHost
 from deploy.cluster import Say
 from deploy.status_client import get_status
 from router.config import RouterConfig
+from router.process import RouterAddresses
 from router.text.tokenizer import TextCodec
 from rpc.security import OPEN
 
@@ -59,9 +60,7 @@ class FrontEnds:
             self._workers = stack.enter_context(start(workers, other_core))
             prompts = exact_prompts(codec, NUM_PROMPTS, PROMPT_TOKENS)
             self._clients = stack.enter_context(start(partial(ClientHost, MODEL, prompts, answer.words), other_core))
-            addresses = self._router.call("addresses")
-            if isinstance(addresses, BatonError):
-                raise addresses
+            addresses: RouterAddresses = self._router.call("addresses")
             self._addresses = {
                 "http": f"127.0.0.1:{addresses.http_port}", "grpc": f"127.0.0.1:{addresses.grpc_port}"
             }  # fmt: skip
