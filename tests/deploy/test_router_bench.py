@@ -7,11 +7,11 @@ import pytest
 from core.errors import ConfigError, InternalError
 from deploy.bench.router.asking import Answer, Load, LoadFigures, check_words
 from deploy.bench.router.http_api import HttpApi
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.prompts import exact_prompts, new_answer_tokens, write_small_tokenizer
 from deploy.bench.router.router_bench import PARTS, RouterBench
 from deploy.bench.router.run import Run
 from deploy.bench.router.scenarios import added_ms, keeps_up
-from deploy.bench.router.synthetic_worker import Pace
 from deploy.commands.bench_router import bench_router
 from router.text.tokenizer import TextCodec
 

@@ -15,10 +15,10 @@ from deploy.bench.cores import two_cores
 from deploy.bench.remote import Remote
 from deploy.bench.router.asking import Load, LoadFigures, Watched
 from deploy.bench.router.client_host import ClientHost
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.prompts import CONTEXT, exact_prompts, new_answer_tokens
 from deploy.bench.router.router_host import RouterHost
 from deploy.bench.router.run import Run
-from deploy.bench.router.synthetic_worker import Pace
 from deploy.bench.router.worker_host import WorkerHost
 from deploy.cluster import Say
 from deploy.status_client import get_status

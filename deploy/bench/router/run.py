@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.bench.router.asking import Load, LoadFigures
-from deploy.bench.router.synthetic_worker import Pace
+from deploy.bench.router.pace import Pace
 
 BUSY = 0.9  # of a core: whoever is this busy limits a rate
 

@@ -6,8 +6,8 @@ from typing import Any
 from deploy.bench.checks import at_least, at_most
 from deploy.bench.router.asking import Load
 from deploy.bench.router.front_ends import FrontEnds
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.run import Run, quantile
-from deploy.bench.router.synthetic_worker import Pace
 
 NUM_CLIENTS = 64
 STEP_TOKENS = (1, 2, 4, 8, 16)

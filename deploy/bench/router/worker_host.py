@@ -6,8 +6,9 @@ from core.ids import WorkerEndpoint
 from core.request import Role
 from deploy.bench.remote import IsCalled
 from deploy.bench.router.event_loop import LoopThread
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.prompts import AnswerTokens
-from deploy.bench.router.synthetic_worker import Pace, Sequence, SyntheticWorker
+from deploy.bench.router.synthetic_worker import Sequence, SyntheticWorker
 from rpc.channels import open_channel
 from worker import wire
 
