@@ -7,11 +7,11 @@ import pytest
 from core.errors import ConfigError, InternalError
 from deploy.bench.router.asking import Answer, Load, LoadFigures, check_words
 from deploy.bench.router.http_api import HttpApi
-from deploy.bench.router.prompts import answer_tokens, exact_prompts, write_small_tokenizer
+from deploy.bench.router.pace import Pace
+from deploy.bench.router.prompts import exact_prompts, new_answer_tokens, write_small_tokenizer
 from deploy.bench.router.router_bench import PARTS, RouterBench
 from deploy.bench.router.run import Run
 from deploy.bench.router.scenarios import added_ms, keeps_up
-from deploy.bench.router.synthetic_worker import Pace
 from deploy.commands.bench_router import bench_router
 from router.text.tokenizer import TextCodec
 
@@ -35,14 +35,12 @@ def test_short_run_of_everything_has_all_checks(tmp_path: Path) -> None:
         "added_latency_p50_ms",
         "keep_alive_ttft_excess_ms",
     ]
-    assert all(check["value"] > 0 for check in result["checks"][:5])
     assert {row["workers"] for row in result["decisions"]["series"]} == {10}
     assert [row["blocks"] for row in result["decisions"]["series"]] == [2000]
     for api in ("http", "grpc"):
         names = {run["name"] for run in result[api]["runs"]}
         assert {f"{api}-requests", f"{api}-64x1", f"{api}-unpaced", f"{api}-one_client"} <= names
         assert all((tmp_path / "profiles" / f"{name}.pstats").stat().st_size for name in names)
-        assert all(run["tokens_per_s"] > 0 for run in result[api]["runs"])
     assert any("http-requests" in line for line in said)
 
 
@@ -54,28 +52,25 @@ def test_prompts_have_exactly_as_many_tokens_as_asked_for_and_differ(codec: Text
 
 
 def test_prompt_shorter_than_the_chat_template_is_a_config_error(codec: TextCodec) -> None:
-    with pytest.raises(ConfigError, match="no text found that is a prompt of 3 tokens"):
+    with pytest.raises(ConfigError, match=r"is \d+ tokens with this chat template, and 3 were asked for"):
         exact_prompts(codec, 1, 3)
 
 
 def test_answer_has_one_word_per_token_and_begins_again_after_the_last(codec: TextCodec) -> None:
-    answer = answer_tokens(codec)
+    answer = new_answer_tokens(codec)
     num_tokens = 2 * len(answer.words) + 1
     text = codec.decode([answer.token_id(position) for position in range(num_tokens)])
     assert text.split() == list(islice(cycle(answer.words), num_tokens))
 
 
-@pytest.mark.parametrize(
-    ("words", "is_complete"), [(["a", "c"], False), (["a"], True), (["a", "b", "c", "d"], True), (["b"], False)]
-)
-def test_wrong_lost_or_repeated_token_fails_a_measurement(words: list[str], is_complete: bool) -> None:
+@pytest.mark.parametrize("words", [["a", "c", "c"], ["a"], ["a", "b", "c", "d"], ["b", "c"], ["a", "b", "b", "c"]])
+def test_wrong_lost_or_repeated_token_fails_a_measurement(words: list[str]) -> None:
     with pytest.raises(InternalError, match="an answer of 3 tokens is wrong from token"):
-        check_words(words, ["a", "b", "c"], is_complete=is_complete)
+        check_words(words, ["a", "b", "c"])
 
 
-def test_answer_cut_off_by_the_end_of_a_load_is_right_as_far_as_it_came() -> None:
-    check_words(["a", "b"], ["a", "b", "c"], is_complete=False)
-    check_words(["a", "b", "c"], ["a", "b", "c"], is_complete=True)
+def test_right_tokens_fail_nothing() -> None:
+    check_words(["a", "b", "c"], ["a", "b", "c"])
 
 
 class ScriptedServer(asyncio.Protocol):

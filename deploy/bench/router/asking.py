@@ -108,9 +108,9 @@ class LoadFigures:
         window_s: seconds that it lasted.
         num_answers: that ended in it.
         num_tokens: that came in it.
-        ttft_s: from request to first token, of all answers of the run in their order.
+        ttft_s: from request to first token, of all answers of the run in the order of their requests.
         fresh_ttft_s: of these, over a connection of its own; they are not in `ttft_s`.
-        duration_s: from request to end, of all complete answers of the run in their order.
+        duration_s: from request to end, likewise of all.
         cpu_s: seconds of a core that each process used in it, by name.
         idle_s: seconds in it that the router's core had nothing to do.
     """
@@ -125,18 +125,17 @@ class LoadFigures:
     idle_s: float
 
 
-def check_words(words: Sequence[str], expected: Sequence[str], *, is_complete: bool) -> None:
+def check_words(words: Sequence[str], expected: Sequence[str]) -> None:
     """A rate of wrong or lost tokens would be worth nothing.
 
     Raises:
-        InternalError: the words are not the expected ones, or not all of them though the answer is complete.
+        InternalError: the words of an answer are not the expected ones.
     """
-    wanted = expected if is_complete else expected[: len(words)]
-    if list(words) == list(wanted):
+    if list(words) == list(expected):
         return
-    pairs = zip(words, wanted, strict=False)
-    at = next((n for n, (got, right) in enumerate(pairs) if got != right), min(len(words), len(wanted)))
+    pairs = zip(words, expected, strict=False)
+    at = next((n for n, (got, right) in enumerate(pairs) if got != right), min(len(words), len(expected)))
     raise InternalError(
         f"an answer of {len(expected)} tokens is wrong from token {at} on: {' '.join(words[at : at + 3])!r} instead "
-        f"of {' '.join(wanted[at : at + 3])!r}; {len(words)} tokens came"
+        f"of {' '.join(expected[at : at + 3])!r}; {len(words)} tokens came"
     )

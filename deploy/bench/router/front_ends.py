@@ -10,19 +10,20 @@ from typing import Self
 
 from baton.v1 import control_pb2
 
-from core.errors import BatonError, InternalError
+from core.errors import InternalError
 from deploy.bench.cores import two_cores
 from deploy.bench.remote import Remote
 from deploy.bench.router.asking import Load, LoadFigures, Watched
 from deploy.bench.router.client_host import ClientHost
-from deploy.bench.router.prompts import CONTEXT, answer_tokens, exact_prompts
+from deploy.bench.router.pace import Pace
+from deploy.bench.router.prompts import CONTEXT, exact_prompts, new_answer_tokens
 from deploy.bench.router.router_host import RouterHost
 from deploy.bench.router.run import Run
-from deploy.bench.router.synthetic_worker import Pace
 from deploy.bench.router.worker_host import WorkerHost
 from deploy.cluster import Say
 from deploy.status_client import get_status
 from router.config import RouterConfig
+from router.process import RouterAddresses
 from router.text.tokenizer import TextCodec
 from rpc.security import OPEN
 
@@ -49,7 +50,7 @@ class FrontEnds:
         self._say = say
         self._profile = profile
         codec = TextCodec.load(model_dir)
-        answer = answer_tokens(codec)
+        answer = new_answer_tokens(codec)
         config = _router_config(model_dir, codec)
         self._router_core, other_core = two_cores()
         start = partial(Remote, environment={}, preloaded=PRELOADED)
@@ -59,9 +60,7 @@ class FrontEnds:
             self._workers = stack.enter_context(start(workers, other_core))
             prompts = exact_prompts(codec, NUM_PROMPTS, PROMPT_TOKENS)
             self._clients = stack.enter_context(start(partial(ClientHost, MODEL, prompts, answer.words), other_core))
-            addresses = self._router.call("addresses")
-            if isinstance(addresses, BatonError):
-                raise addresses
+            addresses: RouterAddresses = self._router.call("addresses")
             self._addresses = {
                 "http": f"127.0.0.1:{addresses.http_port}", "grpc": f"127.0.0.1:{addresses.grpc_port}"
             }  # fmt: skip

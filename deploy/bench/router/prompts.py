@@ -5,22 +5,20 @@ Not sent anywhere from here. Where no model is at hand, its tokenizer is made he
 
 import json
 import random
-import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from core.errors import ConfigError
+from loadtest.workloads.wordbook import confirmed_words
+from loadtest.workloads.words import WORDS
 from router.text.tokenizer import TextCodec
 
 CONTEXT = 8192  # as the demo model's
-NUM_WORDS = 512  # of which prompts and answers are made
 VOCAB_SIZE = 4096
-MAX_TRIES = 64
 TEMPLATE = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}\n{% endfor %}<|assistant|>"
-_WORD = re.compile(r" [a-z]{3,8}")
 
 
 def write_small_tokenizer(model_dir: Path) -> Path:
@@ -43,10 +41,7 @@ def write_small_tokenizer(model_dir: Path) -> Path:
 
 
 def _sentences(rng: random.Random) -> list[str]:
-    """Text of a thousand words that do not exist."""
-    syllables = [first + second for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "or")]
-    words = ["".join(rng.choices(syllables, k=rng.randint(2, 3))) for _ in range(1000)]
-    return ["".join(f" {word}" for word in rng.choices(words, k=20)) for _ in range(2000)]
+    return [" ".join(rng.choices(WORDS, k=20)) for _ in range(2000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,49 +61,43 @@ class AnswerTokens:
         return self.token_ids[position % len(self.token_ids)]
 
 
-def answer_tokens(codec: TextCodec) -> AnswerTokens:
-    """Words of a vocabulary that are one token with the space before them.
+def new_answer_tokens(codec: TextCodec) -> AnswerTokens:
+    """What answers say in a model's tokens.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: its tokenizer has hardly any word that is one token.
     """
-    found = _one_token_words(codec)
-    return AnswerTokens(tuple(found.values()), tuple(found))
+    words = _words(codec)
+    _, *token_ids = codec.encode(" ".join((words[0], *words)), add_special_tokens=False)
+    return AnswerTokens(tuple(token_ids), words)
 
 
-def exact_prompts(codec: TextCodec, num_prompts: int, num_tokens: int, seed: int = 0) -> list[str]:
-    """User messages, all different from their first words on, that are prompts of exactly `num_tokens` tokens.
+def exact_prompts(codec: TextCodec, num_prompts: int, num_tokens: int) -> list[str]:
+    """User messages that are prompts of exactly `num_tokens` tokens, different from their first words on.
 
     Raises:
-        ConfigError: the chat template alone takes more, or words of this tokenizer do not add up to that.
+        ConfigError: the chat template alone takes as many, or the tokenizer has hardly any word that is one token.
     """
-    words = list(_one_token_words(codec))
-    rng = random.Random(seed)  # noqa: S311 - prompts that can be had again
-    return [_exact_prompt(codec, words, num_tokens, rng) for _ in range(num_prompts)]
+
+    def chat_tokens(content: str) -> int:
+        return len(codec.encode_chat([{"role": "user", "content": content}]))
+
+    words = _words(codec, chat_tokens)
+    num_words = num_tokens - chat_tokens(words[0]) + 1
+    if num_words < 1:
+        raise ConfigError(
+            f"a prompt of one word is {chat_tokens(words[0])} tokens with this chat template, and {num_tokens} were "
+            "asked for; ask for more"
+        )
+    rng = random.Random(0)  # noqa: S311 - the same prompts every time
+    return [" ".join(rng.choices(words, k=num_words)) for _ in range(num_prompts)]
 
 
-def _exact_prompt(codec: TextCodec, words: Sequence[str], num_tokens: int, rng: random.Random) -> str:
-    num_words = num_tokens
-    for _ in range(MAX_TRIES):
-        content = " ".join(rng.choices(words, k=max(1, num_words)))
-        too_many = len(codec.encode_chat([{"role": "user", "content": content}])) - num_tokens
-        if not too_many:
-            return content
-        num_words -= too_many
-    raise ConfigError(
-        f"no text found that is a prompt of {num_tokens} tokens for this tokenizer; its chat template takes "
-        f"{len(codec.encode_chat([{'role': 'user', 'content': ''}]))} by itself: ask for more tokens"
-    )
-
-
-def _one_token_words(codec: TextCodec) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for token_id in range(codec.vocab_size):
-        piece = codec.token_piece(token_id).text
-        if _WORD.fullmatch(piece) and token_id not in codec.eos_token_ids:
-            found[piece[1:]] = token_id
-            if len(found) == NUM_WORDS:
-                return found
-    if not found:
-        raise ConfigError("the tokenizer has no token for a word with a space before it; pass another --model")
-    return found
+def _words(codec: TextCodec, chat_tokens: Callable[[str], int] | None = None) -> tuple[str, ...]:
+    try:
+        return confirmed_words(codec, chat_tokens).words
+    except ConfigError as error:
+        raise ConfigError(
+            "the tokenizer has hardly any word that is one token wherever it stands, so that nobody could count what "
+            "is sent; pass another folder with --model"
+        ) from error

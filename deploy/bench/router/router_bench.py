@@ -18,7 +18,7 @@ from deploy.demo_record import is_current_demo
 
 NUM_WORKERS = (10, 100)
 NUM_BLOCKS = (10_000, 1_000_000)
-TARGET_BLOCKS = 1_000_000  # that the target of decisions is set for
+TARGET_BLOCKS = 1_000_000  # that the target of decisions is set for; what a block takes is judged from there on
 MIN_PLACEMENTS_PER_S = 20_000.0
 MAX_BLOCK_BYTES = 100.0
 DECISIONS, HTTP, GRPC = PARTS = ("decisions", "http", "grpc")
@@ -69,14 +69,14 @@ class RouterBench:
             say(f"decisions among {num_workers} workers, up to {own[-1]:,} blocks")
             job = {"num_workers": num_workers, "blocks": own, "seconds": self.seconds}
             series += run_job("deploy.bench.router.decisions", job)["series"]
-        judged = max(
-            (row for row in series if row["blocks"] <= TARGET_BLOCKS), key=lambda row: (row["workers"], row["blocks"])
-        )
+        at_target = [row for row in series if row["workers"] == self.num_workers and row["blocks"] <= TARGET_BLOCKS]
+        large = [row for row in series if row["blocks"] >= min(TARGET_BLOCKS, self.num_blocks)]
+        block_bytes = max(row["bytes_per_block"] for row in large)
         return {
             "series": series,
             "checks": [
-                at_least("placements_per_s", judged["decisions_per_s"], "1/s", MIN_PLACEMENTS_PER_S),
-                at_most("bytes_per_indexed_block", series[-1]["bytes_per_block"], "B", MAX_BLOCK_BYTES),
+                at_least("placements_per_s", at_target[-1]["decisions_per_s"], "1/s", MIN_PLACEMENTS_PER_S),
+                at_most("bytes_per_indexed_block", block_bytes, "B", MAX_BLOCK_BYTES),
             ],
         }
 

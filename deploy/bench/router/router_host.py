@@ -34,9 +34,11 @@ class RouterHost:
         wait(either, return_when=FIRST_COMPLETED)
         if self._serving.done():
             self._serving.result()
-        self._addresses = started.result()
+        addresses = started.result()
+        assert isinstance(addresses, RouterAddresses), "a start that fails ends the serving, and was raised"
+        self._addresses = addresses
 
-    def addresses(self) -> RouterAddresses | BatonError:
+    def addresses(self) -> RouterAddresses:
         """Where it listens."""
         return self._addresses
 

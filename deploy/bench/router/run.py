@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.bench.router.asking import Load, LoadFigures
-from deploy.bench.router.synthetic_worker import Pace
+from deploy.bench.router.pace import Pace
 
 BUSY = 0.9  # of a core: whoever is this busy limits a rate
 
@@ -20,7 +20,7 @@ class Run:
         load: what was sent.
         pace: of the workers.
         figures: what came of it.
-        inside_s: seconds that each prompt spent in the workers, in the order of their answers.
+        inside_s: seconds that each prompt spent in the workers, in the order in which they came.
     """
 
     name: str

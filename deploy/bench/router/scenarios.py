@@ -6,15 +6,15 @@ from typing import Any
 from deploy.bench.checks import at_least, at_most
 from deploy.bench.router.asking import Load
 from deploy.bench.router.front_ends import FrontEnds
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.run import Run, quantile
-from deploy.bench.router.synthetic_worker import Pace
 
 NUM_CLIENTS = 64
 STEP_TOKENS = (1, 2, 4, 8, 16)
 MANY_STREAMS = (128, 256, 512, 1024)
-ANSWER_S = 2.0  # that a paced answer takes; its client then asks for the next
+ANSWER_S = 2.0  # that a paced answer takes at most; its client then asks for the next
 MAX_ANSWER_TOKENS = 4096
-UNPACED_TOKENS = 1024
+UNPACED_TOKENS = 256
 KEEPS_UP = 0.95  # of what workers offer: the rest is clients between two answers
 SHORT_TOKENS = 8  # of a stream of which only the first token counts
 MIN_REQUESTS_PER_S = 3000.0
@@ -66,7 +66,8 @@ class Scenarios:
     def _climb(self, rungs: Iterable[tuple[int, int]]) -> list[Run]:
         runs: list[Run] = []
         for num_streams, step_tokens in rungs:
-            num_tokens = min(MAX_ANSWER_TOKENS, max(SHORT_TOKENS, int(step_tokens * ANSWER_S / self._step_s)))
+            num_steps = min(ANSWER_S, self._seconds) / self._step_s
+            num_tokens = min(MAX_ANSWER_TOKENS, max(SHORT_TOKENS, int(step_tokens * num_steps)))
             load = Load(num_streams, num_tokens, True, self._seconds)
             runs.append(self._run(f"{num_streams}x{step_tokens}", load, Pace(self._step_s, step_tokens)))
             if not keeps_up(runs[-1]):

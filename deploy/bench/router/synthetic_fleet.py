@@ -9,31 +9,26 @@ import random
 
 from core.blocks import NAME_BYTES, BlockChain, BlockName, root_name
 from core.clock import SystemClock
-from core.cost import CostModel, Curve
 from core.events import WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
-from core.kv_events import KvEvents, KvSnapshot
+from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.request import Assignment, GenerationRequest, Role
-from core.roles import RoleState
 from core.sampling import SamplingParams
+from deploy.bench.router.synthetic_hello import BLOCK_TOKENS, FINGERPRINT, NUM_BLOCKS, synthetic_hello
 from router.dispatch.dispatcher import FleetDispatcher
 from router.fleet.fleet import Fleet
-from router.fleet.hello import WorkerHello
 from router.fleet.link import FleetObserver, WorkerLink
 from router.wire import StepReport
 
-BLOCK_TOKENS = 16
 PROMPT_BLOCKS = 8  # 128 tokens, as at the front ends
 PROMPT_TOKENS = BLOCK_TOKENS * PROMPT_BLOCKS
 SHARED_BLOCKS = PROMPT_BLOCKS // 2  # of each prompt, that some workers have
 PAST_PROMPT_BLOCKS = 32  # of the prompts that the index knows
 NUM_BEGINNINGS = 64  # different ones that prompts share, such as system messages
 HOLDERS_SHARE = 100  # one in so many workers has the same beginning
-NUM_BLOCKS = 65_536  # of each worker
-MAX_NUM_SEQS = 256
+MAX_RUNNING = 128  # sequences of a decode worker
 VOCAB_SIZE = 100_000
-FINGERPRINT = "synthetic"
-LAYOUT = (("num_layers", 32), ("kv_heads", 4), ("block_tokens", BLOCK_TOKENS), ("head_dim", 128), ("dtype", "bf16"))
+MAX_MODEL_LEN = 131_072
 
 
 class PaperLink(WorkerLink):
@@ -75,7 +70,7 @@ class PaperFleet(Fleet):
         """Attaches a worker."""
         endpoint = WorkerEndpoint(WorkerId(name, 1), f"{name}:1")
         link = PaperLink(endpoint, "bench", SystemClock(), 10.0)
-        link.hello = _hello(endpoint, role, self._rng.uniform(0.9, 1.1))
+        link.hello = synthetic_hello(endpoint, role, MAX_MODEL_LEN, self._rng.uniform(0.9, 1.1))
         self._links[name] = link
         self.on_attached(link)
         link.say_first(self)
@@ -106,8 +101,7 @@ class PaperCluster:
         """Has workers compute prompts until their blocks have so many names in all."""
         while (num_left := num_blocks - self.fleet.prefixes.num_names) > 0:
             num = min(num_left, PAST_PROMPT_BLOCKS)
-            joined = os.urandom(num * NAME_BYTES)
-            names = tuple(joined[at : at + NAME_BYTES] for at in range(0, len(joined), NAME_BYTES))
+            names = split_names(os.urandom(num * NAME_BYTES))
             for links in (self._prefill, self._decode):  # one computes it, one is handed it
                 link = self._rng.choice(links)
                 link.say(link.load, self.fleet, names)
@@ -147,7 +141,7 @@ class PaperCluster:
                 blocks_free_together=NUM_BLOCKS,
                 prefill_cost_change=self._rng.uniform(-0.1, 0.1),
             )
-        num_sequences = self._rng.randrange(MAX_NUM_SEQS // 2)
+        num_sequences = self._rng.randrange(MAX_RUNNING)
         num_context_tokens = num_sequences * self._rng.randrange(256, 2048)
         return WorkerLoad(
             running_sequences=num_sequences,
@@ -156,32 +150,3 @@ class PaperCluster:
             blocks_free_together=NUM_BLOCKS - num_context_tokens // BLOCK_TOKENS,
             decode_cost_change=self._rng.uniform(-0.1, 0.1),
         )
-
-
-def _hello(endpoint: WorkerEndpoint, role: Role, slowness: float) -> WorkerHello:
-    """Of a worker with a fast GPU."""
-    cost = CostModel(
-        chunk_tokens=8192,
-        prefill=Curve(((1, 0.002), (1024, 0.01), (8192, 0.08))),
-        prefill_pair_s=1e-9,
-        decode=Curve(((1, 0.004), (64, 0.006), (256, 0.012))),
-        decode_context_token_s=1e-8,
-    )
-    return WorkerHello(
-        endpoint=endpoint,
-        role_state=RoleState(role, 1),
-        fingerprint=FINGERPRINT,
-        layout=LAYOUT,
-        block_tokens=BLOCK_TOKENS,
-        block_bytes=2**20,
-        num_blocks=NUM_BLOCKS,
-        max_num_seqs=MAX_NUM_SEQS,
-        max_model_len=131_072,
-        cost_model=CostModel(
-            cost.chunk_tokens,
-            cost.prefill.times(slowness),
-            cost.prefill_pair_s * slowness,
-            cost.decode.times(slowness),
-            cost.decode_context_token_s * slowness,
-        ),
-    )

@@ -6,54 +6,29 @@ process of both workers.
 """
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import grpc
-from baton.v1 import common_pb2, worker_pb2, worker_pb2_grpc
+from baton.v1 import worker_pb2, worker_pb2_grpc
 
-from core.blocks import NAME_BYTES, BlockName
-from core.cost import CostModel, Curve
 from core.events import TokenEvent, TokenTiming, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
-from core.kv_events import KvEvents, KvSnapshot
+from core.kv_events import KvSnapshot
 from core.request import FinishReason, Role
-from core.roles import RoleState
+from deploy.bench.router.made_up_names import MadeUpNames
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.prompts import AnswerTokens
+from deploy.bench.router.synthetic_hello import BLOCK_TOKENS, NUM_BLOCKS, synthetic_hello
+from router import hello_wire
 from rpc.servers import bind, new_server
 from worker import wire
 from worker.report import StepReport
 
-BLOCK_TOKENS = 16
-NUM_BLOCKS = 1_000_000
-MAX_NUM_SEQS = 4096
-NUM_NAMES = 65_536  # that a worker's cache holds before the oldest make room
 MAX_BEHIND = 64  # reports that wait to be sent; a worker this far behind its pace makes no further ones
 HEARTBEAT_S = 1.0
-# Of a fast GPU: so that nothing is refused, and predictions are of the size that they have there.
-COST = CostModel(
-    chunk_tokens=8192,
-    prefill=Curve(((1, 0.002), (8192, 0.05))),
-    prefill_pair_s=1e-10,
-    decode=Curve(((1, 0.004), (4096, 0.02))),
-    decode_context_token_s=1e-9,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast a decode worker generates.
-
-    Attributes:
-        step_s: seconds from one step to the next; 0 for the next step as soon as a report has been sent.
-        step_tokens: tokens of each sequence in a step.
-    """
-
-    step_s: float = 0.0
-    step_tokens: int = 1
 
 
 @dataclass(slots=True)
@@ -78,24 +53,6 @@ class Sequence:
     def num_context_tokens(self) -> int:
         """Tokens that its next one attends to."""
         return self.num_prompt_tokens + self.position
-
-
-class MadeUpNames:
-    """Names of blocks as prompts come; the oldest go when there are too many. No prompt is ever asked twice."""
-
-    def __init__(self) -> None:
-        self._names: deque[BlockName] = deque()
-        self._next = 0
-
-    def store(self, num_blocks: int) -> KvEvents:
-        """The events of so many further blocks."""
-        joined = os.urandom(num_blocks * NAME_BYTES)
-        stored = tuple(joined[at : at + NAME_BYTES] for at in range(0, len(joined), NAME_BYTES))
-        self._names.extend(stored)
-        num_over = max(0, len(self._names) - NUM_NAMES)
-        events = KvEvents(self._next, stored, tuple(self._names.popleft() for _ in range(num_over)))
-        self._next = events.next
-        return events
 
 
 class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
@@ -132,7 +89,7 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         self._tick: asyncio.TimerHandle | None = None
         self._names = MadeUpNames()
         self._num_steps = 0
-        self._inside_s: list[float] = []
+        self._stays: list[tuple[float, float]] = []
         self.pace = Pace()
 
     # --- the service
@@ -199,10 +156,10 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         """Since it started, as its load says."""
         return self._num_steps
 
-    def take_inside_s(self) -> list[float]:
-        """Seconds from the arrival of each prompt since the last call to the departure of its first token."""
-        inside_s, self._inside_s = self._inside_s, []
-        return inside_s
+    def take_stays(self) -> list[tuple[float, float]]:
+        """When each prompt since the last call came, on the process's clock, and when its first token left."""
+        stays, self._stays = self._stays, []
+        return stays
 
     # --- orders
 
@@ -260,7 +217,7 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         for sequence, came_s in prompts:
             if sequence.position < sequence.end:
                 self._hand_over(sequence)
-            self._inside_s.append(time.perf_counter() - came_s)
+            self._stays.append((came_s, time.perf_counter()))
 
     def _on_tick(self, at_s: float) -> None:
         """A paced step of a decode worker: one at every tick, however late the last was."""
@@ -310,20 +267,5 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         )
 
     def _hello(self) -> worker_pb2.AttachResponse:
-        return worker_pb2.AttachResponse(
-            hello=worker_pb2.WorkerHello(
-                endpoint=wire.endpoint_to_proto(self._endpoint),
-                role_state=wire.role_state_to_proto(RoleState(self._role, 1)),
-                model_fingerprint="synthetic",
-                layout=common_pb2.KvLayout(
-                    num_layers=32, kv_heads=4, block_tokens=BLOCK_TOKENS, head_dim=128, dtype="bfloat16"
-                ),
-                num_blocks=NUM_BLOCKS,
-                block_bytes=2**20,
-                max_num_seqs=MAX_NUM_SEQS,
-                max_model_len=self._max_model_len,
-                topology=common_pb2.ShardTopology(tensor_parallel_size=1, expert_parallel_size=1),
-                cost_model=wire.cost_to_proto(COST),
-                unix_s=time.time(),
-            )
-        )
+        hello = synthetic_hello(self._endpoint, self._role, self._max_model_len)
+        return worker_pb2.AttachResponse(hello=hello_wire.hello_to_proto(hello))

@@ -6,8 +6,9 @@ from core.ids import WorkerEndpoint
 from core.request import Role
 from deploy.bench.remote import IsCalled
 from deploy.bench.router.event_loop import LoopThread
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.prompts import AnswerTokens
-from deploy.bench.router.synthetic_worker import Pace, Sequence, SyntheticWorker
+from deploy.bench.router.synthetic_worker import Sequence, SyntheticWorker
 from rpc.channels import open_channel
 from worker import wire
 
@@ -44,7 +45,7 @@ class WorkerHost:
         return {name: worker.num_steps for name, worker in workers.items()}
 
     def take_inside_s(self) -> list[float]:
-        """Seconds that each prompt since the last call spent in its prefill worker, in the order of their answers."""
+        """Seconds that each prompt since the last call spent in its prefill worker, in the order of their arrival."""
         return self._thread.call(self._take_inside_s())
 
     def close(self) -> None:
@@ -75,7 +76,8 @@ class WorkerHost:
             worker.pace = pace
 
     async def _take_inside_s(self) -> list[float]:
-        return [inside_s for worker in self._workers.values() for inside_s in worker.take_inside_s()]
+        stays = sorted(stay for worker in self._workers.values() for stay in worker.take_stays())
+        return [left_s - came_s for came_s, left_s in stays]
 
     async def _stop(self) -> None:
         for worker in self._workers.values():
