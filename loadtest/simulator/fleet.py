@@ -352,11 +352,12 @@ class SimFleet:
 
     # --- workers that come and go
 
-    def kill(self, name: str) -> None:
-        """A worker dies, now; one that is dead already stays so. Another process of it starts."""
-        worker = self.crew.named(name)
-        if worker is None:
-            return
+    def living(self, name: str) -> SimWorker | None:
+        """The living process of a worker; None while it has none."""
+        return self.crew.named(name)
+
+    def kill(self, worker: SimWorker) -> None:
+        """A worker dies, now. Another process of it starts."""
         self.crew.bury(worker)
         self._ordered.discard(worker)
         lost = [job for job in self._door.open if self._lose(job, worker)]

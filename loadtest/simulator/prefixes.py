@@ -12,7 +12,8 @@ from loadtest.simulator.worker import SimWorker
 from router.fleet.prefix_index import PrefixIndex
 from router.fleet.prefixes import SWEEP_PER_REPORT
 
-SCATTER = 0x9E3779B97F4A7C15  # odd, so that no two ids below 2^64 get one name; their bits spread over all of it
+SCATTER = 0x9E3779B97F4A7C15  # odd, so that ids below 2^64 keep names of their own; spreads their bits over all of it
+MASK = (1 << 64) - 1
 
 
 class Prefixes:
@@ -57,4 +58,4 @@ class Prefixes:
 
 def names_of(block_ids: Sequence[int]) -> list[BlockName]:
     """Names of a load's blocks, as tokens would give them: equal for equal ids, and without any order."""
-    return [struct.pack("<QQ", block_id * SCATTER & (1 << 64) - 1, block_id) for block_id in block_ids]
+    return [struct.pack("<QQ", block_id * SCATTER & MASK, block_id & MASK) for block_id in block_ids]

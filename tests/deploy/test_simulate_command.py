@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 
 from core.errors import ConfigError
 from deploy.cli import app
-from deploy.commands.simulate import checks, chosen_contestants, parse_loads, preset_maker
+from deploy.commands.simulate_setup import Setup, chosen_contestants, parse_loads
+from deploy.commands.simulate_tables import checks
 from loadtest.presets.arrow import BATON, PUBLISHED, arrow_preset
 from loadtest.presets.preset import Contestant
 
@@ -57,7 +58,7 @@ def test_loads_are_sorted_and_named_once() -> None:
 @pytest.mark.parametrize(("preset", "trace"), [("none", None), ("mooncake", None), ("arrow", Path("x.jsonl"))])
 def test_preset_that_cannot_be_made_is_refused(preset: str, trace: Path | None) -> None:
     with pytest.raises(ConfigError, match="--preset"):
-        preset_maker(preset, trace, "", ())
+        Setup(preset, trace=trace)
 
 
 def test_unknown_policy_is_refused_before_anything_runs() -> None:
