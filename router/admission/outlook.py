@@ -16,13 +16,14 @@ class Outlook:
 
     Attributes:
         prompt_s: until the prompt is computed, and so the first token chosen.
-        alone_s: the same if nothing were before it.
         place_s: until a decode worker has a place and room for its sequence.
+        alone_s: says when the prompt would be computed if nothing were before it. It takes as long as the rest, and
+            is asked only of what would be late.
     """
 
     prompt_s: float
-    alone_s: float
     place_s: float
+    alone_s: Callable[[], float]
 
     @property
     def ready_s(self) -> float:
@@ -46,8 +47,8 @@ def look_ahead(
     """
     return Outlook(
         prompt_s=min(candidate.completion_s(num_prompt_tokens) for candidate in prefill),
-        alone_s=min(candidate.alone_s(num_prompt_tokens) for candidate in prefill),
         place_s=min(candidate.place_s(num_prompt_tokens, num_answer_tokens) for candidate in decode),
+        alone_s=lambda: min(candidate.alone_s(num_prompt_tokens) for candidate in prefill),
     )
 
 

@@ -19,7 +19,9 @@ def too_late(outlook: Outlook, limit_s: float) -> OverloadedError | None:
         outlook: what it is to expect.
         limit_s: seconds in which its first token must come and its sequence have a place.
     """
-    bearable_s = max(limit_s, (1 + WAITING_SHARE) * outlook.alone_s)
+    if outlook.ready_s <= limit_s:
+        return None
+    bearable_s = max(limit_s, (1 + WAITING_SHARE) * outlook.alone_s())
     excess_s = outlook.ready_s - bearable_s
     if excess_s <= 0:
         return None

@@ -61,7 +61,7 @@ def decode(num_sequences: int, free_blocks: int = 1000, num_context_tokens: int 
 def test_outlook_is_that_of_the_best_worker_of_each_role() -> None:
     outlook = look_ahead([prefill(3000), prefill(1000)], [decode(20), decode(3)], 100, 50.0)
     assert outlook.prompt_s == prefill(1000).completion_s(100)
-    assert outlook.alone_s == prefill(0).completion_s(100)
+    assert outlook.alone_s() == prefill(0).completion_s(100)
     assert outlook.place_s == 0.0
     assert outlook.ready_s == outlook.prompt_s
 

@@ -1,0 +1,123 @@
+"""All prefill workers of a fleet as arrays: `PrefillCandidate` for a thousand workers at once, to the last bit."""
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from core.fair_line import Turn
+from core.ids import WorkerId
+from router.admission.outlook import ROUNDS, VARIATION
+from router.dispatch.curve_rows import CurveRows
+from router.dispatch.placement import WAITING_SHARE, PrefillCandidate
+from router.dispatch.turn_rows import TurnRows
+from router.dispatch.worker_rows import Floats, Reach, WorkerRows
+
+_PENDING, _OTHERS, _CHUNK, _CHUNK_S, _PAIR_S, _SHARE = range(6)
+
+
+class PrefillRows:
+    """What the workers have to compute, and how fast they do."""
+
+    def __init__(self) -> None:
+        self._rows = WorkerRows(num_fields=6)
+        self._curves = CurveRows()
+        self._turns = TurnRows()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def set(
+        self, candidate: PrefillCandidate, turns: Mapping[Turn, int] = MappingProxyType({}), holder: int = 0
+    ) -> None:
+        """A worker as it is now.
+
+        Args:
+            candidate: for a prompt that waits for all and of which nothing is cached.
+            turns: of its pending tokens, those of which it is known whose turn they are.
+            holder: the worker in the prefix index; 0 while it is not.
+        """
+        row = self._rows.row(candidate.worker)
+        if row is None:
+            row = self._rows.insert(candidate.worker)
+            self._curves.insert(row)
+            self._turns.insert(row)
+        cost = candidate.cost
+        num_others = candidate.pending_tokens - sum(turns.values())
+        chunk_s = cost.prefill.at(cost.chunk_tokens)
+        numbers = (
+            candidate.pending_tokens,
+            num_others,
+            cost.chunk_tokens,
+            chunk_s,
+            cost.prefill_pair_s,
+            candidate.share,
+        )
+        self._rows.set(row, numbers, holder)
+        self._curves.set(row, cost.prefill)
+        self._turns.set(row, turns)
+
+    def drop(self, worker: WorkerId) -> None:
+        """A worker gets no prompts any more; one that got none is ignored."""
+        row = self._rows.row(worker)
+        if row is not None:
+            self._rows.delete(row)
+            self._curves.delete(row)
+            self._turns.delete(row)
+
+    def pending(self, turn: Turn | None, num_new: int, passing_per_s: Mapping[Turn, float]) -> Floats:
+        """What each computes before a prompt.  # [num_rows]
+
+        Args:
+            turn: of the prompt; None: it waits for all.
+            num_new: tokens of the prompt.
+            passing_per_s: prompt tokens per second that come to each worker and pass it, by their turn.
+        """
+        numbers, turns = self._rows.numbers, self._turns
+        if turn is None or (not passing_per_s and turns.is_only(turn)):
+            return numbers[_PENDING]
+        others = numbers[_OTHERS]
+        before = turns.before(turn, num_new, {})
+        for _ in range(ROUNDS if passing_per_s else 0):
+            waited_s = self._backlog_s(others + before) / numbers[_SHARE]
+            coming = {each: np.rint(VARIATION * per_s * waited_s) for each, per_s in passing_per_s.items()}
+            before = turns.before(turn, num_new, coming)
+        return others + before
+
+    def cached(self, reach: Reach, num_prompt_tokens: int) -> Floats | float:
+        """Leading tokens of a prompt that need not be computed; the last must.  # [num_rows]"""
+        return np.minimum(self._rows.tokens(reach), num_prompt_tokens - 1) if reach else 0.0
+
+    def completion_s(self, pending: Floats | float, num_prompt_tokens: int, cached: Floats | float) -> Floats:
+        """As `PrefillCandidate.completion_s`.  # [num_rows]"""
+        numbers = self._rows.numbers
+        num_new = num_prompt_tokens - cached
+        attention_s = numbers[_PAIR_S] * (num_new * (cached + num_new / 2))
+        total_s: Floats = (self._backlog_s(pending + num_new) + attention_s) / numbers[_SHARE]
+        return total_s
+
+    def best(
+        self, completion_s: Floats, pending: Floats, avoid: Collection[WorkerId], wanted_in_s: float, latest_s: float
+    ) -> WorkerId:
+        """The worker that `placement.place` takes for a prompt; there is one at least."""
+        avoided = self._rows.among(avoid)
+        allowed_s = completion_s if avoided is None or avoided.all() else np.where(avoided, np.inf, completion_s)
+        soonest = int(allowed_s.argmin())
+        soonest_s = float(completion_s[soonest])
+        if soonest_s > wanted_in_s:
+            wait_s = float((self._backlog_s(pending) / self._rows.numbers[_SHARE])[soonest])
+            if wait_s >= WAITING_SHARE * (soonest_s - wait_s):
+                in_time = completion_s <= latest_s
+                if avoided is not None and (in_time & ~avoided).any():
+                    in_time &= ~avoided
+                if in_time.any():
+                    soonest = int(np.where(in_time, completion_s, -np.inf).argmax())
+        return self._rows.workers[soonest]
+
+    def _backlog_s(self, num_tokens: Floats) -> Floats:
+        """As `CostModel.backlog_s`.  # [num_rows] -> [num_rows]"""
+        numbers = self._rows.numbers
+        num_full = np.floor(num_tokens / numbers[_CHUNK])
+        rest = num_tokens - num_full * numbers[_CHUNK]
+        backlog_s: Floats = num_full * numbers[_CHUNK_S] + np.where(rest, self._curves.at(rest), 0.0)
+        return backlog_s
