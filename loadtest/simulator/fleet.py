@@ -23,6 +23,7 @@ from loadtest.simulator.job import Job
 from loadtest.simulator.meter import DemandMeter
 from loadtest.simulator.migrations import Migrations
 from loadtest.simulator.outcome import Loss
+from loadtest.simulator.placement_rows import PlacementRows
 from loadtest.simulator.spec import FleetSpec
 from loadtest.simulator.tally import Tally
 from loadtest.simulator.transfers import Transfers
@@ -30,11 +31,13 @@ from loadtest.simulator.view import decode_candidate, fleet_snapshot
 from loadtest.simulator.worker import SimWorker
 from router.admission.admission import Admission
 from router.dispatch.placement import best_decode
+from router.dispatch.placement_table import Prospect
 from router.dispatch.returned import retry_delay_s
 from router.roles.decision import Flip
 from router.roles.snapshot import FleetSnapshot, Limits
 
 ROOM_WAIT_S = 60.0  # for room on the decode worker, as in `worker.handoff_client`
+FEW = 32  # workers of which looking at each is as fast as the table, whose choice is the same
 RETRY_S = 1.0  # between two attempts to find room for sequences that are to leave
 
 
@@ -85,7 +88,8 @@ class SimFleet:
         self._jobs = jobs
         self._meter = DemandMeter(limits)
         self._door = FrontDoor(admission)
-        self._books = Books()
+        self._books = Books(self.crew.changed)
+        self._rows = PlacementRows(self.crew, self._books, limits.tpot_s) if spec.num_workers > FEW else None
         self._transfers = Transfers(spec, agenda)
         self._migrations = Migrations(spec.moves, self._transfers, self._books, agenda, self._join)
         self._ordered: set[SimWorker] = set()
@@ -125,6 +129,10 @@ class SimFleet:
     def present(self, job: Job) -> dict[SimWorker, int]:
         """How many leading tokens of a request's prompt workers have; those that have none are left out."""
         return self.crew.prefixes.present(job)
+
+    def prospect(self, job: Job) -> Prospect | None:
+        """What a request is to expect by the router's placement table; None where the fleet is too small for one."""
+        return self._rows.prospect(job) if self._rows is not None else None
 
     def snapshot(self) -> FleetSnapshot:
         """What the role controller sees; what happened until now is told once."""
@@ -331,6 +339,7 @@ class SimFleet:
         self._ordered.discard(worker)
         if worker.role is flip.role:
             return
+        self.crew.changed[worker] = None
         worker.role, worker.since_s = flip.role, self.now_s
         self.flips.append((self.now_s, flip))
         self.crew.regroup()
