@@ -9,6 +9,7 @@ from loadtest.arrivals import Arrival
 from loadtest.load.faults import Fault
 from loadtest.policies.policy import Policy
 from loadtest.simulator.agenda import Agenda
+from loadtest.simulator.collector import rare_collections
 from loadtest.simulator.faults import check_faults, do_fault
 from loadtest.simulator.fleet import SimFleet
 from loadtest.simulator.job import Job
@@ -55,7 +56,8 @@ def simulate(
     for fault in faults:
         agenda.at(fault.at_s, partial(do_fault, fault, fleet))
     _look(agenda, fleet, policy, load)
-    agenda.run()
+    with rare_collections():
+        agenda.run()
     fleet.close()
     return Outcome(
         limits=limits,

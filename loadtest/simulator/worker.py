@@ -160,7 +160,8 @@ class SimWorker:
 
     def release_prompt(self, job: Job) -> None:
         """A prompt has been handed over, or nobody wants it; its KV stays cached while there is room."""
-        self._changed[self] = None
+        if self.role is not Role.PREFILL:  # whose room for sequences nobody asks for
+            self._changed[self] = None
         self._kv_tokens_used -= self._prompt_kv.pop(job)
         self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
         self._wake()
