@@ -287,8 +287,11 @@ class SimFleet:
         self._place_again(job)
 
     def on_stopped(self, job: Job) -> None:
-        """The tail is copied, then the sequence goes on at its target."""
-        self._migrations.land(job)
+        """The tail is copied, then the sequence goes on at its target; one whose target died meanwhile is placed again."""
+        if self._migrations.target_of(job) is None:
+            self._place_again(job)
+        else:
+            self._migrations.land(job)
 
     # --- handoffs and migrations
 
@@ -328,8 +331,9 @@ class SimFleet:
     def look(self) -> None:
         """Asks the policy, and orders what it wants."""
         for flip in self._policy.look(self):
-            self._ordered.add(self.worker(flip.worker))
-            self._agenda.after(self._moves.order_s, partial(self.change, flip))
+            if (worker := self.living(flip.worker)) is not None:
+                self._ordered.add(worker)
+                self._agenda.after(self._moves.order_s, partial(self.change, flip))
 
     def change(self, flip: Flip) -> None:
         """A worker takes a role, now; an order to one that is dead leads to nothing."""

@@ -208,6 +208,7 @@ class SimWorker:
 
     def join(self, job: Job) -> None:
         """A sequence that has a place is in the batch from the next step on."""
+        self._changed[self] = None
         self._joining.append(job)
         self._wake()
 
