@@ -18,8 +18,10 @@ from deploy.commands.down import down
 from deploy.commands.drain import drain, uncordon
 from deploy.commands.experts import experts
 from deploy.commands.keys import keys_app
+from deploy.commands.load import load
 from deploy.commands.model import model_app
 from deploy.commands.options import print_error
+from deploy.commands.plan import plan
 from deploy.commands.restart import restart
 from deploy.commands.results import results_app
 from deploy.commands.roles import roles_app
@@ -75,7 +77,9 @@ app.command()(uncordon)
 app.command()(restart)
 app.command()(chat)
 app.command()(down)
+app.command()(load)
 app.command()(simulate)
+app.command()(plan)
 app.add_typer(roles_app, name="roles")
 app.add_typer(keys_app, name="keys")
 app.add_typer(doctor_app, name="doctor")

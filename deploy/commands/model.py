@@ -16,8 +16,8 @@ from deploy.demo_model import build_demo_model, demo_model_dir
 from deploy.demo_record import is_current_demo
 from deploy.model_summary import has_weights, summarize_model
 from deploy.planning.devices import device_bytes
+from deploy.planning.find_model import find_model
 from deploy.planning.memory import PlanRequest, plan_memory
-from deploy.planning.presets import preset_names, preset_path
 from deploy.planning.shape import read_shape
 from engine.parallel.topology import ShardTopology
 
@@ -67,7 +67,7 @@ def inspect(
 ) -> None:
     """Show what a model holds and what memory it needs; nothing is loaded."""
     with _errors_told():
-        model_dir, config_path = _find_model(model)
+        model_dir, config_path = find_model(str(_built_demo()) if model is None else model)
         shape = read_shape(config_path)
         summary = None
         if model_dir is not None and shape.unserved_reason is None and has_weights(model_dir):
@@ -91,19 +91,6 @@ def inspect(
             console.print(summary.statement)
     console.print(plan_table(model or "the demo", plan, request))
     console.print(plan_notes(plan, request), highlight=False)
-
-
-def _find_model(model: str | None) -> tuple[Path | None, Path]:
-    """The model's folder, which a published model has none of, and its config.json."""
-    model_dir = _built_demo() if model is None else Path(model)
-    if model_dir.is_dir():
-        return model_dir, model_dir / "config.json"
-    if model is not None and (preset := preset_path(model)) is not None:
-        return None, preset
-    names = ", ".join(preset_names())
-    raise CheckpointError(
-        f"{model_dir} is not a folder; pass the folder of a Hugging Face checkpoint, or one of {names}"
-    )
 
 
 def _built_demo() -> Path:

@@ -3,8 +3,9 @@
 import math
 
 from core.errors import ConfigError
+from loadtest.roofline.gpu import MIB, known_gpus
 
-MIB, GIB = 2**20, 2**30
+GIB = 2**30
 
 # As `nvidia-smi` shows it: what a driver leaves of the nominal size.
 DEVICE_BYTES = {
@@ -13,11 +14,7 @@ DEVICE_BYTES = {
     "L20": 46_068 * MIB,
     "A100-80G": 81_920 * MIB,
     "A800-80G": 81_920 * MIB,
-    "H100": 81_559 * MIB,
-    "H800": 81_559 * MIB,
-    "H20": 97_871 * MIB,
-    "H200": 143_771 * MIB,
-    "B200": 183_359 * MIB,
+    **{gpu.name: gpu.memory_bytes for gpu in known_gpus().values()},
 }
 
 

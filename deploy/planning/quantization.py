@@ -54,11 +54,15 @@ class Quantization:
         experts: format of routed and vision experts; None leaves them in the model's type.
         projections: format of attention, dense MLPs and shared experts; None likewise.
         words: what is in which format, for people.
+        expert_operand_bits: of products with experts, the wider of weights and activations; None is the model's type.
+        projection_operand_bits: of products with attention, dense MLPs and shared experts; None likewise.
     """
 
     experts: WeightFormat | None
     projections: WeightFormat | None
     words: str
+    expert_operand_bits: int | None = None
+    projection_operand_bits: int | None = None
 
     def size_bytes(self, weights: Weights, dtype_bytes: int) -> int:
         """Bytes of weights in a model of `dtype_bytes` an element. Vectors keep the model's type."""
@@ -82,9 +86,16 @@ QUANTIZATIONS = {
         "experts in 4-bit, other projections in 8-bit integers with a scale per output channel, the rest as they are",
     ),
     "w4a8": Quantization(
-        INT4, INT8, "weights as in wint4; activations of experts are quantized to 8 bits while computing"
+        INT4,
+        INT8,
+        "weights as in wint4; activations of experts are quantized to 8 bits while computing",
+        expert_operand_bits=8,
     ),
     "block_wise_fp8": Quantization(
-        FP8_BLOCKS, FP8_BLOCKS, "projections in FP8 with a scale per block of 128 x 128, the rest as they are"
+        FP8_BLOCKS,
+        FP8_BLOCKS,
+        "projections in FP8 with a scale per block of 128 x 128, the rest as they are",
+        expert_operand_bits=8,
+        projection_operand_bits=8,
     ),
 }

@@ -83,7 +83,7 @@ class AnswerReader:
     def _decoded_has_text(self, data: bytes) -> bool:
         try:
             return self._read_chunk(json.loads(data))
-        except (ValueError, AttributeError, TypeError) as error:
+        except (ValueError, AttributeError, TypeError, KeyError) as error:
             self._note_error("bad_event", f"{error!r} in {data[:200]!r}")
             return False
 

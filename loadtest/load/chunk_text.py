@@ -7,7 +7,8 @@ text the model writes.
 from typing import Any
 
 KEY = b'"content":"'
-QUOTE = b'"'
+EMPTY = KEY + b'"'
+NUM_EMPTY_BYTES = len(EMPTY)
 # What a delta may show of generated tokens: text, thoughts (vLLM, SGLang; newer vLLM), a refusal (OpenAI).
 TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 
@@ -15,13 +16,13 @@ TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 def is_plain_text(data: bytes) -> bool:
     """Whether an event has text and nothing else to be read: no finish reason, no usage, no error.
 
-    True for such events of OpenAI, vLLM, SGLang and Baton. False also when the bytes alone do not tell: then it has to
-    be decoded.
+    True for such events of OpenAI, vLLM, SGLang and Baton. False also when the bytes alone do not tell: then the
+    event has to be decoded.
     """
-    start = data.find(KEY) + len(KEY)
+    key_at = data.find(KEY)
     return (
-        start >= len(KEY)
-        and data[start : start + 1] != QUOTE
+        key_at >= 0
+        and data.find(EMPTY, key_at, key_at + NUM_EMPTY_BYTES) < 0
         and (b'"finish_reason":null' in data or b'"finish_reason"' not in data)
         and (b'"usage"' not in data or b'"usage":null' in data)
         and b'"error"' not in data

@@ -28,6 +28,10 @@ class Asker(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Lets go of what it has open. Nobody asks any more."""
+        ...
+
 
 class LoadClient:
     """An `Asker` over HTTP.
@@ -79,7 +83,7 @@ class LoadClient:
         return reader.text if keeps_text and record.error is None else ""
 
     def close(self) -> None:
-        """Closes idle connections; call it when nobody asks any more."""
+        """See `Asker`."""
         self._pool.close()
 
     async def _exchange(self, request: bytes, reader: AnswerReader) -> None:

@@ -6,7 +6,7 @@ one read brought are handed on in one.
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -61,6 +61,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_complete = False
         self._ends_with_connection = True
         self._has_head = False
+        self._is_kept = False
 
     @property
     def is_open(self) -> bool:
@@ -84,8 +85,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        assert isinstance(transport, asyncio.Transport), "a stream"
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # of a stream, as uvloop's are without inheriting it
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop with what the socket had."""
@@ -128,6 +128,7 @@ class HttpConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Called by the parser."""
         self._is_complete = self._has_head
+        self._is_kept = self._parser.should_keep_alive()  # known here and nowhere else
 
     def _hand_on(self) -> None:
         sink, pieces = self._sink, self._pieces
@@ -140,9 +141,8 @@ class HttpConnection(asyncio.Protocol):
 
     def _end(self, sink: AnswerSink) -> None:
         self._sink = None
-        is_kept = self._parser.should_keep_alive()
         sink.on_end(self._now_s)
-        if is_kept and self.is_open:
+        if self._is_kept and self.is_open:
             self._on_free(self)
         else:
             self.close()

@@ -14,7 +14,8 @@ DASHES = ("solid", "dash", "dot")
 TIMES = {"ttft_ms": "TTFT", "tpot_ms": "TPOT", "itl_ms": "ITL", "e2e_ms": "end to end"}
 PERCENTILES = ("p50", "p90", "p99")
 LEAST_MS = 0.01  # two tokens in one packet have no gap, which a logarithmic axis cannot show
-MARGIN = {"l": 60, "r": 16, "t": 40, "b": 48}
+LIMIT_LINE = {"dash": "dot", "color": "#7f7f7f"}
+MARGIN = {"l": 60, "r": 16, "t": 40, "b": 90}
 
 
 def new_figure(title: str, x_title: str, y_title: str) -> go.Figure:
@@ -25,7 +26,8 @@ def new_figure(title: str, x_title: str, y_title: str) -> go.Figure:
         xaxis={"title": {"text": x_title}},
         yaxis={"title": {"text": y_title}, "rangemode": "tozero"},
         margin=MARGIN,
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        legend={"orientation": "h", "y": -0.25, "yanchor": "top"},
+        showlegend=True,
         template="none",
     )
     return figure
@@ -62,7 +64,7 @@ def goodput_figure(document: Document) -> go.Figure:
 
 
 def percentile_figures(document: Document) -> list[go.Figure]:
-    """One for each kind of time: its percentiles by the strength of the load."""
+    """One for each kind of time: its percentiles by the strength of the load; dotted is the limit."""
     runs = document["runs"]
     x, x_title = strength(runs)
     figures = []
@@ -71,13 +73,14 @@ def percentile_figures(document: Document) -> list[go.Figure]:
         for order, percentile in enumerate(PERCENTILES):
             y = [None if run["summary"][name] is None else run["summary"][name][percentile] for run in runs]
             figure.add_scatter(x=x, y=y, name=percentile, mode="lines+markers", line=line(order))
-        _mark_limit(figure, document, name, is_vertical=False)
+        if (limit := document["limits"].get(name)) is not None:
+            figure.add_hline(limit, line=LIMIT_LINE)
         figures.append(figure)
     return figures
 
 
 def cdf_figures(document: Document) -> list[go.Figure]:
-    """One for each kind of time: the share of requests, or of gaps, that took no longer; a line for each run."""
+    """One for each kind of time: the share of requests, or of gaps, that took no longer; dotted is the limit."""
     figures = []
     for name, title in TIMES.items():
         figure = new_figure(title, "ms", "share that took no longer, %")
@@ -85,7 +88,8 @@ def cdf_figures(document: Document) -> list[go.Figure]:
         for order, run in enumerate(document["runs"]):
             x, y = _distribution(run["series"][name])
             figure.add_scatter(x=x, y=y, name=run["name"], mode="lines", line=line(order))
-        _mark_limit(figure, document, name, is_vertical=True)
+        if (limit := document["limits"].get(name)) is not None:
+            figure.add_vline(limit, line=LIMIT_LINE)
         figures.append(figure)
     return figures
 
@@ -98,10 +102,3 @@ def _distribution(times_ms: Sequence[float | None]) -> tuple[list[float], list[f
     shares = np.linspace(0, 1, min(len(known), NUM_QUANTILES))
     times = np.maximum(np.quantile(known, shares), LEAST_MS)
     return np.round(times, 4).tolist(), np.round(100 * shares, 4).tolist()
-
-
-def _mark_limit(figure: go.Figure, document: Document, name: str, *, is_vertical: bool) -> None:
-    limit = document["limits"].get(name)
-    if limit is not None:
-        mark = figure.add_vline if is_vertical else figure.add_hline
-        mark(limit, line={"dash": "dot", "color": COLOURS[-1]}, annotation_text="limit")

@@ -54,15 +54,22 @@ def read_document(file: Path) -> Document:
         raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ConfigError(f"{file} is no JSON ({error}); pass what `baton load --json FILE` wrote") from error
-    missing = _missing(document, NEEDED)
-    for run in document["runs"] if not missing else ():
-        missing = missing or _missing(run, NEEDED_OF_RUN)
-    if missing:
+    if missing := _missing(document):
         raise ConfigError(f"{file} has no {missing}; pass what `baton load --json FILE` wrote")
     return document
 
 
-def _missing(value: object, names: tuple[str, ...]) -> str:
+def _missing(document: object) -> str:
+    """What a document lacks, for people; empty when it is whole."""
+    if lacks := _absent(document, NEEDED):
+        return lacks
+    runs = document["runs"] if isinstance(document, dict) else None
+    if not isinstance(runs, list) or not runs:
+        return "runs"
+    return next((lacks for run in runs if (lacks := _absent(run, NEEDED_OF_RUN))), "")
+
+
+def _absent(value: object, names: tuple[str, ...]) -> str:
     if not isinstance(value, dict):
         return "object with figures"
     return ", ".join(name for name in names if name not in value)

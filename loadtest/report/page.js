@@ -20,7 +20,7 @@ function themed(layout) {
 function draw(plot) {
   const figure = JSON.parse(plot.querySelector("script").textContent);
   const target = plot.querySelector("div");
-  Plotly.react(target, figure.data, themed(figure.layout), { responsive: true, displaylogo: false });
+  Plotly.react(target, figure.data, themed(figure.layout), { responsive: true, displayModeBar: false });
   plot.dataset.drawn = "yes";
 }
 

@@ -59,6 +59,7 @@ def _body(document: Document) -> Iterator[str]:
     yield checks_table(document)
     if len(runs) > 1:
         yield text("h2", "As the load rises")
+        yield text("p", "Dotted lines are limits.", "quiet")
         yield _plots([goodput_figure(document), *percentile_figures(document)])
     yield text("h2", "Distributions")
     yield _plots(cdf_figures(document))

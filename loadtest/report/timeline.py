@@ -1,7 +1,9 @@
 """What happened in the course of one run, second by second, with the faults as they came."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -41,9 +43,9 @@ class Course:
     num_spans: int
 
     @property
-    def begins_s(self) -> Numbers:
-        """When each span begins."""
-        return np.arange(self.num_spans, dtype=np.float64) * self.span_s
+    def middles_s(self) -> Numbers:
+        """Where each span is drawn."""
+        return (np.arange(self.num_spans, dtype=np.float64) + 0.5) * self.span_s
 
     def rate(self, times_s: Numbers) -> Numbers:
         """How many of these times there are in each span, per second."""
@@ -76,7 +78,7 @@ def course_of(run: Run) -> Course:
     sent_s, ttft_ms, e2e_ms = (np.array(series[name], dtype=float) for name in ("sent_s", "ttft_ms", "e2e_ms"))
     is_failed = np.array([error is not None for error in series["error"]], dtype=bool)
     ended_s = (sent_s + e2e_ms / 1e3)[~np.isnan(e2e_ms)]
-    last_s = max((float(times[-1]) for times in (np.sort(sent_s), np.sort(ended_s)) if len(times)), default=0.0)
+    last_s = np.concatenate([sent_s, ended_s]).max(initial=0.0)
     num_seconds = max(math.floor(last_s) + 1, len(series["tokens_per_s"]))
     span_s = math.ceil(num_seconds / MAX_SPANS)
     return Course(
@@ -103,26 +105,39 @@ def timeline_figure(run: Run) -> go.Figure:
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, vertical_spacing=0.07, subplot_titles=titles)
     step = points_drawn(len(course.sent_s))
     points: dict[str, Any] = {"mode": "markers", "marker": {"size": 4, "color": COLOURS[0], "opacity": 0.4}}
-    shown_ttft = course.ttft_ms[::step]
-    _add(figure, 1, course.sent_s[::step], shown_ttft, name="TTFT", **points)
-    x = course.begins_s
-    _add(figure, 1, x, course.median_ttft_ms(), name="median", mode="lines", line=line(1))
+    _add(figure, 1, course.sent_s[::step], course.ttft_ms[::step], name="TTFT", **points)
+    x = course.middles_s
+    _add(figure, 1, x, course.median_ttft_ms(), name="median", mode="lines", connectgaps=True, line=line(4))
     _add(figure, 2, x, course.rate(course.sent_s), name="sent", mode="lines", line=line(5))
     _add(figure, 2, x, course.rate(course.ended_s), name="answered", mode="lines", line=line(2))
     _add(figure, 2, x, course.rate(course.failed_s), name="failed, by when sent", mode="lines", line=line(1))
     _add(figure, 3, x, course.tokens(), name="tokens", mode="lines", line=line(0))
     for fault in run["faults"]:
-        label = fault["what"] + (" (failed)" if fault["error"] else "")
-        figure.add_vline(
-            fault["at_s"], line={"dash": "dash", "color": COLOURS[3]}, annotation_text=label, row=1, col=1
-        )
-        figure.add_vline(fault["at_s"], line={"dash": "dash", "color": COLOURS[3]}, row="2 3", col=1)
-    legend = {"orientation": "h", "y": -0.06, "yanchor": "top"}
+        _mark_fault(figure, fault)
+    legend = {"orientation": "h", "y": -0.09, "yanchor": "top"}
     figure.update_layout(template="none", margin={**MARGIN, "b": 80}, legend=legend)
     figure.update_xaxes(title_text="seconds since the load began", row=3, col=1)
     figure.update_yaxes(title_text="ms", row=1, col=1)
     figure.update_yaxes(rangemode="tozero")
     return figure
+
+
+def _mark_fault(figure: go.Figure, fault: Mapping[str, Any]) -> None:
+    """A line through all three plots, with its name at the top."""
+    label = fault["what"] + (" (failed)" if fault["error"] else "")
+    figure.add_vline(fault["at_s"], line={"dash": "dash", "color": COLOURS[3]}, row="all", col="all")
+    figure.add_annotation(
+        x=fault["at_s"],
+        y=1,
+        yref="y domain",
+        text=escape(label),
+        showarrow=False,
+        textangle=-90,
+        xanchor="right",
+        yanchor="top",
+        row=1,
+        col=1,
+    )
 
 
 def _add(figure: go.Figure, row: int, x: Numbers, y: Numbers, **look: Any) -> None:  # noqa: ANN401 - plotly's own

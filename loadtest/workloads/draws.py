@@ -62,15 +62,16 @@ class Draws:
         return first
 
 
-def parse_draws(text: str, flag: str) -> Draws:
+def parse_draws(text: str, flag: str, *, least: float = 0.0) -> Draws:
     """What a flag says in the grammar above.
 
     Args:
         text: the flag's value.
         flag: its name, for the error.
+        least: that makes sense as a number, or as the lower bound of uniform ones.
 
     Raises:
-        ConfigError: it is not in that grammar; names the flag.
+        ConfigError: it is not in that grammar, or less makes no sense; names the flag.
     """
     kind, *rest = text.split(":")
     if kind not in {"normal", "lognormal", "exponential"}:
@@ -83,6 +84,8 @@ def parse_draws(text: str, flag: str) -> Draws:
         _refuse(text, flag, "has the wrong number of parts")
     if kind == "uniform" and parameters[0] > parameters[1]:
         _refuse(text, flag, "has its bounds the wrong way round")
+    if not may_be_bounded and parameters[0] < least:
+        _refuse(text, flag, f"is less than {least:g}")
     if may_be_bounded and parameters[0] == 0:
         _refuse(text, flag, "has a mean of 0")
     if bounds and bounds[0] > bounds[1]:

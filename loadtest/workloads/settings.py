@@ -13,7 +13,7 @@ DEFAULT_PROMPT = "512"
 DEFAULT_ANSWER = "128"
 DEFAULT_ZIPF = 1.0
 ONLY_SYNTHETIC = (
-    "prompt_tokens", "answer_tokens", "prefixes", "prefix_tokens", "prefix_zipf", "turns", "turn_tokens", "think_s",
+    "prompt_tokens", "answer_tokens", "prefixes", "prefix_tokens", "prefix_zipf", "turns", "turn_tokens",
 )  # fmt: skip
 ONLY_TRACE = ("time_scale", "trace_offset_s", "trace_duration_s", "length_scale")
 
@@ -71,6 +71,10 @@ class WorkloadSettings:
                 self._forbid(name, "it is for a --trace; leave it out or give one")
         if self.multi_turn and self.dataset is None:
             raise ConfigError("--multi-turn is for a --dataset; --turns N makes conversations without one")
+        if self.turns is None:
+            self._forbid("turn_tokens", "there are no later turns without --turns; give both")
+        if self.turns is None and not self.multi_turn:
+            self._forbid("think_s", "there are no later turns without --turns or --multi-turn; give one of them")
         self._check_numbers()
         for make in (self.prompt, self.answer, self.later_turns, self.num_turns, self.thinking, self.process):
             make()
@@ -95,27 +99,29 @@ class WorkloadSettings:
 
     def prompt(self) -> Draws:
         """Lengths of first turns without what they share, in tokens."""
-        return parse_draws(self.prompt_tokens or DEFAULT_PROMPT, "--prompt-tokens")
+        return _counts(self.prompt_tokens, DEFAULT_PROMPT, "--prompt-tokens")
 
     def later_turns(self) -> Draws:
         """What later turns add, in tokens."""
-        return self.prompt() if self.turn_tokens is None else parse_draws(self.turn_tokens, "--turn-tokens")
+        return _counts(
+            self.turn_tokens, DEFAULT_PROMPT if self.prompt_tokens is None else self.prompt_tokens, "--turn-tokens"
+        )
 
     def answer(self) -> Draws:
         """Lengths of answers, in tokens."""
-        return parse_draws(self.answer_tokens or DEFAULT_ANSWER, "--answer-tokens")
+        return _counts(self.answer_tokens, DEFAULT_ANSWER, "--answer-tokens")
 
     def num_turns(self) -> Draws:
         """Turns of a conversation."""
-        return parse_draws(self.turns or "1", "--turns")
+        return _counts(self.turns, "1", "--turns")
 
     def thinking(self) -> Draws:
         """Seconds between an answer and the next turn."""
-        return parse_draws(self.think_s or "0", "--think-s")
+        return parse_draws("0" if self.think_s is None else self.think_s, "--think-s")
 
     def process(self) -> ArrivalProcess:
         """How requests follow each other at a rate."""
-        return parse_arrivals(self.arrivals or "poisson")
+        return parse_arrivals("poisson" if self.arrivals is None else self.arrivals)
 
     def given(self) -> dict[str, object]:
         """What differs from the defaults, by flag, for people to read."""
@@ -124,6 +130,10 @@ class WorkloadSettings:
             for field in fields(self)
             if getattr(self, field.name) != field.default
         }
+
+
+def _counts(value: str | None, default: str, flag_name: str) -> Draws:
+    return parse_draws(default if value is None else value, flag_name, least=1)
 
 
 def _flag_name(field_name: str) -> str:

@@ -39,13 +39,15 @@ class RecordedConversations:
         is_multi_turn: whether all their turns are asked, or the first only.
         count: of tokens of a text.
         answers: lengths of answers; None for the recorded ones.
-        seed: of the order, and of `answers`.
+        thinking: seconds between an answer and the next turn.
+        seed: of the order, and of what is drawn.
     """
 
     conversations: Sequence[Spoken]
     is_multi_turn: bool
     count: CountTokens
     answers: Draws | None
+    thinking: Draws
     seed: int
 
     def plans_at(self, times: Iterator[float | None]) -> Iterator[ConversationPlan]:
@@ -58,6 +60,7 @@ class RecordedConversations:
 
     def _turns(self, conversation: Spoken, random_numbers: random.Random) -> Iterator[TurnPlan]:
         messages: list[MessagePlan] = []
+        think_s = 0.0
         for role, text in conversation:
             if role != ASSISTANT:
                 messages.append(
@@ -65,8 +68,8 @@ class RecordedConversations:
                 )
             elif messages:
                 length = self._length(text) if self.answers is None else self.answers.count(random_numbers)
-                yield TurnPlan(tuple(messages), length)
-                messages = []
+                yield TurnPlan(tuple(messages), length, think_s)
+                messages, think_s = [], self.thinking.number(random_numbers)
 
     def _length(self, text: str) -> int:
         return max(1, self.count(text))

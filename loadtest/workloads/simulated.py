@@ -1,8 +1,11 @@
 """Plans as arrivals for the simulator: the same requests at the same times, what they share as ids of blocks."""
 
 import heapq
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import xxhash
 
 from core.errors import ConfigError
 from loadtest.arrivals import Arrival
@@ -85,7 +88,7 @@ def _block_ids(pieces: Sequence[Piece], num_blocks: int, block_tokens: int) -> t
     blocks:   |--- 4 ---|--- 4 ---|--- 4 ---|--- 4 ---|
     """
     ids: list[int] = []
-    parts: list[object] = []
+    parts = [0]  # the name of the block before, and what stands in this one
     room = block_tokens
     for piece in pieces:
         begin = 0
@@ -94,6 +97,6 @@ def _block_ids(pieces: Sequence[Piece], num_blocks: int, block_tokens: int) -> t
             parts += (piece.key, begin, length)
             begin, room = begin + length, room - length
             if room == 0:
-                ids.append(piece_key(ids[-1] if ids else "", *parts))
-                parts, room = [], block_tokens
+                ids.append(xxhash.xxh3_64_intdigest(array("Q", parts).tobytes()))
+                parts, room = [ids[-1]], block_tokens
     return tuple(ids)

@@ -1,7 +1,7 @@
 """Words of which any number, joined by spaces, has as many tokens as words. Not which follow which: `writer`."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,11 +42,16 @@ ASSUMED = Wordbook(WORDS[:NUM_WORDS], is_exact=False)
 """For a server whose tokenizer is not here."""
 
 
-def confirmed_words(encoder: Encoder) -> Wordbook:
+def confirmed_words(encoder: Encoder, chat_tokens: Callable[[str], int] | None = None) -> Wordbook:
     """Words that are one token each with a space before them and without, in any order.
 
     A tokenizer that merges pairs merges two neighbours first, so it is enough to look at all pairs: n words joined to
     m words are then n + m tokens. Common words come first; tokenizers without them have others in their vocabulary.
+
+    Args:
+        encoder: of the model that is asked.
+        chat_tokens: how many tokens the chat of one such message has, where there is a chat template: what stands
+            before a message must not make its first word two tokens.
 
     Raises:
         ConfigError: it has hardly any such word.
@@ -58,12 +63,13 @@ def confirmed_words(encoder: Encoder) -> Wordbook:
             chosen[word] = token_id
         if len(chosen) == NUM_WORDS:
             break
-    if len(chosen) < MIN_WORDS:
+    words = tuple(chosen) if chat_tokens is None else _shortest(chosen, chat_tokens)
+    if len(words) < MIN_WORDS:
         raise ConfigError(
-            f"--tokenizer has only {len(chosen)} words that are one token wherever they stand, {MIN_WORDS} are "
+            f"--tokenizer has only {len(words)} words that are one token wherever they stand, {MIN_WORDS} are "
             "needed; leave it out, and look at the number of prompt tokens that the server counts"
         )
-    return Wordbook(tuple(chosen), is_exact=True)
+    return Wordbook(words, is_exact=True)
 
 
 def _vocabulary(encoder: Encoder) -> Iterator[str]:
@@ -71,11 +77,17 @@ def _vocabulary(encoder: Encoder) -> Iterator[str]:
     return (word for word in words if word.isascii() and word.isalnum() and len(word) <= MAX_LETTERS)
 
 
+def _shortest(words: Iterable[str], chat_tokens: Callable[[str], int]) -> tuple[str, ...]:
+    lengths = {word: chat_tokens(word) for word in words}
+    shortest = min(lengths.values(), default=0)
+    return tuple(word for word, length in lengths.items() if length == shortest)
+
+
 def _single_token(encoder: Encoder, word: str, chosen: dict[str, int]) -> int | None:
     """The token that a word is, at the start and beside itself and all that are chosen; None when it is not."""
     neighbours = [word, *(neighbour for pair in zip(chosen, itertools.repeat(word)) for neighbour in pair), word]
     ids = encoder.encode(" ".join(neighbours), add_special_tokens=False)
-    if len(ids) != len(neighbours) or ids[-1] in chosen.values():
+    if len(ids) != len(neighbours) or encoder.decode(ids[-1:]).strip() != word:  # that of unknown words says another
         return None
     expected = [chosen.get(neighbour, ids[-1]) for neighbour in neighbours]
     return ids[-1] if ids[1:] == expected[1:] else None

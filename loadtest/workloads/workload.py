@@ -46,8 +46,7 @@ class Workload:
             CheckpointError: there is no usable tokenizer in the folder that is named.
         """
         codec = None if settings.tokenizer is None else TextCodec.load(settings.tokenizer)
-        book = ASSUMED if codec is None else confirmed_words(codec)
-        return cls(settings, _source(settings, codec), book)
+        return cls(settings, _source(settings, codec), ASSUMED if codec is None else _words_of(codec))
 
     def open_loop(self, rate: float | None) -> Iterator[ConversationPlan]:
         """Plans by time, lazily. Without end if synthetic, else as many as the file has.
@@ -105,8 +104,18 @@ def _source(settings: WorkloadSettings, codec: TextCodec | None) -> TracedReques
         is_multi_turn=settings.multi_turn,
         count=_count_words if codec is None else partial(_count_tokens, codec),
         answers=None if settings.answer_tokens is None else settings.answer(),
+        thinking=settings.thinking(),
         seed=settings.seed,
     )
+
+
+def _words_of(codec: TextCodec) -> Wordbook:
+    chat_tokens = partial(_count_chat_tokens, codec) if codec.has_chat_template else None
+    return confirmed_words(codec, chat_tokens)
+
+
+def _count_chat_tokens(codec: TextCodec, message: str) -> int:
+    return len(codec.encode_chat([{"role": "user", "content": message}]))
 
 
 def _count_words(text: str) -> int:

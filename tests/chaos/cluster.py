@@ -23,8 +23,9 @@ from core.events import WorkerLoad
 from core.processes import ProcessId, started_after_boot_s
 from core.request import Role
 from deploy.all_routers import AllRouters
-from deploy.bench.chaos.victims import MIN_ROUTERS, order_role, processes_of, statuses
+from deploy.bench.chaos.victims import MIN_ROUTERS, order_role, statuses
 from deploy.bench.chaos.wind import Processes
+from deploy.cluster_processes import processes_of
 from deploy.fence_client import FenceClient
 from deploy.free_port import free_port
 from deploy.processes import kill_processes

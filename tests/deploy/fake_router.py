@@ -78,7 +78,8 @@ class FakeRouter(control_pb2_grpc.ControlServiceServicer):
         if self.failure is not None:
             fail(context, self.failure)
         if self.hangs:
-            context.add_callback(self.is_cancelled.set)
+            if not context.add_callback(self.is_cancelled.set):  # the client has left already
+                self.is_cancelled.set()
             self.is_cancelled.wait(WAIT_S)
 
     def _take(self, request: object, context: grpc.ServicerContext) -> None:

@@ -12,16 +12,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 
 from deploy.bench.chaos.chaos_bench import NUM_CLIENTS, NUM_QUESTIONS, chaos_config
 from deploy.bench.chaos.client import TIMEOUT_S, ask
 from deploy.bench.chaos.memory import MemoryRow, MemoryWatch, growth
 from deploy.bench.chaos.question import Question, questions
 from deploy.bench.chaos.storm import MAX_ERRORS, ask_all, draws
-from deploy.bench.chaos.victims import attached, listeners
+from deploy.bench.chaos.victims import attached
 from deploy.bench.chaos.wind import Processes
 from deploy.bench.checks import at_least, at_most, exactly
 from deploy.cluster import ClusterAddresses, Say, run_cluster
+from deploy.cluster_processes import listeners
 from router.text.tokenizer import TextCodec
 
 OVERLOAD = 2.0  # times the capacity
@@ -119,7 +121,7 @@ def cluster_processes(cluster: ClusterAddresses) -> Processes:
     """Those of all workers and routers."""
     port = urlsplit(cluster.url).port
     assert port is not None, f"{cluster.url} names a port"
-    routers = {f"router-{process.pid}": [process] for process in listeners(port)}
+    routers = {f"router-{process.pid}": [process] for process in listeners(port, psutil.Process())}
     return {**attached(cluster.grpc_address), **routers}
 
 

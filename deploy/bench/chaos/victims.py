@@ -1,16 +1,15 @@
 """The processes of a running cluster, as its status and its ports tell them, and orders about roles."""
 
 import contextlib
-from collections.abc import Iterator
 
 import psutil
 from baton.v1 import control_pb2
 
 from core.errors import BatonError
-from core.processes import ProcessId, started_after_boot_s
 from core.request import Role
 from deploy import roles_client
 from deploy.bench.chaos.wind import Processes
+from deploy.cluster_processes import listeners, processes_of
 from deploy.status_client import get_status
 
 ACTOR = "baton bench"
@@ -35,7 +34,7 @@ class ClusterVictims:
 
     def routers(self) -> Processes:
         """Those that listen, if there are several; named by their pids."""
-        found = {f"router-{process.pid}": [process] for process in listeners(self._http_port)}
+        found = {f"router-{process.pid}": [process] for process in listeners(self._http_port, psutil.Process())}
         return found if len(found) >= MIN_ROUTERS else {}
 
     def is_watched(self, worker: str) -> bool:
@@ -59,11 +58,6 @@ def attached(grpc_address: str) -> Processes:
     return {worker.hello.endpoint.worker.name: processes_of(worker) for worker in statuses(grpc_address)}
 
 
-def processes_of(worker: control_pb2.WorkerStatus) -> list[ProcessId]:
-    """Those of all ranks of a worker."""
-    return [ProcessId(rank.pid, rank.started_s) for rank in worker.hello.processes]
-
-
 def order_role(grpc_address: str, worker: str, role: Role) -> bool:
     """Orders another role of a worker; whether a router took the order, which may fail later all the same."""
     progress = roles_client.set_role(grpc_address, worker, role, ACTOR)
@@ -73,11 +67,3 @@ def order_role(grpc_address: str, worker: str, role: Role) -> bool:
         return False
     finally:
         progress.close()
-
-
-def listeners(port: int) -> Iterator[ProcessId]:
-    """Processes among this one's descendants that listen at a TCP port."""
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in process.net_connections("tcp")):
-                yield ProcessId(process.pid, started_after_boot_s(process))

@@ -13,8 +13,9 @@ from core.errors import InvalidRequestError
 from core.processes import ProcessId, started_after_boot_s
 from core.request import Role
 from deploy.bench.chaos import victims, wind
-from deploy.bench.chaos.victims import ClusterVictims, listeners, order_role, statuses
+from deploy.bench.chaos.victims import ClusterVictims, order_role, statuses
 from deploy.bench.chaos.wind import ROLES, Fault, Force, Processes, Wind
+from deploy.cluster_processes import listeners
 from deploy.processes import wait_ended
 from tests.deploy.fake_router import running_router, step, worker_status
 
@@ -176,11 +177,11 @@ def test_listeners_are_found_by_their_port() -> None:
     with started(LISTEN + "import time; ") as child:
         assert child.stdout is not None
         port = int(child.stdout.readline())
-        assert [process.pid for process in listeners(port)] == [child.pid]
+        assert [process.pid for process in listeners(port, psutil.Process())] == [child.pid]
         assert ClusterVictims("127.0.0.1:1", port).routers() == {}, "the only router is left alone"
 
 
 def test_routers_are_named_by_their_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [ProcessId(7, 1.0), ProcessId(8, 2.0)]
-    monkeypatch.setattr(victims, "listeners", lambda _port: iter(found))
+    monkeypatch.setattr(victims, "listeners", lambda _port, _root: iter(found))
     assert ClusterVictims("127.0.0.1:1", 80).routers() == {"router-7": [found[0]], "router-8": [found[1]]}

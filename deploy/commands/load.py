@@ -1,0 +1,130 @@
+"""`baton load`: requests to any OpenAI-compatible server, and what became of them."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from core.errors import ConfigError
+from deploy.bench.checks import print_checks, write_result
+from deploy.client_key import key_headers, use_key
+from deploy.client_tls import http_verification
+from deploy.commands.load_tables import load_checks, print_load
+from deploy.commands.options import Grpc, actor_name, output_console
+from deploy.flags import settings_as_flags
+from deploy.run_record import find_cluster
+from loadtest.load.faults import Fault, parse_fault
+from loadtest.load.settings import LoadSettings
+from loadtest.load.target import Target, parse_headers
+from loadtest.workloads.settings import WorkloadSettings
+
+if TYPE_CHECKING:
+    from deploy.load.cluster_faults import ClusterFaults
+
+NOT_VALID = 1  # exit code
+
+
+@settings_as_flags
+def load(
+    url: Annotated[
+        str, typer.Argument(help="Of the API, such as http://127.0.0.1:8000 or https://host/v1.", show_default=False)
+    ] = "",
+    *,
+    sending: LoadSettings,
+    workload: WorkloadSettings,
+    at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What happens meanwhile: '30s kill decode-1', '60s flip prefill-0 [to ROLE]', stop, cont, drain, "
+            "uncordon, '9s kill router'. In a cluster of this machine, or orders at --grpc. May be repeated."
+        ),
+    ] = None,
+    grpc: Grpc = None,
+    header: Annotated[
+        list[str] | None, typer.Option(help="Further header of every request, 'name: value'; may be repeated.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help="API key to show. `ps` shows it, too: better `baton --api-key-file FILE load`.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+    records: Annotated[
+        bool, typer.Option("--records", help="Write every request with the times of its events there, too.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="Write plots and figures here, as one HTML file.")] = None,
+    report_from: Annotated[
+        Path | None, typer.Option(help="Send nothing: make the --report of this file, which --json wrote.")
+    ] = None,
+) -> None:
+    """Send a load to a server and measure what becomes of it; the exit status is 1 if that is not valid."""
+    from deploy.load.load_session import LoadSession, plan_runs  # noqa: PLC0415 - slow to import, and --help is not
+    from deploy.load.progress import progress_of  # noqa: PLC0415 - likewise
+    from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
+    from loadtest.workloads.workload import Workload  # noqa: PLC0415 - likewise
+
+    if report_from is not None:
+        _report_again(url, report_from, report)
+        return
+    if records and json_file is None:
+        raise ConfigError("--records are written into the file of --json; give that, too")
+    target, faults = Target.parse(url), [parse_fault(text) for text in at or ()]
+    plans = plan_runs(sending, workload)
+    if api_key is not None:
+        use_key(api_key)
+    headers = key_headers() | parse_headers(header or ())
+    verify = http_verification(target.origin)
+    requests = Workload.load(workload)
+    model = sending.model or _first_model(target, headers, verify)
+    session = LoadSession(
+        target=target,
+        headers=headers,
+        tls=verify if isinstance(verify, ssl.SSLContext) else None,
+        model=model,
+        settings=sending,
+        workload=requests,
+        faults=faults,
+        doer=_doer(target, faults, grpc),
+        with_records=records,
+    )
+    console = Console(stderr=True, highlight=False)
+    document = session.document(plans, lambda plan: progress_of(plan, console), sending.given() | workload.given())
+    document["checks"] = load_checks(document, sending.max_lag_ms)
+    write_result(document, json_file)
+    if report is not None:
+        write_report(document, report)
+    print_load(document, output_console())
+    print_checks(document["checks"], output_console())
+    if not document["valid"]:
+        raise typer.Exit(NOT_VALID)
+
+
+def _report_again(url: str, file: Path, report: Path | None) -> None:
+    from loadtest.report.document import read_document  # noqa: PLC0415 - see `load`
+    from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
+
+    if url or report is None:
+        raise ConfigError("--report-from asks no server: leave out the URL, and say with --report where to write")
+    write_report(read_document(file), report)
+
+
+def _first_model(target: Target, headers: Mapping[str, str], verify: ssl.SSLContext | bool) -> str:
+    from deploy.load.first_model import first_model  # noqa: PLC0415 - see `load`
+
+    return first_model(target, headers, verify)
+
+
+def _doer(target: Target, faults: Sequence[Fault], grpc: str | None) -> "ClusterFaults | None":
+    if not faults:
+        if grpc is not None:
+            raise ConfigError(f"--grpc is {grpc}, but it is for --at, and nothing is to happen; leave it out")
+        return None
+    from deploy.load.cluster_faults import ClusterFaults  # noqa: PLC0415 - see `load`
+
+    record = find_cluster(target.port) if grpc is None else None
+    address = record.grpc_address if record is not None else grpc
+    assert address is not None, "either a record or an address"
+    doer = ClusterFaults(address, record, target.port, actor_name(None))
+    doer.check(faults)
+    return doer
