@@ -13,7 +13,8 @@ here that takes 2^64 tries. A salt that others do not know keeps them from askin
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from hashlib import blake2b
 
 NAME_BYTES = 16
@@ -41,22 +42,28 @@ class BlockChain:
         names: of every full block, in order; only ever grows.
     """
 
-    __slots__ = ("_block_tokens", "_parent", "_pending", "names")
+    __slots__ = ("_block_tokens", "_pack", "_parent", "_pending", "names")
 
     def __init__(self, root: BlockName, block_tokens: int) -> None:
         self.names: list[BlockName] = []
         self._block_tokens = block_tokens
         self._pending: list[int] = []
         self._parent = root
+        self._pack = _packing(block_tokens)
 
     def extend(self, token_ids: Iterable[int]) -> None:
         """Appends tokens, each in [0, 2^32). Costs under a microsecond per full block, and less per token."""
         pending, size = self._pending, self._block_tokens
         pending.extend(token_ids)
         for end in range(size, len(pending) + 1, size):
-            self._parent = _hash(self._parent + struct.pack(f"<{size}I", *pending[end - size : end]))
+            self._parent = _hash(self._parent + self._pack(*pending[end - size : end]))
             self.names.append(self._parent)
         del pending[: len(pending) // size * size]
+
+
+@cache
+def _packing(block_tokens: int) -> Callable[..., bytes]:
+    return struct.Struct(f"<{block_tokens}I").pack
 
 
 def _hash(content: bytes) -> BlockName:

@@ -27,7 +27,7 @@ class WaitingRoom:
 
     def refusal(self, tenant: str) -> OverloadedError | None:
         """Why a tenant must not have another request waiting; None when it may."""
-        num_others = len(self._num_of.keys() - {tenant})
+        num_others = len(self._num_of) - (tenant in self._num_of)
         share = max(1, self._max_waiting // (num_others + 1))
         if self._num_of[tenant] < share:
             return None

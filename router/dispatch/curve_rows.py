@@ -1,4 +1,6 @@
-"""Cost curves of many workers as arrays: each evaluated at a number of its own, with the very results of `Curve.at`."""
+"""Cost curves of many workers as arrays: each at a number of its own, with the very results of `Curve.at`."""
+
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +44,7 @@ class CurveRows:
         points = (
             curve.points if len(curve.points) > 1 else (curve.points[0], (curve.points[0][0] + 1, curve.points[0][1]))
         )
-        segments = list(zip(points, points[1:], strict=False))
+        segments = list(pairwise(points))
         self._widen(len(segments))
         self._ends[:, row] = np.inf
         for number, ((x0, y0), (x1, y1)) in enumerate(segments):
@@ -51,13 +53,14 @@ class CurveRows:
                 self._ends[number - 1, row] = x0
 
     def at(self, numbers: Floats) -> Floats:
-        """Seconds by row, for one number each.  # [num_rows] -> [num_rows]"""
+        """Seconds by row, for one number each: [num_rows] -> [num_rows]."""
         if len(self._ends):
             which = (self._ends <= numbers).sum(axis=0) * len(self._rows) + self._rows
             start, seconds, width, rise = (part.ravel().take(which) for part in self._segments)
         else:
             start, seconds, width, rise = self._segments[:, 0]
-        return seconds + rise * (np.maximum(numbers, start) - start) / width
+        values: Floats = seconds + rise * (np.maximum(numbers, start) - start) / width
+        return values
 
     def _widen(self, num_segments: int) -> None:
         missing = num_segments - self._segments.shape[1]

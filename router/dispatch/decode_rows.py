@@ -66,14 +66,14 @@ class DecodeRows:
             self._turns.delete(row)
 
     def must_wait(self, num_prompt_tokens: int) -> Bools:
-        """As `DecodeCandidate.must_wait`.  # [num_rows]"""
+        """As `DecodeCandidate.must_wait`: [num_rows]."""
         numbers = self._rows.numbers
         is_full = numbers[_SEQUENCES] >= numbers[_PLACES]
         waits: Bools = is_full | (self._blocks_for(num_prompt_tokens) > numbers[_FREE_BLOCKS])
         return waits
 
     def keeps(self, worker: WorkerId, must_wait: Bools, num_prompt_tokens: int, tpot_limit_s: float) -> bool:
-        """Whether a worker is here, and can run a prompt's sequence at once within the limit on the time per token."""
+        """Whether a worker is here, and can run a prompt's sequence at once, see `DecodeCandidate.keeps`."""
         row = self._rows.row(worker)
         if row is None or must_wait[row]:
             return False
@@ -98,7 +98,7 @@ class DecodeRows:
         free = numbers[_FREE_BLOCKS][fast[emptiest]]
         emptiest = emptiest[free == free.max()]
         chosen = emptiest[0] if present is None else emptiest[present[emptiest].argmax()]
-        return self._rows.workers[fast[chosen]]
+        return self._rows.workers[int(fast[chosen])]
 
     def place_s(self, turn: Turn | None, num_prompt_tokens: int, num_answer_tokens: float) -> float:
         """Predicted seconds until the first of all has a place for a prompt: as `DecodeCandidate.place_s`.
@@ -122,13 +122,14 @@ class DecodeRows:
         return float((num_ahead * (num_answer_tokens * step_s) / num_running).min())
 
     def _step_s(self, num_prompt_tokens: int) -> Floats:
-        """As `DecodeCandidate.step_s`.  # [num_rows]"""
+        """As `DecodeCandidate.step_s`: [num_rows]."""
         numbers = self._rows.numbers
         step_s: Floats = numbers[_BATCH_S] + numbers[_CONTEXT_TOKEN_S] * (numbers[_CONTEXT] + num_prompt_tokens)
         return step_s
 
     def _blocks_for(self, num_prompt_tokens: int) -> Floats:
-        return np.ceil(num_prompt_tokens / self._rows.numbers[_BLOCK_TOKENS]) + 1
+        num_blocks: Floats = np.ceil(num_prompt_tokens / self._rows.numbers[_BLOCK_TOKENS]) + 1
+        return num_blocks
 
 
 def _first_rank(has_room: Bools, avoided: Bools | None) -> Bools:

@@ -23,10 +23,10 @@ from core.roles import RoleRefusal, RoleState
 from router import wire
 from router.admission.admission import Admission, AdmissionLimits
 from router.admission.arrival_rates import ArrivalRates
+from router.dispatch.fleet_table import FleetTable
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, discharge_all, discharge_prompt
 from router.dispatch.movements import Movements, recall_for
-from router.dispatch.placement import place
 from router.dispatch.prefix_lookup import prefix_source
 from router.dispatch.returned import FINAL_ERRORS, GIVEN_BACK, NOBODYS_FAULT, excused, retry_delay_s
 from router.dispatch.survey import Survey, survey
@@ -71,6 +71,7 @@ class FleetDispatcher:
         self._admission = Admission(limits or AdmissionLimits())
         self._counters = TokenCounters()
         self._rates = ArrivalRates(watch.now_s)
+        self._table = FleetTable(watch.limits.tpot_s)
         self._active = UnderWay()
         self._by_handoff: dict[str, ActiveGeneration] = {}
         self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
@@ -216,10 +217,10 @@ class FleetDispatcher:
             self._try_place(first)
 
     def _refuse_late(self, generation: ActiveGeneration, options: Survey) -> None:
-        outlook = options.outlook(self._admission.answers.mean)
+        outlook = options.prospect.outlook(self._admission.answers.mean)
         refusal = self._admission.refusal(generation.request.tenant, outlook, self._timeout_s(generation.request))
         if refusal is not None:
-            generation.times.refused(options.num_uncached_tokens, refusal.reason)
+            generation.times.refused(options.prospect.num_uncached_tokens, refusal.reason)
             raise refusal
 
     def _timeout_s(self, request: GenerationRequest) -> float:
@@ -235,7 +236,7 @@ class FleetDispatcher:
         generation.timers.start(Purpose.DEADLINE, timeout_s, partial(self._run_out, generation, timeout_s))
 
     def _survey(self, generation: ActiveGeneration) -> Survey:
-        return survey(self.fleet, generation, self._watch.limits.tpot_s, self._rates)
+        return survey(self.fleet, self._table, generation, self._rates)
 
     def _try_place(self, generation: ActiveGeneration) -> None:
         """Places a request if it waits."""
@@ -244,10 +245,7 @@ class FleetDispatcher:
 
     def _place(self, generation: ActiveGeneration, options: Survey) -> None:
         """Places a waiting request; without workers it goes on waiting."""
-        chosen = place(
-            options.prefill_candidates,
-            options.decode_candidates,
-            generation.num_prompt_tokens,
+        chosen = options.prospect.place(
             generation.avoid,
             wanted_in_s=generation.times.left_s(),
             latest_s=self._admission.limits.ttft_s,
@@ -258,7 +256,7 @@ class FleetDispatcher:
                 give_up = partial(self._give_up_waiting, generation)
                 generation.timers.start(Purpose.MISSING_ROLE, self._placement_timeout_s, give_up)
             return
-        self._assign(generation, options.prefill[chosen[0]], options.decode[chosen[1]], options)
+        self._assign(generation, self._table.link(chosen[0]), self._table.link(chosen[1]), options)
 
     def _assign(self, generation: ActiveGeneration, prefill: WorkerLink, decode: WorkerLink, options: Survey) -> None:
         num_tokens, present = generation.num_prompt_tokens, options.present
@@ -266,7 +264,9 @@ class FleetDispatcher:
             self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._watch.limits.tpot_s
         )
         assignment = generation.next_assignment(prefill, decode, source)
-        num_found = present.get(prefill.worker, 0) if source is None else source.num_tokens
+        num_found = (
+            present.tokens(self.fleet.prefixes.holder(prefill.worker)) if source is None else source.num_tokens
+        )
         num_blocks, num_open = -(-num_tokens // decode.attached.block_tokens), max(1, num_tokens - num_found)
         generation.attempt = Attempt(assignment, prefill, decode, num_blocks, num_open)
         generation.computed_by = prefill

@@ -189,7 +189,7 @@ class ActiveGeneration:
     @property
     def next_prompt(self) -> tuple[int, ...]:
         """Tokens whose KV the next attempt must have: the prompt and the answer so far."""
-        return (*self.request.prompt, *self.answer.tokens)
+        return (*self.request.prompt, *self.answer.tokens) if self.answer.tokens else self.request.prompt
 
     def next_assignment(
         self, prefill: WorkerLink, decode: WorkerLink, prefix_source: PrefixSource | None = None

@@ -1,51 +1,28 @@
 """What this router has assigned to each worker, so that a burst spreads before the first report comes back."""
 
-import math
 from collections import Counter
-from collections.abc import Mapping
-from types import MappingProxyType
 
 from core.cost import StepShape
 from core.fair_line import Turn
-from core.request import GenerationRequest, Role
-from router.admission.outlook import count_before, count_before_with_coming
+from core.request import Role
 from router.dispatch.generation import Attempt
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
 from router.dispatch.prefix_fetch import BlockTraffic, PrefixHolder, measured_bytes_per_s
 from router.fleet.link import WorkerLink
 
 
-def prefill_candidate(
-    link: WorkerLink,
-    tpot_limit_s: float,
-    cached_tokens: int = 0,
-    prompt: GenerationRequest | None = None,
-    passing_per_s: Mapping[Turn, float] = MappingProxyType({}),
-) -> PrefillCandidate:
-    """A worker as prefill candidate, for a prompt that has its turn among others, or that waits for all.
-
-    What other routers have assigned goes before it, as far as the worker has said; and so do the prompt tokens per
-    second that come here and pass it.
+def prefill_candidate(link: WorkerLink, tpot_limit_s: float, cached_tokens: int = 0) -> PrefillCandidate:
+    """A worker as prefill candidate, for a prompt that waits for all.
 
     Of its sequences those count that run: those whose prompts wait take nothing from prompts before them.
     """
-    share, cost = 1.0, link.cost
+    share = 1.0
     if link.role_state.role.serves(Role.DECODE):
         sequences = StepShape(
             num_sequences=link.load.running_sequences, num_context_tokens=link.load.running_context_tokens
         )
-        share = cost.prompt_share(sequences, tpot_limit_s)
-    num_pending = link.pending_prompt_tokens
-    if prompt is not None:
-        num_others = num_pending - link.assigned_prompt_tokens
-        num_pending = num_others + count_before_with_coming(
-            link.assigned_turns,
-            passing_per_s,
-            prompt.turn,
-            len(prompt.prompt),
-            lambda num_before: cost.backlog_s(num_others + num_before) / share,
-        )
-    return PrefillCandidate(link.worker, num_pending, cost, cached_tokens, share)
+        share = link.cost.prompt_share(sequences, tpot_limit_s)
+    return PrefillCandidate(link.worker, link.pending_prompt_tokens, link.cost, cached_tokens, share)
 
 
 def prefix_holder(link: WorkerLink, num_tokens: int) -> PrefixHolder:
@@ -65,10 +42,8 @@ def block_traffic(link: WorkerLink) -> BlockTraffic:
     return BlockTraffic(link.attached.block_tokens, link.attached.block_bytes, bytes_per_s)
 
 
-def decode_candidate(
-    link: WorkerLink, present_tokens: int = 0, request: GenerationRequest | None = None
-) -> DecodeCandidate:
-    """A worker as decode candidate, for a request that has its turn among others, or that waits for all.
+def decode_candidate(link: WorkerLink) -> DecodeCandidate:
+    """A worker as decode candidate, for a request that waits for all.
 
     Blocks promised to prompts whose handoff has not begun count as taken.
     """
@@ -83,14 +58,7 @@ def decode_candidate(
         free_blocks=available - promised,
         block_tokens=hello.block_tokens,
         cost=link.cost,
-        present_tokens=present_tokens,
-        num_before=math.inf if request is None else _sequences_before(link, request),
     )
-
-
-def _sequences_before(link: WorkerLink, request: GenerationRequest) -> int:
-    """Those of other routers as far as the worker has said, and those of this one whose turn it is before."""
-    return link.num_sequences - link.assigned_sequences + count_before(link.assigned_sequence_turns, request.turn, 1)
 
 
 def charge(attempt: Attempt) -> None:
@@ -101,6 +69,7 @@ def charge(attempt: Attempt) -> None:
     attempt.decode.assigned_sequence_turns[attempt.assignment.turn] += 1
     attempt.decode.assigned_blocks += attempt.open_blocks
     attempt.decode.assigned_context_tokens += len(attempt.assignment.prompt)
+    _touch(attempt)
 
 
 def discharge_prompt(attempt: Attempt) -> None:
@@ -109,6 +78,7 @@ def discharge_prompt(attempt: Attempt) -> None:
     _take_off(attempt.prefill.assigned_turns, attempt, attempt.open_prompt_tokens)
     attempt.decode.assigned_blocks -= attempt.open_blocks
     attempt.open_prompt_tokens = attempt.open_blocks = 0
+    _touch(attempt)
 
 
 def discharge_all(attempt: Attempt) -> None:
@@ -117,6 +87,12 @@ def discharge_all(attempt: Attempt) -> None:
     attempt.decode.assigned_sequences -= 1
     _take_off(attempt.decode.assigned_sequence_turns, attempt, 1)
     attempt.decode.assigned_context_tokens -= len(attempt.assignment.prompt)
+    _touch(attempt)
+
+
+def _touch(attempt: Attempt) -> None:
+    attempt.prefill.touch()
+    attempt.decode.touch()
 
 
 def _take_off(turns: Counter[Turn], attempt: Attempt, num: int) -> None:

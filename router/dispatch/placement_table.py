@@ -10,6 +10,8 @@ from functools import cached_property
 from math import inf
 from types import MappingProxyType
 
+import numpy as np
+
 from core.fair_line import Turn
 from core.ids import WorkerId
 from router.admission.outlook import Outlook
@@ -72,6 +74,11 @@ class Prospect:
         self._reach = reach
         self._turn = turn
         self._passing_per_s = passing_per_s
+
+    @property
+    def num_uncached_tokens(self) -> int:
+        """Tokens of the prompt to compute where the least are; at least one."""
+        return self._num_tokens - int(np.max(self._cached, initial=0))
 
     def outlook(self, num_answer_tokens: float) -> Outlook | None:
         """As `outlook.look_ahead`; None while a role has no worker.

@@ -66,7 +66,7 @@ class PrefillRows:
             self._turns.delete(row)
 
     def pending(self, turn: Turn | None, num_new: int, passing_per_s: Mapping[Turn, float]) -> Floats:
-        """What each computes before a prompt.  # [num_rows]
+        """What each computes before a prompt: [num_rows].
 
         Args:
             turn: of the prompt; None: it waits for all.
@@ -75,21 +75,23 @@ class PrefillRows:
         """
         numbers, turns = self._rows.numbers, self._turns
         if turn is None or (not passing_per_s and turns.is_only(turn)):
-            return numbers[_PENDING]
+            pending: Floats = numbers[_PENDING]
+            return pending
         others = numbers[_OTHERS]
         before = turns.before(turn, num_new, {})
         for _ in range(ROUNDS if passing_per_s else 0):
             waited_s = self._backlog_s(others + before) / numbers[_SHARE]
             coming = {each: np.rint(VARIATION * per_s * waited_s) for each, per_s in passing_per_s.items()}
             before = turns.before(turn, num_new, coming)
-        return others + before
+        before += others
+        return before
 
     def cached(self, reach: Reach, num_prompt_tokens: int) -> Floats | float:
-        """Leading tokens of a prompt that need not be computed; the last must.  # [num_rows]"""
+        """Leading tokens of a prompt that need not be computed: [num_rows], or 0 for all. The last is computed."""
         return np.minimum(self._rows.tokens(reach), num_prompt_tokens - 1) if reach else 0.0
 
     def completion_s(self, pending: Floats | float, num_prompt_tokens: int, cached: Floats | float) -> Floats:
-        """As `PrefillCandidate.completion_s`.  # [num_rows]"""
+        """As `PrefillCandidate.completion_s`: [num_rows]."""
         numbers = self._rows.numbers
         num_new = num_prompt_tokens - cached
         attention_s = numbers[_PAIR_S] * (num_new * (cached + num_new / 2))
@@ -114,8 +116,8 @@ class PrefillRows:
                     soonest = int(np.where(in_time, completion_s, -np.inf).argmax())
         return self._rows.workers[soonest]
 
-    def _backlog_s(self, num_tokens: Floats) -> Floats:
-        """As `CostModel.backlog_s`.  # [num_rows] -> [num_rows]"""
+    def _backlog_s(self, num_tokens: Floats | float) -> Floats:
+        """As `CostModel.backlog_s`: [num_rows], or a number for all, -> [num_rows]."""
         numbers = self._rows.numbers
         num_full = np.floor(num_tokens / numbers[_CHUNK])
         rest = num_tokens - num_full * numbers[_CHUNK]

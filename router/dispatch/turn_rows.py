@@ -46,7 +46,7 @@ class TurnRows:
         return len(self._of) == (turn in self._of)
 
     def total(self) -> Floats:
-        """All that each row has.  # [num_rows]"""
+        """All that each row has: [num_rows]."""
         return np.sum(list(self._of.values()), axis=0) if self._of else np.zeros(len(self._books))
 
     def before(self, turn: Turn, num_new: int, coming: Mapping[Turn, Floats]) -> Floats:
@@ -55,12 +55,12 @@ class TurnRows:
         Args:
             turn: of what is new.
             num_new: tokens or sequences of it.
-            coming: added to the books, by turn.  # [num_rows] each
+            coming: added to the books, by turn; [num_rows] each.
 
         Returns:
-            By row.  # [num_rows]
+            By row: [num_rows].
         """
-        priority, tenant = turn
+        priority, _ = turn
         nothing = np.zeros(len(self._books))
         own = self._of.get(turn, nothing) + coming.get(turn, 0.0)
         others = [each for each in {**self._of, **coming} if each != turn and each[0] <= priority]
@@ -68,7 +68,8 @@ class TurnRows:
         for each, numbers in zip(others, ahead, strict=True):
             if each[0] == priority:
                 np.minimum(numbers, own + num_new, out=numbers)
-        return np.sum([own, *ahead], axis=0)
+        num_before: Floats = np.sum([own, *ahead], axis=0)
+        return num_before
 
     def _put(self, turn: Turn, row: int, before: int, number: int) -> None:
         self._totals[turn] += number - before

@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 Reach = Sequence[tuple[int, int]]
-"""Who has the beginning of a prompt: sets of holders, see `PrefixIndex`, each with leading tokens that all in it have.
+"""Who has a prompt's beginning: sets of holders, see `PrefixIndex`, with leading tokens that all in a set have.
 A holder has the most of all sets that it is in."""
 
 
@@ -62,7 +62,7 @@ class WorkerRows:
         self._places[row] = holder.bit_length() - 1
 
     def tokens(self, reach: Reach) -> Floats:
-        """Leading tokens of a prompt that each worker has.  # [num_rows]"""
+        """Leading tokens of a prompt that each worker has: [num_rows]."""
         num_bytes = max(holders.bit_length() for holders, _ in reach) // 8 + 1  # the last bit is nobody's
         num_bytes = max(num_bytes, int(self._places.max(initial=0)) // 8 + 2)
         joined = b"".join(holders.to_bytes(num_bytes, "little") for holders, _ in reach)
@@ -73,7 +73,7 @@ class WorkerRows:
         return most[self._places]
 
     def among(self, workers: Collection[WorkerId]) -> Bools | None:
-        """Which rows are some workers'; None when none is.  # [num_rows]"""
+        """Which rows are some workers': [num_rows]; None when none is."""
         rows = [row for worker in workers if (row := self._row_of.get(worker)) is not None]
         if not rows:
             return None

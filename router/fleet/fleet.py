@@ -69,6 +69,7 @@ class Fleet:
         self._observer = observer
         self._security = security
         self._links: dict[str, WorkerLink] = {}
+        self._changed: set[WorkerLink] = set()
         self._tasks: dict[WorkerLink, asyncio.Task[None]] = {}  # until they are done, replaced ones too
         self._refusals: dict[str, Refusal] = {}
         self.prefixes = FleetPrefixes()
@@ -99,6 +100,17 @@ class Fleet:
     def taking(self, half: Role) -> list[WorkerLink]:
         """Attached workers that get new work of a half, ordered by name."""
         return [link for link in self.links() if link.takes(half)]
+
+    def find(self, worker: WorkerId) -> WorkerLink | None:
+        """The attached worker of an id; None when there is none."""
+        link = self._links.get(worker.name)
+        return link if link is not None and link.hello and link.worker == worker else None
+
+    def take_changed(self) -> list[WorkerLink]:
+        """The workers, attached or not, of which something has changed since the last call that placement sees."""
+        changed = list(self._changed)
+        self._changed.clear()
+        return changed
 
     def why_missing(self) -> str:
         """Why workers do not run, one clause each, to be put behind a sentence; empty when all do."""
@@ -139,7 +151,16 @@ class Fleet:
         self._bury_before(worker)
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
-        link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s, self._security)
+        link = WorkerLink(
+            endpoint,
+            self._router_id,
+            self._clock,
+            self._heartbeat_timeout_s,
+            self._security,
+            changed=self._changed,
+        )
+        if (replaced := self._links.get(worker.name)) is not None:
+            replaced.touch()
         self._links[worker.name] = link
         task = self._tasks[link] = asyncio.create_task(self._run(link))
         task.add_done_callback(lambda _: self._tasks.pop(link))
@@ -209,6 +230,7 @@ class Fleet:
         """Forgets a worker; it comes back by registering again."""
         if self._links.get(link.worker.name) is link:
             del self._links[link.worker.name]
+        link.touch()
         self.prefixes.forget(link.worker)
         self._observer.on_lost(link)
 
@@ -232,6 +254,7 @@ class Fleet:
         known = self._links.get(gone.name)
         if known is not None and gone.outlasts(known.worker):
             del self._links[gone.name]
+            known.touch()
             self._tasks[known].cancel()
 
     def _holds(self, refusal: Refusal) -> bool:

@@ -63,6 +63,14 @@ class FleetObserver(Protocol):
 class WorkerLink:
     """An attached worker.
 
+    Args:
+        endpoint: where it is.
+        router_id: unique per router process.
+        clock: for the age of what it said.
+        heartbeat_timeout_s: silence after which it is treated as dead.
+        security: of its server.
+        changed: the link is added to it whenever what placement sees of the worker has changed.
+
     Attributes:
         endpoint: where it is.
         hello: what it said of itself; None until it has.
@@ -90,8 +98,11 @@ class WorkerLink:
         clock: Clock,
         heartbeat_timeout_s: float,
         security: RpcSecurity = OPEN,
+        *,
+        changed: set["WorkerLink"] | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self._changed = set() if changed is None else changed
         self.hello: WorkerHello | None = None
         self.load = WorkerLoad()
         self.transfers = TransferReport()
@@ -131,10 +142,9 @@ class WorkerLink:
     @property
     def cost(self) -> CostModel:
         """What its steps cost now: as it measured, and as its load says that they have changed since."""
-        hello, load = self._cost_of
-        if self._cost is None or hello is not self.attached or load is not self.load:
-            self._cost_of = self.attached, self.load
-            self._cost = self.attached.cost_model.changed(self.load.cost_change)
+        made_of = self.attached.cost_model, self.load.cost_change
+        if self._cost is None or self._cost_of != made_of:
+            self._cost, self._cost_of = made_of[0].changed(made_of[1]), made_of
         return self._cost
 
     @property
@@ -166,6 +176,10 @@ class WorkerLink:
         """Tokens that those attend to; likewise."""
         return max(self.load.running_context_tokens, self.assigned_context_tokens + self._others.context_tokens)
 
+    def touch(self) -> None:
+        """What placement sees of the worker has changed: said by the link itself, and by whoever keeps its books."""
+        self._changed.add(self)
+
     def count_answer_tokens(self, tenant: str, num_tokens: int) -> None:
         """Tokens of an answer have come whose prompt it computed."""
         self._answer_tokens[tenant] += num_tokens
@@ -189,6 +203,7 @@ class WorkerLink:
         """
         assert self.order is None, f"worker {self.worker} has not answered order {self.order}"
         self.order = order
+        self.touch()
         self._orders.put_nowait(wire.role_order_to_proto(order))
 
     def migrate(self, handoff_id: str, new: Assignment) -> None:
@@ -248,6 +263,7 @@ class WorkerLink:
                 raise UnavailableError(f"worker {self.worker} was {silence} and is treated as dead") from error
             finally:
                 self.hello = None  # nothing is placed here while the channel closes
+                self.touch()
                 self._expert_queries.fail()
                 call.cancel()
                 self._orders.end()  # a call that has ended by itself still reads orders
@@ -261,6 +277,7 @@ class WorkerLink:
             if self._orders.is_overrun:
                 raise UnavailableError(f"worker {self.worker} does not take its orders and would never catch up")
             self.heard_s = self._clock.now_s()
+            self.touch()
             if message.HasField("report"):
                 report = wire.report_from_proto(message.report)
                 self._take_report(report, observer)
@@ -283,6 +300,7 @@ class WorkerLink:
         observer.on_report(self, report)
         assigned = self.assigned_prompt_tokens, self.assigned_sequences, self.assigned_context_tokens
         self._others = OthersWork.of(report.load, *assigned)
+        self.touch()
 
     def _take_role(self, state: RoleState, observer: FleetObserver) -> None:
         before = self.role_state

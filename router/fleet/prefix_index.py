@@ -4,18 +4,41 @@ A hint, not a promise: a worker may have dropped a block meanwhile, and says so 
 of a name are enough here. Of ten million names indexed, one asked for is mistaken for another once in 10^11 times,
 and all that comes of it is a prompt placed less well.
 
-One dictionary maps names to sets of workers. A set is an int with a bit for every worker in it, and equal sets are
-one object, so an entry is what the dictionary itself takes: 32 bytes for the key and 30 to 60 for its slot.
+Dictionaries map names to sets of workers. A set is an int with a bit for every worker in it, and equal sets are one
+object, so an entry is what the dictionary itself takes: 32 bytes for the key and 30 to 60 for its slot. There are
+several dictionaries, of unequal sizes, so that they do not grow at once: neither the memory nor the time that it
+takes comes in one step. Sets that only few names share are not kept beyond a part of all names: such a name is taken
+to be with fewer workers than it is, and costs no more than others.
 """
 
 import struct
 from collections.abc import Iterable, Sequence
-from itertools import count
+from itertools import accumulate
 
 from core.blocks import BlockName
-from core.kv_events import join_names
 
 UNUSED_BITS = 4  # of the 64 read: Python stores ints below 2^60 in 32 bytes, larger ones in 48
+NUM_SHARDS = 64  # of ten million names, one holds 160,000 and grows in a few milliseconds
+NUM_SLOTS = 4096  # shares of the shards are cut out of so many: the last bits of a name choose one
+SETS_AT_LEAST = 4096  # that are kept however few names there are: a megabyte
+NAMES_PER_SET = 16  # and one more for so many names: a set of a thousand workers takes 300 bytes, so 19 bytes a name
+
+_first_word = struct.Struct("<Q8x").unpack
+
+
+class HolderSet:
+    """The one object for a set of holders.
+
+    Attributes:
+        members: a bit for each.
+        num_names: names that have this set.
+    """
+
+    __slots__ = ("members", "num_names")
+
+    def __init__(self, members: int) -> None:
+        self.members = members
+        self.num_names = 0
 
 
 class PrefixIndex:
@@ -26,22 +49,25 @@ class PrefixIndex:
     """
 
     def __init__(self) -> None:
-        self._holders: dict[int, int] = {}  # name -> set
-        self._sets: dict[int, int] = {}  # set -> the one object for it
-        self._num_uses: dict[int, int] = {}  # set -> names with it
+        self._shards: list[dict[int, HolderSet]] = [{} for _ in range(NUM_SHARDS)]
+        self._shard_at = [self._shards[number] for number in _shares()]  # [NUM_SLOTS]
+        self._sets: dict[int, HolderSet] = {}
+        self._num_names = 0
         self._members = 0  # set of all holders that are not forgotten
         self._forgotten = 0  # set of those whose names are still to be removed
         self._sweeping = 0  # set of those whose names the sweep under way removes
-        self._to_sweep: list[int] = []  # names it has not looked at
+        self._shards_to_sweep: list[dict[int, HolderSet]] = []  # it has not begun with
+        self._shard_swept: dict[int, HolderSet] = {}  # it is at
+        self._to_sweep: list[int] = []  # names of that one that it has not looked at
 
     def __len__(self) -> int:
         """Names indexed, those of forgotten holders included until they are removed."""
-        return len(self._holders)
+        return self._num_names
 
     def open(self) -> int:
         """A new holder without names; a bit that no other has."""
         taken = self._members | self._forgotten | self._sweeping
-        holder = next(1 << place for place in count() if not taken >> place & 1)
+        holder = ~taken & (taken + 1)  # the lowest that is not taken
         self._members |= holder
         return holder
 
@@ -52,68 +78,107 @@ class PrefixIndex:
 
     def store(self, holder: int, names: Sequence[BlockName]) -> None:
         """A holder has these names."""
-        for key in _keys(names):
-            self._set(key, self._holders.get(key, 0) | holder)
+        for name in names:
+            key = _first_word(name)[0] >> UNUSED_BITS
+            shard = self._shard_at[key % NUM_SLOTS]
+            before = shard.get(key)
+            if before is None:
+                self._put(shard, key, self._set_of(holder), None)
+            elif not before.members & holder:
+                self._put(shard, key, self._set_of(before.members | holder, instead=before), before)
 
     def drop(self, holder: int, names: Sequence[BlockName]) -> None:
         """A holder has these names no more; others, and those it did not have, change nothing."""
-        for key in _keys(names):
-            self._set(key, self._holders.get(key, 0) & ~holder)
+        for name in names:
+            key = _first_word(name)[0] >> UNUSED_BITS
+            self._take_out(self._shard_at[key % NUM_SLOTS], key, holder)
 
-    def depths(self, names: Sequence[BlockName]) -> dict[int, int]:
-        """How many leading names of a chain each holder has; those that have none are left out.
+    def reach(self, names: Iterable[BlockName]) -> list[tuple[int, int]]:
+        """Who has how much of a chain's beginning. Asks for names only as far as somebody has them, and one more.
 
-        One walk for all of them, as far as the deepest goes.
+        Returns:
+            Sets of holders, each with a number of leading names that all in it have: sets shrink, numbers rise, so
+            that a holder has the number of the last set that it is in. Those that have none are in no set.
         """
-        depths: dict[int, int] = {}
-        walking, depth = self._members, 0
-        for key in _keys(names):
-            have = walking & self._holders.get(key, 0)
-            if have != walking:
-                if depth:
-                    depths |= dict.fromkeys(_members(walking & ~have), depth)
-                if not have:
-                    return depths
-                walking = have
+        steps: list[tuple[int, int]] = []
+        walking, depth, seen = self._members, 0, None
+        if not walking:
+            return steps
+        for name in names:
+            key = _first_word(name)[0] >> UNUSED_BITS
+            found = self._shard_at[key % NUM_SLOTS].get(key)
+            if found is not seen or found is None:
+                have = walking & found.members if found is not None else 0
+                if have != walking:
+                    if depth:
+                        steps.append((walking, depth))
+                    if not have:
+                        return steps
+                    walking = have
+                seen = found
             depth += 1
-        return depths | dict.fromkeys(_members(walking), depth) if depth else {}
+        if depth and walking:
+            steps.append((walking, depth))
+        return steps
 
     def sweep(self, max_names: int) -> None:
         """Looks at up to `max_names` names for what forgotten holders left; costs nothing when they left nothing."""
-        if not self._to_sweep:
+        if not self._sweeping:
+            if not self._forgotten:
+                return
             self._sweeping, self._forgotten = self._forgotten, 0
-            self._to_sweep = list(self._holders) if self._sweeping else []
-        for key in self._to_sweep[-max_names:]:
-            self._set(key, self._holders.get(key, 0) & ~self._sweeping)
-        del self._to_sweep[-max_names:]
-        if not self._to_sweep:
+            self._shards_to_sweep = list(self._shards)
+        while max_names > 0 and (self._to_sweep or self._shards_to_sweep):
+            if not self._to_sweep:
+                self._shard_swept = self._shards_to_sweep.pop()
+                self._to_sweep = list(self._shard_swept)
+            for key in self._to_sweep[-max_names:]:
+                self._take_out(self._shard_swept, key, self._sweeping)
+            num_looked_at = min(max_names, len(self._to_sweep))
+            del self._to_sweep[len(self._to_sweep) - num_looked_at :]
+            max_names -= num_looked_at
+        if not self._to_sweep and not self._shards_to_sweep:
             self._sweeping = 0
 
-    def _set(self, key: int, holders: int) -> None:
-        """The only writer of `_holders`: shares equal sets, and keeps no empty one."""
-        before = self._holders.get(key, 0)
-        if holders == before:
+    def _take_out(self, shard: dict[int, HolderSet], key: int, holders: int) -> None:
+        before = shard.get(key)
+        if before is None or not before.members & holders:
             return
-        if holders:
-            self._holders[key] = self._sets.setdefault(holders, holders)
-            self._num_uses[holders] = self._num_uses.get(holders, 0) + 1
+        left = before.members & ~holders
+        self._put(shard, key, self._set_of(left, instead=None) if left else None, before)
+
+    def _set_of(self, members: int, instead: HolderSet | None = None) -> HolderSet:
+        """The object for a set that is not empty, or where there are too many: `instead`, or one with one of them."""
+        found = self._sets.get(members)
+        if found is not None:
+            return found
+        if members & (members - 1) and len(self._sets) >= SETS_AT_LEAST + self._num_names // NAMES_PER_SET:
+            return instead or self._set_of(members & -members)
+        self._sets[members] = new = HolderSet(members)
+        return new
+
+    def _put(self, shard: dict[int, HolderSet], key: int, new: HolderSet | None, before: HolderSet | None) -> None:
+        """The only writer of shards: keeps no name without holders, and no set without names."""
+        if new is before:
+            return
+        if new is None:
+            del shard[key]
         else:
-            del self._holders[key]
-        if before:
-            self._num_uses[before] -= 1
-            if not self._num_uses[before]:
-                del self._num_uses[before], self._sets[before]
+            shard[key] = new
+            new.num_names += 1
+        self._num_names += (new is not None) - (before is not None)
+        if before is not None:
+            before.num_names -= 1
+            if not before.num_names:
+                del self._sets[before.members]
 
 
-def _keys(names: Sequence[BlockName]) -> Iterable[int]:
-    """What stands for each name in the index."""
-    words = struct.unpack(f"<{2 * len(names)}Q", join_names(names))
-    return (word >> UNUSED_BITS for word in words[::2])
-
-
-def _members(holders: int) -> Iterable[int]:
-    """The holders in a set, each as the bit it is."""
-    while holders:
-        holder = holders & -holders
-        yield holder
-        holders ^= holder
+def _shares() -> list[int]:
+    """The shard of each slot: the largest gets twice as many as the smallest, the others what lies between."""
+    ends = list(accumulate(2 ** (number / NUM_SHARDS) for number in range(NUM_SHARDS)))
+    shares = [round(NUM_SLOTS * end / ends[-1]) for end in ends]
+    return [
+        number
+        for number, (start, end) in enumerate(zip([0, *shares], shares, strict=False))
+        for _ in range(start, end)
+    ]

@@ -1,6 +1,6 @@
 """Which attached workers have the beginning of a prompt: one index over all of them, kept from their reports."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from core.blocks import BlockName
 from core.ids import WorkerId
@@ -41,6 +41,15 @@ class FleetPrefixes:
             del self._worker_of[feed.holder]
             feed.close()
 
-    def depths(self, names: Sequence[BlockName]) -> dict[WorkerId, int]:
-        """How many leading blocks of a chain each worker has; those that have none are left out."""
-        return {self._worker_of[holder]: depth for holder, depth in self._index.depths(names).items()}
+    def holder(self, worker: WorkerId) -> int:
+        """The worker in sets of holders; 0 while it has said nothing. Another one after each of its snapshots."""
+        feed = self._feeds.get(worker)
+        return 0 if feed is None else feed.holder
+
+    def worker_of(self, holder: int) -> WorkerId:
+        """Inverse of `holder`, for one that is in a set that `reach` has just returned."""
+        return self._worker_of[holder]
+
+    def reach(self, names: Iterable[BlockName]) -> list[tuple[int, int]]:
+        """Which holders have how many leading blocks of a chain, see `PrefixIndex.reach`."""
+        return self._index.reach(names)

@@ -97,10 +97,19 @@ class MemoryFleet:
 
     def __init__(self, *links: RecordingLink) -> None:
         self.members = list(links)
+        self._known: set[RecordingLink] = set()
         self.prefixes = FleetPrefixes()
 
     def links(self) -> list[RecordingLink]:
         return sorted((link for link in self.members if link.hello), key=lambda link: link.worker)
+
+    def find(self, worker: WorkerId) -> RecordingLink | None:
+        return next((link for link in self.members if link.hello and link.worker == worker), None)
+
+    def take_changed(self) -> list[RecordingLink]:
+        """All that were ever here: tests change what they like."""
+        self._known.update(self.members)
+        return list(self._known)
 
     def silent_s(self, link: RecordingLink) -> float:
         return 0.25 if link.hello else 60.0

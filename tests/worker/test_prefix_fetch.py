@@ -24,6 +24,7 @@ from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.wire import StepReport
 from tests.oracles import greedy_tokens
+from tests.router.fleet.depths import depths_in
 from tests.worker.loops import BLOCK_TOKENS, greedy
 from tests.worker.routers import TIMEOUT_S, attached, is_free, look, wait_until
 from tests.worker.test_loop import prompt_of
@@ -187,14 +188,14 @@ class Watcher:
 async def test_router_finds_a_prompt_on_both_workers_and_its_answer_on_one(pair: Pair) -> None:
     """Blocks named by a worker as it computes are those that a router names before it places the next turn."""
     work = await asyncio.to_thread(second_turn, pair, 60)
-    names = PromptNames("").of(work.prompt, pair[0].engine.fingerprint, BLOCK_TOKENS)
+    names = list(PromptNames("").of(work.prompt, pair[0].engine.fingerprint, BLOCK_TOKENS))
     expected = {pair[0].worker: NUM_FIRST // BLOCK_TOKENS, pair[1].worker: NUM_THERE // BLOCK_TOKENS}
     watcher = Watcher()
     fleet = Fleet("router-fleet", SystemClock(), TIMEOUT_S, watcher)
     for process in pair:
         fleet.register(process.endpoint)
     async with asyncio.timeout(TIMEOUT_S):
-        while fleet.prefixes.depths(names) != expected:
+        while depths_in(fleet.prefixes, names) != expected:
             watcher.news.clear()
             await watcher.news.wait()
     await fleet.close()

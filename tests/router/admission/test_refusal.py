@@ -13,8 +13,16 @@ def test_request_within_the_limit_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("outlook", "reason", "words"),
     [
-        (Outlook(12.2, 0.0, lambda: 0.1), "ttft", r"^the prompt would be computed in 12.2 s because of those before it"),
-        (Outlook(0.2, 12.2, lambda: 0.1), "decode_places", r"^no worker has a place for the answer in the next 12.2 s"),
+        (
+            Outlook(12.2, 0.0, lambda: 0.1),
+            "ttft",
+            r"^the prompt would be computed in 12.2 s because of those before it",
+        ),
+        (
+            Outlook(0.2, 12.2, lambda: 0.1),
+            "decode_places",
+            r"^no worker has a place for the answer in the next 12.2 s",
+        ),
     ],
 )
 def test_request_that_would_wait_too_long_is_told_why_and_when_to_ask_again(

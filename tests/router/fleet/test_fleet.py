@@ -14,6 +14,7 @@ from router.fleet import fleet as fleet_module
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from tests.router.builders import LAYOUT
+from tests.router.fleet.depths import depths_in
 from tests.router.fleet.scripted_worker import WAIT_S, RecordingObserver, ScriptedWorker, token
 
 
@@ -383,10 +384,10 @@ async def test_names_of_a_worker_are_known_until_it_is_lost(
     worker.say_all_kv(7, *NAMES[:2])
     worker.say_kv(7, NAMES[2])
     await observer.expect(("attached", worker), ("report", worker), ("report", worker))
-    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 3}
+    assert depths_in(fleet.prefixes, NAMES) == {worker.endpoint.worker: 3}
     worker.end_stream()
     await observer.expect(("lost", worker))
-    assert fleet.prefixes.depths(NAMES) == {}
+    assert depths_in(fleet.prefixes, NAMES) == {}
 
 
 async def test_gap_in_the_names_of_a_worker_asks_it_for_all_of_them(
@@ -399,7 +400,7 @@ async def test_gap_in_the_names_of_a_worker_asks_it_for_all_of_them(
     assert order.HasField("query_kv")
     worker.say_all_kv(9, *NAMES)
     await observer.expect(("attached", worker), *[("report", worker)] * 3)
-    assert fleet.prefixes.depths(NAMES) == {worker.endpoint.worker: 4}
+    assert depths_in(fleet.prefixes, NAMES) == {worker.endpoint.worker: 4}
 
 
 # --- dying

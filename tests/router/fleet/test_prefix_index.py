@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Sequence
 
 from hypothesis import settings
@@ -6,6 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from core.blocks import BlockName
 from router.fleet.prefix_index import PrefixIndex
+from tests.router.fleet.depths import depth_of_each
 
 ALL = [bytes([number]) * 16 for number in range(12)]
 some_names = st.lists(st.sampled_from(ALL), max_size=6, unique=True)
@@ -59,15 +61,18 @@ class Index(RuleBasedStateMachine):
     @rule(names=st.lists(st.sampled_from(ALL), max_size=8, unique=True))
     def depths(self, names: Sequence[BlockName]) -> None:
         expected = {holder: depth_of(names, held) for holder, held in self.names_of.items()}
-        assert self.index.depths(names) == {holder: depth for holder, depth in expected.items() if depth}
+        assert depth_of_each(self.index.reach(names)) == {
+            holder: depth for holder, depth in expected.items() if depth
+        }
 
     @invariant()
     def equal_sets_are_one_object_and_none_is_kept_unused(self) -> None:
-        used = list(self.index._holders.values())
-        assert all(any(kept is one for kept in self.index._sets.values()) for one in used)
-        assert self.index._num_uses == {one: used.count(one) for one in used}
-        assert self.index._sets.keys() == set(used)
-        assert 0 not in used
+        used = [found for shard in self.index._shards for found in shard.values()]
+        kept = self.index._sets
+        assert all(kept[found.members] is found for found in used)
+        assert {found.members: found.num_names for found in kept.values()} == Counter(each.members for each in used)
+        assert 0 not in kept
+        assert len(self.index) == len(used)
 
 
 def depth_of(names: Sequence[BlockName], held: set[BlockName]) -> int:
@@ -84,7 +89,7 @@ def test_forgotten_holder_has_nothing_before_any_sweep() -> None:
     index.store(gone, ALL)
     index.store(other, ALL[:3])
     index.forget(gone)
-    assert index.depths(ALL) == {other: 3}
+    assert depth_of_each(index.reach(ALL)) == {other: 3}
     assert len(index) == len(ALL)
 
 
@@ -98,5 +103,5 @@ def test_new_holder_never_gets_the_names_of_one_that_is_not_swept_yet() -> None:
     assert new != gone
     index.sweep(len(ALL))
     assert index.open() == gone
-    assert index.depths(ALL) == {}
+    assert depth_of_each(index.reach(ALL)) == {}
     assert len(index) == 0

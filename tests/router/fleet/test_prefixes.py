@@ -9,6 +9,7 @@ from core.ids import WorkerId
 from core.kv_events import KvEvents, KvSnapshot
 from router.fleet.prefixes import FleetPrefixes
 from router.wire import StepReport
+from tests.router.fleet.depths import depths_in
 
 A, B = WorkerId("a", 1), WorkerId("b", 1)
 NAMES = [bytes([number]) * 16 for number in range(8)]
@@ -30,15 +31,15 @@ def prefixes() -> FleetPrefixes:
 def test_snapshot_and_events_after_it_are_known(prefixes: FleetPrefixes) -> None:
     assert not prefixes.hear(A, snapshot(5, *NAMES[:2]))
     assert not prefixes.hear(A, events(5, *NAMES[2:4], dropped=(NAMES[0],)))
-    assert prefixes.depths(NAMES) == {}
-    assert prefixes.depths(NAMES[1:]) == {A: 3}
+    assert depths_in(prefixes, NAMES) == {}
+    assert depths_in(prefixes, NAMES[1:]) == {A: 3}
     assert not prefixes.hear(A, events(8, NAMES[0]))
-    assert prefixes.depths(NAMES) == {A: 4}
+    assert depths_in(prefixes, NAMES) == {A: 4}
 
 
 def test_events_before_the_first_snapshot_are_not_believed_and_ask_for_nothing(prefixes: FleetPrefixes) -> None:
     assert not prefixes.hear(A, events(0, *NAMES))
-    assert prefixes.depths(NAMES) == {}
+    assert depths_in(prefixes, NAMES) == {}
 
 
 @pytest.mark.parametrize("late", [events(7, NAMES[2]), events(7), events(4, NAMES[2])])
@@ -46,38 +47,38 @@ def test_gap_asks_for_a_snapshot_once_and_goes_on_from_there(prefixes: FleetPref
     prefixes.hear(A, snapshot(5, *NAMES[:2]))
     assert prefixes.hear(A, late)
     assert not prefixes.hear(A, events(8, NAMES[3]))
-    assert prefixes.depths(NAMES) == {A: 2}, "what was heard before the gap is the best that is known"
+    assert depths_in(prefixes, NAMES) == {A: 2}, "what was heard before the gap is the best that is known"
     prefixes.hear(A, snapshot(9, NAMES[0]))
-    assert prefixes.depths(NAMES) == {A: 1}, "what is not in the snapshot is gone"
+    assert depths_in(prefixes, NAMES) == {A: 1}, "what is not in the snapshot is gone"
     assert not prefixes.hear(A, events(9, NAMES[1]))
-    assert prefixes.depths(NAMES) == {A: 2}
+    assert depths_in(prefixes, NAMES) == {A: 2}
 
 
 def test_parts_of_a_snapshot_add_up_and_events_wait_for_its_end(prefixes: FleetPrefixes) -> None:
     prefixes.hear(A, snapshot(0, NAMES[0], is_last=False))
     assert not prefixes.hear(A, events(0, NAMES[2]))
     prefixes.hear(A, snapshot(0, NAMES[1]))
-    assert prefixes.depths(NAMES) == {A: 2}
+    assert depths_in(prefixes, NAMES) == {A: 2}
     assert not prefixes.hear(A, events(0, NAMES[2]))
-    assert prefixes.depths(NAMES) == {A: 3}
+    assert depths_in(prefixes, NAMES) == {A: 3}
 
 
 def test_lost_worker_has_nothing_and_its_next_incarnation_begins_anew(prefixes: FleetPrefixes) -> None:
     for worker in (A, B):
         prefixes.hear(worker, snapshot(0, *NAMES[:3]))
     prefixes.forget(A)
-    assert prefixes.depths(NAMES) == {B: 3}
+    assert depths_in(prefixes, NAMES) == {B: 3}
     restarted = WorkerId("a", 2)
     assert not prefixes.hear(restarted, events(0, *NAMES))
-    assert prefixes.depths(NAMES) == {B: 3}
+    assert depths_in(prefixes, NAMES) == {B: 3}
     prefixes.hear(restarted, snapshot(8, NAMES[0]))
-    assert prefixes.depths(NAMES) == {B: 3, restarted: 1}
+    assert depths_in(prefixes, NAMES) == {B: 3, restarted: 1}
     assert prefixes.num_names == 3
 
 
 def test_worker_that_said_nothing_can_be_forgotten(prefixes: FleetPrefixes) -> None:
     prefixes.forget(A)
-    assert prefixes.depths(NAMES) == {}
+    assert depths_in(prefixes, NAMES) == {}
 
 
 @given(st.data())
@@ -97,4 +98,4 @@ def test_whatever_gets_lost_names_are_right_again_after_the_snapshot(data: st.Da
     if prefixes.hear(A, events(number)) or is_asked:
         prefixes.hear(A, snapshot(number, *real))
     for name in NAMES:
-        assert prefixes.depths([name]) == ({A: 1} if name in real else {})
+        assert depths_in(prefixes, [name]) == ({A: 1} if name in real else {})
