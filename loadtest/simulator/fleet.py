@@ -287,7 +287,7 @@ class SimFleet:
         self._place_again(job)
 
     def on_stopped(self, job: Job) -> None:
-        """The tail is copied, then the sequence goes on at its target; one whose target died meanwhile is placed again."""
+        """The tail is copied, then the sequence goes on at its target; without one, who died, it is placed again."""
         if self._migrations.target_of(job) is None:
             self._place_again(job)
         else:

@@ -57,10 +57,7 @@ class Prefixes:
         full_blocks = job.arrival.block_ids[: job.arrival.prompt_tokens // self._block_tokens]
         if not full_blocks or not len(self._index):
             return ()
-        sets: dict[int, int] = {}
-        for holder, depth in self._index.depths(names_of(full_blocks)).items():
-            sets[depth] = sets.get(depth, 0) | holder
-        return [(holders, depth * self._block_tokens) for depth, holders in sets.items()]
+        return [(holders, depth * self._block_tokens) for holders, depth in self._index.reach(names_of(full_blocks))]
 
     def present(self, job: Job) -> dict[SimWorker, int]:
         """The same by worker; those that have none are left out."""
