@@ -24,6 +24,7 @@ class PlacementRows:
         self._books = books
         self._tpot_limit_s = tpot_limit_s
         self._table = PlacementTable()
+        self._roles: dict[SimWorker, Role] = {}  # in which they have rows
 
     def prospect(self, job: Job) -> Prospect:
         """What a request is to expect now, and where it goes."""
@@ -33,13 +34,16 @@ class PlacementRows:
         return self._table.prospect(job.prompt_tokens, self._crew.prefixes.reach(job), TURN)
 
     def _set(self, worker: SimWorker) -> None:
-        lives = self._crew.named(worker.id.name) is worker
-        holder = self._crew.prefixes.holder(worker) if lives else 0
-        if lives and worker.role.serves(Role.PREFILL):
-            self._table.prefill.set(prefill_candidate(worker, self._tpot_limit_s, 0), holder=holder)
-        else:
+        role = worker.role if self._crew.named(worker.id.name) is worker else None
+        if role is not self._roles.get(worker):
             self._table.prefill.drop(worker.id)
-        if lives and worker.role.serves(Role.DECODE):
-            self._table.decode.set(decode_candidate(worker, self._books.of(worker), 0), holder=holder)
-        else:
             self._table.decode.drop(worker.id)
+            self._roles.pop(worker, None)
+        if role is None:
+            return
+        self._roles[worker] = role
+        holder = self._crew.prefixes.holder(worker)
+        if role is not Role.DECODE:
+            self._table.prefill.set(prefill_candidate(worker, self._tpot_limit_s, 0), holder=holder)
+        if role is not Role.PREFILL:
+            self._table.decode.set(decode_candidate(worker, self._books.of(worker), 0), holder=holder)
