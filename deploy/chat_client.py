@@ -71,14 +71,14 @@ def open_client(base_url: str) -> httpx.Client:
         raise InvalidRequestError(f"{base_url!r} is not a URL ({error}); try http://127.0.0.1:8000") from None
 
 
-def first_model(client: httpx.Client) -> str:
-    """The id of the first model the server lists.
+def first_model(client: httpx.Client, path: str = "/v1") -> str:
+    """The id of the first model the server lists, whose API is under `path`.
 
     Raises:
         BatonError: the server cannot be reached, or lists none.
     """
     with _reaching(client):
-        response = client.get("/v1/models", timeout=CONNECT_TIMEOUT_S)
+        response = client.get(f"{path}/models", timeout=CONNECT_TIMEOUT_S)
     _raise_for_status(response)
     try:
         return str(response.json()["data"][0]["id"])

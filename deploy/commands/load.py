@@ -23,6 +23,7 @@ from loadtest.workloads.settings import WorkloadSettings
 
 if TYPE_CHECKING:
     from deploy.load.cluster_faults import ClusterFaults
+    from deploy.load.load_session import LoadSession
 
 NOT_VALID = 1  # exit code
 
@@ -59,31 +60,24 @@ def load(
     ] = None,
 ) -> None:
     """Send a load to a server and measure what becomes of it; the exit status is 1 if that is not valid."""
-    from deploy.load.load_session import LoadSession, plan_runs  # noqa: PLC0415 - slow to import, and --help is not
+    from deploy.load.load_session import plan_runs  # noqa: PLC0415 - slow to import, and --help is not
     from deploy.load.progress import progress_of  # noqa: PLC0415 - likewise
     from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
-    from loadtest.workloads.workload import Workload  # noqa: PLC0415 - likewise
 
     if report_from is not None:
         _report_again(url, report_from, report)
         return
     if records and json_file is None:
         raise ConfigError("--records are written into the file of --json; give that, too")
-    target, faults = Target.parse(url), [parse_fault(text) for text in at or ()]
-    plans = plan_runs(sending, workload)
     if api_key is not None:
         use_key(api_key)
-    headers = key_headers() | parse_headers(header or ())
-    verify = http_verification(target.origin)
-    requests = Workload.load(workload)
-    model = sending.model or _first_model(target, headers, verify)
-    session = LoadSession(
-        target=target,
-        headers=headers,
-        tls=verify if isinstance(verify, ssl.SSLContext) else None,
-        model=model,
-        settings=sending,
-        workload=requests,
+    target, plans = Target.parse(url), plan_runs(sending, workload)
+    faults = [parse_fault(text) for text in at or ()]
+    session = _session(
+        target,
+        sending,
+        workload,
+        headers=key_headers() | parse_headers(header or ()),
         faults=faults,
         doer=_doer(target, faults, grpc),
         with_records=records,
@@ -109,10 +103,39 @@ def _report_again(url: str, file: Path, report: Path | None) -> None:
     write_report(read_document(file), report)
 
 
-def _first_model(target: Target, headers: Mapping[str, str], verify: ssl.SSLContext | bool) -> str:
-    from deploy.load.first_model import first_model  # noqa: PLC0415 - see `load`
+def _session(
+    target: Target,
+    sending: LoadSettings,
+    workload: WorkloadSettings,
+    *,
+    headers: Mapping[str, str],
+    faults: Sequence[Fault],
+    doer: "ClusterFaults | None",
+    with_records: bool,
+) -> "LoadSession":
+    from deploy.load.load_session import LoadSession  # noqa: PLC0415 - see `load`
+    from loadtest.workloads.workload import Workload  # noqa: PLC0415 - likewise
 
-    return first_model(target, headers, verify)
+    verify = http_verification(target.origin)
+    return LoadSession(
+        target=target,
+        headers=headers,
+        tls=verify if isinstance(verify, ssl.SSLContext) else None,
+        workload=Workload.load(workload),
+        model=sending.model or _first_model(target, headers),
+        settings=sending,
+        faults=faults,
+        doer=doer,
+        with_records=with_records,
+    )
+
+
+def _first_model(target: Target, headers: Mapping[str, str]) -> str:
+    from deploy.chat_client import first_model, open_client  # noqa: PLC0415 - see `load`
+
+    with open_client(target.origin) as client:
+        client.headers.update(headers)
+        return first_model(client, target.path)
 
 
 def _doer(target: Target, faults: Sequence[Fault], grpc: str | None) -> "ClusterFaults | None":

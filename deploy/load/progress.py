@@ -17,17 +17,21 @@ LINE_EVERY_S = 10.0
 def progress_of(plan: RunPlan, console: Console) -> Watch:
     """Shows a run on a console."""
 
-    async def show(view: LiveView) -> None:
-        if not console.is_terminal:
-            while True:
-                await asyncio.sleep(LINE_EVERY_S)
-                console.print(progress_line(plan.name, view.look()), soft_wrap=True)
+    def line(view: LiveView) -> Text:
+        return progress_line(plan.name, view.look())
+
+    async def draw(view: LiveView) -> None:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             while True:
-                live.update(progress_line(plan.name, view.look()), refresh=True)
+                live.update(line(view), refresh=True)
                 await asyncio.sleep(LIVE_EVERY_S)
 
-    return show
+    async def write(view: LiveView) -> None:
+        while True:
+            await asyncio.sleep(LINE_EVERY_S)
+            console.print(line(view), soft_wrap=True)
+
+    return draw if console.is_terminal else write
 
 
 def progress_line(name: str, figures: LiveFigures) -> Text:
@@ -37,7 +41,7 @@ def progress_line(name: str, figures: LiveFigures) -> Text:
         f"{figures.sent} sent, {figures.answered} answered, {figures.failed} failed",
         f"TTFT p50 {_ms(figures.ttft_ms, 'p50')} p99 {_ms(figures.ttft_ms, 'p99')}",
         f"TPOT p50 {_ms(figures.tpot_ms, 'p50')}",
-        f"{figures.events_per_s:.0f} tokens/s",
+        f"{figures.events_per_s:.0f} events/s",
         f"lag p99 {_ms(figures.lag_ms, 'p99')}",
     ]
     return Text(f"{name}: {' | '.join(parts)}")

@@ -61,11 +61,10 @@ class AnswerReader:
         record.ended_s = now_s
 
     def fail(self, kind: str, example: str, now_s: float) -> None:
-        """The answer has failed. The first failure counts; one after the last event of a complete answer is none."""
-        record = self._record
-        if record.error is None and record.ended_s is None:
-            record.error, record.ended_s = kind[:MAX_KIND_CHARS], now_s
-            self.example = example[:MAX_EXAMPLE_CHARS]
+        """The answer has failed and nothing more comes. The first failure counts; one after the end is none."""
+        if self._record.ended_s is None:
+            self._note_error(kind, example)
+            self._record.ended_s = now_s
 
     @property
     def is_complete(self) -> bool:

@@ -24,21 +24,19 @@ class ConnectionPool:
         tls: how the server is verified; of no meaning without TLS.
         clock: of the connections.
         max_open: no more at once.
-
-    Attributes:
-        num_open: now, with those that are being opened.
     """
 
     def __init__(self, target: Target, tls: ssl.SSLContext | None, clock: Clock, max_open: int) -> None:
-        self.num_open = 0
         self._target = target
         self._tls = tls if target.is_tls else None
         self._clock = clock
         self._max_open = max_open
         self._idle: list[tuple[HttpConnection, float]] = []
+        self._open: set[HttpConnection] = set()
+        self._num_opening = 0
 
     async def take(self) -> HttpConnection:
-        """A connection that is open and free. It comes back by itself when its answer is complete.
+        """A connection that is free, and open as far as is known. It comes back by itself with its whole answer.
 
         Raises:
             TooManyConnectionsError: `max_open` are in use.
@@ -49,23 +47,25 @@ class ConnectionPool:
             if connection.is_open and self._clock.now_s() - since_s < MAX_IDLE_S:
                 return connection
             connection.close()
-        if self.num_open >= self._max_open:
+        if len(self._open) + self._num_opening >= self._max_open:
             raise TooManyConnectionsError(f"{self._max_open} connections are open, as many as --max-open allows")
-        self.num_open += 1
+        self._num_opening += 1
         try:
-            return await self._open()
-        except BaseException:
-            self.num_open -= 1
-            raise
+            connection = await self._connect()
+        finally:
+            self._num_opening -= 1
+        if connection.is_open:
+            self._open.add(connection)
+        return connection
 
     def close(self) -> None:
         """Closes idle connections; those in use are closed by who uses them."""
         while self._idle:
             self._idle.pop()[0].close()
 
-    async def _open(self) -> HttpConnection:
+    async def _connect(self) -> HttpConnection:
         _, connection = await asyncio.get_running_loop().create_connection(
-            lambda: HttpConnection(self._clock, self._is_free, self._is_closed),
+            lambda: HttpConnection(self._clock, self._is_free, self._open.discard),
             self._target.host,
             self._target.port,
             ssl=self._tls,
@@ -74,6 +74,3 @@ class ConnectionPool:
 
     def _is_free(self, connection: HttpConnection) -> None:
         self._idle.append((connection, self._clock.now_s()))
-
-    def _is_closed(self, _connection: HttpConnection) -> None:
-        self.num_open -= 1

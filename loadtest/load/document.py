@@ -13,6 +13,8 @@ from loadtest.load.validity import client_share, why_not_valid
 from loadtest.report.document import Document, Run
 from loadtest.report.series import series_of
 
+DIGITS = 6  # of times of events: microseconds
+
 
 def run_document(outcome: RunOutcome, settings: LoadSettings, *, with_records: bool) -> Run:
     """One run's figures.
@@ -74,4 +76,4 @@ def load_document(
 
 
 def _record(record: RequestRecord) -> dict[str, Any]:
-    return {**dataclasses.asdict(record), "chunk_s": record.chunk_s.tolist()}
+    return {**dataclasses.asdict(record), "chunk_s": [round(time_s, DIGITS) for time_s in record.chunk_s]}

@@ -69,10 +69,14 @@ class HttpConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def send(self, request: bytes, sink: AnswerSink) -> None:
-        """Sends a request on a connection that is open and free."""
+        """Sends a request on a free connection. If the server has just closed it, the sink hears so at once."""
         assert self._sink is None, "one answer at a time"
-        assert self._transport is not None, "a connection that is open"
+        assert self._transport is not None, "a connection that was opened"
         self._sink = sink
+        if not self.is_open:
+            self._now_s = self._clock.now_s()
+            self._break("cut_off", "the connection was closed before the request was sent")
+            return
         self._is_complete = self._has_head = False
         self._ends_with_connection = True
         self._transport.write(request)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,7 @@ class PlayingServer:
 
 
 @contextlib.asynccontextmanager
-async def playing(answer: Answer) -> AsyncIterator[PlayingServer]:
+async def playing(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[PlayingServer]:
     """Serves until the context ends. A connection is closed when its answer raises ConnectionResetError."""
     playing_server = PlayingServer()
     writers: list[asyncio.StreamWriter] = []
@@ -60,7 +61,7 @@ async def playing(answer: Answer) -> AsyncIterator[PlayingServer]:
                 await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls) as server:
         playing_server.port = server.sockets[0].getsockname()[1]
         yield playing_server
         for writer in writers:

@@ -61,6 +61,14 @@ def test_first_failure_counts() -> None:
     assert (asked.error, asked.ended_s, reader.example) == ("timeout", 1.0, "slow")
 
 
+def test_answer_that_breaks_after_an_error_event_has_ended_with_that_error() -> None:
+    asked = record()
+    reader = AnswerReader(asked, keeps_text=False)
+    reader.take([VLLM, b'{"error":{"message":"gone","code":"worker_lost"}}'], 1.0)
+    reader.fail("cut_off", "closed", 2.0)
+    assert (asked.error, asked.ended_s, reader.example) == ("worker_lost", 2.0, "gone")
+
+
 def test_failure_after_the_end_is_none() -> None:
     asked = record()
     reader = AnswerReader(asked, keeps_text=False)

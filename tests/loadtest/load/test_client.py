@@ -2,9 +2,12 @@
 
 import asyncio
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
 
+from deploy.certificate_maker import write_certificates
 from loadtest.load.answer_reader import DONE
 from loadtest.load.chat_body import ChatBodies
 from loadtest.load.client import LoadClient
@@ -12,6 +15,7 @@ from loadtest.load.conversation import Message
 from loadtest.load.load_clock import RunningClock
 from loadtest.load.record import RequestRecord
 from loadtest.load.target import Target
+from rpc.security import TlsFiles
 from tests.loadtest.load.chunks import VLLM, chunk
 from tests.loadtest.load.chunks import record as new_record
 from tests.loadtest.load.playing_server import (
@@ -30,13 +34,17 @@ WORKER_LOST = b'{"error": {"message": "it died", "type": "server_error", "code":
 
 
 def new_client(
-    target: Target, examples: dict[str, str] | None = None, max_open: int = 8, timeout_s: float = 30.0
+    target: Target,
+    examples: dict[str, str] | None = None,
+    max_open: int = 8,
+    timeout_s: float = 30.0,
+    tls: ssl.SSLContext | None = None,
 ) -> LoadClient:
     return LoadClient(
         target,
         {"x-tenant": "blue"},
         ChatBodies("m", "max_tokens", {"temperature": 0.0}),
-        tls=None,
+        tls=tls,
         clock=RunningClock(),
         examples={} if examples is None else examples,
         max_open=max_open,
@@ -144,6 +152,30 @@ async def test_nobody_there_is_a_failure_to_connect() -> None:
     assert (asked.error, asked.status) == ("connect", None)
 
 
+@pytest.fixture
+def files(tmp_path: Path) -> TlsFiles:
+    write_certificates(tmp_path / "certs", ["127.0.0.1"], days=1)
+    return TlsFiles.in_dir(tmp_path / "certs")
+
+
+@pytest.mark.parametrize(("trusts_it", "error"), [(True, None), (False, "connect")])
+async def test_server_with_tls_is_asked_only_if_its_certificate_is_trusted(
+    files: TlsFiles, trusts_it: bool, error: str | None
+) -> None:
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    assert files.cert is not None
+    server_context.load_cert_chain(files.cert, files.key)
+    asked = new_record()
+    async with playing(openai_answer, server_context) as server:
+        client = new_client(
+            Target.parse(f"https://127.0.0.1:{server.port}"),
+            tls=ssl.create_default_context(cafile=files.ca if trusts_it else None),
+        )
+        await client.ask(asked, HELLO, 3, keeps_text=False)
+        client.close()
+    assert (asked.error, len(asked.chunk_s)) == (error, 3 if trusts_it else 0)
+
+
 async def test_request_beyond_max_open_fails_at_once_as_the_clients_own_doing() -> None:
     release = asyncio.Event()
 
@@ -160,3 +192,17 @@ async def test_request_beyond_max_open_fails_at_once_as_the_clients_own_doing() 
         await first
         client.close()
     assert (held_record.error, refused.error) == (None, "max_open")
+
+
+async def test_connections_that_fail_leave_room_for_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    client = new_client(Target.parse(f"http://127.0.0.1:{port}"), max_open=1)
+    for _ in range(3):
+        await client.ask(asked := new_record(), HELLO, 3, keeps_text=False)
+        assert asked.error == "connect"
+    async with playing(stream_of(VLLM, is_cut=True)) as server:
+        client = new_client(server.target, max_open=1)
+        for _ in range(3):
+            await client.ask(asked := new_record(), HELLO, 3, keeps_text=False)
+            assert asked.error == "cut_off"

@@ -142,6 +142,16 @@ def test_refusal_has_its_status_and_leaves_the_connection_open() -> None:
     assert (bench.sink.heard[0], bench.sink.body, bench.freed) == (("head", 429, 7.0), b"{}", 1)
 
 
+def test_request_on_a_connection_that_the_server_has_closed_is_cut_off_at_once() -> None:
+    bench = Bench()
+    bench.connection.data_received(COUNTED)
+    bench.transport.is_aborted = True
+    bench.connection.connection_lost(None)
+    bench.connection.send(b"again", bench.sink)
+    assert bench.sink.heard[-1] == ("broken", "cut_off", 7.0)
+    assert bench.transport.written == [b"request"]
+
+
 def test_closed_connection_tells_its_sink_nothing() -> None:
     bench = Bench()
     bench.connection.close()
