@@ -286,12 +286,11 @@ class SimWorker:
         self._begin()
 
     def _shape(self) -> StepShape:
-        return StepShape(
-            num_prompt_tokens=sum(num_tokens for _, num_tokens in self._chunks),
-            num_prompt_pairs=sum(chunk_pairs(num_tokens, job.num_computed) for job, num_tokens in self._chunks),
-            num_sequences=len(self._running),
-            num_context_tokens=self.running_context_tokens,
-        )
+        num_tokens, num_pairs = 0, 0.0
+        for job, num_new in self._chunks:
+            num_tokens += num_new
+            num_pairs += chunk_pairs(num_new, job.num_computed)
+        return StepShape(num_tokens, num_pairs, len(self._running), self.running_context_tokens)
 
     def _num_unchanged_steps(self) -> int:
         """Steps until a sequence ends, or room does."""
