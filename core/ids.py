@@ -16,6 +16,9 @@ class WorkerId:
     def __str__(self) -> str:
         return f"{self.name}@{self.incarnation}"
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # which its string keeps: ids are looked up many times for every request
+
     def supersedes(self, other: "WorkerId") -> bool:
         """Whether `other` is an earlier process of the same worker."""
         return self.name == other.name and self.incarnation > other.incarnation

@@ -9,7 +9,7 @@ from core.cost import Curve
 
 Floats = NDArray[np.float64]
 
-_START, _SECONDS, _WIDTH, _RISE = range(4)  # of a segment: (x0, y0), x1 - x0, y1 - y0
+_NUM_PARTS = 3  # of a segment: where it begins, its seconds there, and how many more for each number after
 
 
 class CurveRows:
@@ -17,24 +17,23 @@ class CurveRows:
 
     def __init__(self) -> None:
         self._curves: list[Curve] = []
-        self._segments: Floats = np.zeros((4, 1, 0))  # [4, num_segments, num_rows]
+        self._segments: Floats = np.zeros((_NUM_PARTS, 1, 0))  # [3, num_segments, num_rows]
         self._ends: Floats = np.zeros((0, 0))  # [num_segments - 1, num_rows]: where the next segment begins
-        self._rows = np.arange(0)
+        self._reshaped()
 
     def insert(self, row: int) -> None:
         """A row without a curve; those from `row` on move up by one."""
         self._curves.insert(row, Curve(((1.0, 0.0),)))
         self._segments = np.insert(self._segments, row, 0.0, axis=2)
-        self._segments[_WIDTH, :, row] = 1.0
         self._ends = np.insert(self._ends, row, np.inf, axis=1)
-        self._rows = np.arange(len(self._curves))
+        self._reshaped()
 
     def delete(self, row: int) -> None:
         """Takes a row out; those after it move down by one."""
         del self._curves[row]
         self._segments = np.delete(self._segments, row, axis=2)
         self._ends = np.delete(self._ends, row, axis=1)
-        self._rows = np.arange(len(self._curves))
+        self._reshaped()
 
     def set(self, row: int, curve: Curve) -> None:
         """The curve of a row; costs nothing when it is the one that is there."""
@@ -48,25 +47,32 @@ class CurveRows:
         self._widen(len(segments))
         self._ends[:, row] = np.inf
         for number, ((x0, y0), (x1, y1)) in enumerate(segments):
-            self._segments[:, number, row] = x0, y0, x1 - x0, y1 - y0
+            self._segments[:, number, row] = x0, y0, (y1 - y0) / (x1 - x0)
             if number:
                 self._ends[number - 1, row] = x0
 
     def at(self, numbers: Floats) -> Floats:
         """Seconds by row, for one number each: [num_rows] -> [num_rows]."""
         if len(self._ends):
-            which = (self._ends <= numbers).sum(axis=0) * len(self._rows) + self._rows
-            start, seconds, width, rise = (part.ravel().take(which) for part in self._segments)
+            num_passed = np.add.reduce((self._ends <= numbers).view(np.uint8), axis=0, dtype=np.uint8)
+            which = num_passed * self._num_rows + self._rows
+            start, seconds, slope = [part.take(which) for part in self._flat]
         else:
-            start, seconds, width, rise = self._segments[:, 0]
-        values: Floats = seconds + rise * (np.maximum(numbers, start) - start) / width
+            start, seconds, slope = self._flat
+        values: Floats = seconds + slope * np.maximum(numbers - start, 0.0)
         return values
 
     def _widen(self, num_segments: int) -> None:
         missing = num_segments - self._segments.shape[1]
         if missing > 0:
-            num_rows = len(self._rows)
-            empty = np.zeros((4, missing, num_rows))
-            empty[_WIDTH] = 1.0
+            num_rows = len(self._curves)
+            empty = np.zeros((_NUM_PARTS, missing, num_rows))
             self._segments = np.concatenate([self._segments, empty], axis=1)
             self._ends = np.concatenate([self._ends, np.full((missing, num_rows), np.inf)])
+            self._reshaped()
+
+    def _reshaped(self) -> None:
+        """The arrays are new ones: what is derived from their shape follows."""
+        self._num_rows = np.intp(len(self._curves))
+        self._rows = np.arange(self._num_rows)
+        self._flat = [part.reshape(-1) for part in self._segments]  # views

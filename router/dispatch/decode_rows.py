@@ -11,16 +11,17 @@ from core.ids import WorkerId
 from router.dispatch.curve_rows import CurveRows
 from router.dispatch.placement import SAME_FULLNESS, SAME_STEP_TIME, DecodeCandidate
 from router.dispatch.turn_rows import TurnRows
-from router.dispatch.worker_rows import Bools, Floats, Reach, WorkerRows
+from router.dispatch.worker_rows import Bools, Floats, WorkerRows
 
-_SEQUENCES, _CONTEXT, _PLACES, _FREE_BLOCKS, _BLOCK_TOKENS, _BATCH_S, _CONTEXT_TOKEN_S, _OCCUPANCY = range(8)
+_SEQUENCES, _CONTEXT, _PLACES, _FREE_BLOCKS, _BLOCK_TOKENS, _BATCH_S, _CONTEXT_TOKEN_S, _OCCUPANCY, _ROOM = range(9)
+# _ROOM: the longest prompt that need not wait, in tokens; its blocks and one more are free.
 
 
 class DecodeRows:
     """What the workers generate, and what room they have."""
 
     def __init__(self) -> None:
-        self._rows = WorkerRows(num_fields=8)
+        self._rows = WorkerRows(num_fields=9)
         self._curves = CurveRows()
         self._turns = TurnRows()
 
@@ -42,7 +43,7 @@ class DecodeRows:
             row = self._rows.insert(candidate.worker)
             self._curves.insert(row)
             self._turns.insert(row)
-        cost = candidate.cost
+        cost, is_full = candidate.cost, candidate.num_sequences >= candidate.max_num_seqs
         numbers = (
             candidate.num_sequences,
             candidate.num_context_tokens,
@@ -52,6 +53,7 @@ class DecodeRows:
             cost.decode.at(candidate.num_sequences + 1),
             cost.decode_context_token_s,
             candidate.occupancy,
+            -np.inf if is_full else (candidate.free_blocks - 1) * candidate.block_tokens,
         )
         self._rows.set(row, numbers, holder)
         self._curves.set(row, cost.decode)
@@ -67,9 +69,7 @@ class DecodeRows:
 
     def must_wait(self, num_prompt_tokens: int) -> Bools:
         """As `DecodeCandidate.must_wait`: [num_rows]."""
-        numbers = self._rows.numbers
-        is_full = numbers[_SEQUENCES] >= numbers[_PLACES]
-        waits: Bools = is_full | (self._blocks_for(num_prompt_tokens) > numbers[_FREE_BLOCKS])
+        waits: Bools = self._rows.numbers[_ROOM] < num_prompt_tokens
         return waits
 
     def keeps(self, worker: WorkerId, must_wait: Bools, num_prompt_tokens: int, tpot_limit_s: float) -> bool:
@@ -79,25 +79,29 @@ class DecodeRows:
             return False
         return bool(self._step_s(num_prompt_tokens)[row] <= STEP_SHARE * tpot_limit_s)
 
-    def best(self, must_wait: Bools, num_prompt_tokens: int, reach: Reach, avoid: Collection[WorkerId]) -> WorkerId:
+    def best(
+        self, must_wait: Bools, num_prompt_tokens: int, by_place: Floats | None, avoid: Collection[WorkerId]
+    ) -> WorkerId:
         """The worker that `placement.best_decode` takes; there is one at least."""
         numbers = self._rows.numbers
-        able = _first_rank(~must_wait, self._rows.among(avoid))
-        step_s = np.where(able, self._step_s(num_prompt_tokens), np.inf)
-        fast = np.flatnonzero(step_s <= SAME_STEP_TIME * step_s.min())
-        occupancy = numbers[_OCCUPANCY][fast]
-        lowest = occupancy.min()
+        step_s = self._step_s(num_prompt_tokens)
+        avoided = self._rows.among(avoid)
+        if avoided is not None or must_wait.any():
+            step_s = np.where(_first_rank(~must_wait, avoided), step_s, np.inf)
+        fast = (step_s <= SAME_STEP_TIME * step_s[step_s.argmin()]).nonzero()[0]
+        occupancy = numbers[_OCCUPANCY].take(fast)
+        lowest = occupancy[occupancy.argmin()]
         present = None
-        if reach:
-            present = self._rows.tokens(reach)[fast]
-            goes_back = (2 * present >= num_prompt_tokens) & (occupancy <= SAME_FULLNESS + lowest)
-            if goes_back.any():
+        if by_place is not None:
+            present = self._rows.tokens(by_place).take(fast)
+            goes_back = ((2 * present >= num_prompt_tokens) & (occupancy <= SAME_FULLNESS + lowest)).nonzero()[0]
+            if len(goes_back):
                 fast, present, occupancy = fast[goes_back], present[goes_back], occupancy[goes_back]
-                lowest = occupancy.min()
-        emptiest = np.flatnonzero(occupancy == lowest)
-        free = numbers[_FREE_BLOCKS][fast[emptiest]]
-        emptiest = emptiest[free == free.max()]
-        chosen = emptiest[0] if present is None else emptiest[present[emptiest].argmax()]
+                lowest = occupancy[occupancy.argmin()]
+        emptiest = (occupancy == lowest).nonzero()[0]
+        free = numbers[_FREE_BLOCKS].take(fast.take(emptiest))
+        emptiest = emptiest[free == free[free.argmax()]]
+        chosen = emptiest[0] if present is None else emptiest[present.take(emptiest).argmax()]
         return self._rows.workers[int(fast[chosen])]
 
     def place_s(self, turn: Turn | None, num_prompt_tokens: int, num_answer_tokens: float) -> float:
@@ -110,7 +114,7 @@ class DecodeRows:
         """
         numbers = self._rows.numbers
         sequences, places, block_tokens = numbers[_SEQUENCES], numbers[_PLACES], numbers[_BLOCK_TOKENS]
-        num_missing = self._blocks_for(num_prompt_tokens) - numbers[_FREE_BLOCKS]
+        num_missing = np.ceil(num_prompt_tokens / block_tokens) + 1 - numbers[_FREE_BLOCKS]
         blocks_each = np.maximum(1.0, numbers[_CONTEXT] / block_tokens / np.maximum(1.0, sequences))
         num_ahead = np.maximum(sequences + 1 - places, np.ceil(num_missing / blocks_each))
         num_running = np.maximum(1.0, np.minimum(places, sequences + 1 - num_ahead))
@@ -126,10 +130,6 @@ class DecodeRows:
         numbers = self._rows.numbers
         step_s: Floats = numbers[_BATCH_S] + numbers[_CONTEXT_TOKEN_S] * (numbers[_CONTEXT] + num_prompt_tokens)
         return step_s
-
-    def _blocks_for(self, num_prompt_tokens: int) -> Floats:
-        num_blocks: Floats = np.ceil(num_prompt_tokens / self._rows.numbers[_BLOCK_TOKENS]) + 1
-        return num_blocks
 
 
 def _first_rank(has_room: Bools, avoided: Bools | None) -> Bools:

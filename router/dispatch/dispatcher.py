@@ -261,7 +261,13 @@ class FleetDispatcher:
     def _assign(self, generation: ActiveGeneration, prefill: WorkerLink, decode: WorkerLink, options: Survey) -> None:
         num_tokens, present = generation.num_prompt_tokens, options.present
         source = prefix_source(
-            self.fleet, prefill, present, num_tokens, generation.avoid, tpot_limit_s=self._watch.limits.tpot_s
+            self.fleet,
+            self._table,
+            prefill,
+            present,
+            num_tokens,
+            avoid=generation.avoid,
+            tpot_limit_s=self._watch.limits.tpot_s,
         )
         assignment = generation.next_assignment(prefill, decode, source)
         num_found = (

@@ -27,7 +27,7 @@ class FleetTable:
         self.table = PlacementTable()
         self._tpot_limit_s = tpot_limit_s
         self._links: dict[WorkerId, WorkerLink] = {}
-        self._kind_of: dict[WorkerId, Kind] = {}
+        self._kind_of: dict[WorkerLink, Kind] = {}  # it has had since it attached
         self._num_of: Counter[Kind] = Counter()
 
     @property
@@ -40,6 +40,10 @@ class FleetTable:
         """Workers that get prompts."""
         return len(self.table.prefill)
 
+    def find(self, worker: WorkerId) -> WorkerLink | None:
+        """The attached worker of an id; None when there is none."""
+        return self._links.get(worker)
+
     def link(self, worker: WorkerId) -> WorkerLink:
         """A worker that the table has."""
         return self._links[worker]
@@ -47,15 +51,20 @@ class FleetTable:
     def refresh(self, fleet: Fleet) -> None:
         """Takes in what has changed since the last time. Called before each look at the table."""
         for link in fleet.take_changed():
-            if fleet.find(link.worker) is link:
+            if fleet.has(link):
+                if link not in self._kind_of:
+                    self._add(link)
                 self._put(fleet, link)
-            elif self._links.get(link.worker) is link:
-                self._drop(link.worker)
+            elif link in self._kind_of:
+                self._drop(link)
+
+    def _add(self, link: WorkerLink) -> None:
+        self._links[link.worker] = link
+        self._kind_of[link] = kind = link.attached.fingerprint, link.attached.block_tokens
+        self._num_of[kind] += 1
 
     def _put(self, fleet: Fleet, link: WorkerLink) -> None:
         worker = link.worker
-        self._links[worker] = link
-        self._set_kind(worker, (link.attached.fingerprint, link.attached.block_tokens))
         holder = fleet.prefixes.holder(worker)
         if link.takes(Role.PREFILL):
             self.table.prefill.set(prefill_candidate(link, self._tpot_limit_s), link.assigned_turns, holder)
@@ -66,21 +75,11 @@ class FleetTable:
         else:
             self.table.decode.drop(worker)
 
-    def _drop(self, worker: WorkerId) -> None:
-        del self._links[worker]
-        self._set_kind(worker, None)
-        self.table.prefill.drop(worker)
-        self.table.decode.drop(worker)
-
-    def _set_kind(self, worker: WorkerId, kind: Kind | None) -> None:
-        before = self._kind_of.get(worker)
-        if kind == before:
-            return
-        if before is not None:
-            del self._kind_of[worker]
-            self._num_of[before] -= 1
-            if not self._num_of[before]:
-                del self._num_of[before]
-        if kind is not None:
-            self._kind_of[worker] = kind
-            self._num_of[kind] += 1
+    def _drop(self, link: WorkerLink) -> None:
+        self._links.pop(link.worker)
+        kind = self._kind_of.pop(link)
+        self._num_of[kind] -= 1
+        if not self._num_of[kind]:
+            del self._num_of[kind]
+        self.table.prefill.drop(link.worker)
+        self.table.decode.drop(link.worker)

@@ -6,7 +6,6 @@ definition, this its fast form.
 """
 
 from collections.abc import Collection, Mapping
-from functools import cached_property
 from math import inf
 from types import MappingProxyType
 
@@ -17,7 +16,7 @@ from core.ids import WorkerId
 from router.admission.outlook import Outlook
 from router.dispatch.decode_rows import DecodeRows
 from router.dispatch.prefill_rows import PrefillRows
-from router.dispatch.worker_rows import Bools, Floats, Reach
+from router.dispatch.worker_rows import Reach, spread
 
 
 class PlacementTable:
@@ -51,7 +50,7 @@ class PlacementTable:
 
 
 class Prospect:
-    """One prompt before the workers as they are now. What is asked for is computed once.
+    """One prompt before the workers as they are now.
 
     Args:
         table: the workers.
@@ -71,13 +70,18 @@ class Prospect:
     ) -> None:
         self._prefill, self._decode = table.prefill, table.decode
         self._num_tokens = num_prompt_tokens
-        self._reach = reach
         self._turn = turn
-        self._passing_per_s = passing_per_s
+        self._has_both = len(table.prefill) > 0 and len(table.decode) > 0
+        if self._has_both:
+            self._by_place = spread(reach) if reach else None
+            self._cached = table.prefill.cached(self._by_place, num_prompt_tokens)
+            self._pending = table.prefill.pending(turn, num_prompt_tokens, passing_per_s)
+            self._completion_s = table.prefill.completion_s(self._pending, num_prompt_tokens, self._cached)
+            self._must_wait = table.decode.must_wait(num_prompt_tokens)
 
     @property
     def num_uncached_tokens(self) -> int:
-        """Tokens of the prompt to compute where the least are; at least one."""
+        """Tokens of the prompt to compute where the least are; at least one. Asked only when there is an outlook."""
         return self._num_tokens - int(np.max(self._cached, initial=0))
 
     def outlook(self, num_answer_tokens: float) -> Outlook | None:
@@ -86,7 +90,7 @@ class Prospect:
         Args:
             num_answer_tokens: that sequences generate, in the mean.
         """
-        if not len(self._prefill) or not len(self._decode):
+        if not self._has_both:
             return None
         place_s = 0.0
         if self._must_wait.all():
@@ -102,28 +106,12 @@ class Prospect:
         tpot_limit_s: float = inf,
     ) -> tuple[WorkerId, WorkerId] | None:
         """As `placement.place`, whose arguments these are."""
-        if not len(self._prefill) or not len(self._decode):
+        if not self._has_both:
             return None
         prefill = self._prefill.best(self._completion_s, self._pending, avoid, wanted_in_s, latest_s)
         if self._decode.keeps(prefill, self._must_wait, self._num_tokens, tpot_limit_s):
             return prefill, prefill
-        return prefill, self._decode.best(self._must_wait, self._num_tokens, self._reach, avoid)
+        return prefill, self._decode.best(self._must_wait, self._num_tokens, self._by_place, avoid)
 
     def _alone_s(self) -> float:
         return float(self._prefill.completion_s(0.0, self._num_tokens, self._cached).min())
-
-    @cached_property
-    def _cached(self) -> Floats | float:
-        return self._prefill.cached(self._reach, self._num_tokens)
-
-    @cached_property
-    def _pending(self) -> Floats:
-        return self._prefill.pending(self._turn, self._num_tokens, self._passing_per_s)
-
-    @cached_property
-    def _completion_s(self) -> Floats:
-        return self._prefill.completion_s(self._pending, self._num_tokens, self._cached)
-
-    @cached_property
-    def _must_wait(self) -> Bools:
-        return self._decode.must_wait(self._num_tokens)

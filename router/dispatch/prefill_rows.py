@@ -5,15 +5,16 @@ from types import MappingProxyType
 
 import numpy as np
 
+from core.cost import CostModel
 from core.fair_line import Turn
 from core.ids import WorkerId
 from router.admission.outlook import ROUNDS, VARIATION
 from router.dispatch.curve_rows import CurveRows
 from router.dispatch.placement import WAITING_SHARE, PrefillCandidate
 from router.dispatch.turn_rows import TurnRows
-from router.dispatch.worker_rows import Floats, Reach, WorkerRows
+from router.dispatch.worker_rows import Floats, WorkerRows
 
-_PENDING, _OTHERS, _CHUNK, _CHUNK_S, _PAIR_S, _SHARE = range(6)
+_PENDING, _OTHERS, _SHARE, _CHUNK, _CHUNK_S, _PAIR_S = range(6)
 
 
 class PrefillRows:
@@ -23,6 +24,7 @@ class PrefillRows:
         self._rows = WorkerRows(num_fields=6)
         self._curves = CurveRows()
         self._turns = TurnRows()
+        self._costs: list[CostModel] = []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -42,19 +44,12 @@ class PrefillRows:
             row = self._rows.insert(candidate.worker)
             self._curves.insert(row)
             self._turns.insert(row)
-        cost = candidate.cost
+            self._costs.insert(row, candidate.cost)
+            self._set_cost(row, candidate.cost)
+        elif candidate.cost is not self._costs[row]:
+            self._set_cost(row, candidate.cost)
         num_others = candidate.pending_tokens - sum(turns.values())
-        chunk_s = cost.prefill.at(cost.chunk_tokens)
-        numbers = (
-            candidate.pending_tokens,
-            num_others,
-            cost.chunk_tokens,
-            chunk_s,
-            cost.prefill_pair_s,
-            candidate.share,
-        )
-        self._rows.set(row, numbers, holder)
-        self._curves.set(row, cost.prefill)
+        self._rows.set(row, (candidate.pending_tokens, num_others, candidate.share), holder)
         self._turns.set(row, turns)
 
     def drop(self, worker: WorkerId) -> None:
@@ -64,6 +59,7 @@ class PrefillRows:
             self._rows.delete(row)
             self._curves.delete(row)
             self._turns.delete(row)
+            del self._costs[row]
 
     def pending(self, turn: Turn | None, num_new: int, passing_per_s: Mapping[Turn, float]) -> Floats:
         """What each computes before a prompt: [num_rows].
@@ -86,9 +82,9 @@ class PrefillRows:
         before += others
         return before
 
-    def cached(self, reach: Reach, num_prompt_tokens: int) -> Floats | float:
+    def cached(self, by_place: Floats | None, num_prompt_tokens: int) -> Floats | float:
         """Leading tokens of a prompt that need not be computed: [num_rows], or 0 for all. The last is computed."""
-        return np.minimum(self._rows.tokens(reach), num_prompt_tokens - 1) if reach else 0.0
+        return 0.0 if by_place is None else np.minimum(self._rows.tokens(by_place), num_prompt_tokens - 1)
 
     def completion_s(self, pending: Floats | float, num_prompt_tokens: int, cached: Floats | float) -> Floats:
         """As `PrefillCandidate.completion_s`: [num_rows]."""
@@ -107,7 +103,7 @@ class PrefillRows:
         soonest = int(allowed_s.argmin())
         soonest_s = float(completion_s[soonest])
         if soonest_s > wanted_in_s:
-            wait_s = float((self._backlog_s(pending) / self._rows.numbers[_SHARE])[soonest])
+            wait_s = self._costs[soonest].backlog_s(int(pending[soonest])) / self._rows.numbers[_SHARE, soonest]
             if wait_s >= WAITING_SHARE * (soonest_s - wait_s):
                 in_time = completion_s <= latest_s
                 if avoided is not None and (in_time & ~avoided).any():
@@ -116,10 +112,15 @@ class PrefillRows:
                     soonest = int(np.where(in_time, completion_s, -np.inf).argmax())
         return self._rows.workers[soonest]
 
+    def _set_cost(self, row: int, cost: CostModel) -> None:
+        self._costs[row] = cost
+        self._rows.numbers[_CHUNK:, row] = cost.chunk_tokens, cost.prefill.at(cost.chunk_tokens), cost.prefill_pair_s
+        self._curves.set(row, cost.prefill)
+
     def _backlog_s(self, num_tokens: Floats | float) -> Floats:
         """As `CostModel.backlog_s`: [num_rows], or a number for all, -> [num_rows]."""
         numbers = self._rows.numbers
         num_full = np.floor(num_tokens / numbers[_CHUNK])
         rest = num_tokens - num_full * numbers[_CHUNK]
-        backlog_s: Floats = num_full * numbers[_CHUNK_S] + np.where(rest, self._curves.at(rest), 0.0)
+        backlog_s: Floats = num_full * numbers[_CHUNK_S] + self._curves.at(rest) * (rest > 0)
         return backlog_s

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from core.ids import WorkerId
 from core.request import PrefixSource
-from router.dispatch.fleet_table import Kind
+from router.dispatch.fleet_table import FleetTable, Kind
 from router.dispatch.generation import ActiveGeneration
 from router.dispatch.ledger import block_traffic, prefill_candidate, prefix_holder
 from router.dispatch.prefix_fetch import PrefixHolder, plan_fetch
@@ -60,17 +60,19 @@ def present_tokens(fleet: Fleet, kinds: Sequence[Kind], generation: ActiveGenera
 
 def prefix_source(
     fleet: Fleet,
+    table: FleetTable,
     target: WorkerLink,
     present: Present,
     num_prompt_tokens: int,
-    avoid: Collection[WorkerId] = (),
     *,
+    avoid: Collection[WorkerId] = (),
     tpot_limit_s: float,
 ) -> PrefixSource | None:
     """From whom a prefill worker should fetch the beginning of a prompt; None when it should compute.
 
     Args:
         fleet: the workers there are.
+        table: of these workers.
         target: who is to compute the prompt.
         present: as `present_tokens` says.
         num_prompt_tokens: of the whole prompt.
@@ -81,7 +83,7 @@ def prefix_source(
     links: dict[WorkerId, WorkerLink] = {}
     holders: list[PrefixHolder] = []
     for holder in present.beyond(num_here):
-        link = fleet.find(fleet.prefixes.worker_of(holder))
+        link = table.find(fleet.prefixes.worker_of(holder))
         if link is not None and _may_send(link, target, avoid):
             links[link.worker] = link
             holders.append(prefix_holder(link, present.tokens(holder)))

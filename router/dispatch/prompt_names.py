@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from core.blocks import BlockChain, BlockName, root_name
 
+BLOCKS_AT_ONCE = 8  # hashing one more costs less than coming back for it
+
 
 class PromptNames:
     """Hashes each token at most once per model and block size, however often the request is placed.
@@ -19,14 +21,15 @@ class PromptNames:
     def of(self, tokens: Sequence[int], fingerprint: str, block_tokens: int) -> Iterator[BlockName]:
         """Names of the full blocks of a prompt, which continues the one of the last call.
 
-        Each is hashed when it is asked for: whoever looks for a prompt's beginning stops at the first block that
-        nobody has.
+        Hashed when they are asked for, the first alone and then a few at once: whoever looks for a prompt's
+        beginning stops at the first block that nobody has.
         """
         key = fingerprint, block_tokens
         chain = self._chains.get(key)
         if chain is None:
             chain = self._chains[key] = BlockChain(root_name(fingerprint, self._salt), block_tokens)
         yield from chain.names
-        for start in range(len(chain.names) * block_tokens, len(tokens) - block_tokens + 1, block_tokens):
-            chain.extend(tokens[start : start + block_tokens])
-            yield chain.names[-1]
+        while (num_named := len(chain.names)) < len(tokens) // block_tokens:
+            num_next = min(BLOCKS_AT_ONCE if num_named else 1, len(tokens) // block_tokens - num_named)
+            chain.extend(tokens[num_named * block_tokens : (num_named + num_next) * block_tokens])
+            yield from chain.names[num_named:]

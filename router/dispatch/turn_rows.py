@@ -32,14 +32,13 @@ class TurnRows:
 
     def set(self, row: int, book: Mapping[Turn, int]) -> None:
         """The book of a row, which is kept as it is now."""
-        before = self._books[row]
-        if before == book:
-            return
-        self._books[row] = dict(book)
-        for turn in before.keys() - book.keys():
-            self._put(turn, row, before[turn], 0)
+        before, self._books[row] = self._books[row], dict(book)
         for turn, number in book.items():
-            self._put(turn, row, before.get(turn, 0), number)
+            if (num_before := before.get(turn, 0)) != number:
+                self._put(turn, row, num_before, number)
+        for turn in before:
+            if turn not in book:
+                self._put(turn, row, before[turn], 0)
 
     def is_only(self, turn: Turn) -> bool:
         """Whether nothing of any other turn is in any book."""

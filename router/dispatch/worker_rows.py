@@ -11,9 +11,28 @@ from core.ids import WorkerId
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
+NOBODYS = np.iinfo(np.intp).max  # a place beyond all, which stands for the last: no holder is there
+
 Reach = Sequence[tuple[int, int]]
 """Who has a prompt's beginning: sets of holders, see `PrefixIndex`, with leading tokens that all in a set have.
 A holder has the most of all sets that it is in."""
+
+
+def spread(reach: Reach) -> Floats:
+    """Leading tokens that each holder has, by the place of its bit in sets: [num_places], the last of them nobody's.
+
+    Args:
+        reach: at least one set.
+    """
+    num_bytes = max(holders.bit_length() for holders, _ in reach) // 8 + 1
+    joined = b"".join([holders.to_bytes(num_bytes, "little") for holders, _ in reach])
+    sets = np.frombuffer(joined, np.uint8).reshape(len(reach), num_bytes)
+    members = np.unpackbits(sets, axis=1, bitorder="little")  # [num_sets, num_places]
+    if len(reach) == 1:
+        tokens: Floats = members[0] * np.float64(reach[0][1])
+        return tokens
+    most: Floats = (members * np.array([[num_tokens] for _, num_tokens in reach], np.float64)).max(axis=0)
+    return most
 
 
 class WorkerRows:
@@ -31,7 +50,7 @@ class WorkerRows:
         self.workers: list[WorkerId] = []
         self.numbers: Floats = np.zeros((num_fields, 0))
         self._row_of: dict[WorkerId, int] = {}
-        self._places = np.zeros(0, np.intp)  # of a holder's bit in sets; -1 is nobody's
+        self._places = np.zeros(0, np.intp)  # of a holder's bit in sets
 
     def __len__(self) -> int:
         return len(self.workers)
@@ -45,7 +64,7 @@ class WorkerRows:
         row = bisect_left(self.workers, worker)
         self.workers.insert(row, worker)
         self.numbers = np.insert(self.numbers, row, 0.0, axis=1)
-        self._places = np.insert(self._places, row, -1)
+        self._places = np.insert(self._places, row, NOBODYS)
         self._number_rows()
         return row
 
@@ -57,23 +76,18 @@ class WorkerRows:
         self._number_rows()
 
     def set(self, row: int, numbers: Sequence[float], holder: int) -> None:
-        """A worker's numbers, and the holder that it is in the prefix index; 0 for none."""
-        self.numbers[:, row] = numbers
-        self._places[row] = holder.bit_length() - 1
+        """A worker's first numbers, and the holder that it is in the prefix index; 0 for none."""
+        self.numbers[: len(numbers), row] = numbers
+        self._places[row] = holder.bit_length() - 1 if holder else NOBODYS
 
-    def tokens(self, reach: Reach) -> Floats:
-        """Leading tokens of a prompt that each worker has: [num_rows]."""
-        num_bytes = max(holders.bit_length() for holders, _ in reach) // 8 + 1  # the last bit is nobody's
-        num_bytes = max(num_bytes, int(self._places.max(initial=0)) // 8 + 2)
-        joined = b"".join(holders.to_bytes(num_bytes, "little") for holders, _ in reach)
-        sets = np.frombuffer(joined, np.uint8).reshape(len(reach), num_bytes)
-        members = np.unpackbits(sets, axis=1, bitorder="little")  # [num_sets, num_places]
-        tokens = np.array([[num_tokens] for _, num_tokens in reach], np.float64)
-        most: Floats = (members * tokens).max(axis=0)
-        return most[self._places]
+    def tokens(self, by_place: Floats) -> Floats:
+        """Leading tokens of a prompt that each worker has, of what `spread` returned: [num_rows]."""
+        return by_place.take(self._places, mode="clip")
 
     def among(self, workers: Collection[WorkerId]) -> Bools | None:
         """Which rows are some workers': [num_rows]; None when none is."""
+        if not workers:
+            return None
         rows = [row for worker in workers if (row := self._row_of.get(worker)) is not None]
         if not rows:
             return None

@@ -101,10 +101,9 @@ class Fleet:
         """Attached workers that get new work of a half, ordered by name."""
         return [link for link in self.links() if link.takes(half)]
 
-    def find(self, worker: WorkerId) -> WorkerLink | None:
-        """The attached worker of an id; None when there is none."""
-        link = self._links.get(worker.name)
-        return link if link is not None and link.hello and link.worker == worker else None
+    def has(self, link: WorkerLink) -> bool:
+        """Whether a worker is attached."""
+        return link.hello is not None and self._links.get(link.worker.name) is link
 
     def take_changed(self) -> list[WorkerLink]:
         """The workers, attached or not, of which something has changed since the last call that placement sees."""
@@ -151,14 +150,7 @@ class Fleet:
         self._bury_before(worker)
         self._pulse.expect(worker)
         self._refusals.pop(worker.name, None)
-        link = WorkerLink(
-            endpoint,
-            self._router_id,
-            self._clock,
-            self._heartbeat_timeout_s,
-            self._security,
-            changed=self._changed,
-        )
+        link = WorkerLink(endpoint, self._router_id, self._clock, self._heartbeat_timeout_s, self._security)
         if (replaced := self._links.get(worker.name)) is not None:
             replaced.touch()
         self._links[worker.name] = link
@@ -206,6 +198,8 @@ class Fleet:
                 self._refusals[link.worker.name] = Refusal(link.worker, reason, because_of=other.worker)
                 raise ConfigError(reason)
         logger.info("worker %s attached as %s", link.worker, link.role_state.role)
+        link.changed = self._changed
+        link.touch()
         self._pulse.introduce(link.worker, link.attached.processes)
         for dead in self._graves:
             link.tell_gone(dead)

@@ -69,10 +69,10 @@ class WorkerLink:
         clock: for the age of what it said.
         heartbeat_timeout_s: silence after which it is treated as dead.
         security: of its server.
-        changed: the link is added to it whenever what placement sees of the worker has changed.
 
     Attributes:
         endpoint: where it is.
+        changed: the link adds itself when what placement sees of the worker has changed; a fleet's, once attached.
         hello: what it said of itself; None until it has.
         load: as last reported.
         transfers: what has moved between it and its peers, as last reported.
@@ -98,11 +98,9 @@ class WorkerLink:
         clock: Clock,
         heartbeat_timeout_s: float,
         security: RpcSecurity = OPEN,
-        *,
-        changed: set["WorkerLink"] | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._changed = set() if changed is None else changed
+        self.changed: set[WorkerLink] = set()
         self.hello: WorkerHello | None = None
         self.load = WorkerLoad()
         self.transfers = TransferReport()
@@ -123,7 +121,7 @@ class WorkerLink:
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._security = security
         self._cost: CostModel | None = None  # kept, for every request asks for it, ...
-        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of
+        self._cost_of: tuple[object, object] = (None, None)  # ... and what it was made of last
         self._others = OthersWork()
         self._orders = OrderQueue()
         self._expert_queries = ExpertQueries(str(endpoint.worker))
@@ -142,9 +140,11 @@ class WorkerLink:
     @property
     def cost(self) -> CostModel:
         """What its steps cost now: as it measured, and as its load says that they have changed since."""
-        made_of = self.attached.cost_model, self.load.cost_change
-        if self._cost is None or self._cost_of != made_of:
-            self._cost, self._cost_of = made_of[0].changed(made_of[1]), made_of
+        if self._cost is None or self._cost_of[0] is not self.hello or self._cost_of[1] is not self.load:
+            self._cost_of = self.hello, self.load
+            cost = self.attached.cost_model.changed(self.load.cost_change)
+            if cost != self._cost:  # else the object stays, by which others see that nothing has changed
+                self._cost = cost
         return self._cost
 
     @property
@@ -178,7 +178,7 @@ class WorkerLink:
 
     def touch(self) -> None:
         """What placement sees of the worker has changed: said by the link itself, and by whoever keeps its books."""
-        self._changed.add(self)
+        self.changed.add(self)
 
     def count_answer_tokens(self, tenant: str, num_tokens: int) -> None:
         """Tokens of an answer have come whose prompt it computed."""

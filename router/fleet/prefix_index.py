@@ -21,7 +21,7 @@ UNUSED_BITS = 4  # of the 64 read: Python stores ints below 2^60 in 32 bytes, la
 NUM_SHARDS = 64  # of ten million names, one holds 160,000 and grows in a few milliseconds
 NUM_SLOTS = 4096  # shares of the shards are cut out of so many: the last bits of a name choose one
 SETS_AT_LEAST = 4096  # that are kept however few names there are: a megabyte
-NAMES_PER_SET = 16  # and one more for so many names: a set of a thousand workers takes 300 bytes, so 19 bytes a name
+NAMES_PER_SET = 32  # and one more for so many names: with 300 bytes for a set of a thousand workers, 10 bytes a name
 
 _first_word = struct.Struct("<Q8x").unpack
 

@@ -103,8 +103,8 @@ class MemoryFleet:
     def links(self) -> list[RecordingLink]:
         return sorted((link for link in self.members if link.hello), key=lambda link: link.worker)
 
-    def find(self, worker: WorkerId) -> RecordingLink | None:
-        return next((link for link in self.members if link.hello and link.worker == worker), None)
+    def has(self, link: RecordingLink) -> bool:
+        return link.hello is not None and link in self.members
 
     def take_changed(self) -> list[RecordingLink]:
         """All that were ever here: tests change what they like."""
