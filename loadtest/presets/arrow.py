@@ -28,9 +28,9 @@ SEGMENTS = tuple(
 )
 
 
-def _cost() -> CostModel:
+def published_cost(chunk_tokens: int) -> CostModel:
+    """The published curves, for steps of so many prompt tokens."""
     prompt, decode = DATA["prompt_cost"], DATA["decode_cost"]
-    chunk_tokens = prompt["chunk_tokens"]
     return CostModel(
         chunk_tokens=chunk_tokens,
         prefill=Curve(
@@ -42,7 +42,7 @@ def _cost() -> CostModel:
     )
 
 
-COST = _cost()
+COST = published_cost(DATA["prompt_cost"]["chunk_tokens"])
 MOVES = MoveCosts(
     handoff_s=DATA["handoff"]["seconds"],
     pause_s=DATA["migration"]["pause_s"],

@@ -22,10 +22,15 @@ class Assigned:
 
 
 class Books:
-    """Of all workers that have been there."""
+    """Of all workers that have been there.
 
-    def __init__(self) -> None:
+    Args:
+        changed: gets each worker of which something else stands here.
+    """
+
+    def __init__(self, changed: dict[SimWorker, None]) -> None:
         self._assigned: dict[SimWorker, Assigned] = {}
+        self._changed = changed
 
     def of(self, worker: SimWorker) -> Assigned:
         """What stands about one worker; lasts as long as these books."""
@@ -42,6 +47,7 @@ class Books:
     def reserved(self, job: Job, decode: SimWorker) -> None:
         """The worker has room for it."""
         job.is_reserved = True
+        self._changed[decode] = None
         self.of(decode).promised_tokens -= job.prompt_tokens
 
     def give_up(self, job: Job) -> None:
@@ -54,12 +60,14 @@ class Books:
 
     def expect(self, job: Job, worker: SimWorker) -> None:
         """A sequence is to come to a worker."""
+        self._changed[worker] = None
         books = self.of(worker)
         books.num_sequences += 1
         books.context_tokens += job.prompt_tokens
 
     def leave(self, job: Job, worker: SimWorker) -> None:
         """A sequence has left a worker, or does not come."""
+        self._changed[worker] = None
         books = self.of(worker)
         books.num_sequences -= 1
         books.context_tokens -= job.prompt_tokens

@@ -25,6 +25,7 @@ class Crew:
         prefill_workers: those that get prompts.
         decode_workers: those that get sequences.
         prefixes: who has which beginning of a prompt.
+        changed: workers of which placement would see something else than when this was cleared last.
         past_busy_s: time that the steps of workers took which have died.
     """
 
@@ -34,6 +35,7 @@ class Crew:
         self._agenda = agenda
         self._observer = observer
         self._by_name: dict[str, SimWorker] = {}
+        self.changed: dict[SimWorker, None] = {}
         self.prefixes = Prefixes(spec.worker.prefix_block_tokens)
         self.past_busy_s = 0.0
         width = len(str(spec.num_workers - 1))
@@ -48,6 +50,7 @@ class Crew:
     def bury(self, worker: SimWorker) -> None:
         """A process has died."""
         worker.kill()
+        self.changed[worker] = None
         self.past_busy_s += worker.busy_s
         del self._by_name[worker.id.name]
         self.prefixes.forget(worker)
@@ -65,6 +68,15 @@ class Crew:
         self.decode_workers = [worker for worker in self.workers if worker.role.serves(Role.DECODE)]
 
     def _add(self, worker_id: WorkerId, number: int, role: Role) -> None:
-        worker = SimWorker(worker_id, number, self._spec.worker, role, agenda=self._agenda, observer=self._observer)
+        worker = SimWorker(
+            worker_id,
+            number,
+            self._spec.worker,
+            role,
+            agenda=self._agenda,
+            observer=self._observer,
+            changed=self.changed,
+        )
         self._by_name[worker_id.name] = worker
+        self.changed[worker] = None
         self.prefixes.attach(worker)

@@ -23,6 +23,7 @@ from loadtest.simulator.job import Job
 from loadtest.simulator.meter import DemandMeter
 from loadtest.simulator.migrations import Migrations
 from loadtest.simulator.outcome import Loss
+from loadtest.simulator.placement_rows import PlacementRows
 from loadtest.simulator.spec import FleetSpec
 from loadtest.simulator.tally import Tally
 from loadtest.simulator.transfers import Transfers
@@ -30,11 +31,13 @@ from loadtest.simulator.view import decode_candidate, fleet_snapshot
 from loadtest.simulator.worker import SimWorker
 from router.admission.admission import Admission
 from router.dispatch.placement import best_decode
+from router.dispatch.placement_table import Prospect
 from router.dispatch.returned import retry_delay_s
 from router.roles.decision import Flip
 from router.roles.snapshot import FleetSnapshot, Limits
 
 ROOM_WAIT_S = 60.0  # for room on the decode worker, as in `worker.handoff_client`
+FEW = 32  # workers of which looking at each is as fast as the table, whose choice is the same
 RETRY_S = 1.0  # between two attempts to find room for sequences that are to leave
 
 
@@ -85,7 +88,8 @@ class SimFleet:
         self._jobs = jobs
         self._meter = DemandMeter(limits)
         self._door = FrontDoor(admission)
-        self._books = Books()
+        self._books = Books(self.crew.changed)
+        self._rows = PlacementRows(self.crew, self._books, limits.tpot_s) if spec.num_workers > FEW else None
         self._transfers = Transfers(spec, agenda)
         self._migrations = Migrations(spec.moves, self._transfers, self._books, agenda, self._join)
         self._ordered: set[SimWorker] = set()
@@ -125,6 +129,10 @@ class SimFleet:
     def present(self, job: Job) -> dict[SimWorker, int]:
         """How many leading tokens of a request's prompt workers have; those that have none are left out."""
         return self.crew.prefixes.present(job)
+
+    def prospect(self, job: Job) -> Prospect | None:
+        """What a request is to expect by the router's placement table; None where the fleet is too small for one."""
+        return self._rows.prospect(job) if self._rows is not None else None
 
     def snapshot(self) -> FleetSnapshot:
         """What the role controller sees; what happened until now is told once."""
@@ -279,8 +287,11 @@ class SimFleet:
         self._place_again(job)
 
     def on_stopped(self, job: Job) -> None:
-        """The tail is copied, then the sequence goes on at its target."""
-        self._migrations.land(job)
+        """The tail is copied, then the sequence goes on at its target; without one, who died, it is placed again."""
+        if self._migrations.target_of(job) is None:
+            self._place_again(job)
+        else:
+            self._migrations.land(job)
 
     # --- handoffs and migrations
 
@@ -320,8 +331,9 @@ class SimFleet:
     def look(self) -> None:
         """Asks the policy, and orders what it wants."""
         for flip in self._policy.look(self):
-            self._ordered.add(self.worker(flip.worker))
-            self._agenda.after(self._moves.order_s, partial(self.change, flip))
+            if (worker := self.living(flip.worker)) is not None:
+                self._ordered.add(worker)
+                self._agenda.after(self._moves.order_s, partial(self.change, flip))
 
     def change(self, flip: Flip) -> None:
         """A worker takes a role, now; an order to one that is dead leads to nothing."""
@@ -331,6 +343,7 @@ class SimFleet:
         self._ordered.discard(worker)
         if worker.role is flip.role:
             return
+        self.crew.changed[worker] = None
         worker.role, worker.since_s = flip.role, self.now_s
         self.flips.append((self.now_s, flip))
         self.crew.regroup()
@@ -352,11 +365,12 @@ class SimFleet:
 
     # --- workers that come and go
 
-    def kill(self, name: str) -> None:
-        """A worker dies, now; one that is dead already stays so. Another process of it starts."""
-        worker = self.crew.named(name)
-        if worker is None:
-            return
+    def living(self, name: str) -> SimWorker | None:
+        """The living process of a worker; None while it has none."""
+        return self.crew.named(name)
+
+    def kill(self, worker: SimWorker) -> None:
+        """A worker dies, now. Another process of it starts."""
         self.crew.bury(worker)
         self._ordered.discard(worker)
         lost = [job for job in self._door.open if self._lose(job, worker)]

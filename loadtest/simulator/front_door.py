@@ -4,6 +4,7 @@ from loadtest.simulator.job import Job
 from router.admission.admission import Admission
 
 TENANT = ""
+TURN = 0, TENANT
 
 
 class FrontDoor:

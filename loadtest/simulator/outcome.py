@@ -63,6 +63,16 @@ class Outcome:
         return self.tally.num_inside
 
     @property
+    def num_ttft_met(self) -> int:
+        """Requests whose first token came in time."""
+        return self.tally.num_ttft_met
+
+    @property
+    def num_tpot_met(self) -> int:
+        """Requests that ended with a mean time per token inside the limit."""
+        return self.tally.num_tpot_met
+
+    @property
     def num_migrations(self) -> int:
         """Moves of running sequences."""
         return self.tally.num_migrations

@@ -33,6 +33,9 @@ class PrefixCache:
 
     def keep(self, block_ids: Sequence[int], room_tokens: int) -> None:
         """Has a prompt's blocks, as far as they fit into the room that is left; its end is evicted first."""
+        if not block_ids:
+            self.shrink(room_tokens)
+            return
         stored = [block_id for block_id in block_ids if block_id not in self._blocks]
         for block_id in reversed(block_ids):
             self._blocks[block_id] = None

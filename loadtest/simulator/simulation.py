@@ -6,9 +6,11 @@ from functools import partial
 from core.errors import ConfigError
 from core.request import Role
 from loadtest.arrivals import Arrival
+from loadtest.load.faults import Fault
 from loadtest.policies.policy import Policy
 from loadtest.simulator.agenda import Agenda
-from loadtest.simulator.faults import SimFault
+from loadtest.simulator.collector import rare_collections
+from loadtest.simulator.faults import check_faults, do_fault
 from loadtest.simulator.fleet import SimFleet
 from loadtest.simulator.job import Job
 from loadtest.simulator.outcome import Outcome
@@ -27,7 +29,7 @@ def simulate(
     limits: Limits,
     *,
     accepted: AdmissionLimits | None = None,
-    faults: Sequence[SimFault] = (),
+    faults: Sequence[Fault] = (),
     keeps_jobs: bool = True,
 ) -> Outcome:
     """Runs a load to its end.
@@ -43,17 +45,19 @@ def simulate(
         keeps_jobs: whether the outcome has every request, and not only what came of them in sum.
 
     Raises:
-        ConfigError: a request fits no worker.
+        ConfigError: a request fits no worker, or a fault cannot be simulated.
     """
     agenda, jobs = Agenda(), list[Job]() if keeps_jobs else None
     admission = Admission(accepted) if accepted is not None else None
     fleet = SimFleet(spec, roles, policy, limits, agenda, admission=admission, jobs=jobs)
+    check_faults(faults, {worker.id.name for worker in fleet.workers})
     load = _Load(agenda, fleet, spec.worker, arrivals)
     load.await_next()
     for fault in faults:
-        agenda.at(fault.at_s, partial(fault.happen, fleet))
+        agenda.at(fault.at_s, partial(do_fault, fault, fleet))
     _look(agenda, fleet, policy, load)
-    agenda.run()
+    with rare_collections():
+        agenda.run()
     fleet.close()
     return Outcome(
         limits=limits,

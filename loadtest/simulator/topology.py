@@ -66,18 +66,18 @@ class Topology:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} of a topology is {getattr(self, name)}; it must be at least 1")
 
-    def path(self, source: int, target: int) -> dict[Wire, Speed]:
+    def path(self, source: int, target: int) -> tuple[tuple[Wire, Speed], ...]:
         """Wires from one worker to another, by their numbers in the fleet; none to itself."""
         if source == target:
-            return {}
+            return ()
         from_node, to_node = source // self.workers_per_node, target // self.workers_per_node
         if from_node == to_node:
-            return {("within", from_node): self.within_node}
-        wires: dict[Wire, Speed] = {("out", from_node): self.adapter, ("in", to_node): self.adapter}
+            return ((("within", from_node), self.within_node),)
+        ends = (("out", from_node), self.adapter), (("in", to_node), self.adapter)
         from_rack, to_rack = from_node // self.nodes_per_rack, to_node // self.nodes_per_rack
-        if from_rack != to_rack and self.uplink is not None:
-            wires |= {("up", from_rack): self.uplink, ("down", to_rack): self.uplink}
-        return wires
+        if from_rack == to_rack or self.uplink is None:
+            return ends
+        return (*ends, (("up", from_rack), self.uplink), (("down", to_rack), self.uplink))
 
 
 class Network:
@@ -103,9 +103,12 @@ class Network:
         wires = self._topology.path(source, target)
         if not wires or not num_tokens:
             return now_s
-        size_bytes = num_tokens * self._topology.token_bytes
-        start_s = max(now_s, *(self._free_s.get(wire, 0.0) for wire in wires))
-        for wire, speed in wires.items():
-            self._free_s[wire] = start_s + size_bytes / speed.bytes_per_s
-        slowest = min(speed.bytes_per_s for speed in wires.values())
-        return start_s + size_bytes / slowest + sum(speed.latency_s for speed in wires.values())
+        free_s, size_bytes = self._free_s, num_tokens * self._topology.token_bytes
+        start_s, longest_s, latency_s = now_s, 0.0, 0.0
+        for wire, speed in wires:
+            start_s = max(start_s, free_s.get(wire, 0.0))
+            longest_s = max(longest_s, size_bytes / speed.bytes_per_s)
+            latency_s += speed.latency_s
+        for wire, speed in wires:
+            free_s[wire] = start_s + size_bytes / speed.bytes_per_s
+        return start_s + longest_s + latency_s

@@ -10,6 +10,7 @@ from loadtest.simulator.job import Job
 from loadtest.simulator.worker import SimWorker
 from router.admission.admission import Admission
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
+from router.dispatch.placement_table import Prospect
 from router.roles.decision import Flip
 from router.roles.snapshot import Demand, FleetSnapshot, Limits, WorkerView
 
@@ -66,6 +67,10 @@ class FleetView(Protocol):
         """How many leading tokens of a request's prompt workers have; those that have none are left out."""
         ...
 
+    def prospect(self, job: Job) -> Prospect | None:
+        """What a request is to expect by the router's placement table; None where the fleet is too small for one."""
+        ...
+
     def snapshot(self) -> FleetSnapshot:
         """What the role controller sees; what happened until now is told once."""
         ...
@@ -79,7 +84,7 @@ def prefill_candidate(worker: SimWorker, tpot_limit_s: float, cached_tokens: int
     """A worker as placement sees it; of the prompt it has `cached_tokens` leading tokens."""
     share = 1.0
     if worker.role.serves(Role.DECODE):
-        sequences = StepShape(num_sequences=len(worker.running), num_context_tokens=worker.running_context_tokens)
+        sequences = StepShape(num_sequences=worker.num_running, num_context_tokens=worker.running_context_tokens)
         share = worker.spec.cost.prompt_share(sequences, tpot_limit_s)
     return PrefillCandidate(worker.id, worker.pending_prompt_tokens, worker.spec.cost, cached_tokens, share)
 

@@ -47,6 +47,7 @@ class SimWorker:
         *,
         agenda: Agenda,
         observer: WorkerObserver,
+        changed: "dict[SimWorker, None]",
     ) -> None:
         self.id = worker
         self.number = number
@@ -62,6 +63,7 @@ class SimWorker:
         self._token_wait_s = 0.0  # between tokens, summed over all that were generated
         self._agenda = agenda
         self._observer = observer
+        self._changed = changed  # gets this worker whenever placement would see something else of it
         self._queued: deque[Job] = deque()
         self._computing: list[Job] = []
         self._opening: deque[Job] = deque()  # sequences that wait for a place and room
@@ -107,6 +109,11 @@ class SimWorker:
         return (*self._running, *self._joining)
 
     @property
+    def num_running(self) -> int:
+        """How many those are."""
+        return len(self._running) + len(self._joining)
+
+    @property
     def incoming(self) -> tuple[Job, ...]:
         """Sequences that have a place here, or wait for one, and do not run."""
         return (*self._reserved, *self._adopted, *self._opening)
@@ -138,12 +145,14 @@ class SimWorker:
 
     def queue_prompt(self, job: Job) -> None:
         """Takes a prompt."""
+        self._changed[self] = None
         self.pending_prompt_tokens += job.num_remaining
         self._queued.append(job)
         self._wake()
 
     def take_queued(self) -> list[Job]:
         """Gives back all prompts that are not started."""
+        self._changed[self] = None
         taken = list(self._queued)
         self._queued.clear()
         self.pending_prompt_tokens -= sum(job.num_remaining for job in taken)
@@ -151,6 +160,8 @@ class SimWorker:
 
     def release_prompt(self, job: Job) -> None:
         """A prompt has been handed over, or nobody wants it; its KV stays cached while there is room."""
+        if self.role is not Role.PREFILL:  # whose room for sequences nobody asks for
+            self._changed[self] = None
         self._kv_tokens_used -= self._prompt_kv.pop(job)
         self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
         self._wake()
@@ -184,6 +195,7 @@ class SimWorker:
 
     def close(self, job: Job) -> None:
         """A sequence does not come; one that never asked for a place is ignored."""
+        self._changed[self] = None
         if job in self._opening:
             self._opening.remove(job)
         else:
@@ -196,6 +208,7 @@ class SimWorker:
 
     def join(self, job: Job) -> None:
         """A sequence that has a place is in the batch from the next step on."""
+        self._changed[self] = None
         self._joining.append(job)
         self._wake()
 
@@ -242,6 +255,7 @@ class SimWorker:
     def _begin(self) -> None:
         """Plans steps and lets them take their time."""
         self._is_busy = True  # what is heard meanwhile is in this plan, or in the next
+        self._changed[self] = None
         if self._adopted or self._opening:
             self._admit()
         if self._joining:
@@ -272,12 +286,11 @@ class SimWorker:
         self._begin()
 
     def _shape(self) -> StepShape:
-        return StepShape(
-            num_prompt_tokens=sum(num_tokens for _, num_tokens in self._chunks),
-            num_prompt_pairs=sum(chunk_pairs(num_tokens, job.num_computed) for job, num_tokens in self._chunks),
-            num_sequences=len(self._running),
-            num_context_tokens=self.running_context_tokens,
-        )
+        num_tokens, num_pairs = 0, 0.0
+        for job, num_new in self._chunks:
+            num_tokens += num_new
+            num_pairs += chunk_pairs(num_new, job.num_computed)
+        return StepShape(num_tokens, num_pairs, len(self._running), self.running_context_tokens)
 
     def _num_unchanged_steps(self) -> int:
         """Steps until a sequence ends, or room does."""
