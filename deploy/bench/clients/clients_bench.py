@@ -15,8 +15,8 @@ from typing import Any
 from deploy.bench.checks import at_most
 from deploy.bench.clients.peers import PEERS, ClientFigures, ClosedLoad, measure_with
 from deploy.bench.router.front_ends import MODEL, FrontEnds
+from deploy.bench.router.pace import Pace
 from deploy.bench.router.router_bench import tokenizer_dir
-from deploy.bench.router.synthetic_worker import Pace
 from deploy.cluster import Say
 from deploy.load.plain_load import send_plain_load
 from loadtest.load.record import RequestRecord
