@@ -77,7 +77,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _cost(value: str | dict[str, Any], folder: Path) -> CostModel:
-    return CostModel.from_json(_read(folder / value) if isinstance(value, str) else value)
+    """A cost model's values, or a file with them, as workers keep it: beside the key of the measurement."""
+    values = _read(folder / value) if isinstance(value, str) else value
+    return CostModel.from_json(values.get("model", values) if isinstance(values, dict) else values)
 
 
 def _topology(values: Mapping[str, Any]) -> Topology:

@@ -36,7 +36,8 @@ VALUES: dict[str, Any] = {
 
 
 def test_file_says_everything_of_a_fleet(tmp_path: Path) -> None:
-    (tmp_path / "cost.json").write_text(json.dumps(COST.to_json()), encoding="utf-8")
+    kept_by_a_worker = {"key": {"device": "any"}, "model": COST.to_json()}
+    (tmp_path / "cost.json").write_text(json.dumps(kept_by_a_worker), encoding="utf-8")
     path = tmp_path / "fleet.toml"
     path.write_text(TOML, encoding="utf-8")
     fleet = read_fleet(path, tpot_limit_s=0.1)
