@@ -59,7 +59,8 @@ def test_json_says_the_same_and_costs_may_stand_in_it(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"workers": 0}, "workers"),
-        ({"cost": None}, "cost model"),
+        ({"cost": None}, "cost of a fleet is None"),
+        ({"cost": {}}, "cost model cannot be read"),
         ({"cost": "none.json"}, "cannot be read"),
         ({"step_tokens": "many"}, "cannot be used"),
         ({"wheels": 4}, "wheels"),
