@@ -76,8 +76,12 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _cost(value: str | dict[str, Any], folder: Path) -> CostModel:
-    return CostModel.from_json(_read(folder / value) if isinstance(value, str) else value)
+def _cost(value: object, folder: Path) -> CostModel:
+    """A cost model's values, or a file with them, as workers keep it: beside the key of the measurement."""
+    values = _read(folder / value) if isinstance(value, str) else value
+    if not isinstance(values, dict):
+        raise ConfigError(f"cost of a fleet is {values!r}; it must be a file or a table of a cost model's values")
+    return CostModel.from_json(values.get("model", values))
 
 
 def _topology(values: Mapping[str, Any]) -> Topology:

@@ -10,7 +10,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterator
 
-from core.cost import StepShape, chunk_pairs
+from core.cost import StepShape
 from core.ids import WorkerId
 from core.request import Role
 from loadtest.simulator.agenda import Agenda
@@ -19,6 +19,7 @@ from loadtest.simulator.job import Job
 from loadtest.simulator.observer import WorkerObserver
 from loadtest.simulator.prefix_cache import PrefixCache
 from loadtest.simulator.spec import WorkerSpec
+from loadtest.simulator.step_plan import prompt_budget, step_shape
 
 
 class SimWorker:
@@ -82,9 +83,6 @@ class SimWorker:
         self._started_s = 0.0
         self._end_number = 0  # of the event that ends the steps under way; earlier ones mean nothing
         self._is_busy = False
-
-    def __repr__(self) -> str:
-        return f"{self.id.name} ({self.role})"
 
     # --- what it has
 
@@ -168,16 +166,13 @@ class SimWorker:
 
     def withdraw(self, job: Job) -> None:
         """Nobody wants what a job has here any more; it does not generate here. What is computed stays cached."""
-        if job in self._queued:
-            self._queued.remove(job)
+        if job in self._queued or job in self._computing:
             self.pending_prompt_tokens -= job.num_remaining
-        elif job in self._computing:
-            self._computing.remove(job)
-            self.pending_prompt_tokens -= job.num_remaining
-        if job in self._adopted:
-            self._adopted.remove(job)
-        if (num_tokens := self._prompt_kv.pop(job, None)) is not None:
-            self._kv_tokens_used -= num_tokens
+        for waiting in (self._queued, self._computing, self._adopted):
+            if job in waiting:
+                waiting.remove(job)
+        if job in self._prompt_kv:
+            self._kv_tokens_used -= self._prompt_kv.pop(job)
             num_blocks = job.num_computed // self.spec.prefix_block_tokens
             self.cache.keep(job.arrival.block_ids[:num_blocks], self.kv_tokens_free)
         self.close(job)
@@ -266,9 +261,13 @@ class SimWorker:
         if not self._is_busy:
             return
         self._started_s = self._agenda.now_s
-        self._steps = None
         if self._chunks or self.spec.batching.tick_s:
-            self._end_after(1, self.spec.batching.rounded(self.spec.cost.step_s(self._shape())))
+            self._end_after(
+                1,
+                self.spec.batching.rounded(
+                    self.spec.cost.step_s(step_shape(self._chunks, len(self._running), self.running_context_tokens))
+                ),
+            )
         else:
             self._steps = DecodeSteps(self.spec.cost, len(self._running), self.running_context_tokens)
             num_steps = self._num_unchanged_steps()
@@ -281,16 +280,8 @@ class SimWorker:
         chunks, self._chunks = self._chunks, []
         self._apply_tokens(self._planned_steps)
         self._apply_chunks(chunks)
-        if self._stopping:
-            self._stop_those_asked()
+        self._stop_those_asked()
         self._begin()
-
-    def _shape(self) -> StepShape:
-        num_tokens, num_pairs = 0, 0.0
-        for job, num_new in self._chunks:
-            num_tokens += num_new
-            num_pairs += chunk_pairs(num_new, job.num_computed)
-        return StepShape(num_tokens, num_pairs, len(self._running), self.running_context_tokens)
 
     def _num_unchanged_steps(self) -> int:
         """Steps until a sequence ends, or room does."""
@@ -323,8 +314,7 @@ class SimWorker:
         for job in self._joining:
             self._kv_tokens_used += job.context_tokens - self._reserved.pop(job)
             self.running_context_tokens += job.context_tokens
-            last_step = self._num_steps + job.arrival.answer_tokens - job.num_generated
-            self._running[job] = last_step
+            last_step = self._running[job] = self._num_steps + job.arrival.answer_tokens - job.num_generated
             heapq.heappush(self._ends, (last_step, job.number, job))
             self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
         self._joining.clear()
@@ -337,28 +327,16 @@ class SimWorker:
             self._observer.on_preempted(job)
 
     def _plan_chunks(self) -> list[tuple[Job, int]]:
-        batching, chunks = self.spec.batching, []
-        budget_tokens = self._prompt_budget()
+        chunks: list[tuple[Job, int]] = []
+        sequences = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
+        first = self._computing[0] if self._computing else None
+        budget_tokens = prompt_budget(self.spec, self.role, sequences, first)
         prompts = self._in_turn()
         while budget_tokens > 0 and (job := next(prompts, None)) is not None:
-            num_tokens = min(job.num_remaining, batching.chunk_tokens, budget_tokens)
+            num_tokens = min(job.num_remaining, self.spec.batching.chunk_tokens, budget_tokens)
             chunks.append((job, num_tokens))
             budget_tokens -= num_tokens
         return chunks
-
-    def _prompt_budget(self) -> int:
-        """Prompt tokens of the next step, see `worker.loop`."""
-        batching = self.spec.batching
-        used = self.running_context_tokens if batching.counts_contexts else len(self._running)
-        room = batching.step_tokens - used
-        if batching.tpot_limit_s is None or room <= 0 or not (self._computing or self._queued):
-            return room
-        sequences = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
-        num_before = self._computing[0].num_computed if self._computing else 0
-        may_stretch = self.role is Role.PREFILL
-        return self.spec.cost.prompt_tokens_beside(
-            sequences, room, batching.tpot_limit_s, num_before, may_stretch=may_stretch
-        )
 
     def _in_turn(self) -> Iterator[Job]:
         """Started prompts in order, then new ones, started on demand while there is room for all of them."""

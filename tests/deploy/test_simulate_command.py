@@ -168,8 +168,12 @@ def test_flags_that_do_not_go_together_are_refused(setup: dict[str, Any], messag
 
 
 def test_day_is_judged_by_what_it_took() -> None:
-    timed = [Timed(score(PRESET, Run(Contestant(BATON, "static:4:4"), 0.6, 7)).score, 30.0, 5 * GIB)]
+    timed = [
+        Timed(score(PRESET, Run(Contestant(BATON, "static:4:4"), load, 7)).score, 30.0, 5 * GIB)
+        for load in (0.6, 1.0)
+    ]
     assert [(check["name"], check["value"], check["holds"]) for check in day_checks(timed)] == [
         ("day_seconds", 30.0, True),
         ("day_peak_gib", 5.0, False),
     ]
+    assert day_checks(timed[:1]) == []

@@ -36,7 +36,8 @@ VALUES: dict[str, Any] = {
 
 
 def test_file_says_everything_of_a_fleet(tmp_path: Path) -> None:
-    (tmp_path / "cost.json").write_text(json.dumps(COST.to_json()), encoding="utf-8")
+    kept_by_a_worker = {"key": {"device": "any"}, "model": COST.to_json()}
+    (tmp_path / "cost.json").write_text(json.dumps(kept_by_a_worker), encoding="utf-8")
     path = tmp_path / "fleet.toml"
     path.write_text(TOML, encoding="utf-8")
     fleet = read_fleet(path, tpot_limit_s=0.1)
@@ -58,7 +59,8 @@ def test_json_says_the_same_and_costs_may_stand_in_it(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"workers": 0}, "workers"),
-        ({"cost": None}, "cost model"),
+        ({"cost": None}, "cost of a fleet is None"),
+        ({"cost": {}}, "cost model cannot be read"),
         ({"cost": "none.json"}, "cannot be read"),
         ({"step_tokens": "many"}, "cannot be used"),
         ({"wheels": 4}, "wheels"),
