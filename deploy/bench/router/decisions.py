@@ -16,6 +16,7 @@ import psutil
 import uvloop
 
 from core.clock import SystemClock
+from core.errors import InternalError
 from deploy.bench.jobs import answer_job
 from deploy.bench.router.synthetic_fleet import PaperCluster
 from router.dispatch.dispatcher import FleetDispatcher
@@ -73,7 +74,11 @@ async def _measure(num_workers: int, blocks: list[int], seconds: float) -> dict[
 
 
 async def _decide(cluster: PaperCluster, dispatcher: FleetDispatcher, seconds: float) -> Spent:
-    """Requests come, and for each of them a worker reports another load; old ones end."""
+    """Requests come, and for each of them a worker reports another load; old ones end.
+
+    Raises:
+        InternalError: a request was given no worker.
+    """
     spent, under_way = Spent(), deque[Generation]()
     while spent.decisions_s < seconds:
         reports, requests = cluster.reports(BATCH), cluster.requests(BATCH)
@@ -85,6 +90,8 @@ async def _decide(cluster: PaperCluster, dispatcher: FleetDispatcher, seconds: f
         spent.decisions_s += time.thread_time() - heard_s
         spent.reports_s += heard_s - began_s
         spent.num += BATCH
+        if dispatcher.num_waiting:
+            raise InternalError(f"{dispatcher.num_waiting} of {BATCH} requests have no worker: nothing was decided")
         while len(under_way) > UNDER_WAY:
             under_way.popleft().cancel()
         await asyncio.sleep(0)
