@@ -8,10 +8,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from core.errors import ConfigError
 from deploy.bench.checks import write_result
 from deploy.commands.options import output_console
 from deploy.commands.simulate_setup import Setup, chosen_contestants, parse_loads
 from deploy.commands.simulate_tables import as_result, print_result
+from deploy.commands.simulate_validation import validate as validate_simulator
 from loadtest.load.faults import parse_fault
 from loadtest.presets.preset import CLAIRVOYANT
 from loadtest.sweep import Run, Timed, sweep
@@ -21,8 +23,11 @@ from router.roles.snapshot import Limits
 def simulate(
     *,
     preset: Annotated[
-        str, typer.Option(help="Fleet and load: arrow, mooncake, which needs --trace, or day, which may have one.")
-    ] = "arrow",
+        str | None,
+        typer.Option(
+            help="Fleet and load: arrow, the default; mooncake, which needs --trace; or day, which may have one."
+        ),
+    ] = None,
     fleet: Annotated[
         Path | None, typer.Option(help="A fleet of your own, a .toml or .json file; needs --trace and both limits.")
     ] = None,
@@ -43,11 +48,23 @@ def simulate(
     ] = None,
     slo_ttft_ms: Annotated[float, typer.Option(help="Limit on the time to first token, with --fleet.")] = 0.0,
     slo_tpot_ms: Annotated[float, typer.Option(help="Limit on the mean time per token, with --fleet.")] = 0.0,
+    validate: Annotated[
+        bool, typer.Option("--validate", help="Instead compare predictions with a cluster on this machine.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder, for --validate. Default: the demo model.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Simulate a load at rising strength under static roles, published algorithms, and Baton's own controller."""
+    if validate:
+        check_alone(preset, fleet, trace, loads, policy, at, admit_ttft_ms, slo_ttft_ms, slo_tpot_ms)
+        validate_simulator(model, (seed or [0])[0], json_file)
+        return
+    if model is not None:
+        raise ConfigError(f"--model is {model}, but nothing is computed in a simulation; it is for --validate")
     setup = Setup(
-        preset=preset,
+        preset=preset or "arrow",
         fleet=fleet,
         trace=trace,
         limits=Limits(slo_ttft_ms / 1000, slo_tpot_ms / 1000) if slo_ttft_ms or slo_tpot_ms else None,
@@ -64,6 +81,16 @@ def simulate(
     result = as_result(chosen, contestants, timed)
     write_result(result, json_file)
     print_result(chosen, contestants, [one.score for one in timed], result["checks"], output_console())
+
+
+def check_alone(*others: object) -> None:
+    """Makes sure that nothing is said beside `--validate` that it would not heed.
+
+    Raises:
+        ConfigError: something is.
+    """
+    if said := [other for other in others if other]:
+        raise ConfigError(f"--validate has loads and a cluster of its own; leave out what says {said[0]}")
 
 
 def with_progress(setup: Setup, runs: Sequence[Run], console: Console) -> list[Timed]:

@@ -8,7 +8,8 @@ Dictionaries map names to sets of workers. A set is an int with a bit for every 
 object, so an entry is what the dictionary itself takes: 32 bytes for the key and 30 to 60 for its slot. There are
 several dictionaries, of unequal sizes, so that they do not grow at once: neither the memory nor the time that it
 takes comes in one step. Sets that only few names share are not kept beyond a part of all names: such a name is taken
-to be with fewer workers than it is, and costs no more than others.
+to be with fewer workers than it is, and costs no more than others. All of them hold ints only, which Python's
+garbage collector leaves alone: it would stop the router to look through millions of anything else.
 """
 
 import struct
@@ -26,21 +27,6 @@ NAMES_PER_SET = 32  # and one more for so many names: with 300 bytes for a set o
 _first_word = struct.Struct("<Q8x").unpack
 
 
-class HolderSet:
-    """The one object for a set of holders.
-
-    Attributes:
-        members: a bit for each.
-        num_names: names that have this set.
-    """
-
-    __slots__ = ("members", "num_names")
-
-    def __init__(self, members: int) -> None:
-        self.members = members
-        self.num_names = 0
-
-
 class PrefixIndex:
     """Names of all workers of a fleet, of whatever block size: names of unequal sizes are never equal.
 
@@ -49,15 +35,16 @@ class PrefixIndex:
     """
 
     def __init__(self) -> None:
-        self._shards: list[dict[int, HolderSet]] = [{} for _ in range(NUM_SHARDS)]
+        self._shards: list[dict[int, int]] = [{} for _ in range(NUM_SHARDS)]
         self._shard_at = [self._shards[number] for number in _shares()]  # [NUM_SLOTS]
-        self._sets: dict[int, HolderSet] = {}
+        self._sets: dict[int, int] = {}  # set -> the one object for it
+        self._num_with: dict[int, int] = {}  # set -> names with it
         self._num_names = 0
         self._members = 0  # set of all holders that are not forgotten
         self._forgotten = 0  # set of those whose names are still to be removed
         self._sweeping = 0  # set of those whose names the sweep under way removes
-        self._shards_to_sweep: list[dict[int, HolderSet]] = []  # it has not begun with
-        self._shard_swept: dict[int, HolderSet] = {}  # it is at
+        self._shards_to_sweep: list[dict[int, int]] = []  # it has not begun with
+        self._shard_swept: dict[int, int] = {}  # it is at
         self._to_sweep: list[int] = []  # names of that one that it has not looked at
 
     def __len__(self) -> int:
@@ -84,8 +71,8 @@ class PrefixIndex:
             before = shard.get(key)
             if before is None:
                 self._put(shard, key, self._set_of(holder), None)
-            elif not before.members & holder:
-                self._put(shard, key, self._set_of(before.members | holder, instead=before), before)
+            elif not before & holder:
+                self._put(shard, key, self._set_of(before | holder, instead=before), before)
 
     def drop(self, holder: int, names: Sequence[BlockName]) -> None:
         """A holder has these names no more; others, and those it did not have, change nothing."""
@@ -108,7 +95,7 @@ class PrefixIndex:
             key = _first_word(name)[0] >> UNUSED_BITS
             found = self._shard_at[key % NUM_SLOTS].get(key)
             if found is not seen or found is None:
-                have = walking & found.members if found is not None else 0
+                have = walking & found if found is not None else 0
                 if have != walking:
                     if depth:
                         steps.append((walking, depth))
@@ -140,24 +127,25 @@ class PrefixIndex:
         if not self._to_sweep and not self._shards_to_sweep:
             self._sweeping = 0
 
-    def _take_out(self, shard: dict[int, HolderSet], key: int, holders: int) -> None:
+    def _take_out(self, shard: dict[int, int], key: int, holders: int) -> None:
         before = shard.get(key)
-        if before is None or not before.members & holders:
+        if before is None or not before & holders:
             return
-        left = before.members & ~holders
-        self._put(shard, key, self._set_of(left, instead=None) if left else None, before)
+        left = before & ~holders
+        self._put(shard, key, self._set_of(left) if left else None, before)
 
-    def _set_of(self, members: int, instead: HolderSet | None = None) -> HolderSet:
+    def _set_of(self, members: int, instead: int | None = None) -> int:
         """The object for a set that is not empty, or where there are too many: `instead`, or one with one of them."""
         found = self._sets.get(members)
         if found is not None:
             return found
         if members & (members - 1) and len(self._sets) >= SETS_AT_LEAST + self._num_names // NAMES_PER_SET:
             return instead or self._set_of(members & -members)
-        self._sets[members] = new = HolderSet(members)
-        return new
+        self._sets[members] = members
+        self._num_with[members] = 0
+        return members
 
-    def _put(self, shard: dict[int, HolderSet], key: int, new: HolderSet | None, before: HolderSet | None) -> None:
+    def _put(self, shard: dict[int, int], key: int, new: int | None, before: int | None) -> None:
         """The only writer of shards: keeps no name without holders, and no set without names."""
         if new is before:
             return
@@ -165,12 +153,12 @@ class PrefixIndex:
             del shard[key]
         else:
             shard[key] = new
-            new.num_names += 1
+            self._num_with[new] += 1
         self._num_names += (new is not None) - (before is not None)
         if before is not None:
-            before.num_names -= 1
-            if not before.num_names:
-                del self._sets[before.members]
+            self._num_with[before] -= 1
+            if not self._num_with[before]:
+                del self._sets[before], self._num_with[before]
 
 
 def _shares() -> list[int]:

@@ -1,3 +1,5 @@
+import gc
+import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from core.blocks import BlockName
-from router.fleet.prefix_index import PrefixIndex
+from router.fleet.prefix_index import NAMES_PER_SET, SETS_AT_LEAST, PrefixIndex
 from tests.router.fleet.depths import depth_of_each
 
 ALL = [bytes([number]) * 16 for number in range(12)]
@@ -69,8 +71,9 @@ class Index(RuleBasedStateMachine):
     def equal_sets_are_one_object_and_none_is_kept_unused(self) -> None:
         used = [found for shard in self.index._shards for found in shard.values()]
         kept = self.index._sets
-        assert all(kept[found.members] is found for found in used)
-        assert {found.members: found.num_names for found in kept.values()} == Counter(each.members for each in used)
+        assert all(kept[found] is found for found in used)
+        assert self.index._num_with == Counter(used)
+        assert kept.keys() == set(used)
         assert 0 not in kept
         assert len(self.index) == len(used)
 
@@ -105,3 +108,29 @@ def test_new_holder_never_gets_the_names_of_one_that_is_not_swept_yet() -> None:
     assert index.open() == gone
     assert depth_of_each(index.reach(ALL)) == {}
     assert len(index) == 0
+
+
+def test_sets_that_few_names_share_are_not_kept_beyond_a_part_of_the_names() -> None:
+    """Whoever has every name with other workers cannot make it cost more; each is known to be with one at least."""
+    index, rng = PrefixIndex(), random.Random(0)  # noqa: S311 - the same sets every time
+    holders = [index.open() for _ in range(64)]
+    names = [rng.randbytes(16) for _ in range(3 * SETS_AT_LEAST)]
+    told: dict[BlockName, int] = {}
+    for name in names:
+        for holder in rng.sample(holders, 5):
+            index.store(holder, [name])
+            told[name] = told.get(name, 0) | holder
+    assert len(index._sets) <= SETS_AT_LEAST + len(names) // NAMES_PER_SET + len(holders)
+    for name in names:
+        ((found, _),) = index.reach([name])
+        assert found & ~told[name] == 0
+    for holder in holders:
+        index.drop(holder, names)
+    assert (len(index), len(index._sets), index.reach(names)) == (0, 0, [])
+
+
+def test_garbage_collector_has_nothing_to_look_at_in_a_full_index() -> None:
+    index = PrefixIndex()
+    for holder in (index.open(), index.open()):
+        index.store(holder, ALL)
+    assert not any(map(gc.is_tracked, (*index._shards, index._sets, index._num_with)))
