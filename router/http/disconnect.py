@@ -9,6 +9,8 @@ from typing import Any
 
 from starlette.types import Receive, Scope
 
+from core.errors import CancelledRequestError
+
 EXTENSION = "baton.connection_end"
 """Key of a `ConnectionEnd` among the extensions of an HTTP scope."""
 
@@ -51,6 +53,9 @@ async def run_while_connected(receive: Receive, work: Coroutine[Any, Any, None],
         receive: of the request.
         work: what is to be done for the client.
         scope: of the request; without one, or one that says nothing of the connection, `receive` is watched.
+
+    Raises:
+        CancelledRequestError: the client had disconnected before `work` began, which it does not then.
     """
     end = None if scope is None else scope.get("extensions", {}).get(EXTENSION)
     if isinstance(end, ConnectionEnd):
@@ -63,7 +68,7 @@ async def _run_until(end: ConnectionEnd, work: Coroutine[Any, Any, None]) -> Non
     """Runs `work` in the current task, which is cancelled by the connection's end; after `asyncio.timeout`."""
     if end.has_come:
         work.close()
-        return
+        raise CancelledRequestError("the client went away before its request was begun")
     task = asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
     end.listen(task.cancel)

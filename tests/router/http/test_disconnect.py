@@ -7,6 +7,7 @@ import socket
 import httpx
 import pytest
 
+from core.errors import CancelledRequestError
 from router.http.disconnect import EXTENSION, ConnectionEnd, run_while_connected
 from tests.router.http.fakes import WAIT_S, EndlessGeneration, tokens
 from tests.router.http.serving import MODEL, Api
@@ -163,7 +164,8 @@ async def test_work_for_a_connection_that_has_ended_does_not_begin() -> None:
         nonlocal began
         began = True
 
-    await run_while_connected(never, work(), scope_of(end))
+    with pytest.raises(CancelledRequestError):
+        await run_while_connected(never, work(), scope_of(end))
     assert not began
 
 
