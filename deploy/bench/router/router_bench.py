@@ -16,7 +16,7 @@ from deploy.cluster import Say
 from deploy.demo_model import demo_model_dir
 from deploy.demo_record import is_current_demo
 
-NUM_WORKERS = (10, 100)
+NUM_WORKERS = (2, 10, 100)  # of which 2 leave nothing to choose: what all else costs that a new request does
 NUM_BLOCKS = (10_000, 1_000_000)
 TARGET_BLOCKS = 1_000_000  # that the target of decisions is set for; what a block takes is judged from there on
 MIN_PLACEMENTS_PER_S = 20_000.0
