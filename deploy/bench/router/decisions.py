@@ -54,11 +54,13 @@ async def _measure(num_workers: int, blocks: list[int], seconds: float) -> dict[
     watch = RequestWatch(SystemClock(), Limits(2.0, 0.1))
     dispatcher = FleetDispatcher(request_timeout_s=600.0, placement_timeout_s=30.0, max_attempts=8, watch=watch)
     cluster = PaperCluster(num_workers, dispatcher)
-    num_before, rss_before = cluster.fleet.prefixes.num_names, _rss_bytes()
+    num_before, grown_bytes = cluster.fleet.prefixes.num_names, 0
     series = []
     for num_blocks in blocks:
+        rss_bytes = _rss_bytes()
         cluster.fill(num_blocks)
-        num_names, rss_bytes = cluster.fleet.prefixes.num_names, _rss_bytes()
+        grown_bytes += _rss_bytes() - rss_bytes
+        num_names = cluster.fleet.prefixes.num_names
         spent = await _decide(cluster, dispatcher, seconds)
         series.append(
             {
@@ -67,7 +69,7 @@ async def _measure(num_workers: int, blocks: list[int], seconds: float) -> dict[
                 "us_per_decision": 1e6 * spent.decisions_s / spent.num,
                 "decisions_per_s": spent.num / spent.decisions_s,
                 "us_per_report": 1e6 * spent.reports_s / spent.num,
-                "bytes_per_block": (rss_bytes - rss_before) / max(1, num_names - num_before),
+                "bytes_per_block": grown_bytes / max(1, num_names - num_before),
             }
         )
     return {"series": series}
