@@ -35,8 +35,8 @@ def test_short_run_of_everything_has_all_checks(tmp_path: Path) -> None:
         "added_latency_p50_ms",
         "keep_alive_ttft_excess_ms",
     ]
-    assert {row["workers"] for row in result["decisions"]["series"]} == {10}
-    assert [row["blocks"] for row in result["decisions"]["series"]] == [2000]
+    assert {row["workers"] for row in result["decisions"]["series"]} == {2, 10}
+    assert [row["blocks"] for row in result["decisions"]["series"]] == [2000, 2000]
     for api in ("http", "grpc"):
         names = {run["name"] for run in result[api]["runs"]}
         assert {f"{api}-requests", f"{api}-64x1", f"{api}-unpaced", f"{api}-one_client"} <= names

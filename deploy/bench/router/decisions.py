@@ -54,11 +54,13 @@ async def _measure(num_workers: int, blocks: list[int], seconds: float) -> dict[
     watch = RequestWatch(SystemClock(), Limits(2.0, 0.1))
     dispatcher = FleetDispatcher(request_timeout_s=600.0, placement_timeout_s=30.0, max_attempts=8, watch=watch)
     cluster = PaperCluster(num_workers, dispatcher)
-    num_before, rss_before = cluster.fleet.prefixes.num_names, _rss_bytes()
+    num_before, grown_bytes = cluster.fleet.prefixes.num_names, 0
     series = []
     for num_blocks in blocks:
+        rss_bytes = _rss_bytes()
         cluster.fill(num_blocks)
-        num_names, rss_bytes = cluster.fleet.prefixes.num_names, _rss_bytes()
+        grown_bytes += _rss_bytes() - rss_bytes
+        num_names = cluster.fleet.prefixes.num_names
         spent = await _decide(cluster, dispatcher, seconds)
         series.append(
             {
@@ -67,37 +69,47 @@ async def _measure(num_workers: int, blocks: list[int], seconds: float) -> dict[
                 "us_per_decision": 1e6 * spent.decisions_s / spent.num,
                 "decisions_per_s": spent.num / spent.decisions_s,
                 "us_per_report": 1e6 * spent.reports_s / spent.num,
-                "bytes_per_block": (rss_bytes - rss_before) / max(1, num_names - num_before),
+                "bytes_per_block": grown_bytes / max(1, num_names - num_before),
             }
         )
     return {"series": series}
 
 
 async def _decide(cluster: PaperCluster, dispatcher: FleetDispatcher, seconds: float) -> Spent:
+    """Many rounds, once as many requests are under way as there are to be."""
+    under_way: deque[Generation] = deque()
+    before, spent = Spent(), Spent()
+    while before.num < UNDER_WAY:
+        await _round(cluster, dispatcher, under_way, before)
+    while spent.decisions_s < seconds:
+        await _round(cluster, dispatcher, under_way, spent)
+    while under_way:
+        under_way.popleft().cancel()
+    return spent
+
+
+async def _round(
+    cluster: PaperCluster, dispatcher: FleetDispatcher, under_way: deque[Generation], spent: Spent
+) -> None:
     """Requests come, and for each of them a worker reports another load; old ones end.
 
     Raises:
         InternalError: a request was given no worker.
     """
-    spent, under_way = Spent(), deque[Generation]()
-    while spent.decisions_s < seconds:
-        reports, requests = cluster.reports(BATCH), cluster.requests(BATCH)
-        began_s = time.thread_time()
-        for link, load in reports:
-            link.say(load, cluster.fleet)
-        heard_s = time.thread_time()
-        under_way.extend([dispatcher.submit(request) for request in requests])
-        spent.decisions_s += time.thread_time() - heard_s
-        spent.reports_s += heard_s - began_s
-        spent.num += BATCH
-        if dispatcher.num_waiting:
-            raise InternalError(f"{dispatcher.num_waiting} of {BATCH} requests have no worker: nothing was decided")
-        while len(under_way) > UNDER_WAY:
-            under_way.popleft().cancel()
-        await asyncio.sleep(0)
-    while under_way:
+    reports, requests = cluster.reports(BATCH), cluster.requests(BATCH)
+    began_s = time.thread_time()
+    for link, load in reports:
+        link.say(load, cluster.fleet)
+    heard_s = time.thread_time()
+    under_way.extend([dispatcher.submit(request) for request in requests])
+    spent.decisions_s += time.thread_time() - heard_s
+    spent.reports_s += heard_s - began_s
+    spent.num += BATCH
+    if dispatcher.num_waiting:
+        raise InternalError(f"{dispatcher.num_waiting} of {BATCH} requests have no worker: nothing was decided")
+    while len(under_way) > UNDER_WAY:
         under_way.popleft().cancel()
-    return spent
+    await asyncio.sleep(0)
 
 
 def _rss_bytes() -> int:
