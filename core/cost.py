@@ -70,7 +70,7 @@ class Curve:
             return self.points[0][1]
         after = min(bisect_right(self.points, (number, math.inf)), len(self.points) - 1)
         (x0, y0), (x1, y1) = self.points[after - 1 : after + 1]
-        return y0 + (y1 - y0) / (x1 - x0) * (number - x0)
+        return y0 + (y1 - y0) * (number - x0) / (x1 - x0)
 
     def times(self, factor: float) -> "Curve":
         """The same curve with all seconds multiplied."""

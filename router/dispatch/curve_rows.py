@@ -9,7 +9,7 @@ from core.cost import Curve
 
 Floats = NDArray[np.float64]
 
-_NUM_PARTS = 3  # of a segment: where it begins, its seconds there, and how many more for each number after
+_WIDTH = 2  # where it stands among the parts of a segment: x0, y0, x1 - x0, y1 - y0
 
 
 class CurveRows:
@@ -17,7 +17,7 @@ class CurveRows:
 
     def __init__(self) -> None:
         self._curves: list[Curve] = []
-        self._segments: Floats = np.zeros((_NUM_PARTS, 1, 0))  # [3, num_segments, num_rows]
+        self._segments: Floats = np.zeros((4, 1, 0))  # [4, num_segments, num_rows]
         self._ends: Floats = np.zeros((0, 0))  # [num_segments - 1, num_rows]: where the next segment begins
         self._reshaped()
 
@@ -25,6 +25,7 @@ class CurveRows:
         """A row without a curve; those from `row` on move up by one."""
         self._curves.insert(row, Curve(((1.0, 0.0),)))
         self._segments = np.insert(self._segments, row, 0.0, axis=2)
+        self._segments[_WIDTH, :, row] = 1.0
         self._ends = np.insert(self._ends, row, np.inf, axis=1)
         self._reshaped()
 
@@ -47,26 +48,27 @@ class CurveRows:
         self._widen(len(segments))
         self._ends[:, row] = np.inf
         for number, ((x0, y0), (x1, y1)) in enumerate(segments):
-            self._segments[:, number, row] = x0, y0, (y1 - y0) / (x1 - x0)
+            self._segments[:, number, row] = x0, y0, x1 - x0, y1 - y0
             if number:
                 self._ends[number - 1, row] = x0
 
     def at(self, numbers: Floats) -> Floats:
         """Seconds by row, for one number each: [num_rows] -> [num_rows]."""
         if len(self._ends):
-            num_passed = np.add.reduce((self._ends <= numbers).view(np.uint8), axis=0, dtype=np.uint8)
+            num_passed = np.add.reduce((self._ends <= numbers).view(np.uint8), axis=0, dtype=np.uint16)
             which = num_passed * self._num_rows + self._rows
-            start, seconds, slope = [part.take(which) for part in self._flat]
+            start, seconds, width, rise = [part.take(which) for part in self._flat]
         else:
-            start, seconds, slope = self._flat
-        values: Floats = seconds + slope * np.maximum(numbers - start, 0.0)
+            start, seconds, width, rise = self._flat
+        values: Floats = seconds + rise * np.maximum(numbers - start, 0.0) / width
         return values
 
     def _widen(self, num_segments: int) -> None:
         missing = num_segments - self._segments.shape[1]
         if missing > 0:
             num_rows = len(self._curves)
-            empty = np.zeros((_NUM_PARTS, missing, num_rows))
+            empty = np.zeros((4, missing, num_rows))
+            empty[_WIDTH] = 1.0
             self._segments = np.concatenate([self._segments, empty], axis=1)
             self._ends = np.concatenate([self._ends, np.full((missing, num_rows), np.inf)])
             self._reshaped()
