@@ -73,7 +73,7 @@ class AnswerReader:
     def text(self) -> str:
         """The answer, as the server is to be shown it in the next turn; of a reader that keeps it.
 
-        Events that had not to be decoded before are now. If one cannot be, the answer has failed and the text is empty.
+        Events that had not to be decoded before are now. If one cannot be, the answer has failed and has no text.
         """
         try:
             return "".join(map(_content, self._kept))

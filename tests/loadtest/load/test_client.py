@@ -207,7 +207,7 @@ async def test_connections_that_were_idle_for_too_long_leave_room_for_others(mon
 
 
 async def test_connection_that_the_server_closes_leaves_room_at_once() -> None:
-    async def closing(asked: Asked, writer: asyncio.StreamWriter) -> None:
+    async def closing(_asked: Asked, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
 
     async with playing(closing) as server:
