@@ -56,6 +56,11 @@ class RequestRecord:
         return self.chunk_s[0] - self.sent_s if self.chunk_s else None
 
     @property
+    def e2e_s(self) -> float | None:
+        """From setting out to send the request to the end of its answer, if that came."""
+        return self.ended_s - self.sent_s if self.ended_s is not None and self.error is None else None
+
+    @property
     def tpot_s(self) -> float | None:
         """Mean time per token after the first, of an answer of two or more."""
         if len(self.chunk_s) == 0 or self.output_tokens < 2:  # noqa: PLR2004 - the first token and another

@@ -116,7 +116,7 @@ def timeline_figure(run: Run) -> go.Figure:
         _mark_fault(figure, fault)
     legend = {"orientation": "h", "y": -0.09, "yanchor": "top"}
     figure.update_layout(template="none", margin={**MARGIN, "b": 80}, legend=legend)
-    figure.update_xaxes(title_text="seconds since the load began", row=3, col=1)
+    figure.update_xaxes(title_text="seconds since the run began", row=3, col=1)
     figure.update_yaxes(title_text="ms", row=1, col=1)
     figure.update_yaxes(rangemode="tozero")
     return figure
