@@ -25,14 +25,17 @@ def exactly(name: str, value: float, unit: str, wanted: float) -> dict[str, Any]
 
 
 def check_writable(flag: str, file: Path | None) -> None:
-    """Makes sure, before a measurement, that a file of its figures can be written; None is for no file.
+    """Makes sure, before a measurement, that a file of its figures can be written; leaves it as it is. None is none.
 
     Raises:
         ConfigError: it cannot; names the flag and says why.
     """
     if file is not None:
+        was_there = file.exists()
         try:
             file.open("a").close()
+            if not was_there:
+                file.unlink()
         except OSError as error:
             raise ConfigError(f"{flag} {file} cannot be written: {error.strerror}; name another file") from error
 

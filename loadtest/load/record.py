@@ -24,8 +24,8 @@ class RequestRecord:
         output_tokens: as the server counted them; the number of events with text when it did not say.
         status: of HTTP; None when no head came.
         error: kind of failure: `http_429` and the like, `connect`, `max_open` (the client may not have another
-            connection), `timeout`, `cut_off`, `bad_http`, `bad_event`, `no_text`, or the `code` or `type` of an error
-            in the stream; None when it succeeded.
+            connection), `timeout`, `cut_off`, `bad_http`, `bad_event`, `no_stream` (a body that is no stream
+            of events), `no_text`, or the `code` or `type` of an error in the stream; None when it succeeded.
         finish_reason: as the server says.
     """
 

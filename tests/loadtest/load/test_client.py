@@ -110,6 +110,9 @@ async def test_connection_is_used_again_and_more_are_opened_only_for_requests_at
     [
         (refusal("429 Too Many Requests", OVERLOADED), "http_429", "too much waits"),
         (refusal("500 Internal Server Error", b"oops"), "http_500", "oops"),
+        (refusal("200 OK", b'{"choices": [{"message": {"content": "Hi"}}]}'), "no_stream", '"content": "Hi"'),
+        (refusal("200 OK", OVERLOADED), "no_stream", "too much waits"),
+        (refusal("200 OK", b""), "cut_off", "without a finish reason"),
         (stream_of(VLLM, is_cut=True), "cut_off", "the connection was closed: by the server"),
         (stream_of(VLLM), "cut_off", "the answer ended without a finish reason and without [DONE]"),
         (stream_of(VLLM, WORKER_LOST), "worker_lost", "it died"),
