@@ -94,6 +94,16 @@ async def test_request_is_what_openai_compatible_servers_take() -> None:
     }
 
 
+async def test_answer_that_was_cut_within_a_character_can_be_shown_again() -> None:
+    halves = [chunk({"content": half}) for half in ("\ud83d", "\ude00")]
+    async with playing(stream_of(*halves, DONE)) as server:
+        client = new_client(server.target)
+        text = await client.ask(new_record(), HELLO, 2, keeps_text=True)
+        await client.ask(new_record(), [*HELLO, Message("assistant", text)], 2, keeps_text=False)
+        client.close()
+    assert server.asked[1].body["messages"][1]["content"] == "\U0001f600"
+
+
 async def test_connection_is_used_again_and_more_are_opened_only_for_requests_at_once() -> None:
     async with playing(openai_answer) as server:
         client = new_client(server.target)
