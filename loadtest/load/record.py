@@ -12,7 +12,7 @@ class RequestRecord:
         number: in the order in which requests were begun, from 0.
         conversation: number of its conversation, from 0.
         turn: number of its turn, from 0.
-        due_s: when it was to be sent: by the schedule, or when the answer before and the pause after it had ended.
+        due_s: when it was to be sent: by the schedule, or when the answer that it waited for and a pause had ended.
         sent_s: when its client set out to send it: before a connection is opened, where none is free for it, and else
             when it was handed to the kernel. So opening connections is the server's time, not lag.
         headers_s: when the head of the answer came; None when it did not.
