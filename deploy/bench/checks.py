@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from core.errors import ConfigError
+
 
 def at_most(name: str, value: float, unit: str, limit: float) -> dict[str, Any]:
     """A target that holds up to `limit`."""
@@ -20,6 +22,22 @@ def at_least(name: str, value: float, unit: str, limit: float) -> dict[str, Any]
 def exactly(name: str, value: float, unit: str, wanted: float) -> dict[str, Any]:
     """A target that only one value meets."""
     return {"name": name, "value": value, "unit": unit, "target": f"== {wanted:g}", "holds": value == wanted}
+
+
+def check_writable(flag: str, file: Path | None) -> None:
+    """Makes sure, before a measurement, that a file of its figures can be written; leaves it as it is. None is none.
+
+    Raises:
+        ConfigError: it cannot; names the flag and says why.
+    """
+    if file is not None:
+        was_there = file.exists()
+        try:
+            file.open("a").close()
+            if not was_there:
+                file.unlink()
+        except OSError as error:
+            raise ConfigError(f"{flag} {file} cannot be written: {error.strerror}; name another file") from error
 
 
 def write_result(result: dict[str, Any], json_file: Path | None) -> None:

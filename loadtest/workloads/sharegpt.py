@@ -115,7 +115,12 @@ def _message(message: Any, role: str, text: str, where: str) -> tuple[str, str]:
         ) from error
     if not isinstance(spoken[1], str):
         raise ConfigError(f"{where} has a message whose `{text}` is no text; leave the entry out")
-    return spoken
+    return spoken[0], _whole_characters(spoken[1])
+
+
+def _whole_characters(text: str) -> str:
+    """The text with surrogate pairs put together, and a mark for halves, which neither tokenizers nor HTTP take."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_answered(conversation: Spoken) -> bool:

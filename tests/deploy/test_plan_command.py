@@ -33,7 +33,7 @@ def test_small_load_needs_one_gpu(tmp_path: Path) -> None:
     assert "1 H800 on 1 node(s)" in text
     assert "all for both halves" in text
     found = json.loads(path.read_text(encoding="utf-8"))
-    assert found["asked"]["--rate"] == "20.0"
+    assert found["asked"]["--rate"] == 20.0
     assert (found["plan"]["num_gpus"], found["plan"]["roles"], found["plan"]["attainment"]) == (1, "mixed", 1.0)
     assert found["outlooks"][0]["trials"] == [found["plan"]]
     assert found["outlooks"][0]["why_lost"] is None
