@@ -193,10 +193,12 @@ class CostModel:
         if not decode_s:
             return most_tokens
         longest_s = max(STEP_SHARE * tpot_limit_s, MAX_STRETCH * decode_s if may_stretch else 0.0)
+        num_sequences = sequences.num_sequences
+        constant_s = self.shared_s(1, 1) if self.added_token_s is None else None  # found once, for this is asked often
 
         def is_too_long(num_tokens: int) -> bool:
-            room_s = longest_s - decode_s + self.shared_s(num_tokens, sequences.num_sequences)
-            return self.prefill_s(num_tokens, chunk_pairs(num_tokens, num_before)) > room_s
+            shared_s = self.shared_s(num_tokens, num_sequences) if constant_s is None else constant_s
+            return self.prefill_s(num_tokens, chunk_pairs(num_tokens, num_before)) > longest_s - decode_s + shared_s
 
         fit = bisect_left(range(1, most_tokens + 1), x=True, key=is_too_long)
         return min(most_tokens, max(fit, MIN_PROMPT_TOKENS))
