@@ -40,7 +40,9 @@ def plan(settings: PlanSettings) -> None:
     if not options:
         raise ConfigError(nothing_fits(choice, misfits))
     goal = Goal(settings.limits, settings.attainment, settings.max_gpus, settings.simulated)
-    found = search_with_progress(options, load_of(settings), goal)
+    arrivals = load_of(settings)
+    check_lengths(arrivals, choice.shape)
+    found = search_with_progress(options, arrivals, goal)
     checks = checks_of(found)
     write_result({**plan_json(settings, choice, found, misfits), "checks": checks}, settings.json)
     print_plan(choice, found, misfits, output_console())
@@ -84,9 +86,26 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
         flag, value = ("--tp", tp) if tp is not None else ("--ep", ep)
         raise ConfigError(
             f"{flag} is {value}; it must be a power of two, at most {gpu.gpus_per_node} (one node), and --ep 1 for a "
-            "model without experts"
+            "model without experts; for other sizes give both --tp and --ep"
         )
     return sizes
+
+
+def check_lengths(arrivals: Sequence[Arrival], shape: ModelShape) -> None:
+    """Refuses a load that routers would.
+
+    Raises:
+        ConfigError: a request is longer than the model's context.
+    """
+    longest, context = (
+        max(one.prompt_tokens + one.answer_tokens for one in arrivals),
+        shape.text.max_position_embeddings,
+    )
+    if longest > context:
+        raise ConfigError(
+            f"the longest request of the load has {longest:,} tokens with its answer, the model's context "
+            f"{context:,}; take shorter prompts or answers, fewer turns, or a --length-scale below 1 for a trace"
+        )
 
 
 def nothing_fits(choice: WorkerChoice, misfits: Sequence[Misfit]) -> str:
