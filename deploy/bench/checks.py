@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from core.errors import ConfigError
+
 
 def at_most(name: str, value: float, unit: str, limit: float) -> dict[str, Any]:
     """A target that holds up to `limit`."""
@@ -22,10 +24,28 @@ def exactly(name: str, value: float, unit: str, wanted: float) -> dict[str, Any]
     return {"name": name, "value": value, "unit": unit, "target": f"== {wanted:g}", "holds": value == wanted}
 
 
+def check_json_file(json_file: Path | None) -> None:
+    """For commands that take long: refuses what `write_result` could not write in the end.
+
+    Raises:
+        ConfigError: the file of `--json` is in no folder, or is one.
+    """
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise ConfigError(f"--json is {json_file}, which cannot be written; name a file in a folder that there is")
+
+
 def write_result(result: dict[str, Any], json_file: Path | None) -> None:
-    """Writes all figures of a measurement where `--json` says; nowhere without it."""
-    if json_file is not None:
+    """Writes all figures of a measurement where `--json` says; nowhere without it.
+
+    Raises:
+        ConfigError: that cannot be written.
+    """
+    if json_file is None:
+        return
+    try:
         json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {json_file} cannot be written: {error.strerror}; name another file") from error
 
 
 def print_checks(checks: list[dict[str, Any]], console: Console) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.errors import ConfigError
-from deploy.bench.checks import at_least, print_checks, write_result
+from deploy.bench.checks import at_least, check_json_file, print_checks, write_result
 from deploy.commands.options import output_console
 from deploy.commands.plan_json import plan_json, published_json
 from deploy.commands.plan_tables import print_plan, print_published
@@ -32,6 +32,7 @@ from loadtest.roofline.gpu import Gpu, gpu_by_name
 @flags_from(PlanSettings)
 def plan(settings: PlanSettings) -> None:
     """Find the fewest GPUs for a load and its limits: workers, their sizes and roles; what came second, and why."""
+    check_json_file(settings.json)
     if settings.reproduce is not None:
         reproduce(settings, settings.reproduce)
         return

@@ -93,6 +93,10 @@ def test_published_figure_is_printed_beside_the_prediction(tmp_path: Path) -> No
             ["--reproduce", "ernie-300b", "--gpu", "H20"],
             "--reproduce has its own model, GPUs and load; leave out --gpu",
         ),
+        (
+            ["--reproduce", "ernie-300b", "--json", "no/such/folder.json"],
+            "--json is no/such/folder.json, which cannot be written; name a file in a folder that there is",
+        ),
         (["--reproduce", "x"], "--reproduce is 'x'; it must be one of ernie-300b"),
     ],
 )
