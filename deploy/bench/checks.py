@@ -41,9 +41,17 @@ def check_writable(flag: str, file: Path | None) -> None:
 
 
 def write_result(result: dict[str, Any], json_file: Path | None) -> None:
-    """Writes all figures of a measurement where `--json` says; nowhere without it."""
-    if json_file is not None:
+    """Writes all figures of a measurement where `--json` says; nowhere without it.
+
+    Raises:
+        ConfigError: that cannot be written.
+    """
+    if json_file is None:
+        return
+    try:
         json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--json {json_file} cannot be written: {error.strerror}; name another file") from error
 
 
 def print_checks(checks: list[dict[str, Any]], console: Console) -> None:

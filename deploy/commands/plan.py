@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.errors import ConfigError
-from deploy.bench.checks import at_least, print_checks, write_result
+from deploy.bench.checks import at_least, check_writable, print_checks, write_result
 from deploy.commands.options import output_console
 from deploy.commands.plan_json import plan_json, published_json
 from deploy.commands.plan_tables import print_plan, print_published
@@ -32,6 +32,7 @@ from loadtest.roofline.gpu import Gpu, gpu_by_name
 @flags_from(PlanSettings)
 def plan(settings: PlanSettings) -> None:
     """Find the fewest GPUs for a load and its limits: workers, their sizes and roles; what came second, and why."""
+    check_writable("--json", settings.json)
     if settings.reproduce is not None:
         reproduce(settings, settings.reproduce)
         return
@@ -40,7 +41,9 @@ def plan(settings: PlanSettings) -> None:
     if not options:
         raise ConfigError(nothing_fits(choice, misfits))
     goal = Goal(settings.limits, settings.attainment, settings.max_gpus, settings.simulated)
-    found = search_with_progress(options, load_of(settings), goal)
+    arrivals = load_of(settings)
+    check_lengths(arrivals, choice.shape)
+    found = search_with_progress(options, arrivals, goal)
     checks = checks_of(found)
     write_result({**plan_json(settings, choice, found, misfits), "checks": checks}, settings.json)
     print_plan(choice, found, misfits, output_console())
@@ -84,9 +87,26 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
         flag, value = ("--tp", tp) if tp is not None else ("--ep", ep)
         raise ConfigError(
             f"{flag} is {value}; it must be a power of two, at most {gpu.gpus_per_node} (one node), and --ep 1 for a "
-            "model without experts"
+            "model without experts; for other sizes give both --tp and --ep"
         )
     return sizes
+
+
+def check_lengths(arrivals: Sequence[Arrival], shape: ModelShape) -> None:
+    """Refuses a load that routers would.
+
+    Raises:
+        ConfigError: a request is longer than the model's context.
+    """
+    longest, context = (
+        max(one.prompt_tokens + one.answer_tokens for one in arrivals),
+        shape.text.max_position_embeddings,
+    )
+    if longest > context:
+        raise ConfigError(
+            f"the longest request of the load has {longest:,} tokens with its answer, the model's context "
+            f"{context:,}; take shorter prompts or answers, fewer turns, or a --length-scale below 1 for a trace"
+        )
 
 
 def nothing_fits(choice: WorkerChoice, misfits: Sequence[Misfit]) -> str:

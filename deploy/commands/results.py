@@ -29,7 +29,7 @@ def run(
     ] = None,
 ) -> None:
     """Run the commands of claims, about an hour for all, keep what they print, and write docs/results.md."""
-    root = source_root()
+    root, traces = source_root(), checked_traces(traces)
     claims = chosen_claims(read_claims(), tuple(names or ()))
     console = Console(stderr=True, highlight=False)
     has_failed = False
@@ -44,6 +44,17 @@ def run(
     write_page(root)
     if has_failed:
         raise typer.Exit(1)
+
+
+def checked_traces(traces: Path | None) -> Path | None:
+    """The folder of `--traces`, absolute, for commands run in another folder than this one.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if traces is not None and not traces.is_dir():
+        raise ConfigError(f"--traces is {traces}, which is no folder; name the folder of the published traces")
+    return traces.resolve() if traces is not None else None
 
 
 def _run(claim: Claim, root: Path, traces: Path | None, console: Console) -> Record | None:

@@ -95,7 +95,7 @@ def exact_prompts(codec: TextCodec, num_prompts: int, num_tokens: int) -> list[s
 
 def _words(codec: TextCodec, chat_tokens: Callable[[str], int] | None = None) -> tuple[str, ...]:
     try:
-        return confirmed_words(codec, chat_tokens).words
+        return confirmed_words(codec, chat_tokens)
     except ConfigError as error:
         raise ConfigError(
             "the tokenizer has hardly any word that is one token wherever it stands, so that nobody could count what "
