@@ -159,7 +159,7 @@ def _reaching(client: httpx.Client) -> Iterator[None]:
         yield
     except httpx.ConnectError as error:
         raise UnavailableError(
-            f"cannot reach {client.base_url} ({error}); start it with `baton serve`, or pass --url"
+            f"cannot reach {client.base_url} ({error}); start it with `baton serve`, or name another URL"
         ) from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UnavailableError(f"lost {client.base_url} ({type(error).__name__}: {error}); ask again") from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import psutil
 from baton.v1 import common_pb2, control_pb2
 
-from core.errors import ConfigError, UnavailableError
+from core.errors import BatonError, ConfigError, UnavailableError
 from core.processes import ProcessId
 from core.request import HALVES, Role
 from deploy import roles_client
@@ -19,7 +19,6 @@ from deploy.run_record import RunRecord
 from deploy.status_client import get_status
 from loadtest.load.faults import ROUTER, Deed, Fault
 
-SIGNALS = {Deed.KILL, Deed.STOP, Deed.CONT}
 IN_ROLE = (control_pb2.ROLE_STAGE_CHANGED, control_pb2.ROLE_STAGE_VERIFIED)
 
 
@@ -70,7 +69,7 @@ class ClusterFaults:
         return self._signal(fault.deed, fault.name)
 
     def _signal(self, deed: Deed, name: str) -> str:
-        processes = self._stopped.pop(name, None) or self._processes(name)
+        processes = self._processes(name)
         if deed is Deed.KILL:
             is_done = kill_processes(processes)
         elif deed is Deed.STOP:
@@ -84,7 +83,13 @@ class ClusterFaults:
         return f"{deed}: process {pids}"
 
     def _processes(self, name: str) -> Sequence[ProcessId]:
-        found = self._routers()[:1] if name == ROUTER else processes_of(self._worker(name))
+        """Those of now; of what is not there now, for it was stopped, those of then."""
+        try:
+            found = self._routers()[:1] if name == ROUTER else processes_of(self._worker(name))
+        except BatonError:
+            if name not in self._stopped:
+                raise
+            return self._stopped[name]
         if not found:
             raise UnavailableError(f"nobody has said which processes {name} has")
         return found

@@ -1,9 +1,11 @@
 """The runs of one load, one after the other: a sweep's rates or concurrencies, or one run."""
 
 import asyncio
+import contextlib
+import gc
 import resource
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import uvloop
@@ -62,7 +64,7 @@ class LoadSession:
             given: flags that differ from the defaults, to be written down.
         """
         allow_connections(self.settings.max_open)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with frozen_heap(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runs = [runner.run(self._run(number, plan, watch(plan))) for number, plan in enumerate(plans)]
         machine = {"client": describe_machine()}
         return load_document(runs, self.settings, url=self.target.url, model=self.model, given=given, machine=machine)
@@ -86,6 +88,20 @@ class LoadSession:
             max_open=settings.max_open,
             timeout_s=settings.timeout_s,
         )
+
+
+@contextlib.contextmanager
+def frozen_heap() -> Iterator[None]:
+    """Within, the garbage collector passes over what there was before.
+
+    A full collection of what imports leave took 43 ms, in which nothing is sent and nothing read.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def plan_runs(settings: LoadSettings, workload: WorkloadSettings) -> list[RunPlan]:

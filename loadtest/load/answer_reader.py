@@ -75,9 +75,8 @@ class AnswerReader:
     def text(self) -> str:
         """The answer, as the server is to be shown it in the next turn; of a reader that keeps it."""
         chunks = [json.loads(data) for data in self._kept if data != DONE]
-        return "".join(
-            choice.get("delta", {}).get("content") or "" for chunk in chunks for choice in chunk.get("choices") or ()
-        )
+        choices = (choice for chunk in chunks for choice in chunk.get("choices") or ())
+        return "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
 
     def _decoded_has_text(self, data: bytes) -> bool:
         try:

@@ -1,6 +1,7 @@
 """`baton load` as a command, against a server in this process."""
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typer.testing import CliRunner, Result
 from core.errors import BatonError, ConfigError
 from deploy.cli import app
 from deploy.client_key import use_key
-from deploy.load.load_session import allow_connections, plan_runs
+from deploy.load.load_session import allow_connections, frozen_heap, plan_runs
 from loadtest.load.run import RunPlan
 from loadtest.load.settings import LoadSettings
 from loadtest.workloads.settings import WorkloadSettings
@@ -181,6 +182,13 @@ def test_run_ends_after_a_minute_unless_it_is_said_when(settings: LoadSettings, 
 def test_trace_has_its_own_times_and_its_own_end() -> None:
     plans = plan_runs(LoadSettings(), WorkloadSettings(trace=Path("trace.jsonl")))
     assert plans == [RunPlan("at the trace's times", None, None, None, None)]
+
+
+def test_what_there_was_is_frozen_only_while_a_load_runs() -> None:
+    before = gc.get_freeze_count()
+    with frozen_heap():
+        assert gc.get_freeze_count() > before
+    assert gc.get_freeze_count() == 0
 
 
 def test_more_connections_than_the_system_allows_are_refused() -> None:

@@ -24,10 +24,8 @@ async def test_run_is_shown_until_it_ends(is_terminal: bool, monkeypatch: pytest
     monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
     monkeypatch.setattr(progress, "LIVE_EVERY_S", 0.0)
     shown = io.StringIO()
-    watch = progress_of(
-        PLAN, Console(file=shown, force_terminal=is_terminal, highlight=False, width=200, color_system=None)
-    )
-    task = asyncio.create_task(watch(VIEW))
+    console = Console(file=shown, force_terminal=is_terminal, highlight=False, width=200, color_system=None)
+    task = asyncio.create_task(progress_of(PLAN, console)(VIEW))
     while LINE not in shown.getvalue():
         assert not task.done()
         await asyncio.sleep(0)
