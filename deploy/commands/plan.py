@@ -104,10 +104,8 @@ def check_lengths(arrivals: Sequence[Arrival], shape: ModelShape) -> None:
     Raises:
         ConfigError: a request is longer than the model's context.
     """
-    longest, context = (
-        max(one.prompt_tokens + one.answer_tokens for one in arrivals),
-        shape.text.max_position_embeddings,
-    )
+    context = shape.text.max_position_embeddings
+    longest = max(arrival.prompt_tokens + arrival.answer_tokens for arrival in arrivals)
     if longest > context:
         raise ConfigError(
             f"the longest request of the load has {longest:,} tokens with its answer, the model's context "
