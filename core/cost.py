@@ -194,9 +194,8 @@ class CostModel:
             return most_tokens
         longest_s = max(STEP_SHARE * tpot_limit_s, MAX_STRETCH * decode_s if may_stretch else 0.0)
         num_sequences = sequences.num_sequences
-        constant_s = (
-            self.shared_s(1, 1) if self.added_token_s is None else None
-        )  # found once, for this is asked often
+        # Found once where it is the same for all numbers: placement asks this often.
+        constant_s = self.shared_s(1, 1) if self.added_token_s is None else None
 
         def is_too_long(num_tokens: int) -> bool:
             shared_s = self.shared_s(num_tokens, num_sequences) if constant_s is None else constant_s

@@ -77,7 +77,13 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
     """
     tp, ep = settings.tp, settings.ep
     if tp is not None and ep is not None:
-        return [ShardTopology(tp, ep)]
+        asked = ShardTopology(tp, ep)
+        if asked.world_size > gpu.gpus_per_node:
+            raise ConfigError(
+                f"--tp {tp} and --ep {ep} are {asked.world_size} GPUs, a node has {gpu.gpus_per_node}; the ranks of "
+                "a worker are on one node"
+            )
+        return [asked]
     sizes = [
         size
         for size in topologies(shape, gpu.gpus_per_node)
@@ -87,7 +93,7 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
         flag, value = ("--tp", tp) if tp is not None else ("--ep", ep)
         raise ConfigError(
             f"{flag} is {value}; it must be a power of two, at most {gpu.gpus_per_node} (one node), and --ep 1 for a "
-            "model without experts; for other sizes give both --tp and --ep"
+            "model without experts"
         )
     return sizes
 
@@ -98,10 +104,8 @@ def check_lengths(arrivals: Sequence[Arrival], shape: ModelShape) -> None:
     Raises:
         ConfigError: a request is longer than the model's context.
     """
-    longest, context = (
-        max(one.prompt_tokens + one.answer_tokens for one in arrivals),
-        shape.text.max_position_embeddings,
-    )
+    context = shape.text.max_position_embeddings
+    longest = max(arrival.prompt_tokens + arrival.answer_tokens for arrival in arrivals)
     if longest > context:
         raise ConfigError(
             f"the longest request of the load has {longest:,} tokens with its answer, the model's context "

@@ -35,7 +35,7 @@ class PlanSettings(WorkloadSettings):
     )
     kv_dtype: str | None = flag(None, "KV cache: int8, fp8 or another. Default: the model's type.")
     tp: int | None = flag(None, "Tensor-parallel size of each worker. Default: all are tried, up to a node.")
-    ep: int | None = flag(None, "Expert-parallel size likewise. Workers of several nodes need both flags.")
+    ep: int | None = flag(None, "Expert-parallel size likewise.")
     rate: float | None = flag(None, "Requests (conversations) per second. Default: the trace's own times.")
     duration_s: float | None = flag(
         None, "Seconds of the load that are simulated. Default: 60, or the whole trace or data set."

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,12 @@ def test_sizes_that_are_asked_for_are_the_only_ones() -> None:
     choice = choice_of(settings)
     sizes = sizes_of(settings, choice.shape, choice.gpu)
     assert [(size.tensor_parallel_size, size.expert_parallel_size) for size in sizes] == [(8, 1), (8, 8)]
-    both = PlanSettings(model="ernie-4.5-300b-a47b", tp=1, ep=16)
-    assert sizes_of(both, choice.shape, choice.gpu) == [ShardTopology(1, 16)]
+    both = PlanSettings(model="ernie-4.5-300b-a47b", tp=1, ep=8)
+    assert sizes_of(both, choice.shape, choice.gpu) == [ShardTopology(1, 8)]
+    with pytest.raises(
+        ConfigError, match="--tp 1 and --ep 16 are 16 GPUs, a node has 8; the ranks of a worker are on"
+    ):
+        sizes_of(replace(both, ep=16), choice.shape, choice.gpu)
 
 
 def test_trace_is_taken_whole_or_for_a_time(tmp_path: Path) -> None:
