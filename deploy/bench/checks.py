@@ -25,7 +25,7 @@ def exactly(name: str, value: float, unit: str, wanted: float) -> dict[str, Any]
 
 
 def check_writable(flag: str, file: Path | None) -> None:
-    """Makes sure, before a measurement, that a file of its figures can be written; leaves it as it is. None is none.
+    """Makes sure, before a measurement, that a file of its figures can be written; leaves it as it is. None is fine.
 
     Raises:
         ConfigError: it cannot; names the flag and says why.

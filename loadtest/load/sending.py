@@ -60,11 +60,11 @@ class Sending:
     async def _hold_one_by_one(self, conversations: Iterator[Conversation]) -> None:
         due_s = self._clock.now_s()
         while self._allowance.is_left(due_s):
+            await self._clock.sleep_until(due_s)
             conversation = next(conversations, None)
             if conversation is None:
                 return
             due_s = await self._hold(conversation, due_s)
-            await self._clock.sleep_until(due_s)
 
     async def _hold(self, conversation: Conversation, due_s: float) -> float:
         """Asks turn after turn, until one fails: what follows would be another conversation.

@@ -134,12 +134,14 @@ def test_conversation_ends_with_a_failure() -> None:
     assert [record.error for record in records] == [None, "http_500"]
 
 
-def test_turn_that_is_due_too_late_is_neither_sent_nor_waited_for() -> None:
+@pytest.mark.parametrize(("is_open", "ended_s"), [(True, 3.0), (False, 2.0)])
+def test_turn_that_is_due_too_late_is_neither_sent_nor_waited_for(is_open: bool, ended_s: float) -> None:
     sending, clock = Sending(Server(2.0), VirtualClock(), Allowance(None, 6.0)), VirtualClock()
 
     async def run() -> None:
-        await sending.open_loop(iter([conversation(think_s=600.0)]))
-        assert clock.now_s() == 3.0
+        thinking = iter([conversation(think_s=600.0)])
+        await (sending.open_loop(thinking) if is_open else sending.closed_loop(thinking, 1))
+        assert clock.now_s() == ended_s
 
     run_virtually(run())
     assert len(sending.records) == 1
