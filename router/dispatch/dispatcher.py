@@ -278,9 +278,8 @@ class FleetDispatcher:
         self._by_handoff[assignment.handoff_id] = generation
         charge(generation.attempt)
         generation.times.assigned(assignment)
-        if decode is not prefill:
-            decode.assign(assignment)
-        prefill.assign(assignment)
+        for link in generation.attempt.told():
+            link.assign(assignment)
 
     def _give_up_waiting(self, generation: ActiveGeneration) -> None:
         reason = self.unready_reason()
@@ -308,7 +307,7 @@ class FleetDispatcher:
             generation.times.answered(generation.answer.finish_reason)
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
             attempt.decode.num_finished += attempt.is_handed_over and not attempt.decode.is_for(Role.DECODE)
-            self._end(generation, cancel_workers=not attempt.is_handed_over)
+            self._end(generation, cancel_workers=not (attempt.is_handed_over or attempt.is_one_token))
 
     def _on_prompt_computed(self, generation: ActiveGeneration, attempt: Attempt) -> None:
         """The prefill worker has done its part, and with the second token the decode worker has begun its own."""
@@ -403,5 +402,5 @@ class FleetDispatcher:
         del self._by_handoff[attempt.handoff_id]
         discharge_all(attempt)
         if cancel_workers or is_moving:
-            for link in attempt.links():
+            for link in attempt.told():
                 link.cancel(attempt.assignment.handoff_id)

@@ -1,6 +1,7 @@
 """Requests that are served, wait or end; for those whose workers fail see `test_placing_again`."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -81,6 +82,23 @@ async def test_answer_ended_by_the_prefill_worker_cancels_the_handoff(bench: Ben
     bench.report(bench.link("p"), token(bench.link("p").assigned[0], 0, FinishReason.STOP))
     assert await read(generation) == TokenDelta((100,), FinishReason.STOP)
     assert bench.link("d").cancelled == ["r.0"]
+    assert bench.is_settled()
+
+
+async def test_answer_of_one_token_is_no_matter_of_the_decode_worker(bench: Bench) -> None:
+    generation = bench.submit(replace(generation_request(), max_tokens=1))
+    prefill, decode = bench.link("p"), bench.link("d")
+    assert (len(prefill.assigned), decode.assigned) == (1, [])
+    bench.report(prefill, token(prefill.assigned[0], 0, FinishReason.LENGTH))
+    assert await read(generation) == TokenDelta((100,), FinishReason.LENGTH)
+    assert (prefill.cancelled, decode.cancelled) == ([], [])
+    assert bench.is_settled()
+
+
+async def test_answer_of_one_token_that_is_not_wanted_any_more_is_cancelled_where_it_is(bench: Bench) -> None:
+    generation = bench.submit(replace(generation_request(), max_tokens=1))
+    generation.cancel()
+    assert (bench.link("p").cancelled, bench.link("d").cancelled) == (["r.0"], [])
     assert bench.is_settled()
 
 
