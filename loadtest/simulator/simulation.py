@@ -58,6 +58,7 @@ def simulate(
     _look(agenda, fleet, policy, load)
     with rare_collections():
         agenda.run()
+    end_s = agenda.end_s if fleet.has_open_jobs else max(load.last_s, fleet.tally.ended_s)
     fleet.close()
     return Outcome(
         limits=limits,
@@ -67,7 +68,7 @@ def simulate(
         losses=fleet.losses,
         workers=fleet.workers,
         load_s=load.last_s,
-        end_s=agenda.now_s,
+        end_s=end_s,
         busy_s=fleet.crew.past_busy_s + sum(worker.busy_s for worker in fleet.workers),
     )
 
