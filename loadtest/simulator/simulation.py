@@ -64,7 +64,7 @@ def simulate(
         limits=limits,
         tally=fleet.tally,
         jobs=jobs or [],
-        flips=fleet.flips,
+        flips=fleet.roles.flips,
         losses=fleet.losses,
         workers=fleet.workers,
         load_s=load.last_s,
