@@ -146,8 +146,8 @@ def measure_with(peer: PeerClient, program: str, load: ClosedLoad, folder: Path)
         folder: an empty one for its files.
 
     Raises:
-        ConfigError: there is no such program.
-        InternalError: it failed, wrote no figures, which holds the end of what it said, or did not end.
+        ConfigError: there is no such program, or it cannot be run.
+        InternalError: it did not end; or it wrote no figures, and the error holds the end of what it said.
     """
     try:
         finished = subprocess.run(  # noqa: S603 - the program that the caller names
