@@ -52,7 +52,8 @@ class Score:
         num_lost_workers: workers that died.
         ttft_s: seconds to the first token, of which `PERCENTILES` of the requests have no more; within 1 %.
         tpot_s: seconds per token, likewise.
-        goodput: requests per second inside both limits, while requests came.
+        goodput: requests per second inside both limits, while requests came; until they had ended, where all came at
+            once.
         prompt_tokens_per_s: of requests that ended, until the last one had.
         answer_tokens_per_s: likewise.
         utilisation: share of all workers' time that their steps took.
@@ -116,7 +117,8 @@ def score(preset: Preset, run: Run, watch: Watch = ignore) -> Timed:
 
 def _as_score(run: Run, outcome: Outcome, num_workers: int) -> Score:
     tally = outcome.tally
-    load_s, end_s = max(outcome.load_s, LEAST_S), max(outcome.end_s, LEAST_S)
+    end_s = max(outcome.end_s, LEAST_S)
+    load_s = outcome.load_s or end_s
     return Score(
         run=run,
         num_requests=tally.num_requests,
@@ -142,7 +144,8 @@ def _outcome(preset: Preset, run: Run, watch: Watch) -> Outcome:
     fleet = preset.fleets[run.contestant.workers]
     arrivals = watched(preset.make(run.load, run.seed), watch)
     if run.contestant.policy == CLAIRVOYANT:
-        return Search().best(fleet, list(arrivals), preset.limits, run.seed)
+        search = Search(accepted=preset.accepted, faults=preset.faults, look_s=preset.look_s)
+        return search.best(fleet, list(arrivals), preset.limits, run.seed)
     roles, policy = policy_by_name(run.contestant.policy, fleet.num_workers, preset.limits, preset.look_s)
     return simulate(
         fleet,

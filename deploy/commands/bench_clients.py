@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core.errors import ConfigError
-from deploy.bench.checks import print_checks, write_result
+from deploy.bench.checks import check_writable, print_checks, write_result
 from deploy.commands.bench_roles import JsonFile, positive
 from deploy.commands.options import output_console
 from deploy.commands.serve import progress_lines
@@ -36,6 +36,7 @@ def bench_clients(
     from deploy.bench.clients.clients_bench import ClientsBench  # noqa: PLC0415 - see `deploy.commands.bench`
     from deploy.load.progress import progress_of  # noqa: PLC0415 - likewise
 
+    check_writable("--json", json_file)
     console = Console(stderr=True, highlight=False)
     plan = ClientsBench(
         programs=parse_peers(peer),
@@ -63,7 +64,7 @@ def parse_peers(texts: list[str]) -> dict[str, str]:
     """Programs by the names of the clients that they are.
 
     Raises:
-        ConfigError: there is no such client, or no program.
+        ConfigError: there is no such client, or no program, or a client is named twice.
     """
     from deploy.bench.clients.peers import PEERS  # noqa: PLC0415 - see `deploy.commands.bench`
 
@@ -72,5 +73,7 @@ def parse_peers(texts: list[str]) -> dict[str, str]:
         name, _, program = text.partition("=")
         if name not in PEERS or not program:
             raise ConfigError(f"--peer is {text!r}; it must be NAME=PROGRAM with one of {', '.join(PEERS)}")
+        if name in programs:
+            raise ConfigError(f"--peer names {name} twice; compare with one of its programs at a time")
         programs[name] = program
     return programs

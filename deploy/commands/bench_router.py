@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from core.errors import ConfigError
-from deploy.bench.checks import write_result
+from deploy.bench.checks import check_writable, write_result
 from deploy.commands.bench_roles import JsonFile, positive
 from deploy.commands.options import output_console
 from deploy.commands.serve import progress_lines
@@ -36,6 +36,7 @@ def bench_router(
 
     if only is not None and only not in PARTS:
         raise ConfigError(f"--only is {only!r}; it must be one of {', '.join(PARTS)}")
+    check_writable("--json", json_file)
     plan = RouterBench(
         parts=PARTS if only is None else (only,),
         num_workers=workers,

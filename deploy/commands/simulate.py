@@ -1,6 +1,6 @@
 """`baton simulate`: how much load a fleet sustains under different ways of choosing roles, on a virtual clock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from core.errors import ConfigError
-from deploy.bench.checks import write_result
+from deploy.bench.checks import check_writable, write_result
 from deploy.commands.options import output_console
 from deploy.commands.simulate_setup import Setup, chosen_contestants, parse_loads
 from deploy.commands.simulate_tables import as_result, print_result
@@ -57,14 +57,28 @@ def simulate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
     """Simulate a load at rising strength under static roles, published algorithms, and Baton's own controller."""
+    check_writable("--json", json_file)
     if validate:
-        check_alone(preset, fleet, trace, loads, policy, at, admit_ttft_ms, slo_ttft_ms, slo_tpot_ms)
-        validate_simulator(model, (seed or [0])[0], json_file)
+        check_alone(
+            {
+                "--preset": preset,
+                "--fleet": fleet,
+                "--trace": trace,
+                "--loads": loads or None,
+                "--policy": policy,
+                "--at": at,
+                "--admit-ttft-ms": admit_ttft_ms,
+                "--slo-ttft-ms": slo_ttft_ms or None,
+                "--slo-tpot-ms": slo_tpot_ms or None,
+                "a second --seed": (seed or [])[1:] or None,
+            }
+        )
+        validate_simulator(model, seed[0] if seed else 0, json_file)
         return
     if model is not None:
         raise ConfigError(f"--model is {model}, but nothing is computed in a simulation; it is for --validate")
     setup = Setup(
-        preset=preset or "arrow",
+        preset=preset,
         fleet=fleet,
         trace=trace,
         limits=Limits(slo_ttft_ms / 1000, slo_tpot_ms / 1000) if slo_ttft_ms or slo_tpot_ms else None,
@@ -83,14 +97,17 @@ def simulate(
     print_result(chosen, contestants, [one.score for one in timed], result["checks"], output_console())
 
 
-def check_alone(*others: object) -> None:
+def check_alone(others: Mapping[str, object]) -> None:
     """Makes sure that nothing is said beside `--validate` that it would not heed.
 
+    Args:
+        others: what is, by its flag; None where a flag is not given.
+
     Raises:
-        ConfigError: something is.
+        ConfigError: something is; names it.
     """
-    if said := [other for other in others if other]:
-        raise ConfigError(f"--validate has loads and a cluster of its own; leave out what says {said[0]}")
+    if said := [flag for flag, value in others.items() if value is not None]:
+        raise ConfigError(f"--validate has loads and a cluster of its own; leave out {', '.join(said)}")
 
 
 def with_progress(setup: Setup, runs: Sequence[Run], console: Console) -> list[Timed]:

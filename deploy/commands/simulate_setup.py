@@ -18,6 +18,7 @@ from router.roles.snapshot import Limits
 
 ARROW, MOONCAKE, DAY = "arrow", "mooncake", "day"
 PRESETS = (ARROW, MOONCAKE, DAY)
+FEWEST_TO_SPLIT = 2  # one worker for each half
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Setup:
     """What was asked for; travels to other processes, where the preset is made anew.
 
     Attributes:
-        preset: its name; ignored where there is a fleet.
+        preset: its name; None for `arrow`, or for a fleet.
         fleet: a file that describes one.
         trace: requests.
         limits: of a described fleet's requests.
@@ -38,7 +39,7 @@ class Setup:
         ConfigError: on construction, when these do not go together.
     """
 
-    preset: str
+    preset: str | None = None
     fleet: Path | None = None
     trace: Path | None = None
     limits: Limits | None = None
@@ -55,14 +56,21 @@ class Setup:
             return
         if self.limits is not None:
             raise ConfigError("--slo-ttft-ms and --slo-tpot-ms are for --fleet; presets have limits of their own")
-        if self.preset not in PRESETS:
+        if self._name not in PRESETS:
             raise ConfigError(f"--preset {self.preset!r} is none; take one of {', '.join(PRESETS)}")
-        if self.preset == MOONCAKE and self.trace is None:
+        if self._name == MOONCAKE and self.trace is None:
             raise ConfigError(f"--preset {MOONCAKE} needs --trace FILE: mooncake_conversation.jsonl")
-        if self.preset == ARROW and self.trace is not None:
+        if self._name == ARROW and self.trace is not None:
             raise ConfigError(f"--preset {ARROW} has no use for --trace: its load is drawn")
 
+    @property
+    def _name(self) -> str:
+        """Of the preset, where there is no fleet."""
+        return self.preset or ARROW
+
     def _check_fleet(self) -> None:
+        if self.preset is not None:
+            raise ConfigError(f"--fleet {self.fleet} and --preset {self.preset} are two set-ups; give one of them")
         if self.trace is None:
             raise ConfigError(f"--fleet {self.fleet} needs --trace FILE: Mooncake's .jsonl or Azure's .csv")
         limits = self.limits
@@ -82,7 +90,7 @@ class Setup:
         return replace(
             preset,
             loads=self.loads or preset.loads,
-            seeds=self.seeds or preset.seeds,
+            seeds=tuple(dict.fromkeys(self.seeds)) or preset.seeds,
             faults=(*preset.faults, *self.faults),
             accepted=accepted,
         )
@@ -92,7 +100,7 @@ class Setup:
             assert self.trace is not None, "checked on construction"
             assert self.limits is not None, "checked on construction"
             return custom_preset(self.fleet, self.trace, self.limits)
-        if self.preset == DAY:
+        if self._name == DAY:
             return day_preset(self.trace)
         return arrow_preset() if self.trace is None else mooncake_preset(self.trace)
 
@@ -116,7 +124,7 @@ def chosen_contestants(preset: Preset, policies: Sequence[str]) -> tuple[Contest
     """The preset's, or those with the given policies on each kind of workers.
 
     Raises:
-        ConfigError: there is no such policy.
+        ConfigError: there is no such policy, or the fleet is too small for it.
     """
     if not policies:
         return preset.contestants
@@ -124,4 +132,8 @@ def chosen_contestants(preset: Preset, policies: Sequence[str]) -> tuple[Contest
         for name in policies:
             if name != CLAIRVOYANT:
                 policy_by_name(name, fleet.num_workers, preset.limits)
-    return tuple(Contestant(kind, name) for kind in preset.fleets for name in policies)
+            elif fleet.num_workers < FEWEST_TO_SPLIT:
+                raise ConfigError(
+                    f"--policy {CLAIRVOYANT} splits a fleet; give it at least {FEWEST_TO_SPLIT} workers"
+                )
+    return tuple(Contestant(kind, name) for kind in preset.fleets for name in dict.fromkeys(policies))

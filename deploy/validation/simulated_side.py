@@ -20,7 +20,7 @@ ROLES = (Role.PREFILL, Role.DECODE)
 def simulated_times(
     plans: Iterator[ConversationPlan], worker: WorkerSpec, found: Overhead, pressed: Pressure
 ) -> list[RequestTimes]:
-    """What each request is predicted to take, in order.
+    """What each request is predicted to take, in order; those that do not end are left out.
 
     Args:
         plans: as they were sent.
@@ -35,7 +35,7 @@ def simulated_times(
     return [
         RequestTimes(job.ttft_s + found.first_token_s, job.tpot_s if job.arrival.answer_tokens > 1 else None)
         for job in outcome.jobs
-        if job.ttft_s is not None
+        if job.ttft_s is not None and job.tpot_s is not None
     ]
 
 

@@ -7,6 +7,7 @@ that is overloaded, or when prefill idles while decode does not (5.5, Algorithms
 its pool finishes what it has. Loads are parts of a limit.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -90,7 +91,8 @@ class ArrowPolicy:
     def _most_tokens(self, worker: SimWorker) -> float:
         """Tokens that an instance can attend to in a step inside the limit (MT in 5.3)."""
         cost = worker.spec.cost
-        return max(0.0, self._limits.tpot_s - cost.decode.at(1)) / cost.decode_context_token_s
+        room_s = max(0.0, self._limits.tpot_s - cost.decode.at(1))
+        return room_s / cost.decode_context_token_s if cost.decode_context_token_s else math.inf
 
     # --- Algorithm 2: monitoring
 
@@ -121,7 +123,8 @@ class ArrowPolicy:
         if not worker.running:
             return 0.0
         least_s = worker.spec.cost.decode.at(1)
-        return max(0.0, self._token_s.get(worker, 0.0) - least_s) / (self._limits.tpot_s - least_s)
+        room_s = self._limits.tpot_s - least_s
+        return max(0.0, self._token_s.get(worker, 0.0) - least_s) / room_s if room_s > 0 else math.inf
 
     def _observe(self, fleet: FleetView) -> None:
         """An interval ends; one without tokens leaves the time between them as it was."""

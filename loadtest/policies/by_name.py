@@ -26,6 +26,8 @@ def split_names(num_workers: int) -> list[str]:
 def policy_by_name(name: str, num_workers: int, limits: Limits, look_s: float = 1.0) -> tuple[list[Role], Policy]:
     """The roles to begin with, and who decides from then on; those who change roles begin with halves.
 
+    A single worker is for both.
+
     Args:
         name: of the policy.
         num_workers: of the fleet.
@@ -35,11 +37,10 @@ def policy_by_name(name: str, num_workers: int, limits: Limits, look_s: float = 
     Raises:
         ConfigError: there is no such policy, or its split does not add up.
     """
-    half = num_workers // 2
     if name == ARROW:
-        return split_roles(half, num_workers - half), ArrowPolicy(limits)
+        return _halves(num_workers), ArrowPolicy(limits)
     if name == AUTO:
-        return split_roles(half, num_workers - half), ControlledRoles(RoleController(), look_s)
+        return _halves(num_workers), ControlledRoles(RoleController(), look_s)
     if name == MIXED:
         return [Role.MIXED] * num_workers, StaticRoles()
     kind, *numbers = name.split(":")
@@ -54,3 +55,8 @@ def policy_by_name(name: str, num_workers: int, limits: Limits, look_s: float = 
             "least one for each half"
         )
     return split_roles(num_prefill, num_decode), StaticRoles()
+
+
+def _halves(num_workers: int) -> list[Role]:
+    half = num_workers // 2
+    return split_roles(half, num_workers - half) if half else [Role.MIXED]

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from core.errors import ConfigError
 from loadtest.arrivals import Arrival
 from loadtest.load.faults import Deed, Fault
 from loadtest.policies.by_name import AUTO
@@ -137,9 +138,15 @@ class _Kind:
 
 
 def _traced(trace: Path, load: float, seed: int) -> Iterator[Arrival]:  # noqa: ARG001 - nothing is drawn
-    """A trace again and again, one after the other."""
+    """A trace again and again, one after the other.
+
+    Raises:
+        ConfigError: it cannot be read, or lasts for no time.
+    """
     arrivals = faster(read_trace(WorkloadSettings(), trace).arrivals, load)
     length_s = arrivals[-1].at_s + arrivals[-1].at_s / len(arrivals)
+    if not length_s:
+        raise ConfigError(f"all requests of {trace} come at once; a day needs a trace that lasts for some time")
     for turn in count():
         for arrival in arrivals:
             at_s = arrival.at_s + turn * length_s

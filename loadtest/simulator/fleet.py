@@ -1,8 +1,8 @@
-"""The simulated fleet: workers, and what a router does between them. Handoffs, flips and losses happen here.
+"""The simulated fleet: workers, and what a router does between them. Handoffs and losses happen here.
 
 A flip, where the policy moves work: the worker has its new role after the order's way; prompts that it has not
 started are placed again, started ones finish; running sequences are copied to workers with room while they are
-generated, stand still for the pause, and go on there; what finds no room stays, and is tried again every second.
+generated, stand still for the pause, and go on there. `role_changes` says when.
 
 A worker that dies takes everything with it that it has; what needed it is placed again with what had been generated
 as part of the prompt, as the router does it, and another process of its name starts with an empty cache.
@@ -24,6 +24,7 @@ from loadtest.simulator.meter import DemandMeter
 from loadtest.simulator.migrations import Migrations
 from loadtest.simulator.outcome import Loss
 from loadtest.simulator.placement_rows import PlacementRows
+from loadtest.simulator.role_changes import RoleChanges
 from loadtest.simulator.spec import FleetSpec
 from loadtest.simulator.tally import Tally
 from loadtest.simulator.transfers import Transfers
@@ -38,11 +39,10 @@ from router.roles.snapshot import FleetSnapshot, Limits
 
 ROOM_WAIT_S = 60.0  # for room on the decode worker, as in `worker.handoff_client`
 FEW = 32  # workers of which looking at each is as fast as the table, whose choice is the same
-RETRY_S = 1.0  # between two attempts to find room for sequences that are to leave
 
 
 class SimFleet:
-    """Implements `WorkerObserver` for its workers and `FleetView` for its policy.
+    """Implements `WorkerObserver` for its workers, `FleetView` for its policy and `WorkMover` for changes of roles.
 
     Args:
         spec: the fleet.
@@ -58,7 +58,7 @@ class SimFleet:
         admission: see above.
         crew: the workers that live.
         tally: what came of requests that have ended.
-        flips: changes of roles: when, and which.
+        roles: changes of these.
         losses: workers that died.
         waiting: requests that no worker could be given.
     """
@@ -78,7 +78,6 @@ class SimFleet:
         self.admission = admission
         self.crew = Crew(spec, roles, agenda, self)
         self.tally = Tally(limits)
-        self.flips: list[tuple[float, Flip]] = []
         self.losses: list[Loss] = []
         self.waiting: list[Job] = []
         self._start_s = spec.start_s
@@ -92,7 +91,8 @@ class SimFleet:
         self._rows = PlacementRows(self.crew, self._books, limits.tpot_s) if spec.num_workers > FEW else None
         self._transfers = Transfers(spec, agenda)
         self._migrations = Migrations(spec.moves, self._transfers, self._books, agenda, self._join)
-        self._ordered: set[SimWorker] = set()
+        mover = self if policy.moves_work else None
+        self.roles = RoleChanges(self.crew, agenda, spec.moves.order_s, mover, self._place_waiting)
 
     # --- what a policy may look at (FleetView)
 
@@ -136,7 +136,7 @@ class SimFleet:
 
     def snapshot(self) -> FleetSnapshot:
         """What the role controller sees; what happened until now is told once."""
-        return fleet_snapshot(self, self._ordered, self._meter.take(self.now_s))
+        return fleet_snapshot(self, self.roles.ordered, self._meter.take(self.now_s))
 
     # --- what happens to a request
 
@@ -180,7 +180,7 @@ class SimFleet:
             self._books.promise(job, decode)
         job.prefill.queue_prompt(job)
 
-    def _place_again(self, job: Job, delay_s: float = 0.0) -> None:
+    def place_again(self, job: Job, delay_s: float = 0.0) -> None:
         """Once the router has heard that a request came back, and has waited."""
         self._books.give_up(job)
         job.restart()
@@ -254,7 +254,7 @@ class SimFleet:
                 assert job.prefill is not None, f"request {job.number} waits nowhere"
                 decode.close(job)
                 job.prefill.release_prompt(job)
-                self._place_again(job)
+                self.place_again(job)
 
         if not decode.is_asked(job):
             decode.open(job)
@@ -262,7 +262,7 @@ class SimFleet:
 
     def on_reserved(self, job: Job) -> None:
         """Room was found: what waited for it goes on."""
-        if self._migrations.target_of(job) is not None:
+        if self.is_migrating(job):
             self._migrations.copy(job)
             return
         assert job.decode is not None, f"a place for request {job.number} was asked for by nobody"
@@ -284,14 +284,14 @@ class SimFleet:
     def on_preempted(self, job: Job) -> None:
         """Computed again elsewhere, from where it is."""
         self._migrations.end(job)
-        self._place_again(job)
+        self.place_again(job)
 
     def on_stopped(self, job: Job) -> None:
         """The tail is copied, then the sequence goes on at its target; without one, who died, it is placed again."""
-        if self._migrations.target_of(job) is None:
-            self._place_again(job)
-        else:
+        if self.is_migrating(job):
             self._migrations.land(job)
+        else:
+            self.place_again(job)
 
     # --- handoffs and migrations
 
@@ -306,10 +306,13 @@ class SimFleet:
         """It may be sent on at once, when its worker has meanwhile become another half's, or preempted."""
         self._door.generated(job)
         decode.join(job)
-        if self._policy.moves_work and not decode.role.serves(Role.DECODE) and job in decode.running:
-            self._migrate(job)
+        self.roles.joined(job, decode)
 
-    def _migrate(self, job: Job) -> bool:
+    def is_migrating(self, job: Job) -> bool:
+        """Whether a sequence is on its way to another worker."""
+        return self._migrations.target_of(job) is not None
+
+    def migrate(self, job: Job) -> bool:
         """Starts to move a running sequence to a worker that has room; False when there is none."""
         source = job.decode
         assert source is not None, f"request {job.number} runs nowhere"
@@ -331,37 +334,11 @@ class SimFleet:
     def look(self) -> None:
         """Asks the policy, and orders what it wants."""
         for flip in self._policy.look(self):
-            if (worker := self.living(flip.worker)) is not None:
-                self._ordered.add(worker)
-                self._agenda.after(self._moves.order_s, partial(self.change, flip))
+            self.roles.order(flip)
 
     def change(self, flip: Flip) -> None:
         """A worker takes a role, now; an order to one that is dead leads to nothing."""
-        worker = self.crew.named(flip.worker)
-        if worker is None:
-            return
-        self._ordered.discard(worker)
-        if worker.role is flip.role:
-            return
-        self.crew.changed[worker] = None
-        worker.role, worker.since_s = flip.role, self.now_s
-        self.flips.append((self.now_s, flip))
-        self.crew.regroup()
-        if self._policy.moves_work:
-            self._move_work(worker)
-        self._place_waiting()
-
-    def _move_work(self, worker: SimWorker) -> None:
-        """Takes from a worker what has no place in its role."""
-        if self.crew.named(worker.id.name) is not worker:  # it died before it was tried again
-            return
-        if not worker.role.serves(Role.PREFILL):
-            for job in worker.take_queued():
-                self._place_again(job)
-        if not worker.role.serves(Role.DECODE):
-            moved = [self._migrate(job) for job in worker.running if self._migrations.target_of(job) is None]
-            if not all(moved):
-                self._agenda.after(RETRY_S, partial(self._move_work, worker))
+        self.roles.change(flip)
 
     # --- workers that come and go
 
@@ -372,7 +349,7 @@ class SimFleet:
     def kill(self, worker: SimWorker) -> None:
         """A worker dies, now. Another process of it starts."""
         self.crew.bury(worker)
-        self._ordered.discard(worker)
+        self.roles.ordered.discard(worker)
         lost = [job for job in self._door.open if self._lose(job, worker)]
         self.losses.append(Loss(self.now_s, worker.id, len(lost)))
         self._agenda.after(self._start_s, partial(self._start_again, worker))
@@ -380,7 +357,9 @@ class SimFleet:
     def _lose(self, job: Job, worker: SimWorker) -> bool:
         """Places a request again that needed a worker; returns whether it did."""
         if self._migrations.target_of(job) is worker and not self._migrations.is_standing(job):
-            self._migrations.end(job)  # it goes on where it is
+            self._migrations.end(job)  # it goes on where it is, until it is sent elsewhere
+            assert job.decode is not None, f"request {job.number} moved from nowhere"
+            self.roles.clear_later(job.decode)
         needed = {job.decode, self._migrations.target_of(job)} | (set() if job.is_handed_over else {job.prefill})
         if worker not in needed:
             return False
@@ -389,7 +368,7 @@ class SimFleet:
             if other is not None and other is not worker and not job.is_handed_over:
                 other.withdraw(job)
         job.num_failures += 1
-        self._place_again(job, retry_delay_s(job.num_failures))
+        self.place_again(job, retry_delay_s(job.num_failures))
         return True
 
     def _start_again(self, dead: SimWorker) -> None:

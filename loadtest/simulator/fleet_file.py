@@ -20,9 +20,10 @@ from core.cost import CostModel
 from core.errors import ConfigError
 from loadtest.simulator.spec import FleetSpec, MoveCosts, WorkerSpec, baton_batching
 from loadtest.simulator.topology import Speed, Topology
+from loadtest.traces import MOONCAKE_BLOCK_TOKENS
 
 NEEDED = {"workers", "kv_tokens", "max_num_seqs", "step_tokens", "cost", "moves"}
-OPTIONAL = {"block_tokens", "start_s", "topology"}
+OPTIONAL = {"start_s", "topology"}
 T = TypeVar("T", MoveCosts, Topology, Speed)
 
 
@@ -45,20 +46,20 @@ def read_fleet(path: Path, tpot_limit_s: float) -> FleetSpec:
         raise ConfigError(f"the fleet {path} {wrong}; it takes {', '.join(sorted(NEEDED | OPTIONAL))}")
     try:
         return FleetSpec(
-            num_workers=int(values["workers"]),
+            num_workers=_count(values, "workers"),
             worker=WorkerSpec(
                 cost=_cost(values["cost"], path.parent),
-                batching=baton_batching(int(values["step_tokens"]), tpot_limit_s),
-                max_num_seqs=int(values["max_num_seqs"]),
-                kv_tokens=int(values["kv_tokens"]),
-                prefix_block_tokens=int(values.get("block_tokens", 512)),
+                batching=baton_batching(_count(values, "step_tokens"), tpot_limit_s),
+                max_num_seqs=_count(values, "max_num_seqs"),
+                kv_tokens=_count(values, "kv_tokens"),
+                prefix_block_tokens=MOONCAKE_BLOCK_TOKENS,
             ),
-            moves=_made(MoveCosts, values["moves"]),
-            topology=_topology(values["topology"]) if "topology" in values else None,
-            start_s=float(values.get("start_s", 60.0)),
+            moves=_made(MoveCosts, _table(values["moves"], "moves")),
+            topology=_topology(_table(values["topology"], "topology")) if "topology" in values else None,
+            start_s=_seconds(values.get("start_s", 60.0)),
         )
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"the fleet {path} cannot be used: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"the fleet {path} cannot be used: {error.message}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -76,16 +77,40 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def _count(values: Mapping[str, Any], name: str) -> int:
+    value = values[name]
+    if not isinstance(value, int):
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float):
+        raise ConfigError(f"start_s is {value!r}; it must be a number of seconds")
+    return float(value)
+
+
+def _table(value: object, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is {value!r}; it must be a table of values")
+    return value
+
+
 def _cost(value: object, folder: Path) -> CostModel:
     """A cost model's values, or a file with them, as workers keep it: beside the key of the measurement."""
     values = _read(folder / value) if isinstance(value, str) else value
     if not isinstance(values, dict):
-        raise ConfigError(f"cost of a fleet is {values!r}; it must be a file or a table of a cost model's values")
-    return CostModel.from_json(values.get("model", values))
+        raise ConfigError(f"cost is {values!r}; it must be a file or a table of a cost model's values")
+    try:
+        return CostModel.from_json(values.get("model", values))
+    except ConfigError as error:
+        reason = error.message if error.__cause__ is None else repr(error.__cause__)
+        raise ConfigError(f"cost lacks a value of a cost model, or has a wrong one: {reason}") from error
 
 
 def _topology(values: Mapping[str, Any]) -> Topology:
-    speeds = {name: _made(Speed, values[name]) for name in ("within_node", "adapter", "uplink") if name in values}
+    names = ("within_node", "adapter", "uplink")
+    speeds = {name: _made(Speed, _table(values[name], name)) for name in names if name in values}
     return _made(Topology, {**values, **speeds})
 
 
@@ -93,10 +118,10 @@ def _made(kind: type[T], values: Mapping[str, Any]) -> T:
     """A dataclass of a table's values.
 
     Raises:
-        ConfigError: a field is missing or unknown.
+        ConfigError: a field is missing, unknown, or no number where it must be one.
     """
     names = [field.name for field in fields(kind)]
     try:
         return kind(**values)
     except TypeError as error:
-        raise ConfigError(f"{dict(values)} of a fleet must have fields of {', '.join(names)}: {error}") from error
+        raise ConfigError(f"{dict(values)} must have numbers for {', '.join(names)}: {error}") from error

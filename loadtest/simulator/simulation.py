@@ -58,16 +58,17 @@ def simulate(
     _look(agenda, fleet, policy, load)
     with rare_collections():
         agenda.run()
+    end_s = agenda.end_s if fleet.has_open_jobs else max(load.last_s, fleet.tally.ended_s)
     fleet.close()
     return Outcome(
         limits=limits,
         tally=fleet.tally,
         jobs=jobs or [],
-        flips=fleet.flips,
+        flips=fleet.roles.flips,
         losses=fleet.losses,
         workers=fleet.workers,
         load_s=load.last_s,
-        end_s=agenda.now_s,
+        end_s=end_s,
         busy_s=fleet.crew.past_busy_s + sum(worker.busy_s for worker in fleet.workers),
     )
 

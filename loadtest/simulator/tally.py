@@ -20,6 +20,7 @@ class Tally:
         num_inside: of these, inside both limits.
         num_ttft_met: whose first token came in time.
         num_tpot_met: that ended with a mean time per token inside the limit.
+        ended_s: when the last of all requests so far ended; 0 before any has.
         num_migrations: moves of running sequences.
         num_placed_again: placements that were not a request's first.
         prompt_tokens: of requests that ended.
@@ -33,6 +34,7 @@ class Tally:
         self.num_requests = 0
         self.refused: Counter[str] = Counter()
         self.num_finished = 0
+        self.ended_s = 0.0
         self.num_inside = 0
         self.num_ttft_met = 0
         self.num_tpot_met = 0
@@ -56,9 +58,10 @@ class Tally:
         self.ttft.add(ttft_s)
         is_early = ttft_s <= self._limits.ttft_s
         self.num_ttft_met += is_early
-        if (tpot_s := job.tpot_s) is None:
+        if (tpot_s := job.tpot_s) is None or job.finished_s is None:
             return
         self.num_finished += 1
+        self.ended_s = max(self.ended_s, job.finished_s)
         self.prompt_tokens += job.arrival.prompt_tokens
         self.answer_tokens += job.arrival.answer_tokens
         if job.arrival.answer_tokens > 1:

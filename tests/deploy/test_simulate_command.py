@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ def test_loads_that_are_none_are_refused(text: str) -> None:
         parse_loads(text)
 
 
+def test_file_that_cannot_be_written_is_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match="--json"):
+        CliRunner().invoke(app, ["simulate", "--json", "/nowhere/x.json"], catch_exceptions=False)
+
+
+def test_clairvoyant_of_a_single_worker_is_refused() -> None:
+    preset = replace(PRESET, fleets={BATON: replace(PRESET.fleets[BATON], num_workers=1)})
+    with pytest.raises(ConfigError, match="at least 2 workers"):
+        chosen_contestants(preset, ["clairvoyant"])
+
+
 def test_loads_are_sorted_and_named_once() -> None:
     assert parse_loads("3.2,1,3.2") == (1.0, 3.2)
 
@@ -77,7 +89,6 @@ FLEET = {
     "kv_tokens": 20_000,
     "max_num_seqs": 4,
     "step_tokens": 512,
-    "block_tokens": 16,
     "start_s": 2.0,
     "cost": {
         "chunk_tokens": 512,
@@ -159,12 +170,13 @@ def test_described_fleet_gives_the_same_json_whatever_pythons_hash_seed(tmp_path
         ({"fleet": Path("f.toml"), "trace": Path("t.csv")}, "--slo-ttft-ms"),
         ({"fleet": Path("f.toml"), "trace": Path("t.csv"), "limits": Limits(1.0, 0.0)}, "--slo-ttft-ms"),
         ({"limits": Limits(1.0, 1.0)}, "limits of their own"),
+        ({"fleet": Path("f.toml"), "preset": "day"}, "two set-ups"),
         ({"admit_ttft_s": -1.0}, "--admit-ttft-ms"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(setup: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Setup("arrow", **setup)
+        Setup(**setup)
 
 
 def test_day_is_judged_by_what_it_took() -> None:
@@ -182,8 +194,10 @@ def test_day_is_judged_by_what_it_took() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--validate", "--preset", "day"], "leave out what says day"),
+        (["--validate", "--preset", "day"], "leave out --preset"),
         (["--validate", "--policy", "auto"], "--validate has loads and a cluster of its own"),
+        (["--validate", "--admit-ttft-ms", "0"], "leave out --admit-ttft-ms"),
+        (["--validate", "--seed", "1", "--seed", "2"], "leave out a second --seed"),
         (["--model", "folder"], "it is for --validate"),
     ],
 )

@@ -1,7 +1,9 @@
 from loadtest.arrivals import Segment, segmented_arrivals
 from loadtest.clairvoyant import Search
+from loadtest.load.faults import parse_fault
 from loadtest.policies.by_name import policy_by_name, split_names
 from loadtest.simulator.simulation import simulate
+from router.admission.admission import AdmissionLimits
 from router.roles.snapshot import Limits
 from tests.loadtest.builders import fleet_spec
 
@@ -22,3 +24,15 @@ def test_same_seed_finds_the_same() -> None:
     found = [Search(window_s=5.0, num_tries=10).best(fleet_spec(4), ARRIVALS, LIMITS, seed=2) for _ in range(2)]
     assert found[0].flips == found[1].flips
     assert found[0].num_inside == found[1].num_inside
+
+
+def test_clairvoyant_has_the_faults_and_the_admission_of_the_others() -> None:
+    faults = (parse_fault("3s kill worker-1"), parse_fault("9s kill worker-2"))
+    search = Search(num_tries=3, accepted=AdmissionLimits(ttft_s=0.2), faults=faults)
+    found = search.best(fleet_spec(4, start_s=1.0), ARRIVALS, LIMITS, seed=1)
+    assert [loss.at_s for loss in found.losses] == [3.0, 9.0]
+    assert found.tally.refused
+
+
+def test_clairvoyant_of_no_request_has_none() -> None:
+    assert Search(num_tries=3).best(fleet_spec(2), [], LIMITS, seed=1).tally.num_requests == 0

@@ -101,8 +101,8 @@ class AiPerf:
         found = _read_json(folder / "profile_export_aiperf.json")
         return ClientFigures(
             num_answered=int(found["request_count"]["avg"]),
-            ttft_ms_p50=found["time_to_first_token"][MEDIAN],
-            tpot_ms_p50=found["inter_token_latency"][MEDIAN],
+            ttft_ms_p50=float(found["time_to_first_token"][MEDIAN]),
+            tpot_ms_p50=float(found["inter_token_latency"][MEDIAN]),
         )
 
 
@@ -127,9 +127,9 @@ class GuideLlm:
         """See `PeerClient.figures`. What it calls TPOT counts the first token in; its ITL is our TPOT."""
         metrics = _read_json(folder / "guidellm.json")["benchmarks"][0]["metrics"]
         return ClientFigures(
-            num_answered=metrics["request_totals"]["successful"],
-            ttft_ms_p50=metrics["time_to_first_token_ms"]["successful"]["percentiles"][MEDIAN],
-            tpot_ms_p50=metrics["inter_token_latency_ms"]["successful"]["percentiles"][MEDIAN],
+            num_answered=int(metrics["request_totals"]["successful"]),
+            ttft_ms_p50=float(metrics["time_to_first_token_ms"]["successful"]["percentiles"][MEDIAN]),
+            tpot_ms_p50=float(metrics["inter_token_latency_ms"]["successful"]["percentiles"][MEDIAN]),
         )
 
 
@@ -146,8 +146,8 @@ def measure_with(peer: PeerClient, program: str, load: ClosedLoad, folder: Path)
         folder: an empty one for its files.
 
     Raises:
-        ConfigError: there is no such program.
-        InternalError: it failed, or wrote no figures; holds the end of what it said.
+        ConfigError: there is no such program, or it cannot be run.
+        InternalError: it did not end; or it wrote no figures, and the error holds the end of what it said.
     """
     try:
         finished = subprocess.run(  # noqa: S603 - the program that the caller names
@@ -158,7 +158,11 @@ def measure_with(peer: PeerClient, program: str, load: ClosedLoad, folder: Path)
             timeout=TIMEOUT_S,
             check=False,
         )
-    except (FileNotFoundError, PermissionError) as error:
+    except subprocess.TimeoutExpired as error:
+        raise InternalError(
+            f"{peer.name} has not ended after {TIMEOUT_S:g} s; ask for fewer --requests, or a smaller --step-ms"
+        ) from error
+    except OSError as error:
         raise ConfigError(
             f"{peer.name} cannot be started as {program!r} ({error.strerror}); pip install {peer.name} into an "
             f"environment of its own, and say --peer {peer.name}=PATH"

@@ -41,3 +41,8 @@ def test_programs_are_found_by_the_names_of_clients() -> None:
 def test_unknown_clients_and_missing_programs_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="NAME=PROGRAM with one of aiperf, guidellm"):
         parse_peers([text])
+
+
+def test_client_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names aiperf twice"):
+        parse_peers(["aiperf=one", "aiperf=other"])

@@ -50,6 +50,19 @@ def test_missing_program_names_itself_and_the_remedy(tmp_path: Path) -> None:
         measure_with(AiPerf(), "/nowhere/aiperf", LOAD, tmp_path)
 
 
+def test_program_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    broken = program(tmp_path, "")
+    Path(broken).write_bytes(b"\x7fELF")
+    with pytest.raises(ConfigError, match="aiperf cannot be started"):
+        measure_with(AiPerf(), broken, LOAD, tmp_path)
+
+
+def test_client_that_does_not_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deploy.bench.clients.peers.TIMEOUT_S", 0.01)
+    with pytest.raises(InternalError, match="has not ended"):
+        measure_with(AiPerf(), program(tmp_path, "exec sleep 60"), LOAD, tmp_path)
+
+
 def test_client_that_writes_no_figures_is_quoted(tmp_path: Path) -> None:
     failing = program(tmp_path, "echo no such server; exit 3")
     with pytest.raises(InternalError, match=r"guidellm ended with status 3 and wrote no figures .*no such server"):

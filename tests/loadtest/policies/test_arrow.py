@@ -1,10 +1,14 @@
+from dataclasses import replace
+
+import pytest
+
 from core.request import Role
 from loadtest.arrivals import Arrival
 from loadtest.policies.arrow import ArrowPolicy, ArrowSettings
 from loadtest.simulator.outcome import Outcome
 from loadtest.simulator.simulation import simulate
 from router.roles.snapshot import Limits
-from tests.loadtest.builders import D, P, fleet_spec
+from tests.loadtest.builders import COST, D, P, fleet_spec
 
 RELAXED = Limits(ttft_s=1.0, tpot_s=0.2)
 
@@ -47,3 +51,11 @@ def test_flipped_instance_finishes_what_it_has() -> None:
     outcome = flips_of([Arrival(0.1 * i, 50, 150) for i in range(60)], [P, P, D], Limits(100.0, 0.024))
     assert outcome.num_migrations == 0
     assert {job.num_places for job in outcome.jobs} == {1}
+
+
+@pytest.mark.parametrize("tpot_s", [0.001, COST.decode.at(1), 0.2])
+def test_contexts_that_cost_nothing_and_limits_that_no_step_keeps_are_no_obstacle(tpot_s: float) -> None:
+    limits, spec = Limits(1.0, tpot_s), fleet_spec(4, cost=replace(COST, decode_context_token_s=0.0))
+    arrivals = [Arrival(0.1 * i, 100, 60) for i in range(20)]
+    outcome = simulate(spec, [P, P, D, D], arrivals, ArrowPolicy(limits), limits)
+    assert outcome.tally.num_finished == 20

@@ -28,3 +28,8 @@ def test_name_that_is_none_is_refused_with_those_that_are(name: str) -> None:
 def test_split_that_does_not_add_up_is_refused_with_the_number_that_would(name: str) -> None:
     with pytest.raises(ConfigError, match="must be of 3"):
         policy_by_name(name, 3, LIMITS)
+
+
+@pytest.mark.parametrize("name", ["auto", "arrow", "mixed"])
+def test_single_worker_is_for_both_halves(name: str) -> None:
+    assert policy_by_name(name, 1, LIMITS)[0] == [M]

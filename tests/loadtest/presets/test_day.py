@@ -1,7 +1,9 @@
 from itertools import islice, pairwise
+from pathlib import Path
 
 import pytest
 
+from core.errors import ConfigError
 from loadtest.load.faults import Deed
 from loadtest.presets.day import BATON, DATA, DAY_S, HOUR_S, day_arrivals, day_preset, swing
 from loadtest.simulator.faults import check_faults
@@ -44,3 +46,13 @@ def test_faults_are_of_its_workers_and_take_a_whole_node_once() -> None:
     at_once = [fault for fault in PRESET.faults if fault.at_s == DATA["faults"]["node_at_h"] * HOUR_S]
     assert len(at_once) == DATA["topology"]["workers_per_node"]
     assert all(fault.deed is Deed.KILL and fault.at_s < DAY_S for fault in PRESET.faults)
+
+
+def test_trace_comes_again_until_the_day_is_over_and_one_of_no_length_is_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    line = '{{"timestamp": {}, "input_length": 5, "output_length": 2, "hash_ids": []}}\n'
+    trace.write_text(line.format(0) + line.format(36_000_000), encoding="utf-8")
+    assert [each.at_s / HOUR_S for each in day_preset(trace).make(1.0, 0)] == [0.0, 10.0, 15.0]
+    trace.write_text(line.format(0), encoding="utf-8")
+    with pytest.raises(ConfigError, match="come at once"):
+        list(day_preset(trace).make(1.0, 0))

@@ -59,13 +59,18 @@ def test_json_says_the_same_and_costs_may_stand_in_it(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"workers": 0}, "workers"),
-        ({"cost": None}, "cost of a fleet is None"),
-        ({"cost": {}}, "cost model cannot be read"),
+        ({"workers": float("inf")}, "workers is inf"),
+        ({"cost": None}, "cost is None"),
+        ({"cost": {}}, "cost lacks .*chunk_tokens"),
         ({"cost": "none.json"}, "cannot be read"),
-        ({"step_tokens": "many"}, "cannot be used"),
+        ({"step_tokens": "many"}, "step_tokens is 'many'"),
+        ({"start_s": "soon"}, "start_s is 'soon'"),
         ({"wheels": 4}, "wheels"),
         ({"moves": {"speed": 1}}, "handoff_s"),
+        ({"moves": 3}, "moves is 3"),
         ({"topology": {"token_bytes": 1}}, "workers_per_node"),
+        ({"topology": {"adapter": 1}}, "adapter is 1"),
+        ({"block_tokens": 16}, "block_tokens"),
     ],
 )
 def test_fleet_that_cannot_be_is_refused_with_what_is_wrong(

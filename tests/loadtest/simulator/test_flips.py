@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from core.request import Role
 from loadtest.arrivals import Arrival
+from loadtest.load.faults import parse_fault
 from loadtest.simulator.simulation import simulate
 from loadtest.simulator.spec import Batching
 from router.roles.decision import Flip
@@ -38,6 +39,24 @@ def test_sequences_finish_in_place_where_nobody_has_room() -> None:
     outcome = simulate(fleet_spec(3, max_num_seqs=1), [P, D, D], arrivals, policy, LIMITS)
     assert outcome.num_migrations == 0
     assert all(job.finished_s is not None for job in outcome.jobs)
+
+
+def test_sequence_handed_over_after_the_flip_is_sent_on_once_somebody_has_room() -> None:
+    arrivals = [Arrival(0.0, 100, 60), Arrival(0.0, 100, 200)]
+    policy = FlipsAt({2: [Flip("worker-2", P)]})
+    outcome = simulate(fleet_spec(3, max_num_seqs=1), [P, D, D], arrivals, policy, LIMITS)
+    assert [job.num_migrations for job in outcome.jobs] == [0, 1]
+
+
+def test_sequence_whose_target_dies_while_it_is_copied_is_sent_elsewhere() -> None:
+    policy = FlipsAt({3: [Flip("worker-1", P)]})
+    faults = [parse_fault("0.32s kill worker-2")]
+    outcome = simulate(fleet_spec(4), [P, D, D, D], [Arrival(0.0, 100, 200)], policy, LIMITS, faults=faults)
+    job = outcome.jobs[0]
+    assert outcome.losses[0].num_requests == 0
+    assert (job.num_places, job.num_migrations) == (1, 1)
+    assert job.decode is not None
+    assert job.decode.id.name == "worker-3"
 
 
 def test_queued_prompts_are_placed_again_and_the_started_one_finishes() -> None:

@@ -8,6 +8,7 @@ import pytest
 from core.cost import CostModel, Curve
 from core.errors import ConfigError
 from loadtest.arrivals import Arrival
+from loadtest.simulator.simulation import DRAIN_S
 from loadtest.simulator.spec import Batching, baton_batching
 from tests.loadtest.builders import COST, FCFS, MOVES, D, M, P, fleet_spec, run, times
 
@@ -114,3 +115,13 @@ def test_what_never_ends_counts_as_outside() -> None:
 def test_request_that_fits_no_worker_is_refused_with_the_numbers() -> None:
     with pytest.raises(ConfigError, match=r"request 0 has 300 tokens, .* holds 200"):
         run(fleet_spec(2, kv_tokens=200), [P, D], [Arrival(0.0, 200, 100)])
+
+
+def test_run_ends_with_its_last_request_whatever_else_happens_later() -> None:
+    outcome = run(fleet_spec(2), [P, D], [Arrival(0.0, 100, 2)])
+    assert outcome.end_s == times(outcome.jobs[0])[1]
+
+
+def test_run_with_a_request_that_never_ends_is_over_when_it_is_given_up() -> None:
+    outcome = run(fleet_spec(2), [P, P], [Arrival(1.0, 100, 2)])
+    assert outcome.end_s == 1.0 + DRAIN_S
