@@ -36,8 +36,8 @@ def run(
     for number, claim in enumerate(claims, start=1):
         shown = " ".join(claim.arguments(traces))
         console.print(f"[{number}/{len(claims)}] {claim.name}, about {claim.about_s:.0f} s: {shown}", markup=False)
-        if claim.needs_traces and traces is None:
-            console.print("left out: it needs --traces DIR", markup=False)
+        if (missing := claim.missing(traces)) is not None:
+            console.print(f"left out: it needs {missing}", markup=False)
             continue
         record = _run(claim, root, traces, console)
         has_failed |= record is None or record.exit_code != 0

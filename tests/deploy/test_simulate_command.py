@@ -177,3 +177,17 @@ def test_day_is_judged_by_what_it_took() -> None:
         ("day_peak_gib", 5.0, False),
     ]
     assert day_checks(timed[:1]) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--validate", "--preset", "day"], "leave out what says day"),
+        (["--validate", "--policy", "auto"], "--validate has loads and a cluster of its own"),
+        (["--model", "folder"], "it is for --validate"),
+    ],
+)
+def test_validation_is_asked_for_by_itself(flags: list[str], message: str) -> None:
+    error = CliRunner().invoke(app, ["simulate", *flags]).exception
+    assert isinstance(error, ConfigError)
+    assert message in error.message

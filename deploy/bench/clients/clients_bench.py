@@ -36,6 +36,7 @@ class ClientsBench:
         programs: executables of the public clients, by their names in `PEERS`.
         concurrency: requests at once.
         num_requests: of each run.
+        prompt_ms: milliseconds that a prompt takes.
         step_ms: milliseconds between two tokens of an answer.
         prompt_tokens: of each request.
         answer_tokens: likewise.
@@ -45,6 +46,7 @@ class ClientsBench:
     programs: Mapping[str, str]
     concurrency: int
     num_requests: int
+    prompt_ms: float
     step_ms: float
     prompt_tokens: int
     answer_tokens: int
@@ -65,7 +67,7 @@ class ClientsBench:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-clients-")))
             model_dir = model_dir or tokenizer_dir(scratch)
             front_ends = stack.enter_context(FrontEnds(model_dir, 2, say, None))
-            front_ends.set_pace(Pace(self.step_ms / 1000))
+            front_ends.set_pace(Pace(self.step_ms / 1000, prompt_s=self.prompt_ms / 1000))
             load = ClosedLoad(
                 url=front_ends.url,
                 model=MODEL,
@@ -95,10 +97,13 @@ class ClientsBench:
             runs += [(name, theirs), (OURS, after)]
             checks += differences(name, theirs, (before, after))
         return {
-            "load": {"concurrency": load.concurrency, "requests": load.num_requests, "step_ms": self.step_ms},
+            "load": {"concurrency": load.concurrency, "requests": load.num_requests, **self._pace()},
             "runs": [{"client": name, **asdict(figures)} for name, figures in runs],
             "checks": checks,
         }
+
+    def _pace(self) -> dict[str, float]:
+        return {"prompt_ms": self.prompt_ms, "step_ms": self.step_ms}
 
     def _ours(self, load: ClosedLoad, workload: Workload, number: int, say: Say) -> ClientFigures:
         say(f"{OURS}: {load.num_requests} requests, {load.concurrency} at once")

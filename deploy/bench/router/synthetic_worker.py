@@ -126,7 +126,7 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     async def _read(self, requests: AsyncIterator[worker_pb2.AttachRequest]) -> None:
         async for request in requests:
-            for order in (request, *getattr(request, "further", ())):
+            for order in (request, *request.further):
                 self._obey(order)
 
     async def _beat(self) -> None:
@@ -176,7 +176,7 @@ class SyntheticWorker(worker_pb2_grpc.WorkerServiceServicer):
         )
         if message.prefill.worker.name == self._id.name:
             if not self._prompts:
-                asyncio.get_running_loop().call_soon(self._answer_prompts)
+                asyncio.get_running_loop().call_later(self.pace.prompt_s, self._answer_prompts)
             self._prompts.append((sequence, time.perf_counter()))
         elif sequence.handoff_id in self._early:
             self._early.remove(sequence.handoff_id)

@@ -114,9 +114,15 @@ def test_unknown_claim_is_refused_with_those_there_are() -> None:
 
 def test_claim_that_needs_traces_shows_a_reader_where_they_go() -> None:
     claim = Claim("trace", "", ("baton", "simulate", "--trace", "{traces}/a.jsonl"), 1.0, "Roles")
-    assert claim.needs_traces
+    assert claim.missing(None) == "--traces DIR"
+    assert claim.missing(Path("there")) is None
     assert claim.arguments(Path("there"))[-1] == "there/a.jsonl"
     assert claim.arguments(None)[-1] == "TRACES/a.jsonl"
+
+
+def test_claim_says_which_programs_of_others_are_not_there() -> None:
+    claim = Claim("clients", "", ("baton", "bench", "clients"), 1.0, "Load", ("sh", "no-such-client"))
+    assert claim.missing(None) == "no-such-client on the PATH"
 
 
 def test_command_of_a_claim_is_run_and_its_checks_are_kept() -> None:
