@@ -335,13 +335,24 @@ async def test_defect_in_one_request_ends_it_and_no_other(bench: Bench, caplog: 
     assert bench.is_settled()
 
 
-@pytest.mark.parametrize("name", ["p", "d"])
-async def test_defect_in_one_request_of_a_lost_worker_ends_it_and_no_other(bench: Bench, name: str) -> None:
+async def test_defect_in_one_request_of_a_lost_worker_ends_it_and_no_other(bench: Bench) -> None:
     broken, sound = bench.submit(), bench.submit(generation_request("s"))
     broken.__class__ = BrokenAgain
-    bench.lose(bench.link(name))
+    bench.attach(RecordingLink("p2", Role.PREFILL))
+    leaving = bench.link("p")
+    leaving.is_leaving = True  # what it had is placed again at once
+    bench.lose(leaving)
+    with pytest.raises(InternalError, match="RuntimeError in the router"):
+        await read(broken)
+    assert sound.num_attempts == 2
+
+
+async def test_defect_in_one_request_that_waits_ends_it_and_no_other(bench: Bench) -> None:
+    broken, sound = bench.submit(), bench.submit(generation_request("s"))
+    broken.__class__ = BrokenAgain
+    bench.lose(bench.link("p"))
     await bench.time.advance(MAX_RETRY_S)
-    bench.attach(RecordingLink("p2", Role.PREFILL), RecordingLink("d2", Role.DECODE))
+    bench.attach(RecordingLink("p2", Role.PREFILL))
     with pytest.raises(InternalError, match="RuntimeError in the router"):
         await read(broken)
     assert sound.num_attempts == 2
