@@ -207,6 +207,10 @@ def _detailed(run: TokenRun, details: worker_pb2.TokenRunDetails) -> TokenRun:
         raise UnavailableError(
             f"the finish reason of {run.handoff_id} is number {details.finish_reason}; {SAME_VERSION}"
         )
+    num_scored = len(details.logprobs)
+    if num_scored not in (0, len(run.token_ids)):
+        counts = f"{len(run.token_ids)} tokens of {run.handoff_id} came with {num_scored} log-probabilities"
+        raise UnavailableError(f"{counts}; {SAME_VERSION}")
     timing = TokenTiming(details.timing.queue_s, details.timing.compute_s) if details.HasField("timing") else None
     return run._replace(
         finish_reason=FINISH_FROM_PROTO[details.finish_reason],

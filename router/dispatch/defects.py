@@ -1,4 +1,4 @@
-"""Keeps a defect in one request from those that come after it in a report, and from the worker's stream."""
+"""Keeps a defect in one request from those that are handled after it, and from the worker's stream."""
 
 import logging
 from collections.abc import Callable

@@ -103,17 +103,8 @@ class FleetDispatcher:
         return sum(generation.state is RequestState.WAITING for generation in self._active.values())
 
     def oldest_waiting_s(self, now_s: float) -> float:
-        """For how long the oldest request without a first token has waited that may not have started.
-
-        Where a worker says that it has no prompt queued, all its prompts have started.
-        """
-        waiting = (
-            generation.times.arrived_s
-            for generation in self._active.values()
-            if not generation.answer.tokens
-            and (generation.attempt is None or generation.attempt.prefill.load.queued_prompts)
-        )
-        return max(0.0, now_s - min(waiting, default=now_s))
+        """See `UnderWay.oldest_waiting_s`."""
+        return self._active.oldest_waiting_s(now_s)
 
     # --- for front ends (Dispatcher)
 
@@ -192,12 +183,10 @@ class FleetDispatcher:
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
+        self._table.refresh(self.fleet)  # lets go of it, also where no request comes that would
         placed = [generation for generation in self._active.values() if generation.state is RequestState.PLACED]
         for generation in placed:
-            if not self.movements.lose(generation, link):
-                message = f"worker {link.worker} was lost"
-                work = ReturnedWork(generation.placement.handoff_id, "worker_lost", message)
-                self._on_returned(generation, excused(generation.placement, work))
+            contained(self._fail, self._take_loss, generation, link)
 
     # --- placing
 
@@ -210,7 +199,7 @@ class FleetDispatcher:
                 line.add(generation.request_id, generation, generation.request.turn)
         while (first := line.first(lambda _: True)) is not None:
             line.remove(first.request_id)
-            self._try_place(first)
+            contained(self._fail, self._try_place, first)
 
     def _refuse_late(self, generation: ActiveGeneration, options: Survey) -> None:
         outlook = options.prospect.outlook(self._admission.answers.mean)
@@ -324,6 +313,12 @@ class FleetDispatcher:
                 generation.avoid.add(worker)
             self._on_returned(generation, judged)
 
+    def _take_loss(self, generation: ActiveGeneration, link: WorkerLink) -> None:
+        """A worker is gone, which may have had the request."""
+        if not self.movements.lose(generation, link):
+            work = ReturnedWork(generation.placement.handoff_id, "worker_lost", f"worker {link.worker} was lost")
+            self._on_returned(generation, excused(generation.placement, work))
+
     def _on_returned(self, generation: ActiveGeneration, work: ReturnedWork) -> None:
         """Places a request again, a little later each time it comes back without a new token."""
         generation.times.returned(work.code)
@@ -341,13 +336,12 @@ class FleetDispatcher:
             return
         generation.failures += 1
         if generation.failures >= self._max_attempts:
-            tried = f"tried {generation.failures} times"
-            self._fail(
-                generation, WorkerLostError(f"the request could not be served ({tried}); last: {work.message}")
-            )
+            reason = f"the request could not be served (tried {generation.failures} times); last: {work.message}"
+            self._fail(generation, WorkerLostError(reason))
             return
         delay_s = retry_delay_s(generation.failures)
-        generation.timers.start(Purpose.RETRY, delay_s, partial(self._try_place, generation))
+        try_again = partial(contained, self._fail, self._try_place, generation)
+        generation.timers.start(Purpose.RETRY, delay_s, try_again)
 
     # --- ending
 

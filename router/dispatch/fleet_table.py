@@ -50,13 +50,15 @@ class FleetTable:
 
     def refresh(self, fleet: Fleet) -> None:
         """Takes in what has changed since the last time. Called before each look at the table."""
-        for link in fleet.take_changed():
+        changed = fleet.take_changed()
+        for link in changed:  # these first: a worker that came back has another link and the same id
+            if link in self._kind_of and not fleet.has(link):
+                self._drop(link)
+        for link in changed:
             if fleet.has(link):
                 if link not in self._kind_of:
                     self._add(link)
                 self._put(fleet, link)
-            elif link in self._kind_of:
-                self._drop(link)
 
     def _add(self, link: WorkerLink) -> None:
         self._links[link.worker] = link

@@ -82,17 +82,13 @@ class Attempt:
         """Whether its answer ends where its prompt is computed: the decode worker is told nothing of it then."""
         return self.assignment.max_new_tokens == 1
 
-    def links(self) -> tuple[WorkerLink, WorkerLink]:
-        """Both workers, which may be the same."""
-        return self.prefill, self.decode
-
     def told(self) -> tuple[WorkerLink, ...]:
-        """Those of them that have the assignment; the decode worker first, so that it knows of what it is offered."""
+        """Who has the assignment; the decode worker first, so that it knows of what it is offered."""
         return (self.prefill,) if self.is_one_token or self.decode is self.prefill else (self.decode, self.prefill)
 
     def needs(self, link: WorkerLink) -> bool:
         """Whether the attempt fails with this worker."""
-        return link is self.decode or (link is self.prefill and not self.is_handed_over)
+        return link in self.told() and (link is self.decode or not self.is_handed_over)
 
 
 class OnCancel(Protocol):

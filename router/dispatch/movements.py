@@ -56,7 +56,7 @@ class Movements:
     def count_leaving(self) -> Counter[WorkerLink]:
         """How many those are, of every worker at once."""
         attempts = [g.attempt for g in self._active() if g.attempt is not None]
-        return Counter(link for attempt in attempts for link in set(attempt.links()) if has_to_leave(attempt, link))
+        return Counter(link for attempt in attempts for link in attempt.told() if has_to_leave(attempt, link))
 
     def move_away(self, link: WorkerLink) -> None:
         """Moves the sequences of a worker that is not to decode any more, as many as others have room for."""
@@ -139,7 +139,7 @@ class Movements:
         moving, attempt.next = attempt.next, None
         del self._by_handoff[moving.handoff_id]
         discharge_all(moving)
-        for link in moving.links():  # the source, too: it may still be waiting for the target
+        for link in moving.told():  # the source, too: it may still be waiting for the target
             link.cancel(moving.handoff_id)
 
     # --- inside
@@ -210,7 +210,7 @@ class Movements:
 
 def has_to_leave(attempt: Attempt, link: WorkerLink) -> bool:
     """Whether a worker still does what it is not for any more, for one attempt."""
-    decodes = attempt.decode is link and not link.is_for(Role.DECODE)
+    decodes = attempt.decode is link and not attempt.is_one_token and not link.is_for(Role.DECODE)
     computes = attempt.prefill is link and not attempt.is_handed_over and not link.is_for(Role.PREFILL)
     return decodes or computes
 

@@ -33,15 +33,18 @@ NOBODYS_FAULT = frozenset({"preempted", StaleEpochError.code}) | GIVEN_BACK
 
 def excused(attempt: Attempt, work: ReturnedWork) -> ReturnedWork:
     """Work that fails where a worker is leaving, as it has said, speaks against nobody."""
-    is_leaving = any(link.is_leaving for link in attempt.links())
+    is_leaving = any(link.is_leaving for link in attempt.told())
     return replace(work, code=DrainingError.code) if is_leaving and work.retryable else work
 
 
 def suspect(attempt: Attempt, link: WorkerLink, work: ReturnedWork) -> WorkerId | None:
-    """Whom a worker that gives a handoff back speaks against: the other one failed it, or its link to it."""
+    """Whom a worker that gives a handoff back speaks against: the other one failed it, or its link to it.
+
+    One that has it alone speaks against itself.
+    """
     if work.code in NOBODYS_FAULT or attempt.is_handed_over:
         return None
-    return (attempt.prefill if link is attempt.decode else attempt.decode).worker
+    return next((other for other in attempt.told() if other is not link), link).worker
 
 
 def retry_delay_s(num_failures: int) -> float:

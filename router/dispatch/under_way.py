@@ -25,6 +25,19 @@ class UnderWay:
         """All of them, in order of arrival."""
         return self._by_id.values()
 
+    def oldest_waiting_s(self, now_s: float) -> float:
+        """For how long the oldest request without a first token has waited that may not have started.
+
+        Where a worker says that it has no prompt queued, all its prompts have started.
+        """
+        waiting = (
+            generation.times.arrived_s
+            for generation in self._by_id.values()
+            if not generation.answer.tokens
+            and (generation.attempt is None or generation.attempt.prefill.load.queued_prompts)
+        )
+        return max(0.0, now_s - min(waiting, default=now_s))
+
     def check_name(self, tenant: str, name: str) -> None:
         """Makes sure that a tenant may call a new request so.
 

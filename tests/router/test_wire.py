@@ -175,6 +175,7 @@ def test_unknown_finish_reason_is_unavailable() -> None:
         {"handoff_ids": []},
         {"token_ids": [7]},
         {"details": [worker_pb2.TokenRunDetails(run=1)]},
+        {"details": [worker_pb2.TokenRunDetails(run=0, logprobs=[common_pb2.TokenLogprobs()])]},
     ],
     ids=str,
 )

@@ -102,6 +102,30 @@ async def test_answer_of_one_token_that_is_not_wanted_any_more_is_cancelled_wher
     assert bench.is_settled()
 
 
+async def test_answer_of_one_token_outlives_the_decode_worker(bench: Bench) -> None:
+    generation = bench.submit(replace(generation_request(), max_tokens=1))
+    bench.lose(bench.link("d"))
+    prefill = bench.link("p")
+    bench.report(prefill, token(prefill.assigned[0], 0, FinishReason.LENGTH))
+    assert await read(generation) == TokenDelta((100,), FinishReason.LENGTH)
+    assert (len(prefill.assigned), prefill.cancelled) == (1, [])
+    assert bench.is_settled()
+
+
+async def test_answer_of_one_token_that_comes_back_speaks_against_the_prefill_worker(bench: Bench) -> None:
+    generation = bench.submit(replace(generation_request(), max_tokens=1))
+    await bench.give_back(bench.link("p"))
+    assert generation.avoid == {bench.link("p").worker}
+
+
+async def test_answer_of_one_token_does_not_have_to_leave_the_decode_worker(bench: Bench) -> None:
+    bench.submit(replace(generation_request(), max_tokens=1))
+    decode = bench.link("d")
+    decode.hello = replace(decode.attached, role_state=replace(decode.role_state, role=Role.PREFILL))
+    assert bench.dispatcher.movements.leaving(decode) == []
+    assert not bench.dispatcher.movements.count_leaving()
+
+
 async def test_read_that_was_given_up_loses_no_token(bench: Bench) -> None:
     generation = bench.submit()
     assert await nothing_to_read(generation)
@@ -289,6 +313,14 @@ class Broken(ActiveGeneration):
         raise RuntimeError(f"{run.handoff_id} is broken")
 
 
+class BrokenAgain(ActiveGeneration):
+    """A request that can be placed no more."""
+
+    @property
+    def next_prompt(self) -> tuple[int, ...]:
+        raise RuntimeError(f"{self.request_id} is broken")
+
+
 async def test_defect_in_one_request_ends_it_and_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     broken, sound = bench.submit(), bench.submit(generation_request("s"))
     broken.__class__ = Broken
@@ -301,6 +333,29 @@ async def test_defect_in_one_request_ends_it_and_no_other(bench: Bench, caplog: 
     assert prefill.cancelled == ["r.0"]
     bench.report(bench.link("d"), token(sound.placement.assignment, 1, FinishReason.STOP))
     assert bench.is_settled()
+
+
+async def test_defect_in_one_request_of_a_lost_worker_ends_it_and_no_other(bench: Bench) -> None:
+    broken, sound = bench.submit(), bench.submit(generation_request("s"))
+    broken.__class__ = BrokenAgain
+    bench.attach(RecordingLink("p2", Role.PREFILL))
+    leaving = bench.link("p")
+    leaving.is_leaving = True  # what it had is placed again at once
+    bench.lose(leaving)
+    with pytest.raises(InternalError, match="RuntimeError in the router"):
+        await read(broken)
+    assert sound.num_attempts == 2
+
+
+async def test_defect_in_one_request_that_waits_ends_it_and_no_other(bench: Bench) -> None:
+    broken, sound = bench.submit(), bench.submit(generation_request("s"))
+    broken.__class__ = BrokenAgain
+    bench.lose(bench.link("p"))
+    await bench.time.advance(MAX_RETRY_S)
+    bench.attach(RecordingLink("p2", Role.PREFILL))
+    with pytest.raises(InternalError, match="RuntimeError in the router"):
+        await read(broken)
+    assert sound.num_attempts == 2
 
 
 async def test_client_that_closes_while_a_report_is_handled_keeps_no_tokens_from_others(bench: Bench) -> None:

@@ -95,7 +95,7 @@ async def test_nothing_stays_booked(
     await end(bench, generation)  # type: ignore[misc]
     assert bench.is_settled()
     assert not generation.timers.running()
-    assert attempt is None or all(attempt.handoff_id in link.cancelled for link in attempt.links())
+    assert attempt is None or all(attempt.handoff_id in link.cancelled for link in attempt.told())
     assert moves_to is None or moves_to.handoff_id in moves_to.decode.cancelled
     if generation.answer.tokens:
         await read(generation)

@@ -53,15 +53,25 @@ class Followed(RuleBasedStateMachine):
     def come(self, name: str, role: Role) -> None:
         if name not in self.links:
             self.num_come += 1
-            link = self.links[name] = RecordingLink(name, role, incarnation=self.num_come)
-            self.fleet._links[name] = link
-            self.fleet.on_attached(link)
+            self._attach(name, role, self.num_come)
+
+    def _attach(self, name: str, role: Role, incarnation: int) -> None:
+        link = self.links[name] = RecordingLink(name, role, incarnation=incarnation)
+        self.fleet._links[name] = link
+        self.fleet.on_attached(link)
 
     @rule(name=names)
     def go(self, name: str) -> None:
         if (link := self.links.pop(name, None)) is not None:
             self.fleet.on_lost(link)
             link.hello = None
+
+    @rule(name=names, role=roles)
+    def lose_the_stream(self, name: str, role: Role) -> None:
+        if (link := self.links.get(name)) is not None:
+            incarnation = link.worker.incarnation
+            self.go(name)
+            self._attach(name, role, incarnation)
 
     @rule(
         name=names,

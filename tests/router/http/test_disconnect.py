@@ -116,10 +116,6 @@ async def test_error_of_the_work_is_raised() -> None:
     async def work() -> None:
         raise ValueError("from the work")
 
-    async def never() -> dict[str, str]:
-        await asyncio.Event().wait()
-        return {}
-
     with pytest.raises(ValueError, match="from the work"):
         await run_while_connected(never, work())
 
