@@ -1,21 +1,25 @@
 """A load on a cluster that runs, and what its workers say that their steps cost."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from baton.v1 import control_pb2
 
-from core.cost import CostModel
+from core.cost import CostChange, CostModel
 from core.errors import InternalError
-from core.request import Role
+from core.request import HALVES, Role
 from deploy.load.plain_load import send_plain_load
 from deploy.status_client import get_status
 from loadtest.load.conversation import Conversation
+from loadtest.load.live import LiveView
 from loadtest.load.record import RequestRecord
 from loadtest.load.run import RunOutcome, RunPlan, Watch
 from loadtest.simulator.spec import MoveCosts, WorkerSpec, baton_batching
 from router import hello_wire, wire
+
+LOOK_EVERY_S = 1.0  # workers report each step; a look costs both sides a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +61,43 @@ class LiveCluster:
         """
         return send_plain_load(self.url, self.model, plan, conversations, self.watch)
 
-    def cost(self) -> CostModel:
-        """What steps cost now: prompts at the prefill worker, sequences at the decode worker."""
-        prefill, decode = self._cost_of(Role.PREFILL), self._cost_of(Role.DECODE)
-        return replace(prefill, decode=decode.decode, decode_context_token_s=decode.decode_context_token_s)
+    def send_and_learn(self, plan: RunPlan, conversations: Iterator[Conversation]) -> tuple[RunOutcome, CostModel]:
+        """As `send`; also what steps cost under it: prompts at the prefill worker, sequences at the decode worker.
 
-    def _cost_of(self, role: Role) -> CostModel:
-        worker = self._worker(role)
-        change = wire.load_from_proto(worker.load).cost_change
-        return hello_wire.hello_from_proto(worker.hello).cost_model.changed(change)
+        Workers correct their cost models by the last few steps. So of each correction the median is taken, over all
+        seconds of the load: one disturbed second is not the machine.
+        """
+        changes: dict[Role, list[CostChange]] = {role: [] for role in HALVES}
 
-    def worker_spec(self, step_tokens: int, tpot_limit_s: float) -> WorkerSpec:
+        async def watch(view: LiveView) -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.watch(view))
+                while True:
+                    await asyncio.sleep(LOOK_EVERY_S)
+                    for role, change in (await asyncio.to_thread(self._changes)).items():
+                        changes[role].append(change)
+
+        outcome = replace(self, watch=watch).send(plan, conversations)
+        prefill, decode = (self._model(role).changed(median_change(changes[role])) for role in HALVES)
+        return outcome, replace(prefill, decode=decode.decode, decode_context_token_s=decode.decode_context_token_s)
+
+    def _model(self, role: Role) -> CostModel:
+        return hello_wire.hello_from_proto(self._worker(role).hello).cost_model
+
+    def _changes(self) -> dict[Role, CostChange]:
+        return {role: wire.load_from_proto(self._worker(role).load).cost_change for role in HALVES}
+
+    def worker_spec(self, cost: CostModel, step_tokens: int, tpot_limit_s: float) -> WorkerSpec:
         """Its workers, as the simulator has them.
 
         Args:
+            cost: of their steps.
             step_tokens: `--max-num-batched-tokens`.
             tpot_limit_s: `--slo-tpot-ms`.
         """
         hello = hello_wire.hello_from_proto(self._worker(Role.DECODE).hello)
         return WorkerSpec(
-            cost=self.cost(),
+            cost=cost,
             batching=baton_batching(step_tokens, tpot_limit_s),
             max_num_seqs=hello.max_num_seqs,
             kv_tokens=hello.num_blocks * hello.block_tokens,
@@ -88,6 +109,13 @@ class LiveCluster:
             if hello_wire.hello_from_proto(worker.hello).role_state.role is role:
                 return worker
         raise InternalError(f"the cluster at {self.grpc_address} has no {role} worker any more")
+
+
+def median_change(changes: Sequence[CostChange]) -> CostChange:
+    """The median of each part; no change without any."""
+    if not changes:
+        return CostChange()
+    return CostChange(**{name: median(getattr(each, name) for each in changes) for name in CostChange.__slots__})
 
 
 def overhead(records: list[RequestRecord], cost: CostModel) -> Overhead:

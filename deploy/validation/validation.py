@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from core.cost import CostModel
 from deploy.cluster import Say, run_cluster
 from deploy.config import ServeConfig
 from deploy.validation.case import Case, cases, pressure
@@ -53,37 +54,50 @@ class Validation:
                 return LiveCluster(cluster.url, cluster.grpc_address, config.model_name, self.watch(plan))
 
             say(f"{NUM_ALONE} requests one after the other")
-            found = self._overhead(live, settings)
-            results = [self._compare(case, live, config, found, say) for case in cases(settings)]
+            found, cost = self._overhead(live, settings)
+            results = [
+                self._compare(case, live=live, config=config, found=found, cost=cost, say=say)
+                for case in cases(settings)
+            ]
         return {
             "overhead": asdict(found),
             "loads": [result.document() for result in results],
             "checks": [check for one in results for check in error_checks(one.name, one.predicted, one.measured)],
         }
 
-    def _overhead(self, live: Callable[[RunPlan], LiveCluster], settings: WorkloadSettings) -> Overhead:
+    def _overhead(
+        self, live: Callable[[RunPlan], LiveCluster], settings: WorkloadSettings
+    ) -> tuple[Overhead, CostModel]:
         alone = Workload.load(
             WorkloadSettings(
                 tokenizer=settings.tokenizer, seed=settings.seed, prompt_tokens="256", answer_tokens="16"
             )
         )
         plan = RunPlan("alone", None, 1, NUM_ALONE, None)
-        outcome = live(plan).send(plan, alone.conversations(alone.closed_loop(), WARM_UP))
-        return overhead(outcome.records[NUM_COLD:], live(plan).cost())
+        outcome, cost = live(plan).send_and_learn(plan, alone.conversations(alone.closed_loop(), WARM_UP))
+        return overhead(outcome.records[NUM_COLD:], cost), cost
 
     def _compare(
-        self, case: Case, live: Callable[[RunPlan], LiveCluster], config: ServeConfig, found: Overhead, say: Say
+        self,
+        case: Case,
+        *,
+        live: Callable[[RunPlan], LiveCluster],
+        config: ServeConfig,
+        found: Overhead,
+        cost: CostModel,
+        say: Say,
     ) -> "Comparison":
         workload = Workload.load(case.settings)
-        pressed = pressure(case, workload, live(RunPlan(case.name, None, 1, None, None)).cost())
+        pressed = pressure(case, workload, cost)
         say(
             f"{case.name}: {pressed.rate:.2f} requests/s, {self.warm_up_s:g} s to warm up, then {self.duration_s:g} s"
         )
         warm_up = RunPlan(f"{case.name}, warming up", pressed.rate, None, None, self.warm_up_s)
-        live(warm_up).send(warm_up, workload.conversations(workload.open_loop(pressed.rate), WARM_UP))
+        warm = workload.conversations(workload.open_loop(pressed.rate), WARM_UP)
+        _, cost = live(warm_up).send_and_learn(warm_up, warm)
 
         measured = RunPlan(case.name, pressed.rate, None, None, self.duration_s)
-        worker = live(measured).worker_spec(config.max_num_batched_tokens, config.slo_tpot_ms / 1000)
+        worker = live(measured).worker_spec(cost, config.max_num_batched_tokens, config.slo_tpot_ms / 1000)
         plans = itertools.takewhile(
             lambda plan: (plan.at_s or 0.0) < self.duration_s, workload.open_loop(pressed.rate)
         )
