@@ -5,11 +5,12 @@
     decode part    = curve(sequences) + s per token of their contexts
 
 The curves are piecewise linear and never fall: steps of few tokens cost what reading the weights costs, whatever
-their number; more tokens cost computing; and kernels change with the size.
+their number; more tokens cost computing; and kernels change with the size. What both parts would pay for alone is
+reading weights, in a mixed step done once.
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,6 +114,8 @@ class CostModel:
         prefill_pair_s: seconds per pair, see `chunk_pairs`.
         decode: seconds of a step by its decoding sequences, attention apart.
         decode_context_token_s: seconds per token of their contexts.
+        added_token_s: seconds that a token adds to a step which reads all weights in any case, where this is known:
+            of models that are derived, not measured; the wire between workers and routers does not carry it.
 
     Raises:
         ConfigError: on construction, when a value is out of range.
@@ -123,13 +126,14 @@ class CostModel:
     prefill_pair_s: float
     decode: Curve
     decode_context_token_s: float
+    added_token_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.chunk_tokens < 1:
             raise ConfigError(f"chunk_tokens of a cost model is {self.chunk_tokens}; it must be at least 1")
-        for name in ("prefill_pair_s", "decode_context_token_s"):
+        for name in ("prefill_pair_s", "decode_context_token_s", "added_token_s"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf:
+            if value is not None and not 0 <= value < math.inf:
                 raise ConfigError(f"{name} of a cost model is {value}; it must be finite and not below 0")
 
     # --- one step
@@ -144,11 +148,22 @@ class CostModel:
         return self.decode.at(num_sequences) + attention_s if num_sequences else 0.0
 
     def step_s(self, shape: StepShape) -> float:
-        """Seconds of a whole step. A mixed one reads the weights once, so it pays the cheapest step only once."""
+        """Seconds of a whole step; a mixed one pays only once what both of its parts have in common."""
         prompt_s = self.prefill_s(shape.num_prompt_tokens, shape.num_prompt_pairs)
         decode_s = self.decode_s(shape.num_sequences, shape.num_context_tokens)
-        shared_s = min(self.prefill.at(1), self.decode.at(1)) if prompt_s and decode_s else 0.0
+        shared_s = self.shared_s(shape.num_prompt_tokens, shape.num_sequences) if prompt_s and decode_s else 0.0
         return prompt_s + decode_s - shared_s
+
+    def shared_s(self, num_prompt_tokens: int, num_sequences: int) -> float:
+        """Seconds that both parts of a mixed step have in common: of reading weights, and of any step.
+
+        Without `added_token_s` that is the cheapest step. With it, it is all that the smaller part takes alone but
+        for adding its tokens: experts, too, that both ask are read once. Both numbers are at least one.
+        """
+        if self.added_token_s is None:
+            return min(self.prefill.at(1), self.decode.at(1))
+        fewer = min(num_prompt_tokens, num_sequences)
+        return max(0.0, min(self.prefill.at(fewer), self.decode.at(fewer)) - fewer * self.added_token_s)
 
     def prompt_tokens_beside(
         self,
@@ -177,12 +192,16 @@ class CostModel:
         decode_s = self.decode_s(sequences.num_sequences, sequences.num_context_tokens)
         if not decode_s:
             return most_tokens
-        shared_s = min(self.prefill.at(1), self.decode.at(1))
         longest_s = max(STEP_SHARE * tpot_limit_s, MAX_STRETCH * decode_s if may_stretch else 0.0)
-        room_s = longest_s - decode_s + shared_s
-        fit = bisect_right(
-            range(1, most_tokens + 1), room_s, key=lambda n: self.prefill_s(n, chunk_pairs(n, num_before))
-        )
+        num_sequences = sequences.num_sequences
+        # Found once where it is the same for all numbers: placement asks this often.
+        constant_s = self.shared_s(1, 1) if self.added_token_s is None else None
+
+        def is_too_long(num_tokens: int) -> bool:
+            shared_s = self.shared_s(num_tokens, num_sequences) if constant_s is None else constant_s
+            return self.prefill_s(num_tokens, chunk_pairs(num_tokens, num_before)) > longest_s - decode_s + shared_s
+
+        fit = bisect_left(range(1, most_tokens + 1), x=True, key=is_too_long)
         return min(most_tokens, max(fit, MIN_PROMPT_TOKENS))
 
     def prompt_share(self, sequences: StepShape, tpot_limit_s: float) -> float:
@@ -228,6 +247,7 @@ class CostModel:
             prefill_pair_s=self.prefill_pair_s * (1 + change.prefill_attention),
             decode=self.decode.times(1 + change.decode),
             decode_context_token_s=self.decode_context_token_s * (1 + change.decode_attention),
+            added_token_s=None if self.added_token_s is None else self.added_token_s * (1 + change.prefill),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -238,6 +258,7 @@ class CostModel:
             "prefill_pair_s": self.prefill_pair_s,
             "decode": self.decode.points,
             "decode_context_token_s": self.decode_context_token_s,
+            "added_token_s": self.added_token_s,
         }
 
     @classmethod
@@ -254,6 +275,7 @@ class CostModel:
                 prefill_pair_s=float(values["prefill_pair_s"]),
                 decode=Curve(tuple((float(x), float(y)) for x, y in values["decode"])),
                 decode_context_token_s=float(values["decode_context_token_s"]),
+                added_token_s=None if (added_s := values.get("added_token_s")) is None else float(added_s),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(

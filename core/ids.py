@@ -1,5 +1,6 @@
 """Names of workers and of the work they are given. Not for addresses of HTTP clients or of models."""
 
+import secrets
 from dataclasses import dataclass
 
 
@@ -47,6 +48,11 @@ class WorkerEndpoint:
 
     worker: WorkerId
     address: str
+
+
+def new_request_id() -> str:
+    """An id that no other request of any router has: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
 
 
 def handoff_id(request_id: str, attempt: int) -> str:

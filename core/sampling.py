@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from core.errors import InvalidRequestError
 
 MAX_TEMPERATURE = 2.0  # OpenAI's documented upper bound for `temperature`
-MAX_SEED = 2**63 - 1  # what fits a signed 64-bit field on the wire
+SEED_BITS = 63  # what fits a signed 64-bit field on the wire
+MAX_SEED = 2**SEED_BITS - 1
 MAX_PENALTY = 2.0  # OpenAI's, for presence and frequency, either sign
 # A factor between a hundredth and a hundred leaves every logit finite in float32; useful ones are near 1.
 MIN_REPETITION_PENALTY = 0.01

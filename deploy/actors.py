@@ -17,6 +17,7 @@ import uvloop
 
 from core.crash import depart, die
 from core.errors import BatonError, InternalError, UnavailableError
+from core.garbage import rare_collections
 from core.ids import WorkerEndpoint
 from core.logs import configure_logging
 from core.processes import RankProcess, this_process
@@ -220,5 +221,6 @@ async def serve_router(
 ) -> None:
     """Serves until it is to leave. No method: Ray would run all calls of an actor that has one as coroutines."""
     async with run_router(config, departure) as addresses:
-        started.set_result(addresses)
-        await departure.wait_ordered()
+        with rare_collections():
+            started.set_result(addresses)
+            await departure.wait_ordered()

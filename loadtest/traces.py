@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -47,7 +48,7 @@ def _mooncake_request(line: str, where: str) -> Arrival:
             answer_tokens=int(fields["output_length"]),
             block_ids=tuple(map(int, fields["hash_ids"])),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(
             f"{where} is no request of a Mooncake trace ({error!r}); it needs timestamp, input_length, output_length "
             "and hash_ids"
@@ -56,8 +57,8 @@ def _mooncake_request(line: str, where: str) -> Arrival:
 
 
 def _checked(arrival: Arrival, where: str) -> Arrival:
-    if not arrival.at_s >= 0 or arrival.prompt_tokens < 1 or arrival.answer_tokens < 1:
-        raise ConfigError(f"{where} has a time below 0, or no tokens of prompt or answer")
+    if not 0 <= arrival.at_s < math.inf or arrival.prompt_tokens < 1 or arrival.answer_tokens < 1:
+        raise ConfigError(f"{where} has a time below 0 or without an end, or no tokens of prompt or answer")
     return arrival
 
 

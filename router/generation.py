@@ -1,16 +1,14 @@
 """The seam between the front ends (HTTP, gRPC) and the dispatcher: submit tokens, read tokens, cancel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason, GenerationRequest
 
 
-@dataclass(frozen=True, slots=True)
-class TokenDelta:
-    """Tokens that have arrived since the last read.
+class TokenDelta(NamedTuple):
+    """Tokens that have arrived since the last read. A tuple, for one is made per read.
 
     Attributes:
         token_ids: in order, none missing; empty only when the answer has ended without a further token.

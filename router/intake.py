@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from core.errors import ContextLengthError, InvalidRequestError, UnknownModelError
 from core.request import GenerationRequest
-from core.sampling import MAX_SEED, SamplingParams
+from core.sampling import SEED_BITS, SamplingParams
 from router.auth.caller import current_caller
 from router.auth.tenant_salt import tenant_salt
 from router.describe import describe
@@ -163,7 +163,7 @@ class Intake:
             **{name: getattr(default, name) if value is None else value for name, value in said.items()},
             top_k=min(default.top_k if options.top_k is None else options.top_k, self._codec.vocab_size),
             # Drawn here, so that another worker can go on with a request whose worker died.
-            seed=secrets.randbelow(MAX_SEED + 1) if options.seed is None else options.seed,
+            seed=secrets.randbits(SEED_BITS) if options.seed is None else options.seed,
             logit_bias=tuple(sorted(options.logit_bias.items())),
             bad_words=self._bad_words(options.bad_words),
             min_tokens=options.min_tokens or 0,

@@ -95,7 +95,7 @@ class PairProbes:
             del self._probes[name]
             for link in links.values():
                 link.cancel(name)
-        first_s, second_s = (time_s - started_s for time_s in probe.token_times_s)
+        first_s, second_s = (time_s - started_s for time_s in probe.token_times_s[:NUM_NEW])
         moved = None if len(links) == 1 else await self._moved(prefill, decode, before)
         return ProbeResult(num_tokens, first_s, second_s, moved)
 
@@ -108,11 +108,11 @@ class PairProbes:
         """Takes in tokens and returned work of probes."""
         if not self._probes:
             return
-        for event in report.tokens:
-            probe = self._probes.get(event.handoff_id)
-            if probe is not None and event.position == len(probe.token_times_s) < NUM_NEW:
-                probe.token_times_s.append(self._clock.now_s())
-                if len(probe.token_times_s) == NUM_NEW and not probe.ended.done():
+        for run in report.runs:
+            probe = self._probes.get(run.handoff_id)
+            if probe is not None and run.position == len(probe.token_times_s):
+                probe.token_times_s += [self._clock.now_s()] * len(run.token_ids)
+                if len(probe.token_times_s) >= NUM_NEW and not probe.ended.done():
                     probe.ended.set_result(None)
         for work in report.returned:
             self._end(work.handoff_id, UnavailableError(f"{work.code}: {work.message}"))

@@ -144,7 +144,6 @@ async def run_router(
     feed, grpc_server = build_feed(config, router, gate), build_grpc_server(config, router, codec, gate, journal)
     cluster_server = build_cluster_server(config, router)
     app = build_app(config, metered, codec, journal=journal, feed=feed, roles=router.director, gate=gate)
-    app.add_middleware(ObservedCalls, calls=router.observation.calls)
     # Left in reverse: HTTP lets its requests finish, gRPC too and takes no more registrations, then the workers go.
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(router.store.close)
@@ -162,7 +161,7 @@ async def run_router(
         for server in (cluster_server, grpc_server):
             stack.push_async_callback(server.stop, STOP_GRACE_S)
             await server.start()
-        leaving_app = DrainingApp(app, departure)
+        leaving_app = DrainingApp(ObservedCalls(app, router.observation.calls), departure)
         stop_listening = await stack.enter_async_context(serve_http(leaving_app, listener, tls=config.tls))
         stack.push_async_callback(let_requests_end, router, journal, grpc_server, stop_listening)
         stack.callback(feed.close)  # before HTTP waits for its requests to finish: viewers never do
@@ -224,6 +223,7 @@ def build_router(config: RouterConfig, vocab_size: int, departure: RouterDepartu
         max_attempts=config.max_attempts,
         watch=observation.watch,
         limits=AdmissionLimits(config.admit_ttft_ms / 1000, config.max_waiting),
+        busy_s=time.thread_time,
     )
     orders, store = RoleOrders(dispatcher.movements, clock), open_state(config.state, clock)
     probes = PairProbes(vocab_size, clock)

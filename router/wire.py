@@ -5,17 +5,20 @@ moved (`router.transfer_wire`).
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 
 from baton.v1 import common_pb2, worker_pb2
 
 from core.errors import ConfigError, UnavailableError
-from core.events import ReturnedWork, TokenEvent, TokenTiming, WorkerLoad
+from core.events import ReturnedWork, TokenTiming, WorkerLoad
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, split_names
 from core.logprobs import TokenLogprobs
 from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.sampling import SamplingParams
+from core.token_runs import TokenRun
 
 FINISH_FROM_PROTO = {
     common_pb2.FINISH_REASON_UNSPECIFIED: None,
@@ -37,14 +40,14 @@ class StepReport:
     """What one worker step brought for this router.
 
     Attributes:
-        tokens: in the order of generation.
+        runs: tokens, those of one sequence in the order of generation.
         returned: work given back, after the tokens.
         load: the worker's load after the step.
         kv_events: block names that the worker got or lost in it; None when there are none.
         kv_snapshot: a part of all its block names.
     """
 
-    tokens: list[TokenEvent] = field(default_factory=list)
+    runs: list[TokenRun] = field(default_factory=list)
     returned: list[ReturnedWork] = field(default_factory=list)
     load: WorkerLoad = field(default_factory=WorkerLoad)
     kv_events: KvEvents | None = None
@@ -61,8 +64,9 @@ def worker_id_from_proto(message: common_pb2.WorkerId) -> WorkerId:
     return WorkerId(message.name, message.incarnation)
 
 
+@lru_cache(maxsize=4096)  # all workers of a large fleet; each goes with every request that it gets, twice
 def endpoint_to_proto(endpoint: WorkerEndpoint) -> common_pb2.WorkerEndpoint:
-    """A worker's id and address."""
+    """A worker's id and address; not to be changed."""
     return common_pb2.WorkerEndpoint(worker=worker_id_to_proto(endpoint.worker), address=endpoint.address)
 
 
@@ -158,10 +162,9 @@ def report_from_proto(message: worker_pb2.StepReport) -> StepReport:
     Raises:
         UnavailableError: it says something this router does not know.
     """
-    tokens = [_token_from_proto(token) for token in message.tokens]
     returned = [ReturnedWork(w.handoff_id, w.code, w.message, w.retryable) for w in message.returned]
     return StepReport(
-        tokens,
+        runs_from_proto(message.runs),
         returned,
         load_from_proto(message.load),
         _kv_events_from_proto(message.kv_events) if message.HasField("kv_events") else None,
@@ -177,14 +180,39 @@ def _kv_snapshot_from_proto(message: worker_pb2.KvSnapshot) -> KvSnapshot:
     return KvSnapshot(message.next, split_names(message.names), message.is_last)
 
 
-def _token_from_proto(message: worker_pb2.TokenEvent) -> TokenEvent:
-    if message.finish_reason not in FINISH_FROM_PROTO:
-        raise UnavailableError(f"the finish reason of a token is number {message.finish_reason}; {SAME_VERSION}")
-    reason = FINISH_FROM_PROTO[message.finish_reason]
-    logprobs = logprobs_from_proto(message.logprobs) if message.HasField("logprobs") else None
-    timing = TokenTiming(message.timing.queue_s, message.timing.compute_s) if message.HasField("timing") else None
-    return TokenEvent(
-        message.handoff_id, message.position, message.token_id, reason, logprobs, message.cached_tokens, timing
+def runs_from_proto(message: worker_pb2.TokenRuns) -> list[TokenRun]:
+    """Generated tokens.
+
+    Raises:
+        UnavailableError: they are not what a worker of this version says.
+    """
+    names, positions = tuple(message.handoff_ids), tuple(message.positions)
+    lengths, token_ids = tuple(message.lengths), tuple(message.token_ids)
+    if not (len(names) == len(positions) == len(lengths) and all(lengths) and sum(lengths) == len(token_ids)):
+        columns = (
+            f"{len(names)} names, {len(positions)} positions, {len(lengths)} lengths and {len(token_ids)} tokens"
+        )
+        raise UnavailableError(f"runs of tokens came as {columns}, which do not fit; {SAME_VERSION}")
+    rows = zip(names, positions, lengths, accumulate(lengths), strict=True)
+    runs = [TokenRun(name, position, token_ids[end - length : end]) for name, position, length, end in rows]
+    for details in message.details:
+        if details.run >= len(runs):
+            raise UnavailableError(f"details of run {details.run} came with {len(runs)} runs; {SAME_VERSION}")
+        runs[details.run] = _detailed(runs[details.run], details)
+    return runs
+
+
+def _detailed(run: TokenRun, details: worker_pb2.TokenRunDetails) -> TokenRun:
+    if details.finish_reason not in FINISH_FROM_PROTO:
+        raise UnavailableError(
+            f"the finish reason of {run.handoff_id} is number {details.finish_reason}; {SAME_VERSION}"
+        )
+    timing = TokenTiming(details.timing.queue_s, details.timing.compute_s) if details.HasField("timing") else None
+    return run._replace(
+        finish_reason=FINISH_FROM_PROTO[details.finish_reason],
+        logprobs=tuple(map(logprobs_from_proto, details.logprobs)),
+        cached_tokens=details.cached_tokens,
+        timing=timing,
     )
 
 
@@ -218,24 +246,24 @@ def sampling_to_proto(sampling: SamplingParams) -> common_pb2.SamplingParams:
 
 def assignment_to_proto(assignment: Assignment, role_epoch: int) -> worker_pb2.AttachRequest:
     """An order for the worker that is at `role_epoch`."""
-    return worker_pb2.AttachRequest(
-        assign=worker_pb2.AssignWork(
-            handoff_id=assignment.handoff_id,
-            prompt=assignment.prompt,
-            first_position=assignment.first_position,
-            max_new_tokens=assignment.max_new_tokens,
-            sampling=sampling_to_proto(assignment.sampling),
-            stop_token_ids=sorted(assignment.stop_token_ids),
-            prefill=endpoint_to_proto(assignment.prefill),
-            decode=endpoint_to_proto(assignment.decode),
-            role_epoch=role_epoch,
-            cache_salt=assignment.cache_salt,
-            prefix_source=_prefix_source_to_proto(assignment.prefix_source) if assignment.prefix_source else None,
-            tenant=assignment.tenant,
-            priority=assignment.priority,
-            tenant_answer_tokens=assignment.tenant_answer_tokens,
-        )
-    )
+    order = worker_pb2.AttachRequest()
+    work = order.assign  # filled where it is: protobuf would copy what is made elsewhere
+    work.handoff_id = assignment.handoff_id
+    work.prompt.extend(assignment.prompt)
+    work.first_position = assignment.first_position
+    work.max_new_tokens = assignment.max_new_tokens
+    work.sampling.CopyFrom(sampling_to_proto(assignment.sampling))
+    work.stop_token_ids.extend(sorted(assignment.stop_token_ids))
+    work.prefill.CopyFrom(endpoint_to_proto(assignment.prefill))
+    work.decode.CopyFrom(endpoint_to_proto(assignment.decode))
+    work.role_epoch = role_epoch
+    work.cache_salt = assignment.cache_salt
+    if assignment.prefix_source is not None:
+        work.prefix_source.CopyFrom(_prefix_source_to_proto(assignment.prefix_source))
+    work.tenant = assignment.tenant
+    work.priority = assignment.priority
+    work.tenant_answer_tokens = assignment.tenant_answer_tokens
+    return order
 
 
 def _prefix_source_to_proto(source: PrefixSource) -> worker_pb2.PrefixSource:

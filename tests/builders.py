@@ -1,12 +1,15 @@
 """Small real objects that tests of several packages need."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from core import token_runs
 from core.cost import CostModel, Curve
 from core.events import ReturnedWork, TokenEvent
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment
 from core.sampling import SamplingParams
+from core.token_runs import TokenRun
 from engine.kv.block_table import BlockTable
 from engine.kv.layout import KvLayout
 from engine.kv.pool import BlockPool
@@ -61,6 +64,32 @@ def cost_model(slowness: float = 1.0, chunk_tokens: int = 512) -> CostModel:
         decode=Curve(((1.0, 0.011 * slowness), (101.0, 0.111 * slowness))),
         decode_context_token_s=1e-6 * slowness,
     )
+
+
+def run_of(event: TokenEvent) -> TokenRun:
+    """A token as routers get it when it comes alone."""
+    (run,) = token_runs.runs_of([event])
+    return run
+
+
+def runs_of(words: Sequence[TokenEvent | ReturnedWork]) -> list[TokenRun]:
+    """The tokens among what a worker says, each as a run of its own."""
+    return [run_of(word) for word in words if isinstance(word, TokenEvent)]
+
+
+def events_of(runs: Sequence[TokenRun]) -> list[TokenEvent]:
+    """The tokens of runs, one by one as workers draw them."""
+    return [event for run in runs for event in _events_of(run)]
+
+
+def _events_of(run: TokenRun) -> list[TokenEvent]:
+    events = [
+        TokenEvent(run.handoff_id, position, token_id, logprobs=run.logprobs[index] if run.logprobs else None)
+        for index, (position, token_id) in enumerate(enumerate(run.token_ids, start=run.position))
+    ]
+    events[0] = replace(events[0], cached_tokens=run.cached_tokens, timing=run.timing)
+    events[-1] = replace(events[-1], finish_reason=run.finish_reason)
+    return events
 
 
 class ListOutbox:

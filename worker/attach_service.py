@@ -154,7 +154,8 @@ class AttachService(worker_pb2_grpc.WorkerServiceServicer):
         """Passes a router's orders on until it hangs up."""
         try:
             async for request in requests:
-                self._obey(router_id, request, queue)
+                for order in (request, *request.further):
+                    self._obey(router_id, order, queue)
         finally:
             _end(queue)
 

@@ -6,7 +6,7 @@ from baton.v1 import common_pb2, handoff_pb2, worker_pb2
 
 from core.cost import CostModel
 from core.errors import InvalidRequestError
-from core.events import ReturnedWork, TokenEvent, TokenTiming, WorkerLoad
+from core.events import ReturnedWork, TokenTiming, WorkerLoad
 from core.experts import ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.kv_events import KvEvents, KvSnapshot, join_names
@@ -15,6 +15,7 @@ from core.processes import RankProcess
 from core.request import Assignment, FinishReason, PrefixSource, Role
 from core.roles import RoleOrder, RoleRefusal, RoleState
 from core.sampling import SamplingParams
+from core.token_runs import TokenRun, runs_of
 from core.transfers import PairReport, PairStats, TransferReport
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
@@ -191,16 +192,24 @@ def logprobs_to_proto(logprobs: TokenLogprobs) -> common_pb2.TokenLogprobs:
     return common_pb2.TokenLogprobs(**{name: getattr(logprobs, name) for name in TokenLogprobs.__slots__})
 
 
-def token_to_proto(event: TokenEvent) -> worker_pb2.TokenEvent:
-    """A generated token."""
-    return worker_pb2.TokenEvent(
-        handoff_id=event.handoff_id,
-        position=event.position,
-        token_id=event.token_id,
-        finish_reason=FINISH_TO_PROTO[event.finish_reason],
-        logprobs=None if event.logprobs is None else logprobs_to_proto(event.logprobs),
-        cached_tokens=event.cached_tokens,
-        timing=None if event.timing is None else _timing_to_proto(event.timing),
+def runs_to_proto(runs: Sequence[TokenRun]) -> worker_pb2.TokenRuns:
+    """Generated tokens."""
+    return worker_pb2.TokenRuns(
+        handoff_ids=[run.handoff_id for run in runs],
+        positions=[run.position for run in runs],
+        lengths=[len(run.token_ids) for run in runs],
+        token_ids=[token_id for run in runs for token_id in run.token_ids],
+        details=[_details_to_proto(index, run) for index, run in enumerate(runs) if run.has_details],
+    )
+
+
+def _details_to_proto(index: int, run: TokenRun) -> worker_pb2.TokenRunDetails:
+    return worker_pb2.TokenRunDetails(
+        run=index,
+        finish_reason=FINISH_TO_PROTO[run.finish_reason],
+        logprobs=map(logprobs_to_proto, run.logprobs),
+        cached_tokens=run.cached_tokens,
+        timing=None if run.timing is None else _timing_to_proto(run.timing),
     )
 
 
@@ -224,7 +233,7 @@ def report_to_proto(report: StepReport) -> worker_pb2.AttachResponse:
     """One step's message to one router."""
     return worker_pb2.AttachResponse(
         report=worker_pb2.StepReport(
-            tokens=[token_to_proto(event) for event in report.tokens],
+            runs=runs_to_proto(runs_of(report.tokens)),
             returned=[returned_to_proto(work) for work in report.returned],
             load=load_to_proto(report.load),
             kv_events=_kv_events_to_proto(report.kv_events) if report.kv_events else None,

@@ -15,7 +15,9 @@ from rich.table import Table
 from core.errors import ConfigError
 from deploy.bench.checks import print_checks, write_result
 from deploy.commands.bench_chaos import bench_chaos
+from deploy.commands.bench_clients import bench_clients
 from deploy.commands.bench_roles import bench_flip, bench_swing
+from deploy.commands.bench_router import bench_router
 from deploy.commands.serve import progress_lines
 from deploy.config import ServeConfig
 from deploy.demo_model import ensure_demo_model
@@ -26,6 +28,8 @@ bench_app = typer.Typer(help="Measure; every command can write its figures as JS
 bench_app.command("flip")(bench_flip)
 bench_app.command("swing")(bench_swing)
 bench_app.command("chaos")(bench_chaos)
+bench_app.command("clients")(bench_clients)
+bench_app.command("router")(bench_router)
 
 
 @bench_app.command("serve")

@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 
 from core.errors import ConfigError
-from deploy.bench.checks import print_checks, write_result
+from core.hosts import is_loopback
+from deploy.bench.checks import check_writable, print_checks, write_result
 from deploy.client_key import key_headers, use_key
 from deploy.client_tls import http_verification
 from deploy.commands.load_tables import load_checks, print_load
 from deploy.commands.options import Grpc, actor_name, output_console
 from deploy.flags import settings_as_flags
-from deploy.run_record import find_cluster
+from deploy.run_record import RunRecord, find_cluster
 from loadtest.load.faults import Fault, parse_fault
 from loadtest.load.settings import LoadSettings
 from loadtest.load.target import Target, parse_headers
@@ -64,8 +65,11 @@ def load(
     from deploy.load.progress import progress_of  # noqa: PLC0415 - likewise
     from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
 
+    given = sending.given() | workload.given()
     if report_from is not None:
-        _report_again(url, report_from, report)
+        if url or given or at or grpc or header or api_key or json_file or records:
+            raise ConfigError("--report-from asks no server: beside it there can only be --report, where to write")
+        _report_again(report_from, report)
         return
     if records and json_file is None:
         raise ConfigError("--records are written into the file of --json; give that, too")
@@ -82,25 +86,29 @@ def load(
         doer=_doer(target, faults, grpc),
         with_records=records,
     )
+    check_writable("--json", json_file)
+    check_writable("--report", report)
     console = Console(stderr=True, highlight=False)
-    document = session.document(plans, lambda plan: progress_of(plan, console), sending.given() | workload.given())
+    document = session.document(plans, lambda plan: progress_of(plan, console), given)
     document["checks"] = load_checks(document, sending.max_lag_ms)
+    print_load(document, output_console())
+    print_checks(document["checks"], output_console())
     write_result(document, json_file)
     if report is not None:
         write_report(document, report)
-    print_load(document, output_console())
-    print_checks(document["checks"], output_console())
     if not document["valid"]:
         raise typer.Exit(NOT_VALID)
 
 
-def _report_again(url: str, file: Path, report: Path | None) -> None:
+def _report_again(file: Path, report: Path | None) -> None:
     from loadtest.report.document import read_document  # noqa: PLC0415 - see `load`
     from loadtest.report.report import write_report  # noqa: PLC0415 - likewise
 
-    if url or report is None:
-        raise ConfigError("--report-from asks no server: leave out the URL, and say with --report where to write")
-    write_report(read_document(file), report)
+    if report is None:
+        raise ConfigError(f"--report-from is {file}, but where to write the page is not said; give --report, too")
+    document = read_document(file)
+    check_writable("--report", report)
+    write_report(document, report)
 
 
 def _session(
@@ -145,9 +153,20 @@ def _doer(target: Target, faults: Sequence[Fault], grpc: str | None) -> "Cluster
         return None
     from deploy.load.cluster_faults import ClusterFaults  # noqa: PLC0415 - see `load`
 
-    record = find_cluster(target.port) if grpc is None else None
+    record = _cluster_here(target) if grpc is None else None
     address = record.grpc_address if record is not None else grpc
     assert address is not None, "either a record or an address"
     doer = ClusterFaults(address, record, target.port, actor_name(None))
     doer.check(faults)
     return doer
+
+
+def _cluster_here(target: Target) -> RunRecord:
+    """The cluster that the load goes to: another of the same port, on this machine, must not get its faults."""
+    record = find_cluster(target.port)
+    if not is_loopback(target.host) and record.url != target.origin:
+        raise ConfigError(
+            f"--at is for the cluster at {target.origin}, but the one of this machine is at {record.url}; say with "
+            "--grpc HOST:PORT whom to order"
+        )
+    return record

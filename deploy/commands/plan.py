@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from core.errors import ConfigError
-from deploy.bench.checks import at_least, print_checks, write_result
+from deploy.bench.checks import at_least, check_writable, print_checks, write_result
 from deploy.commands.options import output_console
 from deploy.commands.plan_json import plan_json, published_json
 from deploy.commands.plan_tables import print_plan, print_published
@@ -32,6 +32,7 @@ from loadtest.roofline.gpu import Gpu, gpu_by_name
 @flags_from(PlanSettings)
 def plan(settings: PlanSettings) -> None:
     """Find the fewest GPUs for a load and its limits: workers, their sizes and roles; what came second, and why."""
+    check_writable("--json", settings.json)
     if settings.reproduce is not None:
         reproduce(settings, settings.reproduce)
         return
@@ -40,7 +41,9 @@ def plan(settings: PlanSettings) -> None:
     if not options:
         raise ConfigError(nothing_fits(choice, misfits))
     goal = Goal(settings.limits, settings.attainment, settings.max_gpus, settings.simulated)
-    found = search_with_progress(options, load_of(settings), goal)
+    arrivals = load_of(settings)
+    check_lengths(arrivals, choice.shape)
+    found = search_with_progress(options, arrivals, goal)
     checks = checks_of(found)
     write_result({**plan_json(settings, choice, found, misfits), "checks": checks}, settings.json)
     print_plan(choice, found, misfits, output_console())
@@ -74,7 +77,13 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
     """
     tp, ep = settings.tp, settings.ep
     if tp is not None and ep is not None:
-        return [ShardTopology(tp, ep)]
+        asked = ShardTopology(tp, ep)
+        if asked.world_size > gpu.gpus_per_node:
+            raise ConfigError(
+                f"--tp {tp} and --ep {ep} are {asked.world_size} GPUs, a node has {gpu.gpus_per_node}; the ranks of "
+                "a worker are on one node"
+            )
+        return [asked]
     sizes = [
         size
         for size in topologies(shape, gpu.gpus_per_node)
@@ -87,6 +96,21 @@ def sizes_of(settings: PlanSettings, shape: ModelShape, gpu: Gpu) -> list[ShardT
             "model without experts"
         )
     return sizes
+
+
+def check_lengths(arrivals: Sequence[Arrival], shape: ModelShape) -> None:
+    """Refuses a load that routers would.
+
+    Raises:
+        ConfigError: a request is longer than the model's context.
+    """
+    context = shape.text.max_position_embeddings
+    longest = max(arrival.prompt_tokens + arrival.answer_tokens for arrival in arrivals)
+    if longest > context:
+        raise ConfigError(
+            f"the longest request of the load has {longest:,} tokens with its answer, the model's context "
+            f"{context:,}; take shorter prompts or answers, fewer turns, or a --length-scale below 1 for a trace"
+        )
 
 
 def nothing_fits(choice: WorkerChoice, misfits: Sequence[Misfit]) -> str:

@@ -45,6 +45,7 @@ def outlook_json(outlook: Outlook) -> dict[str, Any]:
         "workers": option.name,
         "gpus_per_worker": option.num_gpus,
         "kv_tokens": option.kv_tokens,
+        "sequence_tokens": option.sequence_tokens,
         "cost": option.cost.to_json(),
         "estimate": {**asdict(verdict), "gpus": outlook.estimated_gpus} if isinstance(verdict, Estimate) else None,
         "trials": [trial_json(trial) for number in sorted(outlook.trials) for trial in outlook.trials[number]],

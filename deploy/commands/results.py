@@ -29,21 +29,32 @@ def run(
     ] = None,
 ) -> None:
     """Run the commands of claims, about an hour for all, keep what they print, and write docs/results.md."""
-    root = source_root()
+    root, traces = source_root(), checked_traces(traces)
     claims = chosen_claims(read_claims(), tuple(names or ()))
     console = Console(stderr=True, highlight=False)
     has_failed = False
     for number, claim in enumerate(claims, start=1):
         shown = " ".join(claim.arguments(traces))
         console.print(f"[{number}/{len(claims)}] {claim.name}, about {claim.about_s:.0f} s: {shown}", markup=False)
-        if claim.needs_traces and traces is None:
-            console.print("left out: it needs --traces DIR", markup=False)
+        if (missing := claim.missing(traces)) is not None:
+            console.print(f"left out: it needs {missing}", markup=False)
             continue
         record = _run(claim, root, traces, console)
         has_failed |= record is None or record.exit_code != 0
     write_page(root)
     if has_failed:
         raise typer.Exit(1)
+
+
+def checked_traces(traces: Path | None) -> Path | None:
+    """The folder of `--traces`, absolute, for commands run in another folder than this one.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if traces is not None and not traces.is_dir():
+        raise ConfigError(f"--traces is {traces}, which is no folder; name the folder of the published traces")
+    return traces.resolve() if traces is not None else None
 
 
 def _run(claim: Claim, root: Path, traces: Path | None, console: Console) -> Record | None:

@@ -98,7 +98,10 @@ class ClusterFaults:
         root = None if self._record is None else self._record.process()
         if root is None:
             raise ConfigError("--at ... router needs a cluster that `baton serve` runs on this machine")
-        found = sorted(listeners(self._http_port, root), key=lambda process: process.started_s)
+        try:
+            found = sorted(listeners(self._http_port, root), key=lambda process: process.started_s)
+        except psutil.NoSuchProcess as error:
+            raise UnavailableError("the cluster has ended") from error
         if not found:
             raise UnavailableError(f"no router listens at port {self._http_port}")
         return found

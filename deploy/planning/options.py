@@ -125,6 +125,7 @@ def _option(name: str, roofline: Roofline) -> WorkerOption:
         num_gpus=model.num_ranks,
         cost=roofline_cost(roofline, STEP_TOKENS, most_seqs),
         kv_tokens=model.worker_kv_tokens,
+        sequence_tokens=model.kv_token_room,
         token_move_s=move_s(model, roofline.gpu, assumed),
         handoff_s=assumed.handoff_s,
         most_seqs=most_seqs,

@@ -1,5 +1,6 @@
 """What Baton says of itself, and the command that shows it. Which claims there are: `claims.toml`."""
 
+import shutil
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Claim:
         command: program, one of `PROGRAMS`, and its arguments. `baton` is also given `--json`, for its checks.
         about_s: seconds that it takes on two cores, about.
         section: the claims of one section stand together.
+        needs: programs of others that must be on the path.
     """
 
     name: str
@@ -29,11 +31,18 @@ class Claim:
     command: tuple[str, ...]
     about_s: float
     section: str
+    needs: tuple[str, ...] = ()
 
-    @property
-    def needs_traces(self) -> bool:
-        """Whether it needs the folder of published traces."""
-        return any(TRACES in argument for argument in self.command)
+    def missing(self, traces: Path | None) -> str | None:
+        """What it needs and is not there, for people; None when it can be run.
+
+        Args:
+            traces: folder of published traces; None where there is none.
+        """
+        if traces is None and any(TRACES in argument for argument in self.command):
+            return "--traces DIR"
+        programs = [program for program in self.needs if shutil.which(program) is None]
+        return f"{' and '.join(programs)} on the PATH" if programs else None
 
     def arguments(self, traces: Path | None) -> tuple[str, ...]:
         """The command with the folder of traces put in; as a reader would type it, without one."""
@@ -55,7 +64,16 @@ def read_claims(path: Path = CLAIMS_FILE) -> tuple[Claim, ...]:
                 raise ConfigError(
                     f"claim {name} in {path} runs {entry['command']!r}; it must be {' or '.join(PROGRAMS)}"
                 )
-            claims.append(Claim(name, " ".join(entry["says"].split()), command, float(entry["about_s"]), section))
+            claims.append(
+                Claim(
+                    name,
+                    " ".join(entry["says"].split()),
+                    command,
+                    float(entry["about_s"]),
+                    section,
+                    tuple(entry.get("needs", ())),
+                )
+            )
     return tuple(claims)
 
 

@@ -44,10 +44,16 @@ class Record:
 
 
 def printed(output: str, *folders: Path) -> str:
-    """What a command printed, without colours and the names of the folders it ran in, and no longer than a page."""
+    """What a command printed, without colours and the names of the folders it ran in, and no longer than a page.
+
+    Args:
+        output: as it came.
+        folders: absolute, those within others first.
+    """
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
     for folder in folders:
-        text = text.replace(str(folder), "...")
+        if folder.name:  # the root is the beginning of every path
+            text = text.replace(str(folder), "...")
     lines = [line.rstrip() for line in text.strip("\n").splitlines()]
     text = "\n".join(lines)
     return text if len(text) <= MAX_OUTPUT_CHARS else f"{text[:MAX_OUTPUT_CHARS]}\n[cut here]"

@@ -10,6 +10,7 @@ from loadtest.load.record import RequestRecord
 DONE = b"[DONE]"
 MAX_KIND_CHARS = 64
 MAX_EXAMPLE_CHARS = 500
+UNREADABLE = (ValueError, AttributeError, TypeError, KeyError)  # what an event of another form raises
 
 
 class AnswerReader:
@@ -56,32 +57,39 @@ class AnswerReader:
             self.fail("cut_off", "the answer ended without a finish reason and without [DONE]", now_s)
         elif record.error is None and not record.chunk_s:
             self.fail("no_text", f"the answer has no text; finish reason {record.finish_reason}", now_s)
-        if not record.output_tokens:
-            record.output_tokens = len(record.chunk_s)
-        record.ended_s = now_s
+        self._close(now_s)
 
     def fail(self, kind: str, example: str, now_s: float) -> None:
         """The answer has failed and nothing more comes. The first failure counts; one after the end is none."""
         if self._record.ended_s is None:
             self._note_error(kind, example)
-            self._record.ended_s = now_s
+            self._close(now_s)
 
     @property
     def is_complete(self) -> bool:
         """Whether the last event came, whatever becomes of the connection."""
         return self._is_done and self._record.error is None
 
-    @property
     def text(self) -> str:
-        """The answer, as the server is to be shown it in the next turn; of a reader that keeps it."""
-        chunks = [json.loads(data) for data in self._kept if data != DONE]
-        choices = (choice for chunk in chunks for choice in chunk.get("choices") or ())
-        return "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
+        """The answer, as the server is to be shown it in the next turn; of a reader that keeps it.
+
+        Events that had not to be decoded before are now. If one cannot be, the answer has failed and has no text.
+        """
+        try:
+            return "".join(map(_content, self._kept))
+        except UNREADABLE as error:
+            self._note_error("bad_event", repr(error))
+            return ""
+
+    def _close(self, now_s: float) -> None:
+        if not self._record.output_tokens:
+            self._record.output_tokens = len(self._record.chunk_s)
+        self._record.ended_s = now_s
 
     def _decoded_has_text(self, data: bytes) -> bool:
         try:
             return self._read_chunk(json.loads(data))
-        except (ValueError, AttributeError, TypeError, KeyError) as error:
+        except UNREADABLE as error:
             self._note_error("bad_event", f"{error!r} in {data[:200]!r}")
             return False
 
@@ -104,6 +112,11 @@ class AnswerReader:
     def _note_error(self, kind: str, example: str) -> None:
         if self._record.error is None:
             self._record.error, self.example = kind[:MAX_KIND_CHARS], example[:MAX_EXAMPLE_CHARS]
+
+
+def _content(data: bytes) -> str:
+    choices = () if data == DONE else json.loads(data).get("choices") or ()
+    return "".join((choice.get("delta") or {}).get("content") or "" for choice in choices)
 
 
 def error_of(document: dict[str, Any]) -> tuple[str, str] | None:

@@ -10,7 +10,8 @@ from loadtest.load.conversation import Message
 MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 OWN_FIELDS = frozenset({"model", "messages", "stream", "stream_options", *MAX_TOKENS_FIELDS})
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# In ASCII: a server may cut an answer between the halves of a surrogate pair, which only escapes put together again.
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class ChatBodies:

@@ -78,9 +78,10 @@ class LoadClient:
                 await self._exchange(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), reader)
         except TimeoutError:
             reader.fail("timeout", f"no complete answer after {self._timeout_s:g} s", self._clock.now_s())
+        text = reader.text() if keeps_text and record.error is None else ""
         if record.error is not None:
             self._examples.setdefault(record.error, reader.example)
-        return reader.text if keeps_text and record.error is None else ""
+        return text
 
     def close(self) -> None:
         """See `Asker`."""
@@ -92,7 +93,7 @@ class LoadClient:
         except TooManyConnectionsError as error:
             reader.fail("max_open", str(error), self._clock.now_s())
             return
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             reader.fail("connect", str(error), self._clock.now_s())
             return
         exchange = Exchange(reader)

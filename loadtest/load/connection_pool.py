@@ -41,6 +41,7 @@ class ConnectionPool:
         Raises:
             TooManyConnectionsError: `max_open` are in use.
             OSError: the server takes none.
+            UnicodeError: its host can be no name.
         """
         while self._idle:
             connection, since_s = self._idle.pop()

@@ -34,6 +34,11 @@ class EventCutter:
             raise EventTooLongError(f"an event of more than {MAX_EVENT_BYTES} bytes")
         return [data for event in events if (data := _data_of(event)) is not None]
 
+    @property
+    def rest(self) -> bytes:
+        """What has come of an event that is not complete."""
+        return self._rest
+
     def _with_line_feeds(self, piece: bytes) -> bytes:
         if self._ended_with_cr:
             piece = piece.removeprefix(b"\n")  # the second half of a CRLF whose first half ended a line already

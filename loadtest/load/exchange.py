@@ -27,6 +27,7 @@ class Exchange:
         self._reader = reader
         self._cutter = EventCutter()
         self._status = OK
+        self._has_events = False
         self._refusal = b""
 
     def on_head(self, status: int, now_s: float) -> None:
@@ -40,14 +41,18 @@ class Exchange:
             self._refusal = (self._refusal + piece)[:MAX_ERROR_BYTES]
             return
         try:
-            self._reader.take(self._cutter.feed(piece), now_s)
+            events = self._cutter.feed(piece)
+            self._has_events = self._has_events or bool(events)
+            self._reader.take(events, now_s)
         except EventTooLongError as error:
             self._reader.fail("bad_event", str(error), now_s)
             self._finish()
 
     def on_end(self, now_s: float) -> None:
         """The body is complete."""
-        if self._status == OK:
+        if self._status == OK and self._cutter.rest and not self._has_events:
+            self._reader.fail("no_stream", refusal_message(self._cutter.rest), now_s)
+        elif self._status == OK:
             self._reader.end(now_s)
         else:
             self._reader.fail(f"http_{self._status}", refusal_message(self._refusal), now_s)

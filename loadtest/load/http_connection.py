@@ -41,7 +41,7 @@ class HttpConnection(asyncio.Protocol):
     Args:
         clock: of the times that sinks are told.
         on_free: called when an answer is complete and another may be asked for.
-        on_closed: called when the connection is gone, once.
+        on_closed: called when the connection is closed, by whomever, once.
     """
 
     def __init__(
@@ -71,9 +71,8 @@ class HttpConnection(asyncio.Protocol):
     def send(self, request: bytes, sink: AnswerSink) -> None:
         """Sends a request on a free connection. If the server has just closed it, the sink hears so at once."""
         assert self._sink is None, "one answer at a time"
-        assert self._transport is not None, "a connection that was opened"
         self._sink = sink
-        if not self.is_open:
+        if self._transport is None or self._transport.is_closing():
             self._now_s = self._clock.now_s()
             self._break("cut_off", "the connection was closed before the request was sent")
             return
@@ -84,8 +83,10 @@ class HttpConnection(asyncio.Protocol):
     def close(self) -> None:
         """Closes it at once; whoever waits for an answer hears nothing more."""
         self._sink = None
-        if self._transport is not None:
-            self._transport.abort()
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+            self._on_closed(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
@@ -111,7 +112,6 @@ class HttpConnection(asyncio.Protocol):
             sink, self._sink = self._sink, None
             sink.on_end(self._now_s)
         self._break("cut_off", f"the connection was closed: {exc or 'by the server'}")
-        self._on_closed(self)
 
     def on_header(self, name: bytes, _value: bytes) -> None:
         """Called by the parser."""

@@ -47,15 +47,15 @@ class LiveView:
     def __init__(self, records: Sequence[RequestRecord], clock: Clock) -> None:
         self._records = records
         self._clock = clock
-        self._num_old = 0  # records before this one ended before the window, and are counted
+        self._recent: list[RequestRecord] = []  # those under way, and those that ended in the window
+        self._num_seen = 0
         self._old_failed = 0
 
     def look(self) -> LiveFigures:
-        """The figures of now. Takes time in proportion to the requests of the window."""
+        """The figures of now. Takes time in proportion to the requests of the window and those under way."""
         now_s = self._clock.now_s()
         since_s = now_s - WINDOW_S
-        self._leave_behind(since_s)
-        recent = self._records[self._num_old :]
+        recent = self._recent_since(since_s)
         failed = self._old_failed + sum(record.error is not None for record in recent)
         under_way = sum(record.ended_s is None for record in recent)
         begun = [record for record in recent if record.chunk_s and record.chunk_s[0] >= since_s]
@@ -72,9 +72,13 @@ class LiveView:
             lag_ms=distribution_ms([record.lag_s for record in recent if record.sent_s >= since_s]),
         )
 
-    def _leave_behind(self, since_s: float) -> None:
-        for record in self._records[self._num_old :]:
+    def _recent_since(self, since_s: float) -> list[RequestRecord]:
+        new = self._records[self._num_seen :]
+        self._num_seen += len(new)
+        known, self._recent = [*self._recent, *new], []
+        for record in known:
             if record.ended_s is None or record.ended_s >= since_s:
-                return
-            self._num_old += 1
-            self._old_failed += record.error is not None
+                self._recent.append(record)
+            else:
+                self._old_failed += record.error is not None
+        return self._recent

@@ -12,7 +12,7 @@ class RequestRecord:
         number: in the order in which requests were begun, from 0.
         conversation: number of its conversation, from 0.
         turn: number of its turn, from 0.
-        due_s: when it was to be sent: by the schedule, or when the answer before and the pause after it had ended.
+        due_s: when it was to be sent: by the schedule, or when the answer that it waited for and a pause had ended.
         sent_s: when its client set out to send it: before a connection is opened, where none is free for it, and else
             when it was handed to the kernel. So opening connections is the server's time, not lag.
         headers_s: when the head of the answer came; None when it did not.
@@ -24,8 +24,8 @@ class RequestRecord:
         output_tokens: as the server counted them; the number of events with text when it did not say.
         status: of HTTP; None when no head came.
         error: kind of failure: `http_429` and the like, `connect`, `max_open` (the client may not have another
-            connection), `timeout`, `cut_off`, `bad_http`, `bad_event`, `no_text`, or the `code` or `type` of an error
-            in the stream; None when it succeeded.
+            connection), `timeout`, `cut_off`, `bad_http`, `bad_event`, `no_stream` (a body that is no stream
+            of events), `no_text`, or the `code` or `type` of an error in the stream; None when it succeeded.
         finish_reason: as the server says.
     """
 
@@ -54,6 +54,11 @@ class RequestRecord:
     def ttft_s(self) -> float | None:
         """From setting out to send the request to its first token."""
         return self.chunk_s[0] - self.sent_s if self.chunk_s else None
+
+    @property
+    def e2e_s(self) -> float | None:
+        """From setting out to send the request to the end of its answer, if that came."""
+        return self.ended_s - self.sent_s if self.ended_s is not None and self.error is None else None
 
     @property
     def tpot_s(self) -> float | None:

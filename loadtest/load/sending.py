@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 from loadtest.load.allowance import Allowance
 from loadtest.load.client import Asker
-from loadtest.load.conversation import Conversation, Message, Turn
+from loadtest.load.conversation import Conversation, Message
 from loadtest.load.load_clock import LoadClock
 from loadtest.load.record import RequestRecord
+
+# After a failure a closed loop waits so long: else a server that refuses would be asked as fast as the client can.
+FAILURE_PAUSE_S = 0.1
 
 
 class Sending:
@@ -43,38 +46,55 @@ class Sending:
                     return
                 await self._clock.sleep_until(conversation.at_s)
                 group.create_task(self._hold(conversation, conversation.at_s))
+                await asyncio.sleep(0)  # it is sent, and counted, before the next prompt is made
 
     async def closed_loop(self, conversations: Iterator[Conversation], concurrency: int) -> None:
-        """Holds so many conversations at once, the next one as soon as one has ended; returns when all have."""
+        """Holds so many conversations at once; returns when all have ended.
+
+        The next one is due when one has ended, or `FAILURE_PAUSE_S` after it has failed.
+        """
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(self._hold_one_by_one(conversations))
 
     async def _hold_one_by_one(self, conversations: Iterator[Conversation]) -> None:
-        while self._allowance.is_left(due_s := self._clock.now_s()):
+        due_s = self._clock.now_s()
+        while self._allowance.is_left(due_s):
+            await self._clock.sleep_until(due_s)
             conversation = next(conversations, None)
             if conversation is None:
                 return
-            await self._hold(conversation, due_s)
+            due_s = await self._hold(conversation, due_s)
 
-    async def _hold(self, conversation: Conversation, due_s: float) -> None:
-        """Asks turn after turn, until one fails: what follows would be another conversation."""
+    async def _hold(self, conversation: Conversation, due_s: float) -> float:
+        """Asks turn after turn, until one fails: what follows would be another conversation.
+
+        Returns:
+            When another may follow.
+        """
         number = next(self._numbers)
         messages: list[Message] = []
         planned_tokens: int | None = 0
         for index, turn in enumerate(conversation.turns):
+            if index > 0:
+                due_s += turn.think_s
+                if not self._allowance.is_left(due_s):
+                    return due_s
+                await self._clock.sleep_until(due_s)
             messages += turn.messages
             planned_tokens = _sum(planned_tokens, turn.prompt_tokens)
             record = self._begin(due_s, number, index, planned_tokens)
             if record is None:
-                return
-            following = conversation.turns[index + 1 :]
-            text = await self._asker.ask(record, messages, turn.answer_tokens, keeps_text=bool(following))
-            if record.error is not None or not following:
-                return
+                return due_s
+            is_last = index == len(conversation.turns) - 1
+            text = await self._asker.ask(record, messages, turn.answer_tokens, keeps_text=not is_last)
+            assert record.ended_s is not None, "a request that is not waited for any more has ended"
+            due_s = record.ended_s
+            if record.error is not None:
+                return due_s + FAILURE_PAUSE_S
             messages.append(Message("assistant", text))
             planned_tokens = _sum(planned_tokens, record.output_tokens)
-            due_s = await self._think(record, following[0])
+        return due_s
 
     def _begin(self, due_s: float, conversation: int, turn: int, planned_tokens: int | None) -> RequestRecord | None:
         number = self._allowance.take(due_s)
@@ -85,12 +105,6 @@ class Sending:
         )
         self.records.append(record)
         return record
-
-    async def _think(self, answered: RequestRecord, following: Turn) -> float:
-        assert answered.ended_s is not None, "an answered request has ended"
-        due_s = answered.ended_s + following.think_s
-        await self._clock.sleep_until(due_s)
-        return due_s
 
 
 def _sum(tokens: int | None, more: int | None) -> int | None:

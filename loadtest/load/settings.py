@@ -1,11 +1,11 @@
 """How a load is sent and judged, as flags say it. Not what is asked: that is `loadtest.workloads.settings`'s."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from core.errors import ConfigError
-from core.flags import flag, flag_name
+from core.flags import flag, flag_name, given_flags
 from loadtest.load.chat_body import MAX_TOKENS_FIELDS, parse_extra_body
 from loadtest.load.summary import Limits
 
@@ -58,8 +58,10 @@ class LoadSettings:
             raise ConfigError(
                 f"--max-tokens-field is {self.max_tokens_field!r}; it must be one of {', '.join(MAX_TOKENS_FIELDS)}"
             )
-        for make in (self.rates, self.concurrencies, self.body_fields):
+        for make in (self.rates, self.body_fields):
             make()
+        if (most := max(self.concurrencies(), default=0)) > self.max_open:
+            raise ConfigError(f"--concurrency is {most}, more than --max-open {self.max_open}; raise that")
 
     def _check(self, name: str, *, is_zero_good: bool) -> None:
         value = getattr(self, name)
@@ -85,7 +87,11 @@ class LoadSettings:
             "seed": self.sampling_seed,
             "ignore_eos": self.ignore_eos or None,
         }
-        return {name: value for name, value in asked.items() if value is not None} | parse_extra_body(self.extra_body)
+        fields = {name: value for name, value in asked.items() if value is not None}
+        extra = parse_extra_body(self.extra_body)
+        if twice := fields.keys() & extra.keys():
+            raise ConfigError(f"--extra-body sets {', '.join(sorted(twice))}, for which a flag is given, too")
+        return fields | extra
 
     def limits(self) -> Limits:
         """What counts as good."""
@@ -93,10 +99,7 @@ class LoadSettings:
 
     def given(self) -> dict[str, object]:
         """What differs from the defaults, by flag, for people to read."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            flag_name(field.name): values[field.name] for field in fields(self) if values[field.name] != field.default
-        }
+        return given_flags(self)
 
 
 def _numbers(text: str | None, name: str) -> tuple[float, ...]:

@@ -64,7 +64,7 @@ class Summary:
         output_tokens_per_s: of answered requests.
         goodput: under the limits.
         prompt_tokens: of answered requests, as the server counted them.
-        planned_prompt_tokens: of the same; None when one was not counted.
+        planned_prompt_tokens: of those that the server counted; None when the plan did not say of one.
         cached_tokens: of `prompt_tokens`, those that the server found in a cache.
         output_tokens: of answered requests.
         errors: by kind.
@@ -115,15 +115,15 @@ def summarize(records: Sequence[RequestRecord], limits: Limits, examples: Mappin
         span_s=span_s,
         ttft_ms=distribution_ms([time for record in answered if (time := record.ttft_s) is not None]),
         tpot_ms=distribution_ms([time for record in answered if (time := record.tpot_s) is not None]),
-        itl_ms=distribution_ms(_gaps_s(answered)),
-        e2e_ms=distribution_ms([record.ended_s - record.sent_s for record in answered if record.ended_s is not None]),
+        itl_ms=distribution_ms(gaps_s(answered)),
+        e2e_ms=distribution_ms([time for record in answered if (time := record.e2e_s) is not None]),
         lag_ms=distribution_ms([record.lag_s for record in records]),
         requests_per_s=_rate(len(answered), span_s),
         input_tokens_per_s=_rate(prompt_tokens, span_s),
         output_tokens_per_s=_rate(output_tokens, span_s),
         goodput=Goodput(_rate(good, span_s), good / len(records) if records else 0.0),
         prompt_tokens=prompt_tokens,
-        planned_prompt_tokens=_planned_tokens(answered),
+        planned_prompt_tokens=_planned_tokens([record for record in answered if record.prompt_tokens is not None]),
         cached_tokens=sum(record.cached_tokens for record in answered),
         output_tokens=output_tokens,
         errors=_errors(records, examples),
@@ -147,7 +147,8 @@ def _rate(amount: int, span_s: float) -> float:
     return amount / span_s if span_s > 0 else 0.0
 
 
-def _gaps_s(records: Sequence[RequestRecord]) -> npt.NDArray[np.float64]:
+def gaps_s(records: Sequence[RequestRecord]) -> npt.NDArray[np.float64]:
+    """Times between two events with text of one answer, of all answers together."""  # [num_gaps]
     return np.concatenate([np.zeros(0), *(np.diff(np.frombuffer(record.chunk_s)) for record in records)])
 
 

@@ -48,16 +48,13 @@ def demand_of(arrivals: Sequence[Arrival], share: float, block_tokens: int) -> D
     Raises:
         ConfigError: there are fewer than two requests, or all come at once.
     """
-    num = len(arrivals)
-    duration_s = arrivals[-1].at_s - arrivals[0].at_s if arrivals else 0.0
-    if duration_s <= 0:
-        raise ConfigError(f"a load of {num} requests within {duration_s:g} s has no rate; give it a longer one")
+    num, rate = len(arrivals), rate_of(arrivals)
     new_tokens = list(_new_tokens(arrivals, block_tokens))
     long_new_tokens = percentile(new_tokens, share, num)
     assert long_new_tokens is not None, "every request has a prompt"
     pairs = [chunk_pairs(new, one.prompt_tokens - new) for new, one in zip(new_tokens, arrivals, strict=True)]
     return Demand(
-        rate=(num - 1) / duration_s,
+        rate=rate,
         prompt_tokens=sum(arrival.prompt_tokens for arrival in arrivals) / num,
         new_tokens=sum(new_tokens) / num,
         new_pairs=sum(pairs) / num,
@@ -65,6 +62,19 @@ def demand_of(arrivals: Sequence[Arrival], share: float, block_tokens: int) -> D
         long_new_tokens=int(long_new_tokens),
         longest_tokens=max(arrival.prompt_tokens + arrival.answer_tokens for arrival in arrivals),
     )
+
+
+def rate_of(arrivals: Sequence[Arrival]) -> float:
+    """Requests per second, from the first to the last.
+
+    Raises:
+        ConfigError: there are fewer than two, or all come at once.
+    """
+    num = len(arrivals)
+    duration_s = arrivals[-1].at_s - arrivals[0].at_s if arrivals else 0.0
+    if duration_s <= 0:
+        raise ConfigError(f"a load of {num} requests within {duration_s:g} s has no rate; give it a longer one")
+    return (num - 1) / duration_s
 
 
 def _new_tokens(arrivals: Sequence[Arrival], block_tokens: int) -> Iterator[int]:

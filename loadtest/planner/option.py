@@ -17,6 +17,7 @@ class WorkerOption:
         num_gpus: of a worker.
         cost: of its steps.
         kv_tokens: that its pool has room for.
+        sequence_tokens: that one sequence has room for: less than the pool where each lies on one of several ranks.
         token_move_s: for the KV of a token to reach another worker.
         handoff_s: of a handoff beside its bytes.
         most_seqs: sequences that it may generate at once, whatever the limits.
@@ -26,6 +27,7 @@ class WorkerOption:
     num_gpus: int
     cost: CostModel
     kv_tokens: int
+    sequence_tokens: int
     token_move_s: float
     handoff_s: float
     most_seqs: int
@@ -64,10 +66,10 @@ class Infeasible:
 
 def estimate(option: WorkerOption, demand: Demand, limits: Limits) -> Estimate | Infeasible:
     """What a load needs of an option, or why it cannot be."""
-    if demand.longest_tokens > option.kv_tokens:
+    if demand.longest_tokens > option.sequence_tokens:
         return Infeasible(
-            f"KV room: the longest request has {demand.longest_tokens:,} tokens, a worker room for "
-            f"{option.kv_tokens:,}"
+            f"KV room: the longest request has {demand.longest_tokens:,} tokens, one sequence room for "
+            f"{option.sequence_tokens:,}"
         )
     alone_s = option.cost.completion_s(0, demand.long_new_tokens)
     if alone_s > limits.ttft_s:

@@ -30,10 +30,10 @@ def _why_second(outlook: Outlook, trial: Trial, plan: Plan) -> str:
         return f"needs {more} GPUs more{too_few}"
     if round(trial.attainment, 3) < round(winner.attainment, 3):
         return f"as many GPUs, but {trial.attainment:.1%} of requests are inside, not {winner.attainment:.1%}"
-    return (
-        f"as good, with less to spare: the load keeps {outlook.estimated_gpus:.1f} of its GPUs busy, not "
-        f"{first.estimated_gpus:.1f}"
-    )
+    busy, first_busy = f"{outlook.estimated_gpus:.1f}", f"{first.estimated_gpus:.1f}"
+    if busy == first_busy:
+        return "as good: no figure tells them apart"
+    return f"as good, with less to spare: the load keeps {busy} of its GPUs busy, not {first_busy}"
 
 
 def shortfall(trial: Trial, goal: Goal) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtest.arrivals import Arrival
+from loadtest.planner.demand import rate_of
 from loadtest.planner.option import Estimate, WorkerOption
 from loadtest.planner.percentile import percentile
 from loadtest.policies.by_name import AUTO, MIXED, policy_by_name, static_name
@@ -49,7 +50,7 @@ class Trial:
         attainment: share of all requests inside both limits.
         ttft_attainment: share with the first token in time.
         tpot_attainment: share that ended with tokens fast enough.
-        goodput: requests per second inside both limits, over the time in which they came.
+        goodput: of the rate at which they came, what is inside both limits: requests per second.
         ttft_p50_s: None where so many never came; likewise below.
         ttft_p90_s: seconds to the first token of nine of ten.
         tpot_p50_s: mean time per token, of half of them.
@@ -86,15 +87,15 @@ def run_trial(fleet: Fleet, arrivals: Sequence[Arrival], limits: Limits) -> Tria
     """Simulates a fleet.
 
     Raises:
-        ConfigError: there is no such policy, or a request fits no worker.
+        ConfigError: there is no such policy, the load has no rate, or a request fits no worker.
     """
     roles, policy = policy_by_name(fleet.policy, fleet.num_workers, limits)
     outcome = simulate(fleet_spec(fleet, limits), roles, arrivals, policy, limits)
-    return as_trial(fleet, outcome, arrivals[-1].at_s - arrivals[0].at_s)
+    return as_trial(fleet, outcome, rate_of(arrivals))
 
 
-def as_trial(fleet: Fleet, outcome: Outcome, duration_s: float) -> Trial:
-    """The figures of a run."""
+def as_trial(fleet: Fleet, outcome: Outcome, rate: float) -> Trial:
+    """The figures of a run under so many requests per second."""
     num = len(outcome.jobs)
     ttfts_s = [ttft_s for job in outcome.jobs if (ttft_s := job.ttft_s) is not None]
     tpots_s = [tpot_s for job in outcome.jobs if (tpot_s := job.tpot_s) is not None]
@@ -102,9 +103,9 @@ def as_trial(fleet: Fleet, outcome: Outcome, duration_s: float) -> Trial:
         fleet=fleet,
         num_requests=num,
         attainment=outcome.attainment,
-        ttft_attainment=outcome.num_ttft_met / num,
-        tpot_attainment=outcome.num_tpot_met / num,
-        goodput=outcome.num_inside / duration_s,
+        ttft_attainment=outcome.tally.num_ttft_met / num,
+        tpot_attainment=outcome.tally.num_tpot_met / num,
+        goodput=rate * outcome.attainment,
         ttft_p50_s=percentile(ttfts_s, 0.5, num),
         ttft_p90_s=percentile(ttfts_s, 0.9, num),
         tpot_p50_s=percentile(tpots_s, 0.5, num),

@@ -57,8 +57,10 @@ class ArrowPolicy:
     # --- Algorithm 1: requests
 
     def place(self, job: Job, fleet: FleetView) -> tuple[SimWorker, SimWorker | None] | None:
-        """The prompt's instance; the other is chosen when the prompt is computed."""
+        """The prompt's instance; the other is chosen when the prompt is computed. It accepts every request."""
         pool = fleet.prefill_workers or fleet.workers
+        if not pool:
+            return None
         costs = {worker: (_decode_tokens(worker), _resident_s(worker) + _prompt_s(worker, job)) for worker in pool}
         able = [worker for worker in pool if costs[worker][1] <= self._limits.ttft_s]
         if not able and self._decode_load(fleet) < self._settings.shrink:

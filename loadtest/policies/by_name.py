@@ -23,8 +23,14 @@ def split_names(num_workers: int) -> list[str]:
     return [static_name(num, num_workers - num) for num in range(1, num_workers)]
 
 
-def policy_by_name(name: str, num_workers: int, limits: Limits) -> tuple[list[Role], Policy]:
+def policy_by_name(name: str, num_workers: int, limits: Limits, look_s: float = 1.0) -> tuple[list[Role], Policy]:
     """The roles to begin with, and who decides from then on; those who change roles begin with halves.
+
+    Args:
+        name: of the policy.
+        num_workers: of the fleet.
+        limits: of every request.
+        look_s: between two looks of Baton's controller.
 
     Raises:
         ConfigError: there is no such policy, or its split does not add up.
@@ -33,7 +39,7 @@ def policy_by_name(name: str, num_workers: int, limits: Limits) -> tuple[list[Ro
     if name == ARROW:
         return split_roles(half, num_workers - half), ArrowPolicy(limits)
     if name == AUTO:
-        return split_roles(half, num_workers - half), ControlledRoles(RoleController())
+        return split_roles(half, num_workers - half), ControlledRoles(RoleController(), look_s)
     if name == MIXED:
         return [Role.MIXED] * num_workers, StaticRoles()
     kind, *numbers = name.split(":")

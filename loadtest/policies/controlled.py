@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from loadtest.policies.routing import RouterPlacement
 from loadtest.simulator.view import FleetView
 from router.roles.controller import RoleController
-from router.roles.decision import Decision, Flip
+from router.roles.decision import Flip
 
 
 class ControlledRoles(RouterPlacement):
@@ -13,19 +13,15 @@ class ControlledRoles(RouterPlacement):
 
     Args:
         controller: a fresh one.
-
-    Attributes:
-        decisions: all that it made.
+        look_s: asks it less often; it allows for up to 10 s.
     """
 
-    interval_s = 1.0
     moves_work = True
 
-    def __init__(self, controller: RoleController) -> None:
+    def __init__(self, controller: RoleController, look_s: float = 1.0) -> None:
         self._controller = controller
-        self.decisions: list[Decision] = []
+        self.interval_s = look_s
 
     def look(self, fleet: FleetView) -> Sequence[Flip]:
         """What the controller decides."""
-        self.decisions.append(self._controller.decide(fleet.snapshot()))
-        return self.decisions[-1].flips
+        return self._controller.decide(fleet.snapshot()).flips

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from core.errors import OverloadedError
 from loadtest.simulator.job import Job
 from loadtest.simulator.view import FleetView
 from loadtest.simulator.worker import SimWorker
@@ -21,8 +22,11 @@ class Policy(Protocol):
     interval_s: float
     moves_work: bool
 
-    def place(self, job: Job, fleet: FleetView) -> tuple[SimWorker, SimWorker | None] | None:
-        """Who computes a prompt, and who generates after it, unless `place_decode` is to say so; None: nobody can."""
+    def place(self, job: Job, fleet: FleetView) -> tuple[SimWorker, SimWorker | None] | OverloadedError | None:
+        """Who computes a prompt, and who generates after it, unless `place_decode` is to say so; None: nobody can.
+
+        A new request may be refused instead; the error says why.
+        """
         ...
 
     def place_decode(self, job: Job, fleet: FleetView) -> SimWorker:

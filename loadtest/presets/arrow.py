@@ -1,14 +1,13 @@
 """The published set-up on which Arrow is compared with static splits, and the same fleet with Baton's workers.
 
-Source of every number here but those marked as ours: Narwhal, github.com/athrael-soju/Narwhal (Apache-2.0),
-`demo/run_demo.py` (commit be06a26) and `src/narwhal/{sim,local}.py` (8dea4fc, be06a26), an independent implementation
-of Arrow (arXiv:2505.11916v2) whose demo names the paper's sections: 8 instances (6.1), limits and rates of the row
-"Azure Code, Qwen3-32B" of Table 1, curves of the forms of 3.1, local scheduling of 5.4.
-
-Published result, as pinned by its test `tests/test_sim.py`: at 2.4 requests/s the split of 4 prefill and 4 decode
-instances has 100 % of requests inside both limits, all instances for both halves 98 %, Arrow 100 %; at 6.4 requests/s
-33 %, 30 % and 54 %. Re-running its loop gives 87 % and 89 % at 3.2 requests/s for the best split and for Arrow.
+Every number stands with its source in `arrow.toml`. Published result, as pinned by the test `tests/test_sim.py` of
+Narwhal: at 2.4 requests/s the split of 4 prefill and 4 decode instances has 100 % of requests inside both limits, all
+instances for both halves 98 %, Arrow 100 %; at 6.4 requests/s 33 %, 30 % and 54 %. Re-running its loop gives 87 % and
+89 % at 3.2 requests/s for the best split and for Arrow.
 """
+
+import tomllib
+from pathlib import Path
 
 from core.cost import CostModel, Curve
 from loadtest.arrivals import Arrival, Segment, segmented_arrivals
@@ -17,39 +16,49 @@ from loadtest.presets.preset import CLAIRVOYANT, Contestant, Preset, Ratio
 from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec, baton_batching
 from router.roles.snapshot import Limits
 
-NUM_WORKERS = 8
-LIMITS = Limits(ttft_s=10.0, tpot_s=0.125)
-RATES = (0.6, 1.0, 1.6, 2.4, 3.2, 4.4, 5.4, 6.4)  # requests per second
-SEED = 7
-TARGET = 0.9  # of requests inside both limits: what "sustained" means
-SEGMENTS = (
-    Segment(30.0, prompt_tokens=(200, 400), answer_tokens=(400, 600)),
-    Segment(30.0, prompt_tokens=(6000, 9000), answer_tokens=(30, 60)),
-    Segment(30.0, prompt_tokens=(200, 400), answer_tokens=(400, 600)),
+DATA = tomllib.loads(Path(__file__).with_name("arrow.toml").read_text(encoding="utf-8"))
+"""The set-up; tables have the numbers and their `source`."""
+
+NUM_WORKERS: int = DATA["instances"]["number"]
+LIMITS = Limits(DATA["limits"]["ttft_s"], DATA["limits"]["tpot_s"])
+SEED: int = DATA["arrivals"]["seed"]
+SEGMENTS = tuple(
+    Segment(part["duration_s"], tuple(part["prompt_tokens"]), tuple(part["answer_tokens"]))
+    for part in DATA["segments"]
 )
 
-CHUNK_TOKENS = 2048
-COST = CostModel(
-    # A prompt of n tokens takes 2e-8 n^2 + 6e-5 n + 0.005 s. The last term falls out of the published simulator,
-    # which takes differences; here every step pays it.
-    chunk_tokens=CHUNK_TOKENS,
-    prefill=Curve(((1, 0.005 + 6e-5), (CHUNK_TOKENS, 0.005 + 6e-5 * CHUNK_TOKENS))),
-    prefill_pair_s=4e-8,  # n^2 / 2 pairs, see `core.cost.chunk_pairs`
-    # A step that attends to n tokens takes 3e-6 n + 0.012 s.
-    decode=Curve(((1, 0.012),)),
-    decode_context_token_s=3e-6,
-)
+
+def published_cost(chunk_tokens: int) -> CostModel:
+    """The published curves, for steps of so many prompt tokens."""
+    prompt, decode = DATA["prompt_cost"], DATA["decode_cost"]
+    return CostModel(
+        chunk_tokens=chunk_tokens,
+        prefill=Curve(
+            tuple((num, prompt["step_s"] + prompt["token_s"] * num) for num in (1, chunk_tokens)),
+        ),
+        prefill_pair_s=2 * prompt["square_s"],  # n^2 / 2 pairs, see `core.cost.chunk_pairs`
+        decode=Curve(((1, decode["step_s"]),)),
+        decode_context_token_s=decode["token_s"],
+    )
+
+
+COST = published_cost(DATA["prompt_cost"]["chunk_tokens"])
 MOVES = MoveCosts(
-    handoff_s=0.05,  # whatever the length, and only between two instances
-    pause_s=0.05,  # ours, as nobody migrates there: a migration copies for as long as a handoff, then stands still
-    order_s=0.005,  # ours: a round trip of the control plane
+    handoff_s=DATA["handoff"]["seconds"],
+    pause_s=DATA["migration"]["pause_s"],
+    order_s=DATA["order"]["seconds"],
 )
-KV_TOKENS = 400_000  # ours: room is not limited in the published simulator, and never is here
-MAX_NUM_SEQS = 256  # ours, likewise
+KV_TOKENS: int = DATA["room"]["kv_tokens"]
+MAX_NUM_SEQS: int = DATA["room"]["max_num_seqs"]
 
-PUBLISHED_BATCHING = Batching(step_tokens=16_384, chunk_tokens=CHUNK_TOKENS, counts_contexts=True, tick_s=0.01)
-"""Of Narwhal's instances: every queued prompt gets a chunk in every step, and its loop turns every 10 ms."""
-BATON_BATCHING = baton_batching(CHUNK_TOKENS, LIMITS.tpot_s)
+PUBLISHED_BATCHING = Batching(
+    step_tokens=DATA["published_steps"]["step_tokens"],
+    chunk_tokens=COST.chunk_tokens,
+    counts_contexts=True,
+    tick_s=DATA["published_steps"]["tick_s"],
+)
+"""Of Narwhal's instances."""
+BATON_BATCHING = baton_batching(COST.chunk_tokens, LIMITS.tpot_s)
 
 
 PUBLISHED, BATON = "published", "baton"
@@ -67,8 +76,8 @@ def arrow_preset() -> Preset:
         name="arrow",
         fleets=FLEETS,
         limits=LIMITS,
-        target=TARGET,
-        loads=RATES,
+        target=DATA["attainment"]["target"],
+        loads=tuple(DATA["load"]["rates_per_s"]),
         unit="requests/s",
         seeds=(SEED,),
         make=load_at,

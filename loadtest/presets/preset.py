@@ -1,10 +1,12 @@
 """A set-up that is simulated at rising load, with several policies, to see how much each sustains."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from loadtest.arrivals import Arrival
+from loadtest.load.faults import Fault
 from loadtest.simulator.spec import FleetSpec
+from router.admission.admission import AdmissionLimits
 from router.roles.snapshot import Limits
 
 CLAIRVOYANT = "clairvoyant"
@@ -55,6 +57,9 @@ class Preset:
         ours: who is compared with the others.
         ratios: what is to come of it.
         others: who is shown beside those that the ratios name.
+        accepted: what the router accepts; None for everything.
+        faults: what goes wrong in each run.
+        look_s: between two looks of Baton's controller.
     """
 
     name: str
@@ -64,10 +69,13 @@ class Preset:
     loads: tuple[float, ...]
     unit: str
     seeds: tuple[int, ...]
-    make: Callable[[float, int], Sequence[Arrival]]
+    make: Callable[[float, int], Iterable[Arrival]]
     ours: Contestant
     ratios: tuple[Ratio, ...]
     others: tuple[Contestant, ...] = ()
+    accepted: AdmissionLimits | None = None
+    faults: tuple[Fault, ...] = ()
+    look_s: float = 1.0
 
     @property
     def contestants(self) -> tuple[Contestant, ...]:

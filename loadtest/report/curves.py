@@ -80,18 +80,25 @@ def percentile_figures(document: Document) -> list[go.Figure]:
 
 
 def cdf_figures(document: Document) -> list[go.Figure]:
-    """One for each kind of time: the share of requests, or of gaps, that took no longer; dotted is the limit."""
+    """One for each kind of time: the share of answers, or of gaps, that took no longer; dotted is the limit."""
     figures = []
     for name, title in TIMES.items():
         figure = new_figure(title, "ms", "share that took no longer, %")
         figure.update_xaxes(type="log")
         for order, run in enumerate(document["runs"]):
-            x, y = _distribution(run["series"][name])
+            x, y = _distribution(_of_answered(run["series"], name))
             figure.add_scatter(x=x, y=y, name=run["name"], mode="lines", line=line(order))
         if (limit := document["limits"].get(name)) is not None:
             figure.add_vline(limit, line=LIMIT_LINE)
         figures.append(figure)
     return figures
+
+
+def _of_answered(series: dict[str, Any], name: str) -> Sequence[float | None]:
+    """Times of requests that did not fail, which tables are of, too; gaps are of no others."""
+    if name == "itl_ms":
+        return list(series[name])
+    return [time for time, error in zip(series[name], series["error"], strict=True) if error is None]
 
 
 def _distribution(times_ms: Sequence[float | None]) -> tuple[list[float], list[float]]:

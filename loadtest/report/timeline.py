@@ -98,7 +98,7 @@ def points_drawn(num_requests: int) -> int:
 
 
 def timeline_figure(run: Run) -> go.Figure:
-    """TTFT, requests and tokens of a run over its time."""
+    """TTFT, requests and tokens of a run over its time, and the faults for which there was time."""
     course = course_of(run)
     per = f"{course.span_s} s" if course.span_s > 1 else "second"
     titles = (f"TTFT, and its median by {per}", "requests/s", "tokens/s")
@@ -113,10 +113,11 @@ def timeline_figure(run: Run) -> go.Figure:
     _add(figure, 2, x, course.rate(course.failed_s), name="failed, by when sent", mode="lines", line=line(1))
     _add(figure, 3, x, course.tokens(), name="tokens", mode="lines", line=line(0))
     for fault in run["faults"]:
-        _mark_fault(figure, fault)
+        if fault["at_s"] <= run["duration_s"]:
+            _mark_fault(figure, fault)
     legend = {"orientation": "h", "y": -0.09, "yanchor": "top"}
     figure.update_layout(template="none", margin={**MARGIN, "b": 80}, legend=legend)
-    figure.update_xaxes(title_text="seconds since the load began", row=3, col=1)
+    figure.update_xaxes(title_text="seconds since the run began", row=3, col=1)
     figure.update_yaxes(title_text="ms", row=1, col=1)
     figure.update_yaxes(rangemode="tozero")
     return figure

@@ -24,8 +24,9 @@ class Assumptions:
         busiest_rank: tokens of the rank that has most, by the mean of all ranks: of those that ask its experts, where
             whole experts are divided, and of its own sequences, where attention is data-parallel; ours.
         layer_s: of a layer, launching what has no other cost: some ten kernels of 2 us in a CUDA graph; ours.
-        collective_s: of a collective, before its bytes move. DeepEP's low-latency kernels take 77 and 114 us with
-            some 50 us of bytes each (`docs/legacy.md`, 8 ranks); within a node we take 20.
+        collective_s: of a collective, before its bytes move. DeepEP's low-latency kernels take 77 and 114 us
+            (`docs/legacy.md`, 8 ranks); their 7.5 and 14.5 MB alone would take 49 and 92 at the rates above. Of the
+            28 and 22 that are left we take 20.
         step_s: of a step, planning it and drawing its tokens; ours.
         handoff_s: of a handoff, beside its bytes: Baton's own, measured as 2.3 ms on a CPU (README), rounded up.
     """

@@ -7,20 +7,23 @@ from loadtest.roofline.step_time import Roofline
 def roofline_cost(roofline: Roofline, chunk_tokens: int, max_num_seqs: int) -> CostModel:
     """The curves of `core.cost.CostModel`.
 
-    Of a prompt's chunk, one token is drawn; of a decoding sequence, each. Both curves begin with a step of one
-    token, so a step with both pays the weights once.
+    Of a prompt's chunk, one token is drawn; of a decoding sequence, each. What a token adds to a step that reads all
+    weights is the slope at the end of the curve of prompts, so a step with both parts pays for reading once.
 
     Args:
         roofline: of the worker.
         chunk_tokens: most prompt tokens of a step.
         max_num_seqs: up to which sequences the curve has points; beyond, it goes on straight.
     """
+    numbers = doublings(chunk_tokens)
+    prefill = Curve(tuple((n, roofline.step(n, 1).total_s) for n in numbers))
     return CostModel(
         chunk_tokens=chunk_tokens,
-        prefill=Curve(tuple((n, roofline.step(n, 1).total_s) for n in doublings(chunk_tokens))),
+        prefill=prefill,
         prefill_pair_s=roofline.pair_s,
         decode=Curve(tuple((n, roofline.step(n, n).total_s) for n in doublings(max_num_seqs))),
         decode_context_token_s=roofline.context_token_s,
+        added_token_s=prefill.at(numbers[-1] + 1) - prefill.at(numbers[-1]),
     )
 
 

@@ -24,7 +24,7 @@ class Gpu:
         memory_bytes_per_s: of its own memory.
         memory_bytes: that a process may use of it.
         nvlink_bytes_per_s: to GPUs of its node, in one direction.
-        nic_bytes_per_s: to other nodes, in one direction.
+        nic_bytes_per_s: to other nodes, in one direction: handoffs, for the ranks of a worker are on one node.
     """
 
     name: str
@@ -47,10 +47,6 @@ class Gpu:
                 f"how fast {self.name} multiplies {operand_bits}-bit operands is not known; plan a model in bfloat16"
             )
         return self.flops_per_s[min(wide_enough)]
-
-    def link_bytes_per_s(self, num_gpus: int) -> float:
-        """Between `num_gpus` GPUs that work together: NVLink in one node, the adapters beyond it."""
-        return self.nvlink_bytes_per_s if num_gpus <= self.gpus_per_node else self.nic_bytes_per_s
 
 
 @cache

@@ -111,7 +111,7 @@ class Roofline:
         model = self.model
         if model.num_ranks == 1:
             return 0.0
-        bytes_per_s = self.gpu.link_bytes_per_s(model.num_ranks) * self.assumptions.link_share
+        bytes_per_s = self.gpu.nvlink_bytes_per_s * self.assumptions.link_share
         if model.tensor_size > 1:
             num_collectives = 2 * model.num_layers
             row_bytes = 2 * (model.num_ranks - 1) / model.num_ranks * model.hidden_size * STREAM_BYTES

@@ -1,6 +1,7 @@
 """The virtual clock: what happens when, and what time it is. Nothing here waits."""
 
 import heapq
+import math
 from collections.abc import Callable
 from itertools import count
 
@@ -10,10 +11,12 @@ class Agenda:
 
     Attributes:
         now_s: time of the event that happens now.
+        end_s: nothing later happens any more; infinite at first.
     """
 
     def __init__(self) -> None:
         self.now_s = 0.0
+        self.end_s = math.inf
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
 
@@ -26,8 +29,8 @@ class Agenda:
         """Has something happen in a while."""
         self.at(self.now_s + delay_s, event)
 
-    def run(self, until_s: float) -> None:
-        """Lets everything up to a time happen, that time included."""
-        while self._events and self._events[0][0] <= until_s:
+    def run(self) -> None:
+        """Lets everything happen, up to the end and that included; an event may bring the end nearer."""
+        while self._events and self._events[0][0] <= self.end_s:
             self.now_s, _, event = heapq.heappop(self._events)
             event()

@@ -24,8 +24,14 @@ class Job:
         num_generated: tokens of the answer, as of when the job last joined or left a batch.
         first_token_s: when the first token of the answer came.
         finished_s: when the last one came.
+        is_accepted: whether the router has taken it; None until that is decided.
         is_prompt_done: whether the prompt of this attempt is computed.
         is_reserved: whether `decode` has a place and room for it.
+        is_handed_over: whether `decode` has its KV, and nobody else need have it.
+        num_sent: prompt tokens whose KV is on its way to `decode`, or there.
+        arrives_s: when the last of these arrive.
+        attempt: how often it was given up; what was meant for an earlier attempt means nothing.
+        num_failures: attempts in a row that failed by somebody's fault, without a token.
         num_places: how often it was placed.
         num_migrations: how often it moved while it was generated.
     """
@@ -39,8 +45,14 @@ class Job:
     num_generated: int = 0
     first_token_s: float | None = None
     finished_s: float | None = None
+    is_accepted: bool | None = None
     is_prompt_done: bool = False
     is_reserved: bool = False
+    is_handed_over: bool = False
+    num_sent: int = 0
+    arrives_s: float = 0.0
+    attempt: int = 0
+    num_failures: int = 0
     num_places: int = 0
     num_migrations: int = 0
 
@@ -61,8 +73,9 @@ class Job:
         """Everything generated so far becomes part of the prompt of the next attempt."""
         self.prefill = self.decode = None
         self.prompt_tokens = self.context_tokens
-        self.num_computed = 0
-        self.is_prompt_done = self.is_reserved = False
+        self.num_computed = self.num_sent = 0
+        self.is_prompt_done = self.is_reserved = self.is_handed_over = False
+        self.attempt += 1
 
     # --- what the client saw
 

@@ -1,7 +1,10 @@
 """Beginnings of prompts that a simulated worker still has, in room that nobody uses, the latest used longest."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+KvNews = Callable[[Sequence[int], Sequence[int]], None]
+"""Hears which blocks a cache has stored, and then which it has dropped."""
 
 
 class PrefixCache:
@@ -9,9 +12,13 @@ class PrefixCache:
 
     Args:
         block_tokens: tokens per block.
+
+    Attributes:
+        news: hears what it stores and drops; None when nobody does.
     """
 
     def __init__(self, block_tokens: int) -> None:
+        self.news: KvNews | None = None
         self._block_tokens = block_tokens
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
@@ -26,12 +33,24 @@ class PrefixCache:
 
     def keep(self, block_ids: Sequence[int], room_tokens: int) -> None:
         """Has a prompt's blocks, as far as they fit into the room that is left; its end is evicted first."""
+        if not block_ids:
+            self.shrink(room_tokens)
+            return
+        stored = [block_id for block_id in block_ids if block_id not in self._blocks]
         for block_id in reversed(block_ids):
             self._blocks[block_id] = None
             self._blocks.move_to_end(block_id)
-        self.shrink(room_tokens)
+        self._tell(stored, self._evicted(room_tokens))
 
     def shrink(self, room_tokens: int) -> None:
         """Evicts what does not fit into a room."""
-        while self._blocks and len(self._blocks) * self._block_tokens > room_tokens:
-            self._blocks.popitem(last=False)
+        if self._blocks:
+            self._tell((), self._evicted(room_tokens))
+
+    def _evicted(self, room_tokens: int) -> list[int]:
+        num_over = len(self._blocks) - max(0, room_tokens) // self._block_tokens
+        return [self._blocks.popitem(last=False)[0] for _ in range(num_over)]
+
+    def _tell(self, stored: Sequence[int], dropped: Sequence[int]) -> None:
+        if self.news is not None and (stored or dropped):
+            self.news(stored, dropped)

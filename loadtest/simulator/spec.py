@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from core.cost import CostModel
 from core.errors import ConfigError
+from loadtest.simulator.topology import Topology
 
 ROUNDING = 1e-9  # of a tick: what a division may be off by
 
@@ -92,7 +93,7 @@ class MoveCosts:
     Attributes:
         handoff_s: from the first token of an answer until its sequence runs elsewhere, bytes apart.
         token_s: for the KV of one token to travel. Of a prompt only the last chunk's counts: the others travel while
-            it is computed, and what is left of a worker's time on the wire is not modelled.
+            it is computed. With a topology it is its wires that take time, and this counts for nothing.
         pause_s: for which a migrating sequence stands still; what came before was copied while it was generated.
         order_s: from a decision until the worker has it, and until what it gives back is placed again.
 
@@ -123,12 +124,21 @@ class FleetSpec:
         num_workers: at least one.
         worker: what each is.
         moves: what moving KV and giving orders takes.
+        topology: where workers stand; None where KV takes `MoveCosts.token_s` wherever it goes.
+        start_s: from the death of a worker until another process has its name and takes work.
+
+    Raises:
+        ConfigError: on construction, when a number is out of range.
     """
 
     num_workers: int
     worker: WorkerSpec
     moves: MoveCosts
+    topology: Topology | None = None
+    start_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.num_workers < 1:
             raise ConfigError(f"a simulated fleet has {self.num_workers} workers; give it at least 1")
+        if not 0 <= self.start_s < math.inf:
+            raise ConfigError(f"start_s of a simulated fleet is {self.start_s}; it must be finite and not below 0")

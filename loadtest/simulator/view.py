@@ -1,15 +1,18 @@
 """A simulated fleet as those who decide see it: as a router's books and its workers' reports would have it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from core.cost import StepShape
 from core.request import Role
+from loadtest.simulator.books import Assigned
 from loadtest.simulator.job import Job
 from loadtest.simulator.worker import SimWorker
+from router.admission.admission import Admission
 from router.dispatch.placement import DecodeCandidate, PrefillCandidate
+from router.dispatch.placement_table import Prospect
 from router.roles.decision import Flip
-from router.roles.snapshot import FleetSnapshot, Limits, WorkerView
+from router.roles.snapshot import Demand, FleetSnapshot, Limits, WorkerView
 
 BLOCK_TOKENS = 16  # of the router's arithmetic; the simulated pool counts tokens
 
@@ -43,6 +46,11 @@ class FleetView(Protocol):
         ...
 
     @property
+    def admission(self) -> Admission | None:
+        """Decides whether a new request is accepted; None where all are."""
+        ...
+
+    @property
     def waiting(self) -> Sequence[Job]:
         """Requests that no worker has been given."""
         ...
@@ -51,8 +59,16 @@ class FleetView(Protocol):
         """The worker of a name."""
         ...
 
-    def assigned(self, worker: SimWorker) -> "Assigned":
+    def assigned(self, worker: SimWorker) -> Assigned:
         """What was given to a worker to generate."""
+        ...
+
+    def present(self, job: Job) -> Mapping[SimWorker, int]:
+        """How many leading tokens of a request's prompt workers have; those that have none are left out."""
+        ...
+
+    def prospect(self, job: Job) -> Prospect | None:
+        """What a request is to expect by the router's placement table; None where the fleet is too small for one."""
         ...
 
     def snapshot(self) -> FleetSnapshot:
@@ -64,35 +80,17 @@ class FleetView(Protocol):
         ...
 
 
-class Assigned:
-    """A router's books on one decode worker, see `router.dispatch.ledger`.
-
-    Attributes:
-        num_sequences: that it generates or is to generate.
-        context_tokens: of their prompts.
-        promised_tokens: of prompts for which it has no place yet.
-    """
-
-    __slots__ = ("context_tokens", "num_sequences", "promised_tokens")
-
-    def __init__(self) -> None:
-        self.num_sequences = 0
-        self.context_tokens = 0
-        self.promised_tokens = 0
-
-
-def prefill_candidate(worker: SimWorker, job: Job, tpot_limit_s: float) -> PrefillCandidate:
-    """A worker as placement sees it."""
-    cached = worker.cache.num_tokens(job.arrival.block_ids, job.prompt_tokens)
+def prefill_candidate(worker: SimWorker, tpot_limit_s: float, cached_tokens: int) -> PrefillCandidate:
+    """A worker as placement sees it; of the prompt it has `cached_tokens` leading tokens."""
     share = 1.0
     if worker.role.serves(Role.DECODE):
-        sequences = StepShape(num_sequences=len(worker.running), num_context_tokens=worker.running_context_tokens)
+        sequences = StepShape(num_sequences=worker.num_running, num_context_tokens=worker.running_context_tokens)
         share = worker.spec.cost.prompt_share(sequences, tpot_limit_s)
-    return PrefillCandidate(worker.id, worker.pending_prompt_tokens, worker.spec.cost, cached, share)
+    return PrefillCandidate(worker.id, worker.pending_prompt_tokens, worker.spec.cost, cached_tokens, share)
 
 
-def decode_candidate(worker: SimWorker, assigned: Assigned, job: Job) -> DecodeCandidate:
-    """A worker as placement sees it."""
+def decode_candidate(worker: SimWorker, assigned: Assigned, present_tokens: int) -> DecodeCandidate:
+    """A worker as placement sees it; of the prompt it has `present_tokens` leading tokens."""
     return DecodeCandidate(
         worker=worker.id,
         num_sequences=assigned.num_sequences,
@@ -101,8 +99,38 @@ def decode_candidate(worker: SimWorker, assigned: Assigned, job: Job) -> DecodeC
         free_blocks=(worker.kv_tokens_free - assigned.promised_tokens) // BLOCK_TOKENS,
         block_tokens=BLOCK_TOKENS,
         cost=worker.spec.cost,
-        present_tokens=worker.cache.num_tokens(job.arrival.block_ids, job.prompt_tokens),
+        present_tokens=present_tokens,
+        num_before=assigned.num_sequences,
     )
+
+
+def fleet_snapshot(fleet: FleetView, ordered: Collection[SimWorker], demand: Demand) -> FleetSnapshot:
+    """A fleet as the role controller sees it.
+
+    Args:
+        fleet: which.
+        ordered: workers that have been told to take another role, and have not taken it.
+        demand: since the snapshot before.
+    """
+    unstarted = [job for worker in fleet.workers if (job := worker.oldest_queued) is not None]
+    oldest_s = min((job.arrival.at_s for job in (*unstarted, *fleet.waiting)), default=fleet.now_s)
+    return FleetSnapshot(
+        now_s=fleet.now_s,
+        workers=tuple(
+            worker_view(worker, fleet.assigned(worker), is_changing=worker in ordered or _is_leaving(worker))
+            for worker in fleet.workers
+        ),
+        demand=demand,
+        limits=fleet.limits,
+        waiting_prompts=len(fleet.waiting),
+        oldest_waiting_s=fleet.now_s - oldest_s,
+    )
+
+
+def _is_leaving(worker: SimWorker) -> bool:
+    """Whether it still has what has no place in its role."""
+    has_sequences = not worker.role.serves(Role.DECODE) and bool(worker.running or worker.incoming)
+    return has_sequences or (not worker.role.serves(Role.PREFILL) and bool(worker.prompts))
 
 
 def worker_view(worker: SimWorker, assigned: Assigned, *, is_changing: bool) -> WorkerView:

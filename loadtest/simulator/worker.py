@@ -9,51 +9,25 @@ whose batch does not change, are taken in one go. KV is counted in tokens, not i
 import heapq
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
 
-from core.cost import StepShape, chunk_pairs
+from core.cost import StepShape
 from core.ids import WorkerId
 from core.request import Role
 from loadtest.simulator.agenda import Agenda
 from loadtest.simulator.decode_steps import DecodeSteps
 from loadtest.simulator.job import Job
+from loadtest.simulator.observer import WorkerObserver
 from loadtest.simulator.prefix_cache import PrefixCache
 from loadtest.simulator.spec import WorkerSpec
-
-
-class WorkerObserver(Protocol):
-    """Who hears what a worker has done, after the step in which it did it."""
-
-    def on_prompt_started(self, job: Job) -> None:
-        """The prompt's first chunk is in the next step."""
-        ...
-
-    def on_prompt_done(self, job: Job) -> None:
-        """A token has come after the prompt."""
-        ...
-
-    def on_reserved(self, job: Job) -> None:
-        """There is a place for a sequence, which may join."""
-        ...
-
-    def on_finished(self, job: Job) -> None:
-        """The last token has come."""
-        ...
-
-    def on_preempted(self, job: Job) -> None:
-        """There was no room for a sequence to grow; it has left."""
-        ...
-
-    def on_stopped(self, job: Job) -> None:
-        """A sequence stands still, as asked for, and has left the batch."""
-        ...
+from loadtest.simulator.step_plan import prompt_budget, step_shape
 
 
 class SimWorker:
-    """One worker.
+    """One process of a worker, from its start to its death.
 
     Attributes:
         id: as the router knows it.
+        number: of the worker in its fleet, from 0.
         spec: what it is.
         role: what it is for now; whoever sets it sees to what has no place in it.
         since_s: when it took the role.
@@ -62,10 +36,22 @@ class SimWorker:
         pending_prompt_tokens: prompt tokens to compute, as far as is known now.
         num_prompt_tokens: computed since the start.
         num_decode_tokens: generated since the start.
+        busy_s: that its steps have taken.
     """
 
-    def __init__(self, name: str, spec: WorkerSpec, role: Role, agenda: Agenda, observer: WorkerObserver) -> None:
-        self.id = WorkerId(name, 1)
+    def __init__(
+        self,
+        worker: WorkerId,
+        number: int,
+        spec: WorkerSpec,
+        role: Role,
+        *,
+        agenda: Agenda,
+        observer: WorkerObserver,
+        changed: "dict[SimWorker, None]",
+    ) -> None:
+        self.id = worker
+        self.number = number
         self.spec = spec
         self.role = role
         self.since_s = agenda.now_s
@@ -74,9 +60,11 @@ class SimWorker:
         self.pending_prompt_tokens = 0
         self.num_prompt_tokens = 0
         self.num_decode_tokens = 0
+        self.busy_s = 0.0
         self._token_wait_s = 0.0  # between tokens, summed over all that were generated
         self._agenda = agenda
         self._observer = observer
+        self._changed = changed  # gets this worker whenever placement would see something else of it
         self._queued: deque[Job] = deque()
         self._computing: list[Job] = []
         self._opening: deque[Job] = deque()  # sequences that wait for a place and room
@@ -95,9 +83,6 @@ class SimWorker:
         self._started_s = 0.0
         self._end_number = 0  # of the event that ends the steps under way; earlier ones mean nothing
         self._is_busy = False
-
-    def __repr__(self) -> str:
-        return f"{self.id.name} ({self.role})"
 
     # --- what it has
 
@@ -120,6 +105,11 @@ class SimWorker:
     def running(self) -> tuple[Job, ...]:
         """Sequences that it generates, or does from the next step on, oldest first."""
         return (*self._running, *self._joining)
+
+    @property
+    def num_running(self) -> int:
+        """How many those are."""
+        return len(self._running) + len(self._joining)
 
     @property
     def incoming(self) -> tuple[Job, ...]:
@@ -153,12 +143,14 @@ class SimWorker:
 
     def queue_prompt(self, job: Job) -> None:
         """Takes a prompt."""
+        self._changed[self] = None
         self.pending_prompt_tokens += job.num_remaining
         self._queued.append(job)
         self._wake()
 
     def take_queued(self) -> list[Job]:
         """Gives back all prompts that are not started."""
+        self._changed[self] = None
         taken = list(self._queued)
         self._queued.clear()
         self.pending_prompt_tokens -= sum(job.num_remaining for job in taken)
@@ -166,9 +158,24 @@ class SimWorker:
 
     def release_prompt(self, job: Job) -> None:
         """A prompt has been handed over, or nobody wants it; its KV stays cached while there is room."""
+        if self.role is not Role.PREFILL:  # whose room for sequences nobody asks for
+            self._changed[self] = None
         self._kv_tokens_used -= self._prompt_kv.pop(job)
         self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
         self._wake()
+
+    def withdraw(self, job: Job) -> None:
+        """Nobody wants what a job has here any more; it does not generate here. What is computed stays cached."""
+        if job in self._queued or job in self._computing:
+            self.pending_prompt_tokens -= job.num_remaining
+        for waiting in (self._queued, self._computing, self._adopted):
+            if job in waiting:
+                waiting.remove(job)
+        if job in self._prompt_kv:
+            self._kv_tokens_used -= self._prompt_kv.pop(job)
+            num_blocks = job.num_computed // self.spec.prefix_block_tokens
+            self.cache.keep(job.arrival.block_ids[:num_blocks], self.kv_tokens_free)
+        self.close(job)
 
     # --- sequences
 
@@ -183,6 +190,7 @@ class SimWorker:
 
     def close(self, job: Job) -> None:
         """A sequence does not come; one that never asked for a place is ignored."""
+        self._changed[self] = None
         if job in self._opening:
             self._opening.remove(job)
         else:
@@ -195,6 +203,7 @@ class SimWorker:
 
     def join(self, job: Job) -> None:
         """A sequence that has a place is in the batch from the next step on."""
+        self._changed[self] = None
         self._joining.append(job)
         self._wake()
 
@@ -202,6 +211,16 @@ class SimWorker:
         """Has a running sequence stand still after the step under way; `on_stopped` says when, unless it ends."""
         self._stopping.append(job)
         self._wake()
+
+    def kill(self) -> None:
+        """Has it die: nothing of it happens any more, and its sequences have what their last whole step brought."""
+        if self._steps is not None:
+            num_done = self._steps.num_done(self._agenda.now_s - self._started_s)
+            self._num_steps += min(num_done, self._planned_steps - 1)
+        for job in self._running:
+            job.num_generated = self.num_generated(job)
+        self._end_number += 1
+        self._is_busy, self._steps = True, None
 
     # --- steps
 
@@ -231,17 +250,24 @@ class SimWorker:
     def _begin(self) -> None:
         """Plans steps and lets them take their time."""
         self._is_busy = True  # what is heard meanwhile is in this plan, or in the next
-        self._admit()
-        self._let_in()
+        self._changed[self] = None
+        if self._adopted or self._opening:
+            self._admit()
+        if self._joining:
+            self._let_in()
         self._make_room()
-        self._chunks = self._plan_chunks()
+        self._chunks = self._plan_chunks() if self._computing or self._queued else []
         self._is_busy = bool(self._chunks or self._running)
         if not self._is_busy:
             return
         self._started_s = self._agenda.now_s
-        self._steps = None
         if self._chunks or self.spec.batching.tick_s:
-            self._end_after(1, self.spec.batching.rounded(self.spec.cost.step_s(self._shape())))
+            self._end_after(
+                1,
+                self.spec.batching.rounded(
+                    self.spec.cost.step_s(step_shape(self._chunks, len(self._running), self.running_context_tokens))
+                ),
+            )
         else:
             self._steps = DecodeSteps(self.spec.cost, len(self._running), self.running_context_tokens)
             num_steps = self._num_unchanged_steps()
@@ -250,19 +276,12 @@ class SimWorker:
     def _end(self) -> None:
         """Takes in what the steps under way have done, and begins the next."""
         self._steps = None
+        self.busy_s += self._agenda.now_s - self._started_s
         chunks, self._chunks = self._chunks, []
         self._apply_tokens(self._planned_steps)
         self._apply_chunks(chunks)
         self._stop_those_asked()
         self._begin()
-
-    def _shape(self) -> StepShape:
-        return StepShape(
-            num_prompt_tokens=sum(num_tokens for _, num_tokens in self._chunks),
-            num_prompt_pairs=sum(chunk_pairs(num_tokens, job.num_computed) for job, num_tokens in self._chunks),
-            num_sequences=len(self._running),
-            num_context_tokens=self.running_context_tokens,
-        )
 
     def _num_unchanged_steps(self) -> int:
         """Steps until a sequence ends, or room does."""
@@ -295,8 +314,7 @@ class SimWorker:
         for job in self._joining:
             self._kv_tokens_used += job.context_tokens - self._reserved.pop(job)
             self.running_context_tokens += job.context_tokens
-            last_step = self._num_steps + job.arrival.answer_tokens - job.num_generated
-            self._running[job] = last_step
+            last_step = self._running[job] = self._num_steps + job.arrival.answer_tokens - job.num_generated
             heapq.heappush(self._ends, (last_step, job.number, job))
             self.cache.keep(job.arrival.block_ids, self.kv_tokens_free)
         self._joining.clear()
@@ -309,28 +327,16 @@ class SimWorker:
             self._observer.on_preempted(job)
 
     def _plan_chunks(self) -> list[tuple[Job, int]]:
-        batching, chunks = self.spec.batching, []
-        budget_tokens = self._prompt_budget()
+        chunks: list[tuple[Job, int]] = []
+        sequences = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
+        first = self._computing[0] if self._computing else None
+        budget_tokens = prompt_budget(self.spec, self.role, sequences, first)
         prompts = self._in_turn()
         while budget_tokens > 0 and (job := next(prompts, None)) is not None:
-            num_tokens = min(job.num_remaining, batching.chunk_tokens, budget_tokens)
+            num_tokens = min(job.num_remaining, self.spec.batching.chunk_tokens, budget_tokens)
             chunks.append((job, num_tokens))
             budget_tokens -= num_tokens
         return chunks
-
-    def _prompt_budget(self) -> int:
-        """Prompt tokens of the next step, see `worker.loop`."""
-        batching = self.spec.batching
-        used = self.running_context_tokens if batching.counts_contexts else len(self._running)
-        room = batching.step_tokens - used
-        if batching.tpot_limit_s is None or room <= 0 or not (self._computing or self._queued):
-            return room
-        sequences = StepShape(num_sequences=len(self._running), num_context_tokens=self.running_context_tokens)
-        num_before = self._computing[0].num_computed if self._computing else 0
-        may_stretch = self.role is Role.PREFILL
-        return self.spec.cost.prompt_tokens_beside(
-            sequences, room, batching.tpot_limit_s, num_before, may_stretch=may_stretch
-        )
 
     def _in_turn(self) -> Iterator[Job]:
         """Started prompts in order, then new ones, started on demand while there is room for all of them."""
@@ -366,9 +372,13 @@ class SimWorker:
     def _apply_chunks(self, chunks: list[tuple[Job, int]]) -> None:
         for job, num_tokens in chunks:
             self.num_prompt_tokens += num_tokens
+            if job not in self._computing:  # withdrawn meanwhile
+                continue
             self.pending_prompt_tokens -= num_tokens
             job.num_computed += num_tokens
-            if not job.num_remaining:
+            if job.num_remaining:
+                self._observer.on_chunk_done(job)
+            else:
                 self._computing.remove(job)
                 self._observer.on_prompt_done(job)
 

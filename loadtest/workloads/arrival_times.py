@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from core.errors import ConfigError
 
-KINDS = "poisson, gamma:CV (1 is Poisson, 2 comes in clusters), constant, or burst:N (N at once)"
+KINDS = "poisson, gamma:CV (1 is Poisson, 2 comes in clusters; 0.01 to 100), constant, or burst:N (N at once)"
+CV_BOUNDS = (0.01, 100.0)  # all but constant; one request in ten thousand comes after a gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class ArrivalProcess:
 
     Attributes:
         kind: `poisson`, `gamma`, `constant` or `burst`.
-        parameter: of gamma the coefficient of variation of gaps, above 0; of burst how many come at once; else 1.
+        parameter: of gamma the coefficient of variation of gaps, in `CV_BOUNDS`; of burst how many come at once.
     """
 
     kind: str
@@ -57,7 +58,9 @@ def parse_arrivals(text: str) -> ArrivalProcess:
         number = float(parameter)
     except ValueError:
         number = math.nan
-    is_known = (kind == "gamma" and 0 < number < math.inf) or (kind == "burst" and number >= 1 and number % 1 == 0)
+    is_known = (kind == "gamma" and CV_BOUNDS[0] <= number <= CV_BOUNDS[1]) or (
+        kind == "burst" and number >= 1 and number % 1 == 0
+    )
     if not is_known:
         raise ConfigError(f"--arrivals is {text!r}; take one of {KINDS}")
     return ArrivalProcess(kind, number)

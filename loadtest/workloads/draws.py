@@ -18,6 +18,8 @@ from typing import NoReturn
 from core.errors import ConfigError
 
 EXAMPLES = "512, 256:1024, normal:512:64, lognormal:512:300, exponential:30 or lognormal:512:300:16:4096"
+MAX_NUMBER = 1e7  # more tokens than any context has, more seconds than a load lasts
+LEAST_MEAN = 1e-6  # so that ratios of mean and deviation stay finite
 NUM_PARAMETERS = {"constant": 1, "uniform": 2, "normal": 2, "lognormal": 2, "exponential": 1}
 
 
@@ -86,8 +88,8 @@ def parse_draws(text: str, flag: str, *, least: float = 0.0) -> Draws:
         _refuse(text, flag, "has its bounds the wrong way round")
     if not may_be_bounded and parameters[0] < least:
         _refuse(text, flag, f"is less than {least:g}")
-    if may_be_bounded and parameters[0] == 0:
-        _refuse(text, flag, "has a mean of 0")
+    if may_be_bounded and parameters[0] < LEAST_MEAN:
+        _refuse(text, flag, f"has a mean of less than {LEAST_MEAN:g}")
     if bounds and bounds[0] > bounds[1]:
         _refuse(text, flag, "has its bounds the wrong way round")
     return Draws(kind, parameters, *bounds)
@@ -98,8 +100,8 @@ def _numbers(parts: list[str], text: str, flag: str) -> tuple[float, ...]:
         numbers = tuple(map(float, parts))
     except ValueError:
         _refuse(text, flag, "has a part that is no number")
-    if not all(0 <= number < math.inf for number in numbers):
-        _refuse(text, flag, "has a negative or infinite number")
+    if not all(0 <= number <= MAX_NUMBER for number in numbers):
+        _refuse(text, flag, f"has a number that is negative or above {MAX_NUMBER:.0f}")
     return numbers
 
 

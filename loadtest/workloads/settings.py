@@ -1,11 +1,11 @@
 """Which requests make up a load, as flags say it. Not how many and how fast: that is the load's own."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import ConfigError
-from core.flags import flag
+from core.flags import flag, flag_name, given_flags
 from loadtest.workloads.arrival_times import ArrivalProcess, parse_arrivals
 from loadtest.workloads.draws import Draws, parse_draws
 
@@ -81,7 +81,7 @@ class WorkloadSettings:
 
     def _forbid(self, name: str, reason: str) -> None:
         if getattr(self, name) is not None:
-            raise ConfigError(f"{_flag_name(name)} is {getattr(self, name)}, but {reason}")
+            raise ConfigError(f"{flag_name(name)} is {getattr(self, name)}, but {reason}")
 
     def _check_numbers(self) -> None:
         if (self.prefixes is None) != (self.prefix_tokens is None):
@@ -91,11 +91,11 @@ class WorkloadSettings:
         for name in ("prefixes", "prefix_tokens", "time_scale", "length_scale", "trace_duration_s"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{_flag_name(name)} is {value}; it must be a positive number")
+                raise ConfigError(f"{flag_name(name)} is {value}; it must be a positive number")
         for name in ("prefix_zipf", "trace_offset_s"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise ConfigError(f"{_flag_name(name)} is {value}; it must be 0 or more")
+                raise ConfigError(f"{flag_name(name)} is {value}; it must be 0 or more")
 
     def prompt(self) -> Draws:
         """Lengths of first turns without what they share, in tokens."""
@@ -125,16 +125,8 @@ class WorkloadSettings:
 
     def given(self) -> dict[str, object]:
         """What differs from the defaults, by flag, for people to read."""
-        return {
-            _flag_name(field.name): str(getattr(self, field.name))
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        }
+        return given_flags(self)
 
 
-def _counts(value: str | None, default: str, flag_name: str) -> Draws:
-    return parse_draws(default if value is None else value, flag_name, least=1)
-
-
-def _flag_name(field_name: str) -> str:
-    return f"--{field_name.replace('_', '-')}"
+def _counts(value: str | None, default: str, name: str) -> Draws:
+    return parse_draws(default if value is None else value, name, least=1)

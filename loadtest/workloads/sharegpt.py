@@ -6,6 +6,7 @@
 The recorded answers say only how long answers are to be: between turns stands what the server answered.
 """
 
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -51,12 +52,14 @@ class RecordedConversations:
     seed: int
 
     def plans_at(self, times: Iterator[float | None]) -> Iterator[ConversationPlan]:
-        """One per time, in random order, each once. Texts are counted as they are taken."""
+        """One per time, in random order, each once. Only texts that are asked are counted, as they are taken."""
+        num_turns = None if self.is_multi_turn else 1
         random_numbers = random.Random(f"order {self.seed}")  # noqa: S311 - a load, no secret
         order = random_numbers.sample(self.conversations, len(self.conversations))
-        for conversation, at_s in zip(order, times, strict=False):
-            turns = tuple(self._turns(conversation, random_numbers))
-            yield ConversationPlan(at_s, turns if self.is_multi_turn else turns[:1])
+        return (
+            ConversationPlan(at_s, tuple(itertools.islice(self._turns(conversation, random_numbers), num_turns)))
+            for conversation, at_s in zip(order, times, strict=False)
+        )
 
     def _turns(self, conversation: Spoken, random_numbers: random.Random) -> Iterator[TurnPlan]:
         messages: list[MessagePlan] = []
@@ -115,7 +118,12 @@ def _message(message: Any, role: str, text: str, where: str) -> tuple[str, str]:
         ) from error
     if not isinstance(spoken[1], str):
         raise ConfigError(f"{where} has a message whose `{text}` is no text; leave the entry out")
-    return spoken
+    return spoken[0], _whole_characters(spoken[1])
+
+
+def _whole_characters(text: str) -> str:
+    """The text with surrogate pairs put together, and a mark for halves, which neither tokenizers nor HTTP take."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_answered(conversation: Spoken) -> bool:

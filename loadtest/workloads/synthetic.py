@@ -11,14 +11,15 @@ from loadtest.workloads.settings import DEFAULT_ZIPF, WorkloadSettings
 def synthetic_plans(settings: WorkloadSettings, times: Iterator[float | None]) -> Iterator[ConversationPlan]:
     """One conversation per time; all else depends on the settings alone, so it is the same at any rate.
 
+    What takes long, as that of many beginnings, is done before this returns, and so before a load begins.
+
     Args:
         settings: lengths, shared beginnings and turns.
         times: of their first turns.
     """
     turns = Turns(settings)
     beginnings = _shared_beginnings(settings)
-    for number, at_s in enumerate(times):
-        yield ConversationPlan(at_s, tuple(turns.of(number, next(beginnings))))
+    return (ConversationPlan(at_s, tuple(turns.of(number, next(beginnings)))) for number, at_s in enumerate(times))
 
 
 class Turns:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Protocol
 
 from core.errors import ConfigError
@@ -25,25 +24,12 @@ class Encoder(Protocol):
         """The text of token ids."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wordbook:
-    """Words to make prompts of.
-
-    Attributes:
-        words: all different; without spaces.
-        is_exact: whether a tokenizer has confirmed that each is one token wherever it stands.
-    """
-
-    words: tuple[str, ...]
-    is_exact: bool
-
-
-ASSUMED = Wordbook(WORDS[:NUM_WORDS], is_exact=False)
+ASSUMED = WORDS[:NUM_WORDS]
 """For a server whose tokenizer is not here."""
 
 
-def confirmed_words(encoder: Encoder, chat_tokens: Callable[[str], int] | None = None) -> Wordbook:
-    """Words that are one token each with a space before them and without, in any order.
+def confirmed_words(encoder: Encoder, chat_tokens: Callable[[str], int] | None = None) -> tuple[str, ...]:
+    """Different words, without spaces, that are one token each with a space before them and without, in any order.
 
     A tokenizer that merges pairs merges two neighbours first, so it is enough to look at all pairs: n words joined to
     m words are then n + m tokens. Common words come first; tokenizers without them have others in their vocabulary.
@@ -69,7 +55,7 @@ def confirmed_words(encoder: Encoder, chat_tokens: Callable[[str], int] | None =
             f"--tokenizer has only {len(words)} words that are one token wherever they stand, {MIN_WORDS} are "
             "needed; leave it out, and look at the number of prompt tokens that the server counts"
         )
-    return Wordbook(words, is_exact=True)
+    return words
 
 
 def _vocabulary(encoder: Encoder) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The requests of a load, from whatever source its settings name, for a client and for the simulator."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Self
 
@@ -12,7 +12,7 @@ from loadtest.workloads.settings import WorkloadSettings
 from loadtest.workloads.sharegpt import RecordedConversations, read_conversations
 from loadtest.workloads.synthetic import synthetic_plans
 from loadtest.workloads.traced import TracedRequests, read_trace
-from loadtest.workloads.wordbook import ASSUMED, Wordbook, confirmed_words
+from loadtest.workloads.wordbook import ASSUMED, confirmed_words
 from loadtest.workloads.writer import Writer
 from router.text.tokenizer import TextCodec
 
@@ -23,19 +23,15 @@ class Workload:
     Plans say what is asked; `conversations` puts them into words for a client, `simulated.arrivals_of` makes arrivals
     for the simulator of the very same. All runs have the same lengths and the same sharing. Words that were not
     recorded differ from run to run, so that no run finds its prompts in a cache which an earlier one filled.
-
-    Attributes:
-        has_exact_lengths: whether messages have as many tokens as planned; otherwise a word is taken to be a token.
     """
 
     def __init__(
-        self, settings: WorkloadSettings, source: TracedRequests | RecordedConversations | None, book: Wordbook
+        self, settings: WorkloadSettings, source: TracedRequests | RecordedConversations | None, words: Sequence[str]
     ) -> None:
         """Puts the parts together; `load` reads them from files."""
         self._settings = settings
         self._source = source
-        self._book = book
-        self.has_exact_lengths = book.is_exact
+        self._words = words
 
     @classmethod
     def load(cls, settings: WorkloadSettings) -> Self:
@@ -91,7 +87,7 @@ class Workload:
             plans: of this workload.
             run: number of the run; another one says the same in other words.
         """
-        return Writer(self._book, f"{self._settings.seed} {run}").conversations(plans)
+        return Writer(self._words, f"{self._settings.seed} {run}").conversations(plans)
 
 
 def _source(settings: WorkloadSettings, codec: TextCodec | None) -> TracedRequests | RecordedConversations | None:
@@ -109,7 +105,7 @@ def _source(settings: WorkloadSettings, codec: TextCodec | None) -> TracedReques
     )
 
 
-def _words_of(codec: TextCodec) -> Wordbook:
+def _words_of(codec: TextCodec) -> tuple[str, ...]:
     chat_tokens = partial(_count_chat_tokens, codec) if codec.has_chat_template else None
     return confirmed_words(codec, chat_tokens)
 

@@ -7,13 +7,12 @@ is made once. So a prompt of ten thousand tokens is a copy of some bytes, and pi
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import xxhash
 
 from loadtest.load.conversation import Conversation, Message, Turn
 from loadtest.workloads.plan import ConversationPlan, MessagePlan, Piece, TurnPlan
-from loadtest.workloads.wordbook import Wordbook
 
 RIVER_WORDS = 1 << 15
 KEY_BITS = 64
@@ -23,15 +22,15 @@ class Writer:
     """Text of plans.
 
     Args:
-        book: the words.
+        words: to make prompts of; all different, without spaces.
         seed: another one says everything in other words.
     """
 
-    def __init__(self, book: Wordbook, seed: str) -> None:
-        self._words = book.words
+    def __init__(self, words: Sequence[str], seed: str) -> None:
+        self._words = words
         self._seed = xxhash.xxh3_64_intdigest(seed.encode())
-        self._num_spelled = math.ceil(KEY_BITS / math.log2(len(book.words)))
-        river = random.Random(f"words {seed}").choices(book.words, k=RIVER_WORDS)  # noqa: S311 - a load, no secret
+        self._num_spelled = math.ceil(KEY_BITS / math.log2(len(words)))
+        river = random.Random(f"words {seed}").choices(words, k=RIVER_WORDS)  # noqa: S311 - a load, no secret
         twice = [*river, *river]
         self._river = " ".join(twice) + " "
         self._starts = [0, *itertools.accumulate(len(word) + 1 for word in twice)]

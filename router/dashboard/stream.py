@@ -22,14 +22,14 @@ class StateStream(Response):
         self.background = None  # what FastAPI reads and sets on every response
         self._feed = feed
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the states.
 
         Raises:
             UnavailableError: there are too many viewers; nothing was sent.
         """
         async with contextlib.aclosing(self._feed.states()) as states:
-            await run_while_connected(receive, _send_states(states, send))
+            await run_while_connected(receive, _send_states(states, send), scope)
 
 
 async def _send_states(states: AsyncIterator[bytes], send: Send) -> None:

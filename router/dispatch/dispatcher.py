@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from core.errors import (
@@ -20,18 +20,21 @@ from core.fairness import TokenCounters
 from core.logs import about
 from core.request import HALVES, FinishReason, GenerationRequest, Role
 from core.roles import RoleRefusal, RoleState
+from core.token_runs import TokenRun
 from router import wire
 from router.admission.admission import Admission, AdmissionLimits
 from router.admission.arrival_rates import ArrivalRates
+from router.dispatch.defects import contained
 from router.dispatch.fleet_table import FleetTable
 from router.dispatch.generation import ActiveGeneration, Attempt, RequestEvent, RequestState
 from router.dispatch.ledger import charge, discharge_all, discharge_prompt
 from router.dispatch.movements import Movements, recall_for
 from router.dispatch.prefix_lookup import prefix_source
-from router.dispatch.returned import FINAL_ERRORS, GIVEN_BACK, NOBODYS_FAULT, excused, retry_delay_s
+from router.dispatch.returned import FINAL_ERRORS, GIVEN_BACK, excused, retry_delay_s, suspect
 from router.dispatch.survey import Survey, survey
 from router.dispatch.timers import Purpose
 from router.dispatch.under_way import UnderWay
+from router.dispatch.wakes import Wakes
 from router.fleet.fleet import Fleet
 from router.fleet.link import WorkerLink
 from router.observe.request_times import RequestWatch
@@ -49,6 +52,7 @@ class FleetDispatcher:
         max_attempts: placements in a row without a token before a request fails.
         watch: hears what happens to requests.
         limits: what is accepted.
+        busy_s: see `Wakes`; where none is given, readers never wait for one another.
 
     Attributes:
         movements: has running sequences go on at other workers.
@@ -62,6 +66,7 @@ class FleetDispatcher:
         max_attempts: int,
         watch: RequestWatch,
         limits: AdmissionLimits | None = None,
+        busy_s: Callable[[], float] = float,
     ) -> None:
         self._request_timeout_s = request_timeout_s
         self._placement_timeout_s = placement_timeout_s
@@ -73,6 +78,7 @@ class FleetDispatcher:
         self._rates = ArrivalRates(watch.now_s)
         self._table = FleetTable(watch.limits.tpot_s)
         self._active = UnderWay()
+        self._wakes = Wakes(busy_s)
         self._by_handoff: dict[str, ActiveGeneration] = {}
         self.movements = Movements(lambda: self.fleet, self._active.values, self._by_handoff)
 
@@ -171,28 +177,18 @@ class FleetDispatcher:
         self._place_waiting()
 
     def on_report(self, link: WorkerLink, report: wire.StepReport) -> None:
-        """Takes in tokens, then returned work. Words of attempts that have ended are dropped."""
-        touched: dict[str, ActiveGeneration] = {}
-        for event in report.tokens:
-            generation = self._by_handoff.get(event.handoff_id)
-            if generation is not None and event.timing is not None:
-                generation.times.timed(event)
-            if generation is not None and (num_new := generation.answer.accept(event)):
-                self._count_answer(generation, num_new)
-                touched[generation.request_id] = generation
-                moving = generation.placement.next
-                if moving is not None and moving.handoff_id == event.handoff_id:
-                    moving.has_spoken = True
-        for generation in touched.values():
-            self._on_tokens(generation)
+        """Takes in tokens, then returned work. Words of attempts that have ended are dropped.
+
+        A defect in one request ends that one only: the worker's stream brings the tokens of all others, too.
+        """
+        for run in report.runs:
+            generation = self._by_handoff.get(run.handoff_id)
+            if generation is not None:
+                contained(self._fail, self._take_run, generation, run)
         for work in report.returned:
             generation = self._by_handoff.get(work.handoff_id)
-            if generation is None or self.movements.take_returned(generation, work):
-                continue
-            if generation.placement.needs(link):
-                judged = excused(generation.placement, work)
-                self._suspect_peer(generation, link, judged)
-                self._on_returned(generation, judged)
+            if generation is not None:
+                contained(self._fail, self._take_returned, generation, link, work)
 
     def on_lost(self, link: WorkerLink) -> None:
         """Places again everything that was with a lost worker."""
@@ -282,9 +278,8 @@ class FleetDispatcher:
         self._by_handoff[assignment.handoff_id] = generation
         charge(generation.attempt)
         generation.times.assigned(assignment)
-        if decode is not prefill:
-            decode.assign(assignment)
-        prefill.assign(assignment)
+        for link in generation.attempt.told():
+            link.assign(assignment)
 
     def _give_up_waiting(self, generation: ActiveGeneration) -> None:
         reason = self.unready_reason()
@@ -294,34 +289,40 @@ class FleetDispatcher:
 
     # --- what comes back
 
-    def _count_answer(self, generation: ActiveGeneration, num_tokens: int) -> None:
-        """Tokens have come: here and where the prompt was computed they count as served to their tenant."""
-        tenant = generation.request.tenant
-        self._counters.serve(tenant, num_answer_tokens=num_tokens)
+    def _take_run(self, generation: ActiveGeneration, run: TokenRun) -> None:
+        """Takes in tokens: here and where the prompt was computed they count as served to their tenant."""
+        num_new = generation.take(run)
+        if not num_new:
+            return
+        tenant, attempt = generation.request.tenant, generation.placement
+        self._counters.serve(tenant, num_answer_tokens=num_new)
         if generation.computed_by is not None:
-            generation.computed_by.count_answer_tokens(tenant, num_tokens)
-
-    def _on_tokens(self, generation: ActiveGeneration) -> None:
-        attempt = generation.placement
-        attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
-        discharge_prompt(attempt)
-        if attempt.is_handed_over:
-            self._admission.waiting.leave(generation.request_id)
+            generation.computed_by.count_answer_tokens(tenant, num_new)
+        if not attempt.is_handed_over:
+            self._on_prompt_computed(generation, attempt)
         generation.failures = 0
         generation.times.received(len(generation.answer.tokens), generation.num_cached_tokens)
-        generation.notify()
+        self._wakes.add(generation)
         if generation.answer.finish_reason is not None:
             generation.times.answered(generation.answer.finish_reason)
             # When the prefill worker's token was the last, the decode worker still expects the handoff.
             attempt.decode.num_finished += attempt.is_handed_over and not attempt.decode.is_for(Role.DECODE)
-            self._end(generation, cancel_workers=not attempt.is_handed_over)
+            self._end(generation, cancel_workers=not (attempt.is_handed_over or attempt.is_one_token))
 
-    def _suspect_peer(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
-        """A worker that gives a handoff back says that the other one failed it, or its link to it."""
-        attempt = generation.placement
-        if work.code not in NOBODYS_FAULT and not attempt.is_handed_over:
-            peer = attempt.prefill if link is attempt.decode else attempt.decode
-            generation.avoid.add(peer.worker)
+    def _on_prompt_computed(self, generation: ActiveGeneration, attempt: Attempt) -> None:
+        """The prefill worker has done its part, and with the second token the decode worker has begun its own."""
+        attempt.is_handed_over = len(generation.answer.tokens) > attempt.assignment.first_position + 1
+        discharge_prompt(attempt)
+        if attempt.is_handed_over:
+            self._admission.waiting.leave(generation.request_id)
+
+    def _take_returned(self, generation: ActiveGeneration, link: WorkerLink, work: ReturnedWork) -> None:
+        """Work has come back, or what was to follow on it."""
+        if not self.movements.take_returned(generation, work) and generation.placement.needs(link):
+            judged = excused(generation.placement, work)
+            if (worker := suspect(generation.placement, link, judged)) is not None:
+                generation.avoid.add(worker)
+            self._on_returned(generation, judged)
 
     def _on_returned(self, generation: ActiveGeneration, work: ReturnedWork) -> None:
         """Places a request again, a little later each time it comes back without a new token."""
@@ -401,5 +402,5 @@ class FleetDispatcher:
         del self._by_handoff[attempt.handoff_id]
         discharge_all(attempt)
         if cancel_workers or is_moving:
-            for link in attempt.links():
+            for link in attempt.told():
                 link.cancel(attempt.assignment.handoff_id)

@@ -9,6 +9,7 @@ from typing import Protocol
 from core.errors import BatonError
 from core.ids import WorkerId, handoff_id
 from core.request import Assignment, GenerationRequest, PrefixSource
+from core.token_runs import TokenRun
 from router.dispatch.assembler import TokenAssembler
 from router.dispatch.prompt_names import PromptNames
 from router.dispatch.timers import RequestTimers
@@ -76,9 +77,18 @@ class Attempt:
         """Names it."""
         return self.assignment.handoff_id
 
+    @property
+    def is_one_token(self) -> bool:
+        """Whether its answer ends where its prompt is computed: the decode worker is told nothing of it then."""
+        return self.assignment.max_new_tokens == 1
+
     def links(self) -> tuple[WorkerLink, WorkerLink]:
         """Both workers, which may be the same."""
         return self.prefill, self.decode
+
+    def told(self) -> tuple[WorkerLink, ...]:
+        """Those of them that have the assignment; the decode worker first, so that it knows of what it is offered."""
+        return (self.prefill,) if self.is_one_token or self.decode is self.prefill else (self.decode, self.prefill)
 
     def needs(self, link: WorkerLink) -> bool:
         """Whether the attempt fails with this worker."""
@@ -133,7 +143,7 @@ class ActiveGeneration:
         self._on_cancel = on_cancel
         self._num_read = len(self.answer.tokens)
         self._error: BatonError | None = None
-        self._arrived = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None  # its reader
 
     # --- read by a front end
 
@@ -150,8 +160,8 @@ class ActiveGeneration:
     async def read(self) -> TokenDelta:
         """See `Generation.read`. Tokens that arrived before an error come first; the error comes every time."""
         while not self._has_news():
-            self._arrived.clear()
-            await self._arrived.wait()
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
         new_tokens = tuple(self.answer.tokens[self._num_read :])
         logprobs = tuple(self.answer.logprobs[self._num_read :])
         self._num_read += len(new_tokens)
@@ -228,9 +238,19 @@ class ActiveGeneration:
         self.num_attempts += 1
         return handoff_id(self.request_id, self.num_attempts - 1)
 
+    def take(self, run: TokenRun) -> int:
+        """Takes in tokens of the current attempt, or of the one that goes on with it; returns how many are new."""
+        if run.timing is not None:
+            self.times.timed(run)
+        num_new = self.answer.accept(run)
+        if num_new and (moving := self.placement.next) is not None and moving.handoff_id == run.handoff_id:
+            moving.has_spoken = True
+        return num_new
+
     def notify(self) -> None:
-        """Wakes the reader: tokens have arrived."""
-        self._arrived.set()
+        """Wakes the reader, if it waits: tokens have arrived."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     def _has_news(self) -> bool:
         has_tokens = len(self.answer.tokens) > self._num_read
@@ -239,7 +259,7 @@ class ActiveGeneration:
     def fail(self, error: BatonError) -> None:
         """Has the reader see an error after the tokens that have arrived."""
         self._error = error
-        self._arrived.set()
+        self.notify()
 
     def move(self, event: RequestEvent) -> None:
         """Takes the transition of the table; an event the state has no place for is our bug."""

@@ -11,7 +11,9 @@ from core.errors import (
     UnavailableError,
 )
 from core.events import RECALLED, ROLE_CHANGED, ReturnedWork
+from core.ids import WorkerId
 from router.dispatch.generation import Attempt
+from router.fleet.link import WorkerLink
 
 FIRST_RETRY_S = 0.05  # doubles with every failure in a row: a fleet in trouble is not helped by haste
 MAX_RETRY_S = 2.0
@@ -33,6 +35,13 @@ def excused(attempt: Attempt, work: ReturnedWork) -> ReturnedWork:
     """Work that fails where a worker is leaving, as it has said, speaks against nobody."""
     is_leaving = any(link.is_leaving for link in attempt.links())
     return replace(work, code=DrainingError.code) if is_leaving and work.retryable else work
+
+
+def suspect(attempt: Attempt, link: WorkerLink, work: ReturnedWork) -> WorkerId | None:
+    """Whom a worker that gives a handoff back speaks against: the other one failed it, or its link to it."""
+    if work.code in NOBODYS_FAULT or attempt.is_handed_over:
+        return None
+    return (attempt.prefill if link is attempt.decode else attempt.decode).worker
 
 
 def retry_delay_s(num_failures: int) -> float:

@@ -29,6 +29,7 @@ from router.fleet.others_work import OthersWork
 from rpc.channels import open_channel
 from rpc.security import OPEN, RpcSecurity
 
+CANCEL_PATIENCE_S = 0.002  # less than a step takes; a busy worker gets other orders meanwhile, and this with them
 LAST_READ_S = 0.5  # what has come while the router was held up is read within this time of its going on
 
 AttachCall: TypeAlias = "grpc.aio.StreamStreamCall[worker_pb2.AttachRequest, worker_pb2.AttachResponse]"
@@ -242,7 +243,7 @@ class WorkerLink:
 
     def cancel(self, handoff_id: str) -> None:
         """Sends a cancel; unknown ids are ignored by the worker."""
-        self._orders.put_nowait(wire.cancel_to_proto(handoff_id))
+        self._orders.put_nowait(wire.cancel_to_proto(handoff_id), patience_s=CANCEL_PATIENCE_S)
 
     def ask_kv_snapshot(self) -> None:
         """Asks for all block names of the worker; they come with its reports."""

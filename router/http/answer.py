@@ -51,13 +51,13 @@ class ChatAnswer(Response):
         self._last_event = last_event
         self._has_event_ids = has_event_ids
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the answer.
 
         Raises:
             BatonError: it failed before anything was sent.
         """
-        await run_while_connected(receive, self._answer(send))
+        await run_while_connected(receive, self._answer(send), scope)
 
     async def _answer(self, send: Send) -> None:
         opened = await self._open_answer()

@@ -2,8 +2,8 @@
 
 from importlib.metadata import version
 
-from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.types import ASGIApp
 
 from router.auth.gate import Gate
 from router.auth.http_gate import HttpGate
@@ -14,13 +14,15 @@ from router.dashboard.routes import dashboard_router
 from router.generation import Dispatcher
 from router.http.abort import abort_router
 from router.http.calls_at_once import CallsAtOnce
-from router.http.chat_completions import chat_completions_router
+from router.http.chat_completions import ChatCompletions
 from router.http.chat_request import ChatCompletionRequest
 from router.http.chat_response import ChatCompletionChunk
+from router.http.chat_routes import chat_completions_router
 from router.http.errors import install_error_handlers
 from router.http.health import health_router
 from router.http.models import models_router
 from router.http.openapi import DocumentedApp
+from router.http.token_path import TokenPath
 from router.journal.journal import Journal
 from router.roles.operations import RoleOperations
 from router.text.tokenizer import TextCodec
@@ -47,7 +49,7 @@ def build_app(
     feed: DashboardFeed,
     roles: RoleOperations,
     gate: Gate,
-) -> FastAPI:
+) -> ASGIApp:
     """The ASGI application of one router process; it starts nothing and needs no shutdown.
 
     Args:
@@ -70,12 +72,11 @@ def build_app(
         telemetry=NO_TELEMETRY,
     )
     app.documented = (ChatCompletionRequest, ChatCompletionChunk, *ORDERS)
-    app.include_router(chat_completions_router(config, journal, codec))
+    completions = ChatCompletions(config, journal, codec)
+    app.include_router(chat_completions_router(completions))
     app.include_router(abort_router(journal))
     app.include_router(models_router(config))
     app.include_router(health_router(dispatcher))
     app.include_router(dashboard_router(feed, roles))
     install_error_handlers(app)
-    app.add_middleware(HttpGate, gate=gate)
-    app.add_middleware(CallsAtOnce, max_calls=MAX_PUBLIC_CALLS)
-    return app
+    return CallsAtOnce(HttpGate(TokenPath(app, completions), gate), max_calls=MAX_PUBLIC_CALLS)

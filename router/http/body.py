@@ -7,11 +7,11 @@ import re
 from collections import Counter
 from typing import Any, NoReturn
 
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope
 
 from core.errors import BodyTooLargeError, CancelledRequestError, DeadlineError, InvalidRequestError
 from router.describe import describe, shorten
+from router.http.headers import header_of
 
 DRAIN_BYTES = 64 * 1024 * 1024  # of a refused body; ordinary clients read no answer before they have sent it all
 DRAIN_TIMEOUT_S = 30.0
@@ -40,11 +40,10 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int, timeout_s
 
 
 async def _read_bounded(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    headers = Headers(scope=scope)
-    declared = headers.get("content-length", "")
+    declared = header_of(scope, "content-length") or ""
     if declared.isdecimal() and int(declared) > max_bytes:
         # A client that asked with `Expect: 100-continue` has sent nothing yet and reads the answer at once.
-        if headers.get("expect", "").lower() != "100-continue":
+        if (header_of(scope, "expect") or "").lower() != "100-continue":
             await _drain(receive, DRAIN_BYTES)
         _refuse(max_bytes, f"{declared} bytes")
     chunks: list[bytes] = []

@@ -1,14 +1,11 @@
 """`/v1/chat/completions`: from the HTTP request to the response that sends the answer."""
 
 import time
-import uuid
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import Receive, Scope
 
 from core.errors import InvalidRequestError, UnknownRequestError
 from router.auth.caller import current_caller
@@ -16,113 +13,89 @@ from router.config import RouterConfig
 from router.describe import describe
 from router.http.answer import ChatAnswer
 from router.http.body import decode_object, read_body
-from router.http.chat_request import ChatCompletionRequest, parse_chat_request
-from router.http.chat_response import ChatCompletion, ChatCompletionChunk
-from router.http.errors import document_errors
+from router.http.chat_request import parse_chat_request
 from router.http.event_id import EventId, parse_completion_id, parse_event_id
+from router.http.headers import header_of
 from router.http.idempotency_key import parse_idempotency_key
-from router.http.openapi import schema_ref
 from router.http.prepare import ChatPreparer
 from router.http.rendering import body_fingerprint, check_rendering, head_of
-from router.http.timing import TIMING_PARAMETER
 from router.intake import Intake
 from router.journal.journal import Journal, OpenAnswer
 from router.observe.call import name_call
 from router.text.tokenizer import TextCodec
 
-_REQUEST_BODY = {"required": True, "content": {"application/json": {"schema": schema_ref(ChatCompletionRequest)}}}
-_ANSWER = {
-    "description": "The answer: whole, or chunk by chunk when `stream` is true. Each event of a stream has an `id`.",
-    "content": {"text/event-stream": {"schema": schema_ref(ChatCompletionChunk)}},
-}
-_DONE = {"description": "`Last-Event-ID` is that of `[DONE]`: nothing is left to send."}
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: _ANSWER,
-    204: _DONE,
-    **document_errors(400, 401, 403, 404, 413, 422, 429, 500, 503, 504),
-}
-_RESUME_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: _ANSWER,
-    204: _DONE,
-    **document_errors(400, 401, 403, 404, 429, 500, 503, 504),
-}
-
-LastEventId = Annotated[
-    str | None,
-    Header(description="`id` of the last event that came of an earlier stream: the rest of it is sent."),
-]
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        description="Names the request: sent again with the same key and body, it is not computed twice. It goes on "
-        "when its client disconnects."
-    ),
-]
-EventIds = Annotated[
-    str,
-    Header(
-        alias="x-baton-event-ids",
-        description="`off` leaves out the events' ids, for clients that take each line for data. Without them a "
-        "stream cannot be resumed.",
-    ),
-]
+PATH = "/v1/chat/completions"
 
 
-def chat_completions_router(config: RouterConfig, journal: Journal, codec: TextCodec) -> APIRouter:
-    """The routes that answer conversations."""
-    router = APIRouter(tags=["chat"])
-    preparer = ChatPreparer(codec, Intake(codec, config.served_model_name, config.max_model_len))
+class ChatCompletions:
+    """Makes the responses that send answers to conversations.
 
-    # The body is not a parameter of the function: FastAPI would decode it before its size is known.
-    @router.post(
-        "/v1/chat/completions",
-        response_model=ChatCompletion,
-        responses=_RESPONSES,
-        openapi_extra={"requestBody": _REQUEST_BODY, "parameters": [TIMING_PARAMETER]},
-    )
-    async def create_chat_completion(
-        request: Request,
-        last_event_id: LastEventId = None,
-        idempotency_key: IdempotencyKey = None,
-        event_ids: EventIds = "on",
-    ) -> Response:
-        """Generates one answer to a conversation, or sends the rest of one."""
-        request_id = request.state.request_id = uuid.uuid4().hex
+    Args:
+        config: the process's settings.
+        journal: has requests answered.
+        codec: the served model's tokenizer and chat template.
+    """
+
+    def __init__(self, config: RouterConfig, journal: Journal, codec: TextCodec) -> None:
+        self._config = config
+        self._journal = journal
+        self._codec = codec
+        self._preparer = ChatPreparer(codec, Intake(codec, config.served_model_name, config.max_model_len))
+
+    async def create(self, request_id: str, scope: Scope, receive: Receive) -> ChatAnswer:
+        """The response to a new conversation, or the rest of an earlier one; reads the body.
+
+        Args:
+            request_id: of the request, if it is a new one.
+            scope: of the HTTP request, as is `receive`.
+            receive: likewise.
+
+        Raises:
+            BatonError: it cannot be answered.
+        """
+        config = self._config
         name_call(request_id)
-        body = await read_body(
-            request.scope, request.receive, max_bytes=config.max_body_bytes, timeout_s=config.request_timeout_s
-        )
+        body = await read_body(scope, receive, max_bytes=config.max_body_bytes, timeout_s=config.request_timeout_s)
         decoded = decode_object(body)
         fingerprint = body_fingerprint(body, decoded)
-        prepared = await preparer.prepare(request_id, parse_chat_request(decoded))
-        answer = partial(ChatAnswer, codec=codec, has_event_ids=event_ids.lower() != "off")
-        if last_event_id is not None:
+        prepared = await self._preparer.prepare(request_id, parse_chat_request(decoded))
+        has_event_ids = _wants_event_ids(header_of(scope, "x-baton-event-ids"))
+        answer = partial(ChatAnswer, codec=self._codec, has_event_ids=has_event_ids)
+        if (last_event_id := header_of(scope, "last-event-id")) is not None:
             last_event = parse_event_id(last_event_id)
-            earlier = resume(last_event.request_id, prepared.generation.tenant, last_event)
+            earlier = self._earlier(last_event.request_id, prepared.generation.tenant, last_event)
             return answer(partial(earlier, fingerprint=fingerprint), last_event=last_event)
         head = head_of(prepared, fingerprint, created_s=time.time(), limit_s=config.request_timeout_s)
-        if idempotency_key is not None:
+        if (idempotency_key := header_of(scope, "idempotency-key")) is not None:
             key = parse_idempotency_key(idempotency_key)
-            return answer(partial(journal.start_once, head, key, interrupts=prepared.stream))
-        return answer(partial(journal.start, head))
+            return answer(partial(self._journal.start_once, head, key, interrupts=prepared.stream))
+        return answer(partial(self._journal.start, head))
 
-    @router.get("/v1/chat/completions/{completion_id}", response_model=ChatCompletion, responses=_RESUME_RESPONSES)
-    async def retrieve_chat_completion(
-        completion_id: str, last_event_id: LastEventId = None, event_ids: EventIds = "on"
-    ) -> Response:
-        """Sends an answer again, or the rest of a stream; for two minutes after its end or its last reader."""
+    def retrieve(self, completion_id: str, last_event_id: str | None, event_ids: str | None) -> ChatAnswer:
+        """The response that sends an answer again, or the rest of a stream.
+
+        Args:
+            completion_id: of the answer, as the client says.
+            last_event_id: header of that name.
+            event_ids: header `x-baton-event-ids`.
+
+        Raises:
+            BatonError: the ids are none; see `parse_earlier`.
+        """
         request_id, last_event = parse_earlier(completion_id, last_event_id)
-        rest = resume(request_id, current_caller().tenant, last_event)
-        return ChatAnswer(rest, codec, last_event, has_event_ids=event_ids.lower() != "off")
+        rest = self._earlier(request_id, current_caller().tenant, last_event)
+        return ChatAnswer(rest, self._codec, last_event, has_event_ids=_wants_event_ids(event_ids))
 
-    def resume(
-        request_id: str, tenant: str, last_event: EventId | None
+    def _earlier(
+        self, request_id: str, tenant: str, last_event: EventId | None
     ) -> Callable[..., Coroutine[Any, Any, OpenAnswer]]:
         num_tokens = 0 if last_event is None else last_event.num_tokens
         check = partial(check_rendering, last_event=last_event)
-        return partial(journal.resume, request_id, tenant, num_tokens=num_tokens, check=check)
+        return partial(self._journal.resume, request_id, tenant, num_tokens=num_tokens, check=check)
 
-    return router
+
+def _wants_event_ids(event_ids: str | None) -> bool:
+    return event_ids is None or event_ids.lower() != "off"
 
 
 def parse_earlier(completion_id: str, last_event_id: str | None) -> tuple[str, EventId | None]:

@@ -4,6 +4,7 @@ Each event has an id, which says how far the stream has come with it: see `route
 """
 
 import json
+from json.encoder import encode_basestring
 
 from core.request import FinishReason
 from router.http.chat_response import ChoiceLogprobs, Usage
@@ -22,7 +23,7 @@ class ChunkEncoder:
         has_event_ids: whether there are lines with ids.
     """
 
-    __slots__ = ("_choice_head", "_head", "_id_head", "has_event_ids", "include_usage")
+    __slots__ = ("_choice_head", "_head", "_id_head", "_open_tail", "has_event_ids", "include_usage")
 
     def __init__(
         self, completion_id: str, created_s: int, model: str, *, include_usage: bool, has_event_ids: bool = True
@@ -33,6 +34,7 @@ class ChunkEncoder:
         self._choice_head = self._head + '{"index":0,"delta":{'
         self.include_usage = include_usage
         self.has_event_ids = has_event_ids
+        self._open_tail = self._tail(None, None, None)
 
     def text(
         self,
@@ -49,13 +51,10 @@ class ChunkEncoder:
         `num_tokens` of the answer have been shown with it, or are held because they give no text yet.
         """
         event_id = self._id(num_tokens, Stage.TEXT if finish_reason is None else Stage.FINISH)
-        delta = '"role":"assistant",' if first else ""
-        finish = "null" if finish_reason is None else f'"{finish_reason}"'
-        scores = "null" if logprobs is None else encode(logprobs.model_dump())
-        return (
-            f'{event_id}{self._choice_head}{delta}"content":{encode(text)}}},"logprobs":{scores},"finish_reason":{finish}}}]'
-            f"{self._usage(usage)}}}\n\n"
-        ).encode()
+        role = '"role":"assistant",' if first else ""
+        is_open = finish_reason is None and logprobs is None and usage is None  # as most are
+        tail = self._open_tail if is_open else self._tail(finish_reason, logprobs, usage)
+        return f'{event_id}{self._choice_head}{role}"content":{_on_one_line(encode_basestring(text))}{tail}'.encode()
 
     def usage(self, usage: Usage) -> bytes:
         """The chunk without choices that ends a stream whose client asked for the token counts."""
@@ -69,15 +68,20 @@ class ChunkEncoder:
     def _id(self, num_tokens: int, stage: Stage) -> str:
         return f"{self._id_head}{num_tokens}:{stage}\n" if self.has_event_ids else ""
 
+    def _tail(self, reason: FinishReason | None, logprobs: ChoiceLogprobs | None, usage: Usage | None) -> str:
+        """What follows the text of a chunk."""
+        finish = "null" if reason is None else f'"{reason}"'
+        scores = "null" if logprobs is None else _on_one_line(_encode(logprobs.model_dump()))
+        return f'}},"logprobs":{scores},"finish_reason":{finish}}}]{self._usage(usage)}}}\n\n'
+
     def _usage(self, usage: Usage | None) -> str:
         if usage is not None:
             return f',"usage":{usage.model_dump_json()}'
         return ',"usage":null' if self.include_usage else ""
 
 
-def encode(value: object) -> str:
-    """`value` as JSON that no client takes for several lines."""
-    encoded = _encode(value)
+def _on_one_line(encoded: str) -> str:
+    """The same JSON, so that no client takes it for several lines."""
     return encoded if encoded.isascii() else encoded.translate(_LINE_ENDS)
 
 

@@ -1,6 +1,6 @@
-"""Limits on the head of an HTTP request, of which uvicorn's httptools protocol has none: size, headers, time.
+"""What uvicorn's httptools protocol lacks: limits on a request's head (size, headers, time), and word of its end.
 
-Without them a client could send headers without end, or hold a connection with a byte a minute.
+Without limits a client could send headers without end, or hold a connection with a byte a minute.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from core.errors import InvalidRequestError
+from router.http.disconnect import EXTENSION, ConnectionEnd
 from router.http.errors import error_body
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers; other servers take 8 to 64 KiB
@@ -25,7 +26,10 @@ _TOO_LARGE = error_body(
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which also closes connections whose head is too large (status 431) or too slow."""
+    """uvicorn's protocol, which also closes connections whose head is too large (status 431) or too slow.
+
+    Its scopes have a `ConnectionEnd` among their extensions.
+    """
 
     def __init__(
         self,
@@ -35,6 +39,8 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._end = ConnectionEnd()
+        self._extensions = {EXTENSION: self._end}
         self._timer: asyncio.TimerHandle | None = None
         self._is_in_head = False
         self._is_refused = False
@@ -50,20 +56,22 @@ class LimitedProtocol(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         self._stop_timer()
         super().connection_lost(exc)
+        self._end.come()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`; the parser keeps a header that has not ended, so what came for it is counted."""
-        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr] # uvicorn has None there
-            self._start_timer()
         self._num_pieces_bytes += len(data)
         if self._is_in_head and self._num_pieces_bytes > MAX_HEAD_BYTES:
             self._refuse()
             return
         super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:  # type: ignore[redundant-expr] # uvicorn has None there
+            self._start_timer()  # most heads come in one piece, and need none
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions  # type: ignore[typeddict-item] # any may be there
         self._is_in_head = True
         self._num_parsed_bytes = self._num_pieces_bytes = 0
 

@@ -1,11 +1,11 @@
 """Watches the calls of the HTTP API that ask for an answer, those that are refused included."""
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.observe.call import Calls
+from router.http.chat_completions import PATH
+from router.http.headers import header_of
+from router.observe.call import HEADERS, Calls
 
-PATH = "/v1/chat/completions"
 EARLIER = f"{PATH}/{{id}}"  # an answer is asked for again; its id would make each call a method of its own
 
 
@@ -27,7 +27,8 @@ class ObservedCalls:
         if method is None:
             await self._app(scope, receive, send)
             return
-        with self._calls.open("http", method, Headers(scope=scope)):
+        headers = {name: value for name in HEADERS if (value := header_of(scope, name)) is not None}
+        with self._calls.open("http", method, headers):
             await self._app(scope, receive, send)
 
 

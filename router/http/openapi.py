@@ -13,6 +13,11 @@ def schema_ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REF_TEMPLATE.format(model=model.__name__)}
 
 
+def header_parameter(name: str, description: str) -> dict[str, Any]:
+    """A request header that a route reads by itself."""
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+
+
 class DocumentedApp(FastAPI):
     """A FastAPI application whose OpenAPI document also describes the models in `documented`."""
 

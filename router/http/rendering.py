@@ -10,6 +10,7 @@ from router.http.prepare import PreparedChat
 from router.journal.head import RequestHead
 
 MAX_ENCODED_BYTES = 64 * 1024  # to encode it anew takes less than a millisecond, in which nothing else happens
+_encode = json.JSONEncoder(sort_keys=True).encode
 _FIELDS = ("model", "stream", "include_usage", "continuous_usage")
 
 
@@ -59,4 +60,4 @@ def check_rendering(head: RequestHead, last_event: EventId | None) -> None:
 def body_fingerprint(body: bytes, decoded: dict[str, Any]) -> str:
     """The same for bodies that say the same, in whatever order; of large ones, for those of the same bytes."""
     is_large = len(body) > MAX_ENCODED_BYTES
-    return hashlib.sha256(body if is_large else json.dumps(decoded, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(body if is_large else _encode(decoded).encode()).hexdigest()

@@ -1,16 +1,13 @@
 """Telling an HTTP client where the time of its answer has gone, if it asked, in a header or in its stream."""
 
-from typing import Any
-
+from router.http.openapi import header_parameter
 from router.observe.call import TIMING_HEADER, phases_asked
 
-TIMING_PARAMETER: dict[str, Any] = {
-    "name": TIMING_HEADER,
-    "in": "header",
-    "description": "`1` has the answer say where its time went, as a Server-Timing header of the same name, or in a "
-    "stream as a comment before `[DONE]`.",
-    "schema": {"type": "string"},
-}
+TIMING_PARAMETER = header_parameter(
+    TIMING_HEADER,
+    "`1` has the answer say where its time went, as a Server-Timing header of the same name, or in a stream as a "
+    "comment before `[DONE]`.",
+)
 
 
 def timing_headers() -> tuple[tuple[bytes, bytes], ...]:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from core.errors import BatonError
 from core.logprobs import TokenLogprobs
@@ -251,7 +250,7 @@ class AnswerReader:
         """See `Generation.read`."""
         answer, first = self._answer, self._num_read
         await answer.wait_beyond(first)
-        if answer.saving is not None and first == 0:
+        if first == 0 and answer.saving is not None and not answer.saving.done():
             await asyncio.wait((answer.saving,), timeout=self._save_timeout_s)
         num_tokens = len(answer.token_ids)
         is_before_cut = first < self._cut <= num_tokens
@@ -260,7 +259,7 @@ class AnswerReader:
             await asyncio.sleep(0)  # somebody far behind lets others have their turn
         self._num_read = end
         delta = answer.delta(first, end)
-        return replace(delta, finish_reason=None) if is_before_cut else delta
+        return delta._replace(finish_reason=None) if is_before_cut else delta
 
     def cancel(self, *, is_answered: bool = False) -> None:
         """See `Generation.cancel`; the work goes on if others read, or the request is to run to its end."""

@@ -10,6 +10,8 @@ logger = logging.getLogger("baton.access")
 
 def log_call(call: Call, duration_s: float) -> None:
     """Writes the line of a call that has ended and took so many seconds; the request's id is among its tags."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     outcome, code = call.outcome
     fields: dict[str, object] = {
         "api": call.api,

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from core.events import TokenEvent, TokenTiming
+from core.events import TokenTiming
 from core.ids import WorkerId
 from core.request import Assignment
+from core.token_runs import TokenRun
 
 
 @dataclass(slots=True)
@@ -39,9 +40,9 @@ class AttemptTimes:
         prefill, decode = assignment.prefill.worker, assignment.decode.worker
         return cls(assignment.handoff_id, assignment.first_position, prefill, decode, now_s)
 
-    def take(self, event: TokenEvent) -> None:
-        """Takes in a token that says what came before it; the second time it says so changes nothing."""
-        if event.position == self.first_position:
-            self.prefilled = self.prefilled or event.timing
+    def take(self, run: TokenRun) -> None:
+        """Takes in tokens that say what came before them; the second time they say so changes nothing."""
+        if run.position == self.first_position:
+            self.prefilled = self.prefilled or run.timing
         else:
-            self.decoded = self.decoded or event.timing
+            self.decoded = self.decoded or run.timing

@@ -21,6 +21,8 @@ REPLAYED = "replayed"
 
 TIMING_HEADER = "x-baton-timing"
 """Of a request, `1` asks for its phases; of a response, it has them."""
+HEADERS = (TRACE_HEADER, TIMING_HEADER)
+"""All that `Calls.open` looks for."""
 _YES = frozenset({"1", "true"})
 
 _CALL: ContextVar["Call | None"] = ContextVar("call", default=None)
@@ -112,7 +114,7 @@ class Calls:
         Args:
             api: `http` or `grpc`.
             method: what is called.
-            headers: or metadata, as the client sent it; names are in lower case.
+            headers: or metadata, as the client sent it, at least `HEADERS`; names are in lower case.
         """
         call = Call(
             api,

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+PREFIX = "baton_router_"
+"""Of the names of metrics that are about a router, not about one of its workers."""
+
 Samples = Iterable[tuple[Sequence[str], float]]
 """Values of the labels, and the number."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from core.clock import Clock
 from router.config import RouterConfig
@@ -60,19 +60,13 @@ def build_observation(
     observers, on_called = [meter], [log_call]
     registry = CollectorRegistry() if config.metrics_port is not None else None
     if registry is not None:
-        metrics = new_metrics(registry)
+        metrics = RequestMetrics(registry)
         observers.append(metrics)
         on_called.append(metrics.called)
     tracer = None if config.otlp_endpoint is None else new_tracer(config.otlp_endpoint, router_id, clock)
     on_ended = [] if tracer is None else [tracer.ended]
     watch = RequestWatch(clock, limits, observers, on_arrived=[accept], on_ended=on_ended)
     return Observation(watch, Calls(clock, on_called, is_tracing=tracer is not None), registry, tracer)
-
-
-def new_metrics(registry: CollectorRegistry) -> RequestMetrics:
-    """Metrics of requests, without the times at which each counter was created: nothing here reads those."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]
-    return RequestMetrics(registry)
 
 
 def new_tracer(endpoint: str, router_id: str, clock: Clock) -> Tracer:

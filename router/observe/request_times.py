@@ -11,9 +11,9 @@ from typing import Protocol
 
 from core.clock import Clock
 from core.errors import BatonError, CancelledRequestError
-from core.events import TokenEvent
 from core.ids import WorkerId
 from core.request import Assignment, FinishReason, GenerationRequest
+from core.token_runs import TokenRun
 from router.observe.attempt_times import AttemptTimes
 from router.observe.phases import Phases
 from router.observe.traceparent import TraceParent
@@ -169,11 +169,11 @@ class RequestTimes:
         self._watch.totals.num_attempts += 1
         self._watch.totals.num_resumed += assignment.first_position > 0
 
-    def timed(self, event: TokenEvent) -> None:
-        """A token has come that says what came before it; it may be one that waits for those before."""
+    def timed(self, run: TokenRun) -> None:
+        """Tokens have come that say what came before them; they may be some that wait for those before."""
         attempt = self.attempts[-1] if self.attempts else None
-        if attempt is not None and attempt.handoff_id == event.handoff_id:
-            attempt.take(event)
+        if attempt is not None and attempt.handoff_id == run.handoff_id:
+            attempt.take(run)
 
     def returned(self, code: str) -> None:
         """The attempt has come back unfinished."""

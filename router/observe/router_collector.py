@@ -10,10 +10,8 @@ from prometheus_client.registry import Collector
 from core.clock import Clock
 from core.request import Role
 from router.dispatch.dispatcher import FleetDispatcher
-from router.observe.families import counter, gauge
+from router.observe.families import PREFIX, counter, gauge
 from router.observe.request_times import Totals
-
-PREFIX = "baton_router_"
 
 
 class Agreement(Protocol):

@@ -1,7 +1,7 @@
 """Folds workers that are about equally fast into kinds: a split of a thousand is weighed like one of a few."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.cost import CostModel
@@ -78,9 +78,12 @@ class Kinds:
         self._index_of_cost: dict[tuple[int, int, int], int] = {}
         self.kinds: list[Kind] = []
         self._of_worker = {worker.name: self._index(worker) for worker in workers}
+        self._advantages = [kind.prompt_advantage for kind in self.kinds]
 
-    def counts(self, names: Iterable[str], weight: float = 1.0) -> list[float]:
+    def counts(self, names: Sequence[str], weight: float = 1.0) -> list[float]:
         """How many of the named workers are of each kind, in the order of `kinds`."""
+        if len(self.kinds) == 1:
+            return [weight * len(names)]
         counts = [0.0] * len(self.kinds)
         for name in names:
             counts[self._of_worker[name]] += weight
@@ -89,6 +92,10 @@ class Kinds:
     def of(self, name: str) -> Kind:
         """A worker's."""
         return self.kinds[self._of_worker[name]]
+
+    def prompt_advantage(self, name: str) -> int:
+        """Of a worker's kind."""
+        return self._advantages[self._of_worker[name]]
 
     def _index(self, worker: WorkerView) -> int:
         """Workers often share one cost model; then it is looked into once."""

@@ -90,21 +90,23 @@ class Roster:
         return self._split(self._roles | {worker.name: Role.MIXED for worker in free}, 0)
 
     def _split(self, roles: Mapping[str, Role], num_moved: int) -> Split:
-        by_role: dict[Role, list[str]] = {role: [] for role in Role}
-        for name, wanted in roles.items():
-            by_role[wanted].append(name)
-        flips = tuple(
-            Flip(worker.name, roles[worker.name]) for worker in self._workers if roles[worker.name] is not worker.role
+        flips = [
+            Flip(worker.name, wanted)
+            for worker, wanted in zip(self._workers, roles.values(), strict=True)
+            if wanted is not worker.role
+        ]
+        prefill, decode, mixed = (
+            tuple([name for name, wanted in roles.items() if wanted is part])
+            for part in (Role.PREFILL, Role.DECODE, Role.MIXED)
         )
-        prefill, decode, mixed = (tuple(by_role[part]) for part in (Role.PREFILL, Role.DECODE, Role.MIXED))
-        return Split(prefill, decode, mixed, flips, num_moved)
+        return Split(prefill, decode, mixed, tuple(flips), num_moved)
 
     def _in_order(self, free: Sequence[WorkerView], role: Role) -> list[WorkerView]:
         return sorted((w for w in free if self._roles[w.name] is role), key=self._reluctance)
 
     def _reluctance(self, worker: WorkerView) -> tuple[int, int, int, float, str]:
         """Lower changes first: who is worse at what it does than at the other, then who has less of it under way."""
-        advantage = self._kinds.of(worker.name).prompt_advantage
+        advantage = self._kinds.prompt_advantage(worker.name)
         if worker.role is Role.PREFILL:
             return advantage, worker.queued_prompts, worker.pending_prompt_tokens, worker.since_s, worker.name
         return -advantage, worker.running_sequences, worker.context_tokens, worker.since_s, worker.name

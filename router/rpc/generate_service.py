@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import logging
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
 from baton.v1 import generate_pb2, generate_pb2_grpc
 
 from core.errors import BatonError, DeadlineError, InternalError, InvalidRequestError
+from core.ids import new_request_id
 from core.request import FinishReason, GenerationRequest
 from router import wire
 from router.auth.caller import current_caller
@@ -138,7 +138,7 @@ class GenerateService(generate_pb2_grpc.GenerateServiceServicer):
             ) from None
 
     async def _prepare(self, request: generate_pb2.GenerateRequest) -> GenerationRequest:
-        request_id = uuid.uuid4().hex
+        request_id = new_request_id()
         name_call(request_id)
         if len(request.stop) > MAX_STOPS or not all(0 < len(text) <= MAX_STOP_CHARS for text in request.stop):
             raise InvalidRequestError(

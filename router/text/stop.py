@@ -32,6 +32,8 @@ class StopMatcher:
         After a match nothing more is to be pushed; what follows the stop string is dropped. A stop string that
         becomes complete while it `may_stop` nothing is ordinary text.
         """
+        if not self._stops:
+            return text, False
         num_held = len(self._held)
         text = self._held + text
         start = self._first_match(text, num_held) if may_stop else None
@@ -41,6 +43,10 @@ class StopMatcher:
         shown = len(text) - self._num_held(text)
         self._held = text[shown:]
         return text[:shown], False
+
+    def is_completed_by(self, text: str) -> bool:
+        """Whether a stop string ends in this piece, pushed next; if not, it may as well be pushed in parts."""
+        return bool(self._stops) and self._first_match(self._held + text, len(self._held)) is not None
 
     def finish(self) -> str:
         """Ends the answer without a match; returns what was held as the possible start of a stop string."""

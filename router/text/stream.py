@@ -4,9 +4,8 @@ The text that has been shown is a function of the tokens counted, however they a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
@@ -16,9 +15,8 @@ from router.text.held_logprobs import HeldLogprobs
 from router.text.stop import StopMatcher
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """Text that has become certain since the last read.
+class TextDelta(NamedTuple):
+    """Text that has become certain since the last read. A tuple, for one is made per read.
 
     Attributes:
         text: to be shown; may be empty while an incomplete character or a possible stop string is held.
@@ -114,15 +112,9 @@ class TextGeneration:
 
     def _detokenize(self, delta: TokenDelta) -> TextDelta:
         shown = self._without_stop_token(delta)
-        text = ""
-        # Token by token: what is shown after n tokens must not depend on how they arrived, so that an answer can be
-        # replayed and goes on behind what a client has got.
-        for index, token_id in enumerate(shown):
-            piece, matched = self._push(token_id, self.num_completion_tokens + index + 1)
-            text += piece
-            self._held_logprobs.add(delta.logprobs[index : index + 1], is_cut=self._detokenizer.is_holding)
-            if matched:
-                return self._stopped(text, delta.token_ids[: index + 1])
+        text, num_shown = self._show_scored(shown, delta.logprobs) if delta.logprobs else self._show(shown)
+        if num_shown is not None:
+            return self._stopped(text, delta.token_ids[:num_shown])
         if delta.finish_reason is None:
             return TextDelta(text, delta.token_ids, None, self._held_logprobs.release())
         self._held_logprobs.add(delta.logprobs[len(shown) :], is_cut=False)
@@ -132,13 +124,38 @@ class TextGeneration:
         text += piece + self._stop_matcher.finish()
         return TextDelta(text, delta.token_ids, delta.finish_reason, self._held_logprobs.release_all())
 
-    def _push(self, token_id: int, num_tokens: int) -> tuple[str, bool]:
-        """Text to show with the token that makes the answer `num_tokens` long, and whether it is stopped."""
-        text = self._detokenizer.push((token_id,))
-        self._held_logprobs.num_chars += len(text)
-        return self._match(text, num_tokens)
+    # Token by token, or as if: what is shown after n tokens must not depend on how they arrived, so that an answer
+    # can be replayed and goes on behind what a client has got.
+
+    def _show(self, token_ids: Sequence[int]) -> tuple[str, int | None]:
+        """Text to show with tokens, and how many of them there are if they stop the answer; None if they do not."""
+        pieces = self._detokenizer.push(token_ids)
+        text = "".join(pieces)
+        if not self._stop_matcher.is_completed_by(text):
+            return self._stop_matcher.push(text)[0], None
+        text = ""
+        for num_shown, piece in enumerate(pieces, start=1):
+            shown, matched = self._match(piece, self.num_completion_tokens + num_shown)
+            text += shown
+            if matched:
+                return text, num_shown
+        return text, None
+
+    def _show_scored(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs]) -> tuple[str, int | None]:
+        """Likewise, with the log-probabilities of the tokens."""
+        text = ""
+        for num_shown, token_id in enumerate(token_ids, start=1):
+            (piece,) = self._detokenizer.push((token_id,))
+            self._held_logprobs.num_chars += len(piece)
+            shown, matched = self._match(piece, self.num_completion_tokens + num_shown)
+            text += shown
+            self._held_logprobs.add(logprobs[num_shown - 1 : num_shown], is_cut=self._detokenizer.is_holding)
+            if matched:
+                return text, num_shown
+        return text, None
 
     def _match(self, text: str, num_tokens: int) -> tuple[str, bool]:
+        """Text to show of that which makes the answer `num_tokens` long, and whether it is stopped."""
         piece, matched = self._stop_matcher.push(text, may_stop=num_tokens > self._min_tokens)
         self._held_logprobs.num_shown += len(piece)
         return piece, matched

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from router.text.detokenizer import REPLACEMENT
+REPLACEMENT = "\ufffd"
+"""What decoders put where bytes are no UTF-8 (yet)."""
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")  # how tokenizers with byte fallback write a byte
 

@@ -12,6 +12,7 @@ from router.text.chat_template import ChatTemplate
 from router.text.detokenizer import Detokenizer
 from router.text.model_files import TextDefaults
 from router.text.token_pieces import TokenPiece, TokenPieces
+from router.text.whole_texts import WholeTexts
 
 
 class TextCodec:
@@ -33,6 +34,7 @@ class TextCodec:
         self._pieces = TokenPieces(tokenizer)
         added_tokens = tokenizer.get_added_tokens_decoder()
         self._special_ids = frozenset(token_id for token_id, token in added_tokens.items() if token.special)
+        self._whole_texts = WholeTexts(tokenizer, self._special_ids, self._pieces)
         self.vocab_size = defaults.num_embeddings or tokenizer.get_vocab_size()
         self.context_length = defaults.context_length
         self.eos_token_ids = defaults.eos_token_ids
@@ -66,7 +68,8 @@ class TextCodec:
             add_special_tokens: whether to add what the tokenizer puts around a text (often a start token): True
                 for a plain completion, False for a rendered chat, which holds them already.
         """
-        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        # The one of the library's calls that does not find out which characters each token is of: a sixth faster.
+        return self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of token ids; ids unknown to the tokenizer give none."""
@@ -117,7 +120,7 @@ class TextCodec:
 
     def detokenizer(self) -> Detokenizer:
         """A new detokenizer, for one answer."""
-        return Detokenizer(self._tokenizer, self._special_ids)
+        return Detokenizer(self._tokenizer, self._special_ids, self._whole_texts)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:

@@ -35,6 +35,7 @@ models = st.builds(
     prefill_pair_s=st.floats(0, 1e-3),
     decode=curves(),
     decode_context_token_s=st.floats(0, 1e-3),
+    added_token_s=st.none() | st.floats(0, 1),
 )
 
 
@@ -67,7 +68,7 @@ def test_what_is_no_cost_curve_is_refused(points: tuple[tuple[float, float], ...
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("chunk_tokens", 0), ("prefill_pair_s", -1.0), ("decode_context_token_s", math.nan)],
+    [("chunk_tokens", 0), ("prefill_pair_s", -1.0), ("decode_context_token_s", math.nan), ("added_token_s", -1.0)],
 )
 def test_model_with_a_value_out_of_range_is_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=field):
@@ -85,6 +86,19 @@ def test_step_costs_its_tokens_and_its_attention() -> None:
 def test_mixed_step_reads_the_weights_once() -> None:
     shape = StepShape(num_prompt_tokens=60, num_sequences=2)
     assert MODEL.step_s(shape) == pytest.approx(1.0 + 0.75 - 0.25)
+
+
+@pytest.mark.parametrize(
+    ("num_prompt_tokens", "num_sequences", "shared_s"), [(60, 2, 0.5 - 2 * 0.01), (1, 2, 0.25 - 0.01), (60, 99, 0.4)]
+)
+def test_mixed_step_shares_all_but_the_tokens_of_the_smaller_part_where_these_are_known(
+    num_prompt_tokens: int, num_sequences: int, shared_s: float
+) -> None:
+    model = replace(MODEL, added_token_s=0.01)
+    assert model.shared_s(num_prompt_tokens, num_sequences) == pytest.approx(shared_s)
+    shape = StepShape(num_prompt_tokens=num_prompt_tokens, num_sequences=num_sequences)
+    parts_s = model.prefill_s(num_prompt_tokens, 0) + model.decode_s(num_sequences, 0)
+    assert model.step_s(shape) == pytest.approx(parts_s - shared_s)
 
 
 @given(num_tokens=st.integers(2, 5000), num_before=st.integers(0, 5000), data=st.data())
@@ -138,6 +152,7 @@ def test_change_is_a_share_of_each_part() -> None:
     assert changed.decode.at(2) == 0.5 * MODEL.decode.at(2)
     assert changed.decode_context_token_s == 4 * MODEL.decode_context_token_s
     assert cost_model().changed(CostChange()) == cost_model()
+    assert replace(MODEL, added_token_s=0.5).changed(CostChange(prefill=1.0)).added_token_s == 1.0
 
 
 @pytest.mark.parametrize("change", [-1.0, -2.0, math.nan, math.inf])

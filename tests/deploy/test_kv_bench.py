@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from core.errors import InternalError
+from deploy.bench.cores import two_cores
 from deploy.bench.kv.byte_rates import KIB, MIB, ByteRates, size_text, why_not, worst_ratio
 from deploy.bench.kv.contestants import CONTESTANTS, TCP, Contestant, ends_of
-from deploy.bench.kv.cores import two_cores
 from deploy.bench.kv.exchange import Exchange, Pool, new_memory, pieces
 from deploy.bench.kv.handoffs import handoff_checks
 from deploy.bench.kv.hosted_worker import SenderTotals

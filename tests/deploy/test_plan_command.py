@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from deploy.cli import app
 from deploy.commands.plan import choice_of, sizes_of
 from deploy.commands.plan_tables import roles_words
 from deploy.planning.settings import PlanSettings, load_of
+from engine.parallel.topology import ShardTopology
 
 SMALL = ["plan", "--model", "ernie-4.5-0.3b", "--quantization", "none", "--tp", "1", "--ep", "1"]
 LOAD = ["--prompt-tokens", "512", "--answer-tokens", "64", "--rate", "20", "--duration-s", "3"]
@@ -33,7 +35,7 @@ def test_small_load_needs_one_gpu(tmp_path: Path) -> None:
     assert "1 H800 on 1 node(s)" in text
     assert "all for both halves" in text
     found = json.loads(path.read_text(encoding="utf-8"))
-    assert found["asked"]["--rate"] == "20.0"
+    assert found["asked"]["--rate"] == 20.0
     assert (found["plan"]["num_gpus"], found["plan"]["roles"], found["plan"]["attainment"]) == (1, "mixed", 1.0)
     assert found["outlooks"][0]["trials"] == [found["plan"]]
     assert found["outlooks"][0]["why_lost"] is None
@@ -81,12 +83,20 @@ def test_published_figure_is_printed_beside_the_prediction(tmp_path: Path) -> No
             "--ep is 2; it must be a power of two, at most 8 (one node), and --ep 1 for",
         ),
         (["--model", "ernie-4.5-0.3b"], "a rate is needed"),
+        (
+            ["--model", "ernie-4.5-0.3b", "--rate", "1", "--prompt-tokens", "131000", "--answer-tokens", "73"],
+            "the longest request of the load has 131,073 tokens with its answer, the model's context 131,072; ",
+        ),
         (["--rate", "0"], "--rate is 0.0; it must be a positive number"),
         (["--slo-tpot-ms", "-1"], "--slo-tpot-ms is -1.0; it must be a positive number"),
         (["--attainment", "1.5"], "--attainment is 1.5; it must be a share above 0, at most 1"),
         (
             ["--reproduce", "ernie-300b", "--gpu", "H20"],
             "--reproduce has its own model, GPUs and load; leave out --gpu",
+        ),
+        (
+            ["--reproduce", "ernie-300b", "--json", "no/such/folder.json"],
+            "--json is no/such/folder.json, which cannot be written; name a file in a folder that there is",
         ),
         (["--reproduce", "x"], "--reproduce is 'x'; it must be one of ernie-300b"),
     ],
@@ -108,6 +118,12 @@ def test_sizes_that_are_asked_for_are_the_only_ones() -> None:
     choice = choice_of(settings)
     sizes = sizes_of(settings, choice.shape, choice.gpu)
     assert [(size.tensor_parallel_size, size.expert_parallel_size) for size in sizes] == [(8, 1), (8, 8)]
+    both = PlanSettings(model="ernie-4.5-300b-a47b", tp=1, ep=8)
+    assert sizes_of(both, choice.shape, choice.gpu) == [ShardTopology(1, 8)]
+    with pytest.raises(
+        ConfigError, match="--tp 1 and --ep 16 are 16 GPUs, a node has 8; the ranks of a worker are on"
+    ):
+        sizes_of(replace(both, ep=16), choice.shape, choice.gpu)
 
 
 def test_trace_is_taken_whole_or_for_a_time(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from loadtest.simulator.job import Job
 from loadtest.simulator.outcome import Outcome
 from loadtest.simulator.simulation import simulate
 from loadtest.simulator.spec import Batching, FleetSpec, MoveCosts, WorkerSpec
+from loadtest.simulator.topology import Topology
 from loadtest.simulator.view import FleetView
 from router.roles.decision import Flip
 from router.roles.snapshot import Limits
@@ -35,8 +36,11 @@ def fleet_spec(
     kv_tokens: int = 10_000,
     moves: MoveCosts = MOVES,
     cost: CostModel = COST,
+    topology: Topology | None = None,
+    start_s: float = 60.0,
 ) -> FleetSpec:
-    return FleetSpec(num_workers, WorkerSpec(cost, batching, max_num_seqs, kv_tokens, 16), moves)
+    worker = WorkerSpec(cost, batching, max_num_seqs, kv_tokens, 16)
+    return FleetSpec(num_workers, worker, moves, topology, start_s)
 
 
 def run(spec: FleetSpec, roles: Sequence[Role], arrivals: Sequence[Arrival]) -> Outcome:

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ def test_requests_of_a_trace_come_in_order_of_time(tmp_path: Path) -> None:
     assert read_mooncake(path) == [Arrival(0.0, 700, 5, (4, 9)), Arrival(3.0, 700, 5, (4, 9))]
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", json.dumps({**LINE, "output_length": 0}), json.dumps(7)])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{", "[]", "{}", json.dumps(7), json.dumps({**LINE, "output_length": 0}),
+        json.dumps({**LINE, "timestamp": math.inf}), json.dumps({**LINE, "input_length": math.inf}),
+    ],
+)  # fmt: skip
 def test_line_that_is_no_request_is_refused_with_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "trace.jsonl"
     path.write_text(f"{json.dumps(LINE)}\n{line}", encoding="utf-8")

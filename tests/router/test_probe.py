@@ -4,8 +4,9 @@ import pytest
 
 from core.clock import ManualClock
 from core.errors import DeadlineError, InvalidRequestError, UnavailableError
-from core.events import ReturnedWork, TokenEvent
+from core.events import ReturnedWork
 from core.request import Role
+from core.token_runs import TokenRun
 from core.transfers import PairReport, PairStats, TransferReport
 from router import probe
 from router.probe import PairProbes, ProbeResult
@@ -32,7 +33,7 @@ class Pair:
 
     def draw(self, link: RecordingLink, name: str, position: int, after_s: float) -> None:
         self.clock.advance(after_s)
-        self.probes.on_report(link, StepReport(tokens=(TokenEvent(name, position, 3),)))
+        self.probes.on_report(link, StepReport(runs=[TokenRun(name, position, (3,))]))
 
     def has_sent(self, stats: PairStats) -> None:
         self.prefill.transfers = TransferReport(sent=(PairReport(self.decode.worker, "push", stats),))

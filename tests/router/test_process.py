@@ -10,10 +10,11 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from baton.v1 import common_pb2, control_pb2, control_pb2_grpc, generate_pb2, generate_pb2_grpc
+from baton.v1 import control_pb2, control_pb2_grpc, generate_pb2, generate_pb2_grpc
 
 from core.errors import CheckpointError, ConfigError
-from core.request import Role
+from core.request import FinishReason, Role
+from core.token_runs import TokenRun
 from deploy.free_port import free_port
 from router import process, wire
 from router.config import RouterConfig
@@ -21,7 +22,7 @@ from router.departure import RouterDeparture
 from router.process import run_router
 from router.state import open_state
 from router.state.redis_state import RedisState
-from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker, token
+from tests.router.fleet.scripted_worker import WAIT_S, ScriptedWorker
 from tests.router.http.serving import MODEL
 
 MISSING = "no prefill and no decode worker is attached yet"
@@ -134,8 +135,7 @@ async def test_request_under_way_ends_while_the_router_leaves(free_ports: Router
                 await register(addresses.cluster_port, worker)
             asking = asyncio.create_task(ask(addresses.http_port))
             order = await asyncio.wait_for(prefill.orders.get(), WAIT_S)
-            last = token(0, common_pb2.FINISH_REASON_STOP)
-            last.handoff_id = order.assign.handoff_id
+            last = TokenRun(order.assign.handoff_id, 0, (7,), FinishReason.STOP)
             asyncio.get_running_loop().call_later(0.1, prefill.report, last)
         answer = await asyncio.wait_for(asking, WAIT_S)
     assert (answer.status_code, answer.json()["choices"][0]["finish_reason"]) == (200, "stop")

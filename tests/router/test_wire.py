@@ -1,6 +1,8 @@
 """What one side writes the other reads the same; the worker's half of the wire is the reference for the router's."""
 
 from dataclasses import fields
+from operator import attrgetter
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -14,13 +16,15 @@ from core.events import ReturnedWork, TokenEvent, WorkerLoad
 from core.experts import ExpertLayer, ExpertReport
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Assignment, FinishReason, Role
+from core.token_runs import TokenRun
 from engine.kv.layout import KvLayout
 from engine.parallel.topology import ShardTopology
 from router import expert_wire, hello_wire, wire
-from tests.builders import DECODE, cost_model
+from tests.builders import DECODE, cost_model, events_of
 from tests.router.builders import LAYOUT, worker_hello
 from tests.strategies import UINT32, sampling_params, token_logprobs
 
+HANDOFF = attrgetter("handoff_id")
 UINT64 = st.integers(0, 2**64 - 1)
 
 endpoints = st.builds(
@@ -41,8 +45,8 @@ assignments = st.builds(
 )
 token_events = st.builds(
     TokenEvent,
-    handoff_id=st.text(),
-    position=UINT32,
+    handoff_id=st.sampled_from(["r.0", "r.1"]),
+    position=st.integers(0, 5),
     token_id=UINT32,
     finish_reason=st.none() | st.sampled_from(FinishReason),
     logprobs=st.none() | token_logprobs,
@@ -79,7 +83,11 @@ def test_report_reaches_the_router_as_it_is(
     load = WorkerLoad(steps=steps, blocks_free=3, prefill_cost_change=1.5)
     report = worker.report.StepReport(tokens=tokens, returned=returned, load=load)
     received = worker_pb2.AttachResponse.FromString(worker.wire.report_to_proto(report).SerializeToString())
-    assert wire.report_from_proto(received.report) == wire.StepReport(tokens, returned, load)
+    arrived = wire.report_from_proto(received.report)
+    assert sorted(events_of(arrived.runs), key=HANDOFF) == sorted(
+        tokens, key=HANDOFF
+    )  # in order within each sequence
+    assert arrived == wire.StepReport(arrived.runs, returned, load)
 
 
 def test_every_field_of_the_load_makes_the_round_trip() -> None:
@@ -150,9 +158,31 @@ def test_unknown_role_is_a_config_error(role: int) -> None:
 
 
 def test_unknown_finish_reason_is_unavailable() -> None:
-    token = worker_pb2.TokenEvent(handoff_id="r.0", finish_reason=17)
-    with pytest.raises(UnavailableError, match="number 17"):
-        wire.report_from_proto(worker_pb2.StepReport(tokens=[token]))
+    runs = worker.wire.runs_to_proto([TokenRun("r.0", 3, (7, 8), FinishReason.STOP)])
+    runs.details[0].finish_reason = 17
+    with pytest.raises(UnavailableError, match=r"finish reason of r\.0 is number 17; run the same version"):
+        wire.runs_from_proto(runs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lengths": []},
+        {"lengths": [0]},
+        {"lengths": [3]},
+        {"lengths": [1, 1]},
+        {"positions": []},
+        {"handoff_ids": []},
+        {"token_ids": [7]},
+        {"details": [worker_pb2.TokenRunDetails(run=1)]},
+    ],
+    ids=str,
+)
+def test_columns_that_do_not_fit_are_unavailable(changes: dict[str, Any]) -> None:
+    columns = {"handoff_ids": ["r.0"], "positions": [3], "lengths": [2], "token_ids": [7, 8]}
+    assert wire.runs_from_proto(worker_pb2.TokenRuns(**columns)) == [TokenRun("r.0", 3, (7, 8))]
+    with pytest.raises(UnavailableError, match="run the same version"):
+        wire.runs_from_proto(worker_pb2.TokenRuns(**(columns | changes)))
 
 
 def test_tables_cover_all_roles_and_reasons() -> None:

@@ -21,6 +21,7 @@ from router import expert_wire, hello_wire, transfer_wire, wire
 from router.fleet.hello import WorkerHello
 from rpc.channels import open_sync_channel
 from rpc.security import OPEN, RpcSecurity
+from tests.builders import events_of
 from worker.process import WorkerProcess
 
 TIMEOUT_S = 30.0
@@ -67,7 +68,7 @@ class AttachedRouter:
             self.states.append(wire.role_state_from_proto(WorkerId("who", 1), message.role_state))
             return
         report = wire.report_from_proto(message.report)
-        for event in report.tokens:
+        for event in events_of(report.runs):
             self.tokens.setdefault(event.handoff_id, []).append(event)
         for work in report.returned:
             assert work.handoff_id not in self.returned

@@ -20,7 +20,7 @@ from decode_worker.half import DecodeHalf
 from engine.kv.name_log import NameLog
 from prefill_worker.half import PrefillHalf
 from router import transfer_wire, wire
-from tests.builders import ListPort, assignment, keep_here, small_pool
+from tests.builders import ListPort, assignment, keep_here, run_of, small_pool
 from tests.oracles import greedy_tokens
 from tests.worker.loops import greedy
 from tests.worker.routers import AttachedRouter, attached, is_free, look, wait_until
@@ -269,6 +269,19 @@ async def test_word_that_a_worker_is_gone_is_passed_on() -> None:
     await stream.aclose()
 
 
+async def test_orders_that_come_together_are_obeyed_in_order() -> None:
+    heard: list[float | None] = []
+    service, _ = lone_service(on_leave=heard.append)
+    context: Any = NoContext()
+    together = wire.leave_to_proto(1.0)
+    together.further.extend(map(wire.leave_to_proto, (2.0, 3.0)))
+    stream = service.Attach(Orders(wire.router_hello_to_proto("r"), together, wire.leave_to_proto(4.0)), context)
+    await anext(stream)
+    await asyncio.sleep(0)  # lets the reader go through them
+    assert heard == [1.0, 2.0, 3.0, 4.0]
+    await stream.aclose()
+
+
 async def test_order_to_leave_is_passed_on_with_its_time_if_it_has_one() -> None:
     heard: list[float | None] = []
     service, _ = lone_service(on_leave=heard.append)
@@ -348,7 +361,7 @@ async def test_reports_are_sent_in_order_and_load_goes_to_everybody() -> None:
     for name, stream in streams.items():
         reports = [wire.report_from_proto((await anext(stream)).report) for _ in tokens]
         assert [report.load.steps for report in reports] == [0, 1, 2]
-        assert [report.tokens for report in reports] == [[event] if name == "a" else [] for event in tokens]
+        assert [report.runs for report in reports] == [[run_of(event)] if name == "a" else [] for event in tokens]
         await stream.aclose()
     assert not service.is_attached()
 

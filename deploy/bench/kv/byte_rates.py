@@ -6,8 +6,8 @@ from typing import Any
 
 from core.errors import InternalError
 from deploy.bench.checks import at_least
+from deploy.bench.cores import two_cores
 from deploy.bench.kv.contestants import CONTESTANTS, OTHERS
-from deploy.bench.kv.cores import two_cores
 from deploy.bench.kv.exchange import Exchange
 from deploy.bench.kv.pairs import Pair
 from deploy.cluster import Say

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from deploy.bench.kv.exchange import Exchange, Pool, new_memory
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 
 HOST = "127.0.0.1"
 WAIT_S = 30.0  # for the other end, which does its part at the same time

@@ -9,7 +9,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined] # mi
 
 from deploy.bench.kv.ends import HOST, WAIT_S
 from deploy.bench.kv.exchange import Exchange, Pool, pieces
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 
 TIMEOUT = timedelta(seconds=WAIT_S)
 BLOCK_TAG, DONE_TAG = 0, 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from deploy.bench.kv.ends import HOST, WAIT_S
 from deploy.bench.kv.exchange import Exchange, Pool
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 
 SERVICE, METHOD = "baton.bench.Blocks", "Give"
 MESSAGE_BYTES = 1024 * 1024  # the fastest between 64 KiB and 4 MiB

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from core.ids import WorkerEndpoint
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 from worker.config import WorkerConfig
 from worker.process import WorkerProcess
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from deploy.bench.kv.ends import timed_s
 from deploy.bench.kv.exchange import Exchange, Pool, new_memory
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 
 
 class Copier(Protocol):

@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.bench.kv.ends import HOST
 from deploy.bench.kv.exchange import Exchange, Pool, pieces
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 
 PIECE_BYTES = 16 * 1024 * 1024  # pieces of 4 MiB were three times slower
 MAX_PIECE_BLOCKS = 256  # with some thousands its queues overflow and it fails

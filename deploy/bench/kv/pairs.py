@@ -8,7 +8,7 @@ from core.errors import InternalError
 from deploy.bench.kv.ends import MakeSource, MakeTarget, SourceHost, TargetHost
 from deploy.bench.kv.exchange import Exchange
 from deploy.bench.kv.local_ends import CopierHost, MakeCopier
-from deploy.bench.kv.remote import Remote
+from deploy.bench.remote import Remote
 
 
 class Pair(Protocol):

@@ -4,7 +4,7 @@ import socket
 
 from deploy.bench.kv.ends import HOST, WAIT_S
 from deploy.bench.kv.exchange import Exchange, Pool
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 
 DONE = b"."
 

@@ -9,7 +9,7 @@ from core.errors import InternalError
 from core.ids import WorkerId
 from deploy.bench.kv.ends import HOST
 from deploy.bench.kv.exchange import Exchange, Pool, pieces
-from deploy.bench.kv.remote import IsCalled
+from deploy.bench.remote import IsCalled
 from kvtransfer.memory import RankMemory
 from kvtransfer.move import Direction
 from kvtransfer.mover import INBOUND_POLL_S, POLL_S

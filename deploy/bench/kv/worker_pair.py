@@ -15,10 +15,10 @@ import psutil
 from core.errors import InternalError
 from core.request import Assignment, Role
 from core.sampling import SamplingParams
-from deploy.bench.kv.cores import two_cores
+from deploy.bench.cores import two_cores
 from deploy.bench.kv.hosted_worker import HostedWorker, SenderTotals
-from deploy.bench.kv.remote import Remote
 from deploy.bench.kv.worker_stream import WorkerStream
+from deploy.bench.remote import Remote
 from engine.config import ModelConfig
 from engine.sizing import kv_layout, serving_dtype
 from worker.config import WorkerConfig

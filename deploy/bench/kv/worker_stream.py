@@ -48,7 +48,7 @@ class WorkerStream:
             report = wire.report_from_proto(self._next().report)
             for work in report.returned:
                 raise HandoffError(f"worker {self.endpoint.worker} gave {work.handoff_id} back: {work.message}")
-            if any((event.handoff_id, event.position) == (handoff_id, position) for event in report.tokens):
+            if any(run.handoff_id == handoff_id and position in run.positions for run in report.runs):
                 return time.perf_counter()
 
     def close(self) -> None:

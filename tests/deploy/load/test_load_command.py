@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from core.errors import BatonError, ConfigError
+from core.errors import BatonError, ConfigError, UnreachableError
 from deploy.cli import app
 from deploy.client_key import use_key
 from deploy.load.load_session import allow_connections, frozen_heap, plan_runs
+from deploy.run_record import record_of_this_process
 from loadtest.load.run import RunPlan
 from loadtest.load.settings import LoadSettings
 from loadtest.workloads.settings import WorkloadSettings
@@ -147,7 +148,9 @@ def test_server_that_does_not_say_its_model_is_named(answer: Answer, message: st
         (["http://127.0.0.1:1", "--rate", "1", "--at", "soon kill x"], "--at 'soon kill x' begins with 'soon'"),
         (["http://127.0.0.1:1", "--rate", "1", "--records"], "--records are written into the file of --json"),
         (["http://127.0.0.1:1", "--rate", "1", "--model", "m", "--grpc", "h:1"], "--grpc is h:1, but it is for --at"),
-        (["--report-from", "x.json"], "--report-from asks no server"),
+        (["--report-from", "x.json"], "--report-from is x.json, but where to write"),
+        (["--report-from", "x.json", "--report", "y", "--rate", "2"], "--report-from asks no server"),
+        (["--report-from", "x.json", "--report", "y", "--json", "z"], "--report-from asks no server"),
         (["http://127.0.0.1:1", "--report-from", "x.json", "--report", "y"], "--report-from asks no server"),
     ],
 )
@@ -155,6 +158,28 @@ def test_flags_that_cannot_work_are_refused(arguments: list[str], message: str) 
     failed = invoke(*arguments)
     assert isinstance(failed.exception, ConfigError)
     assert message in failed.exception.message
+
+
+def test_file_that_cannot_be_written_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    with server_in_thread(openai_answer) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        for flag in ("--json", "--report"):
+            failed = invoke(url, "--rate", "1", "--model", "m", flag, str(tmp_path / "none" / "file"))
+            assert isinstance(failed.exception, ConfigError)
+            assert failed.exception.message.startswith(f"{flag} {tmp_path}/none/file cannot be written: No such file")
+    assert server.asked == []
+
+
+def test_faults_of_a_load_on_another_machine_are_not_done_to_a_cluster_of_this(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    record_of_this_process(url="http://127.0.0.1:8000", grpc_address="127.0.0.1:1", model="m", log_dir="").write()
+    failed = invoke("http://192.0.2.1:8000", "--rate", "1", "--model", "m", "--at", "1s kill decode-0")
+    assert isinstance(failed.exception, ConfigError)
+    assert "--at is for the cluster at http://192.0.2.1:8000, but the one of this machine" in failed.exception.message
+    here = invoke("http://localhost:8000", "--rate", "1", "--model", "m", "--at", "1s kill decode-0")
+    assert isinstance(here.exception, UnreachableError)
 
 
 def test_help_imports_neither_torch_nor_ray() -> None:

@@ -57,6 +57,14 @@ def test_kv_leaves_through_the_adapters_of_the_ranks_that_have_it() -> None:
     assert cut.token_move_s == pytest.approx(divided.token_move_s / 8)
 
 
+def test_sequence_has_the_room_of_one_rank_where_attention_is_data_parallel() -> None:
+    cut, divided = (worker_option(CHOICE, ShardTopology(*sizes), "w4a8") for sizes in ((8, 1), (1, 8)))
+    assert isinstance(cut, WorkerOption)
+    assert isinstance(divided, WorkerOption)
+    assert cut.sequence_tokens == cut.kv_tokens
+    assert 8 * divided.sequence_tokens == divided.kv_tokens
+
+
 def test_formats_to_try_are_the_wanted_one_or_all() -> None:
     assert quantizations_of(LARGE, "wint4") == ("wint4",)
     assert quantizations_of(LARGE, None) == ("none", "wint8", "wint4", "w4a8", "block_wise_fp8")

@@ -1,13 +1,14 @@
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from core.errors import ConfigError
-from deploy.commands.results import ROOT, current_page
+from deploy.commands.results import ROOT, checked_traces, current_page
 from deploy.results.claim import Claim, chosen_claims, read_claims
 from deploy.results.page import results_page
 from deploy.results.record import Record, printed, read_record, write_record
-from deploy.results.running import run_claim
+from deploy.results.running import run_claim, run_within
 from deploy.results.this_machine import describe_machine
 
 CLAIM = Claim("speed", "It is fast.", ("baton", "bench", "kv"), 1.0, "KV")
@@ -71,6 +72,26 @@ def test_output_has_no_colours_and_no_folders(tmp_path: Path) -> None:
     assert printed(f"\x1b[1mread\x1b[0m {tmp_path}/trace   \n", tmp_path) == "read .../trace"
 
 
+def test_root_of_all_folders_is_not_taken_out_of_paths() -> None:
+    assert printed("1 / 2 of /a", Path("/")) == "1 / 2 of /a"
+
+
+def test_traces_are_an_absolute_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checked_traces(Path()) == tmp_path
+    assert checked_traces(None) is None
+    with pytest.raises(ConfigError, match=r"--traces is nowhere, which is no folder"):
+        checked_traces(Path("nowhere"))
+
+
+def test_command_that_hangs_may_end_what_it_started(tmp_path: Path) -> None:
+    """A shell that runs what its trap says when it is interrupted."""
+    hangs = ("sh", "-c", "trap 'echo ended > trace; exit' INT; while :; do sleep 0.05; done")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_within(1.0, hangs, tmp_path)
+    assert (tmp_path / "trace").read_text() == "ended\n"
+
+
 def test_every_claim_runs_a_program_of_ours_once() -> None:
     claims = read_claims()
     assert len({claim.name for claim in claims}) == len(claims)
@@ -93,9 +114,15 @@ def test_unknown_claim_is_refused_with_those_there_are() -> None:
 
 def test_claim_that_needs_traces_shows_a_reader_where_they_go() -> None:
     claim = Claim("trace", "", ("baton", "simulate", "--trace", "{traces}/a.jsonl"), 1.0, "Roles")
-    assert claim.needs_traces
+    assert claim.missing(None) == "--traces DIR"
+    assert claim.missing(Path("there")) is None
     assert claim.arguments(Path("there"))[-1] == "there/a.jsonl"
     assert claim.arguments(None)[-1] == "TRACES/a.jsonl"
+
+
+def test_claim_says_which_programs_of_others_are_not_there() -> None:
+    claim = Claim("clients", "", ("baton", "bench", "clients"), 1.0, "Load", ("sh", "no-such-client"))
+    assert claim.missing(None) == "no-such-client on the PATH"
 
 
 def test_command_of_a_claim_is_run_and_its_checks_are_kept() -> None:

@@ -15,7 +15,7 @@ def test_whole_answer_is_in_its_record() -> None:
     reader.end(3.0)
     assert (asked.status, asked.headers_s, list(asked.chunk_s), asked.ended_s) == (200, 0.5, [1.0, 2.0, 2.0], 3.0)
     assert (asked.prompt_tokens, asked.output_tokens, asked.cached_tokens) == (10, 4, 3)
-    assert (asked.finish_reason, asked.error, reader.text) == ("length", None, "HiHi!")
+    assert (asked.finish_reason, asked.error, reader.text()) == ("length", None, "HiHi!")
     assert (asked.ttft_s, asked.tpot_s, asked.is_answered) == (1.0, pytest.approx(1 / 3), True)
 
 
@@ -51,6 +51,20 @@ def test_failure_has_its_kind_and_an_example(events: list[bytes], error: str) ->
     reader.end(2.0)
     assert (asked.error, asked.ended_s, asked.is_answered, reader.is_complete) == (error, 2.0, False, False)
     assert reader.example
+
+
+def test_answer_that_breaks_has_as_many_tokens_as_events() -> None:
+    asked = record()
+    reader = AnswerReader(asked, keeps_text=False)
+    reader.take([VLLM, VLLM], 1.0)
+    reader.fail("cut_off", "closed", 2.0)
+    assert (asked.output_tokens, asked.is_answered) == (2, False)
+
+
+def test_delta_without_anything_is_no_text() -> None:
+    reader = AnswerReader(record(), keeps_text=True)
+    reader.take([VLLM, b'{"choices":[{"delta":null,"finish_reason":"stop"}]}', DONE], 1.0)
+    assert reader.text() == "Hi"
 
 
 def test_first_failure_counts() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.certificate_maker import write_certificates
+from loadtest.load import connection_pool
 from loadtest.load.answer_reader import DONE
 from loadtest.load.chat_body import ChatBodies
 from loadtest.load.client import LoadClient
@@ -93,6 +94,16 @@ async def test_request_is_what_openai_compatible_servers_take() -> None:
     }
 
 
+async def test_answer_that_was_cut_within_a_character_can_be_shown_again() -> None:
+    halves = [chunk({"content": half}) for half in ("\ud83d", "\ude00")]
+    async with playing(stream_of(*halves, DONE)) as server:
+        client = new_client(server.target)
+        text = await client.ask(new_record(), HELLO, 2, keeps_text=True)
+        await client.ask(new_record(), [*HELLO, Message("assistant", text)], 2, keeps_text=False)
+        client.close()
+    assert server.asked[1].body["messages"][1]["content"] == "\U0001f600"
+
+
 async def test_connection_is_used_again_and_more_are_opened_only_for_requests_at_once() -> None:
     async with playing(openai_answer) as server:
         client = new_client(server.target)
@@ -109,6 +120,9 @@ async def test_connection_is_used_again_and_more_are_opened_only_for_requests_at
     [
         (refusal("429 Too Many Requests", OVERLOADED), "http_429", "too much waits"),
         (refusal("500 Internal Server Error", b"oops"), "http_500", "oops"),
+        (refusal("200 OK", b'{"choices": [{"message": {"content": "Hi"}}]}'), "no_stream", '"content": "Hi"'),
+        (refusal("200 OK", OVERLOADED), "no_stream", "too much waits"),
+        (refusal("200 OK", b""), "cut_off", "without a finish reason"),
         (stream_of(VLLM, is_cut=True), "cut_off", "the connection was closed: by the server"),
         (stream_of(VLLM), "cut_off", "the answer ended without a finish reason and without [DONE]"),
         (stream_of(VLLM, WORKER_LOST), "worker_lost", "it died"),
@@ -137,7 +151,6 @@ async def test_silent_server_times_out_and_its_connection_is_closed() -> None:
     async with playing(silent_answer) as server:
         client = new_client(server.target, examples, max_open=1, timeout_s=0.05)
         await client.ask(asked, HELLO, 3, keeps_text=False)
-        await asyncio.sleep(0)  # the loop tells of the closing in its next round
         await client.ask(again := new_record(), HELLO, 3, keeps_text=False)
         client.close()
     assert (asked.error, again.error) == ("timeout", "timeout")
@@ -192,6 +205,45 @@ async def test_request_beyond_max_open_fails_at_once_as_the_clients_own_doing() 
         await first
         client.close()
     assert (held_record.error, refused.error) == (None, "max_open")
+
+
+async def test_connections_that_were_idle_for_too_long_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_pool, "MAX_IDLE_S", 0.0)
+    async with playing(openai_answer) as server:
+        client = new_client(server.target, max_open=2)
+        for _ in range(2):
+            both = [new_record(), new_record()]
+            await asyncio.gather(*(client.ask(one, HELLO, 3, keeps_text=False) for one in both))
+            assert [one.error for one in both] == [None, None]
+        client.close()
+    assert server.num_connections == 4
+
+
+async def test_connection_that_the_server_closes_leaves_room_at_once() -> None:
+    async def closing(_asked: Asked, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+
+    async with playing(closing) as server:
+        client = new_client(server.target, max_open=1)
+        for _ in range(3):
+            await client.ask(asked := new_record(), HELLO, 3, keeps_text=False)
+            assert asked.error == "http_503"
+
+
+async def test_text_that_cannot_be_shown_again_is_a_failure() -> None:
+    asked, examples = new_record(), dict[str, str]()
+    async with playing(stream_of(b'{"choices":[{"delta":{"content":"cut', chunk(finish="stop"), DONE)) as server:
+        client = new_client(server.target, examples)
+        assert await client.ask(asked, HELLO, 3, keeps_text=True) == ""
+        client.close()
+    assert asked.error == "bad_event"
+    assert "JSONDecodeError" in examples["bad_event"]
+
+
+async def test_name_that_is_none_is_a_failure_to_connect() -> None:
+    asked = new_record()
+    await new_client(Target.parse("http://a..b")).ask(asked, HELLO, 3, keeps_text=False)
+    assert asked.error == "connect"
 
 
 async def test_connections_that_fail_leave_room_for_others() -> None:

@@ -36,5 +36,17 @@ def test_counts_stay_as_records_get_old() -> None:
     assert after.ttft_ms.max == pytest.approx(98_000)
 
 
+def test_counts_are_of_all_though_the_first_request_hangs() -> None:
+    clock = ManualClock(5.0)
+    records = [record(0, 0.0), answered(1, 1.0, [2.0], 1), record(2, 1.0, ended_s=3.0, error="cut_off")]
+    view = LiveView(records, clock)
+    for elapsed_s, num_answered in ((5.0, 1), (50.0, 1), (51.0, 2)):
+        clock.advance(elapsed_s - clock.now_s())
+        if num_answered == 2:
+            records.append(answered(3, 50.0, [50.5], 1))
+        figures = view.look()
+        assert (figures.answered, figures.failed) == (num_answered, 1)
+
+
 def test_nothing_yet_is_no_figure() -> None:
     assert LiveView([], ManualClock(0.0)).look() == LiveFigures(0.0, 0, 0, 0, None, None, 0.0, None)

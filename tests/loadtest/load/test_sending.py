@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 
+import pytest
+
 from loadtest.load.allowance import Allowance
 from loadtest.load.conversation import Conversation, Message, Turn
 from loadtest.load.record import RequestRecord
-from loadtest.load.sending import Sending
+from loadtest.load.sending import FAILURE_PAUSE_S, Sending
 from tests.loadtest.load.virtual_time import VirtualClock, run_virtually
 
 
@@ -88,6 +90,23 @@ def test_closed_loop_ends_with_its_requests() -> None:
     assert len(sent_closed(Server(2.0), 4, Allowance(6, None))) == 6
 
 
+def test_closed_loop_asks_a_server_that_fails_at_once_only_so_often() -> None:
+    server = Server(answer_s=0.0, failing=range(1000))
+    records = sent_closed(server, 2, Allowance(None, 9.5 * FAILURE_PAUSE_S))
+    assert [record.due_s for record in records[::2]] == pytest.approx([FAILURE_PAUSE_S * i for i in range(10)])
+    assert len(records) == 20
+
+
+def test_open_loop_does_not_wait_for_a_time_at_which_nothing_is_sent() -> None:
+    async def run() -> None:
+        await Sending(Server(0.5), VirtualClock(), Allowance(2, None)).open_loop(
+            iter([single(0.0), single(1.0), single(600.0)])
+        )
+        assert VirtualClock().now_s() == 1.5
+
+    run_virtually(run())
+
+
 def conversation(think_s: float = 3.0) -> Conversation:
     turns = (
         Turn((Message("system", "be kind"), Message("user", "one")), 4, prompt_tokens=10),
@@ -115,5 +134,14 @@ def test_conversation_ends_with_a_failure() -> None:
     assert [record.error for record in records] == [None, "http_500"]
 
 
-def test_turn_that_is_due_too_late_is_not_sent() -> None:
-    assert len(sent_open(Server(2.0), iter([conversation()]), Allowance(None, 6.0))) == 1
+@pytest.mark.parametrize(("is_open", "ended_s"), [(True, 3.0), (False, 2.0)])
+def test_turn_that_is_due_too_late_is_neither_sent_nor_waited_for(is_open: bool, ended_s: float) -> None:
+    sending, clock = Sending(Server(2.0), VirtualClock(), Allowance(None, 6.0)), VirtualClock()
+
+    async def run() -> None:
+        thinking = iter([conversation(think_s=600.0)])
+        await (sending.open_loop(thinking) if is_open else sending.closed_loop(thinking, 1))
+        assert clock.now_s() == ended_s
+
+    run_virtually(run())
+    assert len(sending.records) == 1

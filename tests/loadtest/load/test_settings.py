@@ -32,6 +32,8 @@ def test_limits_and_what_was_given() -> None:
         ({"rate": "1,x"}, "--rate is '1,x'; it must be positive numbers separated by commas"),
         ({"rate": "0"}, "--rate is '0'"),
         ({"concurrency": "1.5"}, "--concurrency is '1.5'; it must be whole numbers"),
+        ({"concurrency": "4,65", "max_open": 64}, "--concurrency is 65, more than --max-open 64"),
+        ({"temperature": 0.0, "extra_body": '{"temperature": 1}'}, "--extra-body sets temperature, for which a flag"),
         ({"duration_s": 0.0}, "--duration-s is 0.0; it must be a positive number"),
         ({"duration_s": float("nan")}, "--duration-s is nan"),
         ({"requests": -1}, "--requests is -1; it must be a positive number"),

@@ -58,7 +58,13 @@ def test_no_records_give_no_times_and_no_rates() -> None:
 
 
 def test_prompt_that_nobody_counted_leaves_no_planned_sum() -> None:
-    assert summarize([FIVE, answered(1, 0.0, [0.5], 1)], NO_LIMITS, {}).planned_prompt_tokens is None
+    unplanned = answered(1, 0.0, [0.5], 1, prompt_tokens=5)
+    assert summarize([FIVE, unplanned], NO_LIMITS, {}).planned_prompt_tokens is None
+
+
+def test_planned_tokens_are_of_the_prompts_that_the_server_counted() -> None:
+    uncounted = answered(1, 0.0, [0.5], 1, planned_prompt_tokens=50)
+    assert summarize([FIVE, uncounted], NO_LIMITS, {}).planned_prompt_tokens == 9
 
 
 def test_warm_up_is_what_comes_first_or_is_due_in_it() -> None:

@@ -25,6 +25,7 @@ def option(
             decode_context_token_s=0.0,
         ),
         kv_tokens=kv_tokens,
+        sequence_tokens=kv_tokens,
         token_move_s=1e-6,
         handoff_s=1e-3,
         most_seqs=64,

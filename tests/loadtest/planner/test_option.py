@@ -1,5 +1,7 @@
 """Estimates, by hand; and that the simulator agrees with them."""
 
+from dataclasses import replace
+
 import pytest
 
 from loadtest.planner.demand import Demand, demand_of
@@ -34,9 +36,11 @@ def test_batch_is_bounded_by_room_by_places_and_by_the_step() -> None:
 
 
 def test_request_that_fits_no_worker_is_told_with_both_numbers() -> None:
-    assert reason(option(kv_tokens=1099), steady_demand()) == (
-        "KV room: the longest request has 1,100 tokens, a worker room for 1,099"
+    made = replace(option(), sequence_tokens=1099)
+    assert reason(made, steady_demand()) == (
+        "KV room: the longest request has 1,100 tokens, one sequence room for 1,099"
     )
+    assert isinstance(estimate(replace(made, sequence_tokens=1100), steady_demand(), LIMITS), Estimate)
 
 
 def test_prompt_that_is_late_without_waiting_is_told() -> None:
@@ -69,3 +73,4 @@ def test_simulation_keeps_limits_up_to_the_estimated_capacity(
     result = run_trial(Fleet(option(), verdict.max_num_seqs, 2, "static:1:1"), arrivals, LIMITS)
     assert (result.attainment > 0.95) is is_enough
     assert result.num_requests == len(arrivals)
+    assert result.goodput == pytest.approx(capacity * busy * result.attainment)

@@ -66,6 +66,11 @@ def test_of_equal_fleets_the_less_busy_one_wins() -> None:
     assert reasons(plan) == {"tight": "as good, with less to spare: the load keeps 3.7 of its GPUs busy, not 3.3"}
 
 
+def test_fleets_that_do_not_differ_are_called_as_good() -> None:
+    plan = search([option("one"), option("other")], LOAD, goal(), needing(one=4, other=4))
+    assert reasons(plan) == {"other": "as good: no figure tells them apart"}
+
+
 def test_option_that_needs_far_more_is_given_up() -> None:
     plan = search([option("good"), option("bad")], LOAD, goal(max_gpus=1000), needing(good=5, bad=900))
     bad = plan.outlooks[1]

@@ -11,7 +11,7 @@ NEXT_RATE = 3.2  # after the 2.4 requests/s that are sustained
 
 
 def attainment(policy: str, rate: float, workers: str = PUBLISHED) -> float:
-    result = score(PRESET, Run(Contestant(workers, policy), rate, SEED))
+    result = score(PRESET, Run(Contestant(workers, policy), rate, SEED)).score
     return result.num_inside / result.num_requests
 
 

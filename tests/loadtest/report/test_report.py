@@ -73,6 +73,13 @@ def test_distribution_rises_from_the_least_to_the_most() -> None:
     assert itl["data"][0]["x"][-1] == 750.0
 
 
+def test_distributions_are_of_answered_requests() -> None:
+    broken = answered(3, 2.0, [9.0, 9.5])
+    broken.error = "cut_off"
+    whole, with_broken = (figures(page_of(document_of(run_of(records)))) for records in (RECORDS, [*RECORDS, broken]))
+    assert [one["data"][0] for one in with_broken[:4]] == [one["data"][0] for one in whole[:4]]
+
+
 def test_run_that_is_not_valid_is_shown_in_red_with_its_reason() -> None:
     runs = [run_of(RECORDS), run_of(RECORDS, name="slow", valid=False, reasons=["31 ms late"])]
     page = page_of(document_of(*runs))

@@ -25,6 +25,7 @@ def test_answer_that_broke_off_has_a_first_token_and_no_end() -> None:
     record.error = "cut_off"
     series = series_of([record])
     assert (series["ttft_ms"], series["tpot_ms"], series["e2e_ms"]) == ([500.0], [None], [None])
+    assert (series["itl_ms"], series["tokens_per_s"]) == ([], [0.0, 1.0, 1.0])
 
 
 @given(st.lists(GAPS, max_size=5), st.integers(1, 9))

@@ -51,10 +51,11 @@ def test_run_without_an_answer_can_be_drawn() -> None:
     assert trace(drawn([]), "sent")["y"] == [0.0]
 
 
-def test_faults_stand_at_their_time_with_what_was_done() -> None:
+def test_faults_that_there_was_time_for_stand_at_their_time_with_what_was_done() -> None:
     faults = [
         {"at_s": 1.5, "what": "kill decode-1", "error": None},
         {"at_s": 2.0, "what": "flip <b>", "error": "no such worker"},
+        {"at_s": 600.0, "what": "kill router", "error": "the run ended before its time"},
     ]
     figure = drawn([answered(0, 0.0, [0.5])], faults=faults)
     assert [shape["x0"] for shape in figure["layout"]["shapes"]] == [1.5] * 3 + [2.0] * 3

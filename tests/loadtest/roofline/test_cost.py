@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.cost import CostModel
+from core.cost import CostModel, StepShape
 from loadtest.presets import mooncake
 from loadtest.roofline.assumptions import Assumptions
 from loadtest.roofline.cost import doublings, roofline_cost
@@ -48,6 +48,16 @@ def test_curves_go_through_the_steps() -> None:
     assert cost.decode.at(64) == roofline.step(64, 64).total_s
     assert cost.prefill.at(1) == cost.decode.at(1)
     assert CostModel.from_json(cost.to_json()) == cost
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("num_sequences", [1, 64, 500])
+def test_full_chunk_beside_sequences_is_a_step_of_all_their_tokens(name: str, num_sequences: int) -> None:
+    """Experts that both ask are read once."""
+    roofline = Roofline(MODELS[name], GPU, Assumptions())
+    cost = roofline_cost(roofline, chunk_tokens=8192, max_num_seqs=1024)
+    mixed_s = cost.step_s(StepShape(num_prompt_tokens=8192, num_sequences=num_sequences))
+    assert mixed_s == pytest.approx(roofline.step(8192 + num_sequences, num_sequences).total_s, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ def test_units_are_bytes_and_operations_per_second() -> None:
     assert h800.matrix_flops_per_s(8) == 1.979e15
     assert h800.memory_bytes_per_s == 3.35e12
     assert h800.memory_bytes == 81_559 * 2**20
-    assert h800.link_bytes_per_s(8) == 200e9
-    assert h800.link_bytes_per_s(9) == 50e9
+    assert h800.nvlink_bytes_per_s == 200e9
+    assert h800.nic_bytes_per_s == 50e9
 
 
 def test_narrow_operands_take_the_narrowest_format_that_holds_them() -> None:

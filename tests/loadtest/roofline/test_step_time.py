@@ -80,12 +80,6 @@ def test_data_parallel_ranks_send_tokens_to_the_ranks_of_their_experts() -> None
     assert roofline(divided).step(2, 2).links_s == pytest.approx(5 * (5 / 6) * 1000 * 3 / 1e9)
 
 
-def test_ranks_beyond_a_node_go_over_their_adapters() -> None:
-    within, beyond = (replace(DENSE, tensor_size=size) for size in (8, 16))
-    ratio = roofline(beyond).step(1, 1).links_s / roofline(within).step(1, 1).links_s
-    assert ratio == pytest.approx((15 / 16) / (7 / 8) * 1e9 / 1e8)
-
-
 def test_context_is_read_by_all_ranks_that_have_sequences() -> None:
     assert roofline(DENSE).context_token_s == pytest.approx(1000 / 1e12)
     assert roofline(replace(EXPERTS, expert_size=4)).context_token_s == pytest.approx(1000 / 4 / 1e12)

@@ -54,7 +54,20 @@ def test_parameters_are_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "uniform", "poisson:2", "gamma", "gamma:0", "gamma:inf", "gamma:x", "burst:0", "burst:1.5", "burst:inf"],
+    [
+        "",
+        "uniform",
+        "poisson:2",
+        "gamma",
+        "gamma:0",
+        "gamma:1e-9",
+        "gamma:1e200",
+        "gamma:inf",
+        "gamma:x",
+        "burst:0",
+        "burst:1.5",
+        "burst:inf",
+    ],
 )
 def test_what_is_no_arrival_process_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=f"--arrivals is '{text}'"):

@@ -60,4 +60,4 @@ def test_later_turns_are_as_long_as_the_first_if_nothing_is_said() -> None:
 
 def test_only_what_was_given_is_shown() -> None:
     assert WorkloadSettings().given() == {}
-    assert WorkloadSettings(trace=TRACE, seed=3).given() == {"--trace": "trace.jsonl", "--seed": "3"}
+    assert WorkloadSettings(trace=TRACE, seed=3).given() == {"--trace": "trace.jsonl", "--seed": 3}

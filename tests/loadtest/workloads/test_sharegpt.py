@@ -68,6 +68,12 @@ def test_messages_in_the_form_of_the_api_keep_their_roles(tmp_path: Path) -> Non
     assert plan.turns[0].answer_tokens == 1
 
 
+def test_halves_of_characters_are_marked(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": "\ud83d\ude00 é \ud83d"}
+    (plan,) = recorded(written(tmp_path, [{"messages": [asked, MESSAGES["messages"][2]]}])).plans_at(iter([None]))
+    assert texts(plan) == [[("user", "\U0001f600 é \ufffd")]]
+
+
 def test_answers_may_have_another_length(tmp_path: Path) -> None:
     (plan,) = recorded(written(tmp_path, [SHAREGPT]), answers="70").plans_at(iter([None]))
     assert [turn.answer_tokens for turn in plan.turns] == [70, 70]

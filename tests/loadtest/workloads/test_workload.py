@@ -74,7 +74,6 @@ def test_data_set_is_counted_in_words_without_a_tokenizer(tmp_path: Path) -> Non
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps([{"messages": CONVERSATION}]), encoding="utf-8")
     workload = Workload.load(WorkloadSettings(dataset=path))
-    assert not workload.has_exact_lengths
     (conversation,) = workload.conversations(workload.closed_loop(), 0)
     assert conversation.turns[0].prompt_tokens == 3
     assert conversation.turns[0].messages[0].content == "How are you?"
@@ -85,7 +84,6 @@ def test_data_set_is_counted_by_the_tokenizer(tmp_path: Path, demo_model_dir: Pa
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps([{"messages": CONVERSATION}]), encoding="utf-8")
     workload = Workload.load(WorkloadSettings(dataset=path, tokenizer=demo_model_dir))
-    assert workload.has_exact_lengths
     (plan,) = workload.closed_loop()
     lengths = [len(demo_codec.encode(one["content"], add_special_tokens=False)) for one in CONVERSATION]
     assert [plan.turns[0].num_tokens, plan.turns[0].answer_tokens] == lengths

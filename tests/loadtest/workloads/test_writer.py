@@ -59,9 +59,9 @@ def test_a_conversation_has_what_its_plan_says() -> None:
 
 @pytest.mark.demo
 def test_confirmed_words_make_prompts_of_exact_lengths(demo_codec: TextCodec) -> None:
-    book = confirmed_words(demo_codec)
-    assert len(set(book.words)) == NUM_WORDS
-    writer = Writer(book, "0 0")
+    words = confirmed_words(demo_codec)
+    assert len(set(words)) == NUM_WORDS
+    writer = Writer(words, "0 0")
     content = "x"
     bare = len(demo_codec.encode_chat([{"role": "user", "content": content}])) - 1
     for lengths in ((1,), (7, 1), (16, 16, 9), (1000, 3)):
@@ -98,15 +98,14 @@ class Words:
 
 def test_words_that_merge_split_or_are_unknown_are_left_out() -> None:
     names = [f"w{number}" for number in range(MIN_WORDS + 3)]
-    book = confirmed_words(Words(names, merged={("w4", "w2")}, split={"w7"}))
-    assert book.is_exact
-    assert set(book.words) == set(names) - {"w4", "w7"}
+    words = confirmed_words(Words(names, merged={("w4", "w2")}, split={"w7"}))
+    assert set(words) == set(names) - {"w4", "w7"}
 
 
 def test_words_that_a_chat_begins_with_two_tokens_for_are_left_out() -> None:
     names = [f"w{number}" for number in range(MIN_WORDS + 1)]
-    book = confirmed_words(Words(names, set(), set()), lambda message: 9 if message == "w3" else 8)
-    assert set(book.words) == set(names) - {"w3"}
+    words = confirmed_words(Words(names, set(), set()), lambda message: 9 if message == "w3" else 8)
+    assert set(words) == set(names) - {"w3"}
 
 
 def test_tokenizer_without_such_words_is_refused_with_their_number() -> None:

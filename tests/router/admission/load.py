@@ -14,6 +14,7 @@ from core.fair_line import FairLine
 from core.fairness import TokenCounters
 from core.request import Assignment, FinishReason
 from router.wire import StepReport
+from tests.builders import runs_of
 from tests.router.builders import RecordingLink, generation_request
 from tests.router.dispatch.bench import Bench
 
@@ -80,7 +81,7 @@ class Load:
         for token in tokens:
             self._requests[token.handoff_id.rpartition(".")[0]].tokens_s.append(self.now_s)
         link.load = load
-        self._bench.dispatcher.on_report(link, StepReport(list(tokens), [], load))
+        self._bench.dispatcher.on_report(link, StepReport(runs_of(tokens), [], load))
 
     def hand_over(self, work: Assignment) -> None:
         self._decode[work.decode.worker].take(work)

@@ -17,6 +17,7 @@ from router.generation import TokenDelta
 from router.meter import RequestMeter
 from router.observe.request_times import RequestWatch
 from router.wire import StepReport
+from tests.builders import runs_of
 from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, generation_request, request_watch
 from tests.router.dispatch.loop_time import LoopTime, settle
 
@@ -58,9 +59,8 @@ class Bench:
         return self.dispatcher.submit(request or generation_request(), emitted)
 
     def report(self, link: RecordingLink, *words: TokenEvent | ReturnedWork) -> None:
-        tokens = [word for word in words if isinstance(word, TokenEvent)]
         returned = [word for word in words if isinstance(word, ReturnedWork)]
-        self.dispatcher.on_report(link, StepReport(tokens, returned, WorkerLoad()))
+        self.dispatcher.on_report(link, StepReport(runs_of(words), returned, WorkerLoad()))
 
     async def give_back(self, link: RecordingLink, code: str = "handoff_failed") -> None:
         """Its newest work comes back, and the pause before the next attempt passes."""

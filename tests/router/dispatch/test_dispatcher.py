@@ -1,16 +1,20 @@
 """Requests that are served, wait or end; for those whose workers fail see `test_placing_again`."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from core.errors import (
     CancelledRequestError,
     DeadlineError,
+    InternalError,
     NoWorkerError,
 )
 from core.events import ReturnedWork
 from core.request import HALVES, Assignment, FinishReason, Role
+from core.token_runs import TokenRun
+from router.dispatch.generation import ActiveGeneration
 from router.dispatch.returned import MAX_RETRY_S
 from router.generation import TokenDelta
 from router.meter import Percentiles
@@ -78,6 +82,23 @@ async def test_answer_ended_by_the_prefill_worker_cancels_the_handoff(bench: Ben
     bench.report(bench.link("p"), token(bench.link("p").assigned[0], 0, FinishReason.STOP))
     assert await read(generation) == TokenDelta((100,), FinishReason.STOP)
     assert bench.link("d").cancelled == ["r.0"]
+    assert bench.is_settled()
+
+
+async def test_answer_of_one_token_is_no_matter_of_the_decode_worker(bench: Bench) -> None:
+    generation = bench.submit(replace(generation_request(), max_tokens=1))
+    prefill, decode = bench.link("p"), bench.link("d")
+    assert (len(prefill.assigned), decode.assigned) == (1, [])
+    bench.report(prefill, token(prefill.assigned[0], 0, FinishReason.LENGTH))
+    assert await read(generation) == TokenDelta((100,), FinishReason.LENGTH)
+    assert (prefill.cancelled, decode.cancelled) == ([], [])
+    assert bench.is_settled()
+
+
+async def test_answer_of_one_token_that_is_not_wanted_any_more_is_cancelled_where_it_is(bench: Bench) -> None:
+    generation = bench.submit(replace(generation_request(), max_tokens=1))
+    generation.cancel()
+    assert (bench.link("p").cancelled, bench.link("d").cancelled) == (["r.0"], [])
     assert bench.is_settled()
 
 
@@ -256,3 +277,41 @@ async def test_cancel_in_the_pause_before_an_attempt_ends_the_request(bench: Ben
     await bench.time.advance(MAX_RETRY_S)
     assert len(prefill.assigned) == 1
     assert bench.is_settled()
+
+
+# --- a defect in one request
+
+
+class Broken(ActiveGeneration):
+    """A request that cannot take tokens."""
+
+    def take(self, run: TokenRun) -> int:
+        raise RuntimeError(f"{run.handoff_id} is broken")
+
+
+async def test_defect_in_one_request_ends_it_and_no_other(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    broken, sound = bench.submit(), bench.submit(generation_request("s"))
+    broken.__class__ = Broken
+    prefill = bench.link("p")
+    bench.report(prefill, *(token(work, 0) for work in prefill.assigned))
+    assert await read(sound) == TokenDelta((100,), None)
+    with pytest.raises(InternalError, match="RuntimeError in the router"):
+        await read(broken)
+    assert "r.0 is broken" in caplog.text
+    assert prefill.cancelled == ["r.0"]
+    bench.report(bench.link("d"), token(sound.placement.assignment, 1, FinishReason.STOP))
+    assert bench.is_settled()
+
+
+async def test_client_that_closes_while_a_report_is_handled_keeps_no_tokens_from_others(bench: Bench) -> None:
+    closed, sound = bench.submit(), bench.submit(generation_request("s"))
+    reading = asyncio.ensure_future(closed.read())
+    await settle()
+    prefill = bench.link("p")
+    bench.report(prefill, *(token(work, 0) for work in prefill.assigned))
+    reading.cancel()  # between the tokens and the reader's turn
+    closed.cancel()
+    await settle()
+    assert reading.cancelled()
+    assert await read(sound) == TokenDelta((100,), None)
+    assert bench.dispatcher.num_active == 1

@@ -21,6 +21,7 @@ from router.dispatch.dispatcher import FleetDispatcher
 from router.dispatch.generation import ActiveGeneration, RequestState
 from router.dispatch.returned import MAX_RETRY_S
 from router.wire import StepReport
+from tests.builders import runs_of
 from tests.router.builders import MemoryFleet, RecordingLink, request_watch
 from tests.router.dispatch.loop_time import LoopTime, settle
 
@@ -368,11 +369,10 @@ class DispatchWorld(RuleBasedStateMachine):
     def _deliver(self, worker: SimulatedWorker, num_words: int) -> None:
         words = [worker.stream.popleft() for _ in range(min(num_words, len(worker.stream)))]
         # As on the wire, a report's returned work comes after its tokens.
-        tokens = [word for word in words if isinstance(word, TokenEvent)]
         returned = [word for word in words if isinstance(word, ReturnedWork)]
 
         async def report() -> None:
-            self.dispatcher.on_report(worker, StepReport(tokens, returned, WorkerLoad()))
+            self.dispatcher.on_report(worker, StepReport(runs_of(words), returned, WorkerLoad()))
 
         self.runner.run(report())
 

@@ -5,16 +5,18 @@ from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import grpc
-from baton.v1 import common_pb2, worker_pb2, worker_pb2_grpc
+from baton.v1 import worker_pb2, worker_pb2_grpc
 from google.protobuf.message import Message
 
 from core.ids import WorkerEndpoint, WorkerId
 from core.request import Role
 from core.roles import RoleRefusal, RoleState
+from core.token_runs import TokenRun
 from router import hello_wire, wire
 from router.fleet.link import WorkerLink
 from router.wire import StepReport
 from tests.router.builders import worker_hello
+from worker.wire import runs_to_proto
 
 WAIT_S = 10.0  # far above what anything here takes; a test that gets there has failed
 
@@ -72,7 +74,8 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
 
     async def _read(self, requests: AsyncIterator[worker_pb2.AttachRequest]) -> None:
         async for request in requests:
-            self.orders.put_nowait(request)
+            for order in (request, *request.further):
+                self.orders.put_nowait(order)
 
     def say_hello(self, **changes: Any) -> None:  # noqa: ANN401 - any field
         """Another hello on the same stream."""
@@ -94,9 +97,13 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         refusal = worker_pb2.RoleRefusal(order_id=order_id, role_epoch=epoch, message=message)
         self._says.put_nowait(worker_pb2.AttachResponse(role_refusal=refusal))
 
-    def report(self, *tokens: worker_pb2.TokenEvent, running: int = 0) -> None:
+    def report(self, *runs: TokenRun, running: int = 0) -> None:
+        self.say_runs(runs_to_proto(runs), running)
+
+    def say_runs(self, runs: worker_pb2.TokenRuns, running: int = 0) -> None:
+        """A report with tokens as they are on the wire."""
         load = worker_pb2.WorkerLoad(running_sequences=running)
-        self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(tokens=tokens, load=load)))
+        self._says.put_nowait(worker_pb2.AttachResponse(report=worker_pb2.StepReport(runs=runs, load=load)))
 
     def say_returned(self, *work: worker_pb2.ReturnedWork) -> None:
         """A report with work that it gives back."""
@@ -131,8 +138,9 @@ class ScriptedWorker(worker_pb2_grpc.WorkerServiceServicer):
         self._says.put_nowait(None)
 
 
-def token(position: int, finish_reason: int = common_pb2.FINISH_REASON_UNSPECIFIED) -> worker_pb2.TokenEvent:
-    return worker_pb2.TokenEvent(handoff_id="r.0", position=position, token_id=7, finish_reason=finish_reason)
+def token(position: int) -> TokenRun:
+    """Of the request `r`."""
+    return TokenRun("r.0", position, (7,))
 
 
 class RecordingObserver:

@@ -101,7 +101,7 @@ async def test_report_sets_the_load_and_the_time(worker: ScriptedWorker, observe
     worker.report(token(0), running=4)
     await observer.expect(("report", worker))
     assert (link.load.running_sequences, link.heard_s) == (4, 7.0)
-    assert [event.position for event in observer.reports[0].tokens] == [0]
+    assert [run.position for run in observer.reports[0].runs] == [0]
     worker.end_stream()
     await asyncio.wait([running])
     assert running.exception() is not None
@@ -171,7 +171,10 @@ async def test_hello_with_nothing_to_serve_with_is_a_config_error(
 
 
 async def test_unknown_finish_reason_ends_the_stream(worker: ScriptedWorker, observer: RecordingObserver) -> None:
-    worker.report(token(0, finish_reason=17))
+    details = worker_pb2.TokenRunDetails(finish_reason=17)
+    worker.say_runs(
+        worker_pb2.TokenRuns(handoff_ids=["r.0"], positions=[0], lengths=[1], token_ids=[7], details=[details])
+    )
     with pytest.raises(UnavailableError, match="number 17"):
         await asyncio.wait_for(link_to(worker).run(observer), WAIT_S)
     assert observer.reports == []

@@ -7,7 +7,8 @@ import socket
 import httpx
 import pytest
 
-from router.http.disconnect import run_while_connected
+from core.errors import CancelledRequestError
+from router.http.disconnect import EXTENSION, ConnectionEnd, run_while_connected
 from tests.router.http.fakes import WAIT_S, EndlessGeneration, tokens
 from tests.router.http.serving import MODEL, Api
 
@@ -121,3 +122,65 @@ async def test_error_of_the_work_is_raised() -> None:
 
     with pytest.raises(ValueError, match="from the work"):
         await run_while_connected(never, work())
+
+
+async def never() -> dict[str, str]:
+    await asyncio.Event().wait()
+    return {}
+
+
+def scope_of(end: ConnectionEnd) -> dict[str, object]:
+    return {"extensions": {EXTENSION: end}}
+
+
+async def test_end_of_the_connection_cancels_the_work_and_nothing_else() -> None:
+    end, began, ended = ConnectionEnd(), asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def call() -> str:
+        await run_while_connected(never, work(), scope_of(end))
+        await asyncio.sleep(0)  # what follows in the task is not cancelled
+        return "returned"
+
+    task = asyncio.create_task(call())
+    await began.wait()
+    end.come()
+    assert await task == "returned"
+    assert ended.is_set()
+
+
+async def test_work_for_a_connection_that_has_ended_does_not_begin() -> None:
+    end = ConnectionEnd()
+    end.come()
+    began = False
+
+    async def work() -> None:
+        nonlocal began
+        began = True
+
+    with pytest.raises(CancelledRequestError):
+        await run_while_connected(never, work(), scope_of(end))
+    assert not began
+
+
+async def test_end_after_the_work_cancels_nothing() -> None:
+    end = ConnectionEnd()
+    await run_while_connected(never, asyncio.sleep(0), scope_of(end))
+    end.come()
+    await asyncio.sleep(0)
+
+
+async def test_caller_that_is_cancelled_at_the_end_of_the_connection_is_cancelled() -> None:
+    end = ConnectionEnd()
+    task = asyncio.create_task(run_while_connected(never, asyncio.Event().wait(), scope_of(end)))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    end.come()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

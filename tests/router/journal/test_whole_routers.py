@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import httpx
 import pytest
-from baton.v1 import common_pb2, worker_pb2
+from baton.v1 import worker_pb2
 
-from core.request import Role
+from core.request import FinishReason, Role
+from core.token_runs import TokenRun
 from router.config import RouterConfig
 from router.journal import keeper
 from router.process import run_router
@@ -44,11 +45,8 @@ async def play(prefill: ScriptedWorker, decode: ScriptedWorker, end: int, seen: 
         if order.HasField("assign"):
             seen.append(order.assign)
             for position in range(order.assign.first_position, end):
-                token = worker_pb2.TokenEvent(
-                    handoff_id=order.assign.handoff_id, position=position, token_id=TOKENS[position]
-                )
-                if position == len(TOKENS) - 1:
-                    token.finish_reason = common_pb2.FINISH_REASON_LENGTH
+                reason = FinishReason.LENGTH if position == len(TOKENS) - 1 else None
+                token = TokenRun(order.assign.handoff_id, position, (TOKENS[position],), reason)
                 (prefill if position == order.assign.first_position else decode).report(token)
 
 

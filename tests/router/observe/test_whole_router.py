@@ -14,12 +14,14 @@ import httpx
 import openai
 import pytest
 import pytest_asyncio
-from baton.v1 import common_pb2, generate_pb2, generate_pb2_grpc, worker_pb2
+from baton.v1 import generate_pb2, generate_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from core.errors import ConfigError
+from core.events import TokenTiming
 from core.logs import JsonFormatter
-from core.request import Role
+from core.request import FinishReason, Role
+from core.token_runs import TokenRun
 from router.config import RouterConfig
 from router.process import RouterAddresses, run_router
 from tests.router.auth.keys import add_key
@@ -72,17 +74,10 @@ async def play(prefill: ScriptedWorker, decode: ScriptedWorker) -> None:
     while True:
         order = await prefill.orders.get()
         if order.HasField("assign"):
-            tokens = [
-                worker_pb2.TokenEvent(
-                    handoff_id=order.assign.handoff_id, position=index, token_id=FIRST_TOKEN + index
-                )
-                for index in range(NUM_TOKENS)
-            ]
-            tokens[0].timing.queue_s, tokens[0].timing.compute_s = 0.0, 1e-6
-            tokens[1].timing.compute_s = 1e-6
-            tokens[-1].finish_reason = common_pb2.FINISH_REASON_LENGTH
-            prefill.report(tokens[0])
-            decode.report(*tokens[1:])
+            name, timing = order.assign.handoff_id, TokenTiming(0.0, 1e-6)
+            rest = tuple(range(FIRST_TOKEN + 1, FIRST_TOKEN + NUM_TOKENS))
+            prefill.report(TokenRun(name, 0, (FIRST_TOKEN,), timing=timing))
+            decode.report(TokenRun(name, 1, rest, FinishReason.LENGTH, timing=timing))
 
 
 @contextlib.asynccontextmanager

@@ -23,6 +23,7 @@ from router.roles.shared_switch import SharedSwitch
 from router.roles.snapshot import FleetSnapshot
 from router.state.memory import MemoryState
 from router.wire import StepReport
+from tests.builders import runs_of
 from tests.router.builders import LIMITS, MemoryFleet, RecordingLink, request_meter, request_watch
 
 NOW = 1_700_000_000.0
@@ -117,9 +118,8 @@ class RoleWorld:
         """A report with the epoch that the worker is in."""
         link = self.link(name)
         link.load = WorkerLoad(role_epoch=link.role_state.epoch, **load)
-        tokens = [word for word in words if isinstance(word, TokenEvent)]
         returned = [word for word in words if isinstance(word, ReturnedWork)]
-        self.heard.on_report(link, StepReport(tokens, returned, link.load))
+        self.heard.on_report(link, StepReport(runs_of(words), returned, link.load))
 
     def pass_time(self, seconds: float) -> None:
         """In steps as the router looks after roles."""

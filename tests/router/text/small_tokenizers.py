@@ -2,6 +2,10 @@
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from router.text.detokenizer import Detokenizer
+from router.text.token_pieces import TokenPieces
+from router.text.whole_texts import WholeTexts
+
 EOS = "<eos>"
 
 
@@ -15,10 +19,10 @@ def byte_level() -> Tokenizer:
     return tokenizer
 
 
-def byte_fallback() -> Tokenizer:
+def byte_fallback(*, strips_start: bool = True) -> Tokenizer:
     """Pieces with `▁` for a space, and bytes for what has no piece, as Llama's and ERNIE's; `<eos>` is special."""
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    pieces = ["▁", *"abcdefgh", "▁ab", "中"]
+    pieces = ["▁", *"abcdefgh", "▁ab", "中", "\ufffd"]
     tokens = ["<unk>", *byte_tokens, *pieces]
     tokenizer = Tokenizer(
         models.BPE(
@@ -29,8 +33,9 @@ def byte_fallback() -> Tokenizer:
         )
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    start = [decoders.Strip(" ", 1, 0)] if strips_start else []
     tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *start]
     )
     tokenizer.add_special_tokens([AddedToken(EOS, special=True, normalized=False)])
     return tokenizer
@@ -39,3 +44,9 @@ def byte_fallback() -> Tokenizer:
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
     added = tokenizer.get_added_tokens_decoder()
     return frozenset(token_id for token_id, token in added.items() if token.special)
+
+
+def new_detokenizer(tokenizer: Tokenizer) -> Detokenizer:
+    """A fresh one, with a table of its own."""
+    special = special_ids(tokenizer)
+    return Detokenizer(tokenizer, special, WholeTexts(tokenizer, special, TokenPieces(tokenizer)))

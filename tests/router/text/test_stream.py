@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
@@ -9,9 +9,8 @@ from core.errors import WorkerLostError
 from core.logprobs import TokenLogprobs
 from core.request import FinishReason
 from router.generation import TokenDelta
-from router.text.detokenizer import Detokenizer
 from router.text.stream import TextDelta, TextGeneration
-from tests.router.text.small_tokenizers import EOS, byte_level, special_ids
+from tests.router.text.small_tokenizers import EOS, byte_level, new_detokenizer
 
 TOKENIZER = byte_level()
 EOS_ID = TOKENIZER.token_to_id(EOS)
@@ -53,7 +52,7 @@ def scored(*deltas: tuple[tuple[int, ...], FinishReason | None]) -> ScriptedGene
     first = 0
     for i, delta in enumerate(generation.deltas):
         scores = tuple(TokenLogprobs(token_id, -float(first + k)) for k, token_id in enumerate(delta.token_ids))
-        generation.deltas[i] = replace(delta, logprobs=scores)
+        generation.deltas[i] = delta._replace(logprobs=scores)
         first += len(scores)
     return generation
 
@@ -64,7 +63,7 @@ def text_of(
     stop_token_ids: frozenset[int] = frozenset({EOS_ID}),
     min_tokens: int = 0,
 ) -> TextGeneration:
-    detokenizer = Detokenizer(TOKENIZER, special_ids(TOKENIZER))
+    detokenizer = new_detokenizer(TOKENIZER)
     return TextGeneration(generation, detokenizer, stops=stops, stop_token_ids=stop_token_ids, min_tokens=min_tokens)
 
 

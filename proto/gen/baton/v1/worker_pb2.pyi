@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AttachRequest(_message.Message):
-    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued", "leave")
+    __slots__ = ("hello", "assign", "cancel", "query_experts", "query_kv", "worker_gone", "set_role", "migrate", "return_queued", "leave", "further")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ASSIGN_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +19,7 @@ class AttachRequest(_message.Message):
     MIGRATE_FIELD_NUMBER: _ClassVar[int]
     RETURN_QUEUED_FIELD_NUMBER: _ClassVar[int]
     LEAVE_FIELD_NUMBER: _ClassVar[int]
+    FURTHER_FIELD_NUMBER: _ClassVar[int]
     hello: RouterHello
     assign: AssignWork
     cancel: CancelWork
@@ -29,7 +30,8 @@ class AttachRequest(_message.Message):
     migrate: MigrateWork
     return_queued: ReturnQueued
     leave: Leave
-    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ...) -> None: ...
+    further: _containers.RepeatedCompositeFieldContainer[AttachRequest]
+    def __init__(self, hello: _Optional[_Union[RouterHello, _Mapping]] = ..., assign: _Optional[_Union[AssignWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ..., query_experts: _Optional[_Union[QueryExperts, _Mapping]] = ..., query_kv: _Optional[_Union[QueryKv, _Mapping]] = ..., worker_gone: _Optional[_Union[WorkerGone, _Mapping]] = ..., set_role: _Optional[_Union[SetRole, _Mapping]] = ..., migrate: _Optional[_Union[MigrateWork, _Mapping]] = ..., return_queued: _Optional[_Union[ReturnQueued, _Mapping]] = ..., leave: _Optional[_Union[Leave, _Mapping]] = ..., further: _Optional[_Iterable[_Union[AttachRequest, _Mapping]]] = ...) -> None: ...
 
 class RouterHello(_message.Message):
     __slots__ = ("router_id",)
@@ -326,18 +328,18 @@ class CostPoint(_message.Message):
     def __init__(self, number: _Optional[float] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class StepReport(_message.Message):
-    __slots__ = ("tokens", "returned", "load", "kv_events", "kv_snapshot")
-    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("runs", "returned", "load", "kv_events", "kv_snapshot")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     LOAD_FIELD_NUMBER: _ClassVar[int]
     KV_EVENTS_FIELD_NUMBER: _ClassVar[int]
     KV_SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
-    tokens: _containers.RepeatedCompositeFieldContainer[TokenEvent]
+    runs: TokenRuns
     returned: _containers.RepeatedCompositeFieldContainer[ReturnedWork]
     load: WorkerLoad
     kv_events: KvEvents
     kv_snapshot: KvSnapshot
-    def __init__(self, tokens: _Optional[_Iterable[_Union[TokenEvent, _Mapping]]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ..., kv_events: _Optional[_Union[KvEvents, _Mapping]] = ..., kv_snapshot: _Optional[_Union[KvSnapshot, _Mapping]] = ...) -> None: ...
+    def __init__(self, runs: _Optional[_Union[TokenRuns, _Mapping]] = ..., returned: _Optional[_Iterable[_Union[ReturnedWork, _Mapping]]] = ..., load: _Optional[_Union[WorkerLoad, _Mapping]] = ..., kv_events: _Optional[_Union[KvEvents, _Mapping]] = ..., kv_snapshot: _Optional[_Union[KvSnapshot, _Mapping]] = ...) -> None: ...
 
 class KvEvents(_message.Message):
     __slots__ = ("first", "stored", "dropped")
@@ -359,23 +361,33 @@ class KvSnapshot(_message.Message):
     is_last: bool
     def __init__(self, next: _Optional[int] = ..., names: _Optional[bytes] = ..., is_last: _Optional[bool] = ...) -> None: ...
 
-class TokenEvent(_message.Message):
-    __slots__ = ("handoff_id", "position", "token_id", "finish_reason", "logprobs", "cached_tokens", "timing")
-    HANDOFF_ID_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+class TokenRuns(_message.Message):
+    __slots__ = ("handoff_ids", "positions", "lengths", "token_ids", "details")
+    HANDOFF_IDS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    LENGTHS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    handoff_ids: _containers.RepeatedScalarFieldContainer[str]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    lengths: _containers.RepeatedScalarFieldContainer[int]
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    details: _containers.RepeatedCompositeFieldContainer[TokenRunDetails]
+    def __init__(self, handoff_ids: _Optional[_Iterable[str]] = ..., positions: _Optional[_Iterable[int]] = ..., lengths: _Optional[_Iterable[int]] = ..., token_ids: _Optional[_Iterable[int]] = ..., details: _Optional[_Iterable[_Union[TokenRunDetails, _Mapping]]] = ...) -> None: ...
+
+class TokenRunDetails(_message.Message):
+    __slots__ = ("run", "finish_reason", "logprobs", "cached_tokens", "timing")
+    RUN_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
-    handoff_id: str
-    position: int
-    token_id: int
+    run: int
     finish_reason: _common_pb2.FinishReason
-    logprobs: _common_pb2.TokenLogprobs
+    logprobs: _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenLogprobs]
     cached_tokens: int
     timing: TokenTiming
-    def __init__(self, handoff_id: _Optional[str] = ..., position: _Optional[int] = ..., token_id: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Union[_common_pb2.TokenLogprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., timing: _Optional[_Union[TokenTiming, _Mapping]] = ...) -> None: ...
+    def __init__(self, run: _Optional[int] = ..., finish_reason: _Optional[_Union[_common_pb2.FinishReason, str]] = ..., logprobs: _Optional[_Iterable[_Union[_common_pb2.TokenLogprobs, _Mapping]]] = ..., cached_tokens: _Optional[int] = ..., timing: _Optional[_Union[TokenTiming, _Mapping]] = ...) -> None: ...
 
 class TokenTiming(_message.Message):
     __slots__ = ("queue_s", "compute_s")

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from core.errors import InternalError
-from deploy.bench.kv.remote import IsCalled, Remote
+from deploy.bench.remote import IsCalled, Remote
 
 
 class Adder:

@@ -3,16 +3,15 @@
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
-
-import torch
 
 from core.errors import InternalError
 
@@ -21,7 +20,7 @@ STOP_TIMEOUT_S = 10.0
 
 # The processes are forked from one that has imported what they all need, or each would take two seconds for it.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_PRELOADED = ["torch", "deploy.cli"]  # the latter, because a new process imports the program that started it
+_WITH_TORCH = ("torch", "deploy.cli")  # the latter, because a new process imports the program that started it
 
 IsCalled = Callable[[float], bool]
 """Whether the next call has come; waits for it up to so many seconds."""
@@ -46,10 +45,13 @@ class Remote:
         make: makes the object. Can be pickled, as all arguments and results of calls.
         core: to pin the process to; torch computes with one thread.
         environment: variables for it, over those of this process.
+        preloaded: modules that it has imported before it is made, where it is the first of this process.
     """
 
-    def __init__(self, make: Make, core: int, environment: Mapping[str, str]) -> None:
-        _CONTEXT.set_forkserver_preload(_PRELOADED)
+    def __init__(
+        self, make: Make, core: int, environment: Mapping[str, str], *, preloaded: Sequence[str] = _WITH_TORCH
+    ) -> None:
+        _CONTEXT.set_forkserver_preload(list(preloaded))
         descriptor, log = tempfile.mkstemp(prefix="baton-bench-", suffix=".log")
         os.close(descriptor)
         self._log = Path(log)
@@ -139,7 +141,8 @@ def _settle(core: int, environment: dict[str, str], log: Path) -> None:
     os.dup2(output, 2)
     os.environ.update(environment)
     os.sched_setaffinity(0, {core})
-    torch.set_num_threads(1)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
 
 
 def _answer(served: Closable, method: str, arguments: tuple[object, ...]) -> tuple[bool, Any]:
