@@ -96,7 +96,7 @@ def test_published_figure_is_printed_beside_the_prediction(tmp_path: Path) -> No
         ),
         (
             ["--reproduce", "ernie-300b", "--json", "no/such/folder.json"],
-            "--json is no/such/folder.json, which cannot be written; name a file in a folder that there is",
+            "--json no/such/folder.json cannot be written: No such file or directory; name another file",
         ),
         (["--reproduce", "x"], "--reproduce is 'x'; it must be one of ernie-300b"),
     ],
