@@ -72,16 +72,16 @@ class Prospect:
         self._num_tokens = num_prompt_tokens
         self._turn = turn
         self._has_both = len(table.prefill) > 0 and len(table.decode) > 0
+        self._by_place = spread(reach) if reach else None
+        self._cached = table.prefill.cached(self._by_place, num_prompt_tokens)
         if self._has_both:
-            self._by_place = spread(reach) if reach else None
-            self._cached = table.prefill.cached(self._by_place, num_prompt_tokens)
             self._pending = table.prefill.pending(turn, num_prompt_tokens, passing_per_s)
             self._completion_s = table.prefill.completion_s(self._pending, num_prompt_tokens, self._cached)
             self._must_wait = table.decode.must_wait(num_prompt_tokens)
 
     @property
     def num_uncached_tokens(self) -> int:
-        """Tokens of the prompt to compute where the least are; at least one. Asked only when there is an outlook."""
+        """Tokens of the prompt to compute where the least are; at least one."""
         return self._num_tokens - int(np.max(self._cached, initial=0))
 
     def outlook(self, num_answer_tokens: float) -> Outlook | None:

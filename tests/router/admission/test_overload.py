@@ -1,10 +1,13 @@
 """Five times as many requests as the fleet can serve: those accepted are served in time, the rest is told when."""
 
+import pytest
+
+from core.errors import OverloadedError
 from core.request import Role
 from router.admission.admission import AdmissionLimits
 from tests.builders import cost_model
 from tests.router.admission.load import Load, Served
-from tests.router.builders import RecordingLink
+from tests.router.builders import RecordingLink, generation_request
 from tests.router.dispatch.bench import Bench, make_bench
 
 TTFT_S = 2.0
@@ -85,3 +88,15 @@ async def test_flood_of_one_tenant_is_refused_and_another_is_served_in_time() ->
     flood = [each for each in served if each.tenant == "flood" and each.refusal is None]
     assert len(flood) >= 0.9 * (20 - 5) * SECONDS
     assert attainment(flood, 0) >= ATTAINMENT
+
+
+@pytest.mark.parametrize("roles", [(), (Role.PREFILL,), (Role.DECODE,)])
+async def test_too_many_that_wait_for_a_missing_role_are_refused(roles: tuple[Role, ...]) -> None:
+    links = [RecordingLink(role.value, role) for role in roles]
+    bench = make_bench(*links, limits=AdmissionLimits(max_waiting=1))
+    waiting = bench.submit(generation_request("first"))
+    with pytest.raises(OverloadedError, match="wait for a worker") as refused:
+        bench.submit(generation_request("second"))
+    assert refused.value.reason == "waiting"
+    waiting.cancel()
+    assert bench.dispatcher.num_active == 0

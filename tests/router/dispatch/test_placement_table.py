@@ -111,6 +111,8 @@ class Table(RuleBasedStateMachine):
                 "tpot_limit_s": data.draw(st.sampled_from([0.02, 0.1, math.inf])),
             }
             assert prospect.place(avoid, **limits) == place(prefill, decode, num_tokens, avoid, **limits)
+        present = max((candidate.cached_tokens for candidate in prefill), default=0)
+        assert prospect.num_uncached_tokens == max(1, num_tokens - present)
         outlook = prospect.outlook(num_answer_tokens := data.draw(st.floats(1.0, 300.0)))
         if not prefill or not decode:
             assert outlook is None
@@ -118,8 +120,6 @@ class Table(RuleBasedStateMachine):
         expected = look_ahead(prefill, decode, num_tokens, num_answer_tokens)
         assert (outlook.prompt_s, outlook.place_s) == (expected.prompt_s, expected.place_s)
         assert outlook.alone_s() == expected.alone_s()
-        present = max(candidate.cached_tokens for candidate in prefill)
-        assert prospect.num_uncached_tokens == max(1, num_tokens - present)
 
 
 Table.TestCase.settings = settings(max_examples=60, stateful_step_count=12)
