@@ -17,7 +17,7 @@ import uvloop
 
 from core.crash import depart, die
 from core.errors import BatonError, InternalError, UnavailableError
-from core.garbage import rare_collections
+from core.garbage import frozen_heap, rare_collections
 from core.ids import WorkerEndpoint
 from core.logs import configure_logging
 from core.processes import RankProcess, this_process
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from worker.process import WorkerProcess
     from worker.rendezvous import RendezvousStore
 
+# Objects that came and stayed since the youngest were last looked at, and how often that happens before older ones
+# are. Python's 700 has it look at a busy router twenty times a second, for nothing: what it makes ends by itself.
+THRESHOLDS = (10_000, 10, 10)
 STORE_TIMEOUT_S = 10.0  # rank 0 imports torch before it can host the store; whoever asks asks again
 
 logger = logging.getLogger(__name__)
@@ -221,6 +224,6 @@ async def serve_router(
 ) -> None:
     """Serves until it is to leave. No method: Ray would run all calls of an actor that has one as coroutines."""
     async with run_router(config, departure) as addresses:
-        with rare_collections():
+        with frozen_heap(), rare_collections(*THRESHOLDS):
             started.set_result(addresses)
             await departure.wait_ordered()

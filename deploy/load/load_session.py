@@ -1,22 +1,20 @@
 """The runs of one load, one after the other: a sweep's rates or concurrencies, or one run."""
 
 import asyncio
-import contextlib
-import gc
 import resource
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import uvloop
 
 from core.errors import ConfigError
+from core.garbage import frozen_heap
+from deploy.load.new_client import new_client
 from deploy.results.this_machine import describe_machine
-from loadtest.load.chat_body import ChatBodies
-from loadtest.load.client import LoadClient
 from loadtest.load.document import load_document, run_document
 from loadtest.load.faults import Fault, FaultDoer
-from loadtest.load.load_clock import LoadClock
 from loadtest.load.run import RunPlan, Watch, run_load
 from loadtest.load.settings import DEFAULT_DURATION_S, LoadSettings
 from loadtest.load.target import Target
@@ -72,36 +70,9 @@ class LoadSession:
     async def _run(self, number: int, plan: RunPlan, watch: Watch) -> Run:
         loop = self.workload.closed_loop() if plan.concurrency else self.workload.open_loop(plan.rate)
         conversations = self.workload.conversations(loop, number)
-        outcome = await run_load(plan, conversations, self._client, faults=self.faults, doer=self.doer, watch=watch)
+        make = partial(new_client, self.target, self.model, self.settings, headers=self.headers, tls=self.tls)
+        outcome = await run_load(plan, conversations, make, faults=self.faults, doer=self.doer, watch=watch)
         return run_document(outcome, self.settings, with_records=self.with_records)
-
-    def _client(self, clock: LoadClock, examples: dict[str, str]) -> LoadClient:
-        settings = self.settings
-        bodies = ChatBodies(self.model, settings.max_tokens_field, settings.body_fields())
-        return LoadClient(
-            self.target,
-            self.headers,
-            bodies,
-            tls=self.tls,
-            clock=clock,
-            examples=examples,
-            max_open=settings.max_open,
-            timeout_s=settings.timeout_s,
-        )
-
-
-@contextlib.contextmanager
-def frozen_heap() -> Iterator[None]:
-    """Within, the garbage collector passes over what there was before.
-
-    A full collection of what imports leave took 43 ms, in which nothing is sent and nothing read.
-    """
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def plan_runs(settings: LoadSettings, workload: WorkloadSettings) -> list[RunPlan]:

@@ -5,17 +5,13 @@ from collections.abc import Iterator
 from functools import partial
 
 from core.errors import InternalError
-from loadtest.load.chat_body import ChatBodies
-from loadtest.load.client import LoadClient
+from deploy.load.new_client import new_client
 from loadtest.load.conversation import Conversation
-from loadtest.load.faults import Fault
-from loadtest.load.load_clock import LoadClock
 from loadtest.load.run import RunOutcome, RunPlan, Watch, run_load
+from loadtest.load.settings import LoadSettings
 from loadtest.load.target import Target
 
-MAX_OPEN = 1024
-TIMEOUT_S = 300.0
-FIELDS = {"temperature": 0.0, "ignore_eos": True}
+SETTINGS = LoadSettings(temperature=0.0, ignore_eos=True, max_open=1024, timeout_s=300.0)
 
 
 def send_plain_load(
@@ -33,29 +29,8 @@ def send_plain_load(
     Raises:
         InternalError: a request failed; holds what was said.
     """
-    make = partial(_client, Target.parse(url), model)
-    outcome = asyncio.run(run_load(plan, conversations, make, faults=(), doer=_NoFaults(), watch=watch))
+    make = partial(new_client, Target.parse(url), model, SETTINGS)
+    outcome = asyncio.run(run_load(plan, conversations, make, faults=(), doer=None, watch=watch))
     if outcome.examples:
         raise InternalError(f"requests failed under the load {plan.name!r}: {outcome.examples}")
     return outcome
-
-
-def _client(target: Target, model: str, clock: LoadClock, examples: dict[str, str]) -> LoadClient:
-    return LoadClient(
-        target,
-        {},
-        ChatBodies(model, "max_tokens", FIELDS),
-        tls=None,
-        clock=clock,
-        examples=examples,
-        max_open=MAX_OPEN,
-        timeout_s=TIMEOUT_S,
-    )
-
-
-class _NoFaults:
-    """A `FaultDoer` where there are no faults."""
-
-    async def do(self, fault: Fault) -> str:
-        """Never called."""
-        raise AssertionError(f"{fault.what} was not asked for")

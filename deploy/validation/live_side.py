@@ -1,7 +1,7 @@
 """A load on a cluster that runs, and what its workers say that their steps cost."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -51,7 +51,7 @@ class LiveCluster:
     url: str
     grpc_address: str
     model: str
-    watch: Watch
+    watch: Callable[[RunPlan], Watch]
 
     def send(self, plan: RunPlan, conversations: Iterator[Conversation]) -> RunOutcome:
         """Sends a load and waits for its answers.
@@ -59,7 +59,7 @@ class LiveCluster:
         Raises:
             InternalError: one failed; holds what was said.
         """
-        return send_plain_load(self.url, self.model, plan, conversations, self.watch)
+        return send_plain_load(self.url, self.model, plan, conversations, self.watch(plan))
 
     def send_and_learn(self, plan: RunPlan, conversations: Iterator[Conversation]) -> tuple[RunOutcome, CostModel]:
         """As `send`; also what steps cost under it: prompts at the prefill worker, sequences at the decode worker.
@@ -71,21 +71,22 @@ class LiveCluster:
 
         async def watch(view: LiveView) -> None:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.watch(view))
+                group.create_task(self.watch(plan)(view))
                 while True:
                     await asyncio.sleep(LOOK_EVERY_S)
                     for role, change in (await asyncio.to_thread(self._changes)).items():
                         changes[role].append(change)
 
-        outcome = replace(self, watch=watch).send(plan, conversations)
-        prefill, decode = (self._model(role).changed(median_change(changes[role])) for role in HALVES)
+        outcome = send_plain_load(self.url, self.model, plan, conversations, watch)
+        workers = self._workers()
+        prefill, decode = (
+            hello_wire.hello_from_proto(workers[role].hello).cost_model.changed(median_change(changes[role]))
+            for role in HALVES
+        )
         return outcome, replace(prefill, decode=decode.decode, decode_context_token_s=decode.decode_context_token_s)
 
-    def _model(self, role: Role) -> CostModel:
-        return hello_wire.hello_from_proto(self._worker(role).hello).cost_model
-
     def _changes(self) -> dict[Role, CostChange]:
-        return {role: wire.load_from_proto(self._worker(role).load).cost_change for role in HALVES}
+        return {role: wire.load_from_proto(worker.load).cost_change for role, worker in self._workers().items()}
 
     def worker_spec(self, cost: CostModel, step_tokens: int, tpot_limit_s: float) -> WorkerSpec:
         """Its workers, as the simulator has them.
@@ -95,7 +96,7 @@ class LiveCluster:
             step_tokens: `--max-num-batched-tokens`.
             tpot_limit_s: `--slo-tpot-ms`.
         """
-        hello = hello_wire.hello_from_proto(self._worker(Role.DECODE).hello)
+        hello = hello_wire.hello_from_proto(self._workers()[Role.DECODE].hello)
         return WorkerSpec(
             cost=cost,
             batching=baton_batching(step_tokens, tpot_limit_s),
@@ -104,11 +105,16 @@ class LiveCluster:
             prefix_block_tokens=hello.block_tokens,
         )
 
-    def _worker(self, role: Role) -> control_pb2.WorkerStatus:
-        for worker in get_status(self.grpc_address).workers:
-            if hello_wire.hello_from_proto(worker.hello).role_state.role is role:
-                return worker
-        raise InternalError(f"the cluster at {self.grpc_address} has no {role} worker any more")
+    def _workers(self) -> dict[Role, control_pb2.WorkerStatus]:
+        """Both, as the router says now."""
+        workers = {
+            hello_wire.hello_from_proto(worker.hello).role_state.role: worker
+            for worker in get_status(self.grpc_address).workers
+        }
+        for role in HALVES:
+            if role not in workers:
+                raise InternalError(f"the cluster at {self.grpc_address} has no {role} worker any more")
+        return workers
 
 
 def median_change(changes: Sequence[CostChange]) -> CostChange:

@@ -49,10 +49,7 @@ class Validation:
         config = ServeConfig(model=model_dir, port=0, ask="", auto_roles=False)
         settings = WorkloadSettings(tokenizer=model_dir, seed=self.seed)
         with run_cluster(config, model_dir, say) as cluster:
-
-            def live(plan: RunPlan) -> LiveCluster:
-                return LiveCluster(cluster.url, cluster.grpc_address, config.model_name, self.watch(plan))
-
+            live = LiveCluster(cluster.url, cluster.grpc_address, config.model_name, self.watch)
             say(f"{NUM_ALONE} requests one after the other")
             found, cost = self._overhead(live, settings)
             results = [
@@ -61,27 +58,25 @@ class Validation:
             ]
         return {
             "overhead": asdict(found),
-            "loads": [result.document() for result in results],
+            "loads": [asdict(result) for result in results],
             "checks": [check for one in results for check in error_checks(one.name, one.predicted, one.measured)],
         }
 
-    def _overhead(
-        self, live: Callable[[RunPlan], LiveCluster], settings: WorkloadSettings
-    ) -> tuple[Overhead, CostModel]:
+    def _overhead(self, live: LiveCluster, settings: WorkloadSettings) -> tuple[Overhead, CostModel]:
         alone = Workload.load(
             WorkloadSettings(
                 tokenizer=settings.tokenizer, seed=settings.seed, prompt_tokens="256", answer_tokens="16"
             )
         )
         plan = RunPlan("alone", None, 1, NUM_ALONE, None)
-        outcome, cost = live(plan).send_and_learn(plan, alone.conversations(alone.closed_loop(), WARM_UP))
+        outcome, cost = live.send_and_learn(plan, alone.conversations(alone.closed_loop(), WARM_UP))
         return overhead(outcome.records[NUM_COLD:], cost), cost
 
     def _compare(
         self,
         case: Case,
         *,
-        live: Callable[[RunPlan], LiveCluster],
+        live: LiveCluster,
         config: ServeConfig,
         found: Overhead,
         cost: CostModel,
@@ -94,15 +89,15 @@ class Validation:
         )
         warm_up = RunPlan(f"{case.name}, warming up", pressed.rate, None, None, self.warm_up_s)
         warm = workload.conversations(workload.open_loop(pressed.rate), WARM_UP)
-        _, cost = live(warm_up).send_and_learn(warm_up, warm)
+        _, cost = live.send_and_learn(warm_up, warm)
 
         measured = RunPlan(case.name, pressed.rate, None, None, self.duration_s)
-        worker = live(measured).worker_spec(cost, config.max_num_batched_tokens, config.slo_tpot_ms / 1000)
+        worker = live.worker_spec(cost, config.max_num_batched_tokens, config.slo_tpot_ms / 1000)
         plans = itertools.takewhile(
             lambda plan: (plan.at_s or 0.0) < self.duration_s, workload.open_loop(pressed.rate)
         )
         predicted = simulated_times(plans, worker, found, pressed)
-        outcome = live(measured).send(measured, workload.conversations(workload.open_loop(pressed.rate), MEASURED))
+        outcome = live.send(measured, workload.conversations(workload.open_loop(pressed.rate), MEASURED))
         limits = pressed.ttft_limit_s, pressed.tpot_limit_s, self.duration_s
         return Comparison(
             case.name,
@@ -141,7 +136,3 @@ class Comparison:
     num_requests: int
     predicted: Figures
     measured: Figures
-
-    def document(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)

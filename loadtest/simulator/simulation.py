@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from core.errors import ConfigError
+from core.garbage import rare_collections
 from core.request import Role
 from loadtest.arrivals import Arrival
 from loadtest.load.faults import Fault
 from loadtest.policies.policy import Policy
 from loadtest.simulator.agenda import Agenda
-from loadtest.simulator.collector import rare_collections
 from loadtest.simulator.faults import check_faults, do_fault
 from loadtest.simulator.fleet import SimFleet
 from loadtest.simulator.job import Job
@@ -18,6 +18,9 @@ from loadtest.simulator.spec import FleetSpec, WorkerSpec
 from router.admission.admission import Admission, AdmissionLimits
 from router.roles.snapshot import Limits
 
+RARELY = (
+    200_000  # new objects between two looks for cycles: there are none, and with Python's 700 they take a seventh
+)
 DRAIN_S = 120.0  # after the last arrival; what has not ended by then is outside any limit of interest
 
 
@@ -56,7 +59,7 @@ def simulate(
     for fault in faults:
         agenda.at(fault.at_s, partial(do_fault, fault, fleet))
     _look(agenda, fleet, policy, load)
-    with rare_collections():
+    with rare_collections(RARELY):
         agenda.run()
     end_s = agenda.end_s if fleet.has_open_jobs else max(load.last_s, fleet.tally.ended_s)
     fleet.close()

@@ -3,11 +3,9 @@
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.cost import Curve
-
-Floats = NDArray[np.float64]
+from router.dispatch.worker_rows import Floats
 
 _WIDTH = 2  # where it stands among the parts of a segment: x0, y0, x1 - x0, y1 - y0
 

@@ -8,25 +8,19 @@ import numpy as np
 from core.cost import STEP_SHARE
 from core.fair_line import Turn
 from core.ids import WorkerId
-from router.dispatch.curve_rows import CurveRows
+from router.dispatch.candidate_rows import CandidateRows
 from router.dispatch.placement import SAME_FULLNESS, SAME_STEP_TIME, DecodeCandidate
-from router.dispatch.turn_rows import TurnRows
-from router.dispatch.worker_rows import Bools, Floats, WorkerRows
+from router.dispatch.worker_rows import Bools, Floats
 
 _SEQUENCES, _CONTEXT, _PLACES, _FREE_BLOCKS, _BLOCK_TOKENS, _BATCH_S, _CONTEXT_TOKEN_S, _OCCUPANCY, _ROOM = range(9)
 # _ROOM: the longest prompt that need not wait, in tokens; its blocks and one more are free.
 
 
-class DecodeRows:
+class DecodeRows(CandidateRows):
     """What the workers generate, and what room they have."""
 
     def __init__(self) -> None:
-        self._rows = WorkerRows(num_fields=9)
-        self._curves = CurveRows()
-        self._turns = TurnRows()
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(num_fields=9)
 
     def set(
         self, candidate: DecodeCandidate, turns: Mapping[Turn, int] = MappingProxyType({}), holder: int = 0
@@ -38,11 +32,7 @@ class DecodeRows:
             turns: of its sequences, those of which it is known whose turn they are.
             holder: the worker in the prefix index; 0 while it is not.
         """
-        row = self._rows.row(candidate.worker)
-        if row is None:
-            row = self._rows.insert(candidate.worker)
-            self._curves.insert(row)
-            self._turns.insert(row)
+        row = self._row(candidate.worker)
         cost, is_full = candidate.cost, candidate.num_sequences >= candidate.max_num_seqs
         numbers = (
             candidate.num_sequences,
@@ -58,14 +48,6 @@ class DecodeRows:
         self._rows.set(row, numbers, holder)
         self._curves.set(row, cost.decode)
         self._turns.set(row, turns)
-
-    def drop(self, worker: WorkerId) -> None:
-        """A worker gets no sequences any more; one that got none is ignored."""
-        row = self._rows.row(worker)
-        if row is not None:
-            self._rows.delete(row)
-            self._curves.delete(row)
-            self._turns.delete(row)
 
     def must_wait(self, num_prompt_tokens: int) -> Bools:
         """As `DecodeCandidate.must_wait`: [num_rows]."""

@@ -9,25 +9,19 @@ from core.cost import CostModel
 from core.fair_line import Turn
 from core.ids import WorkerId
 from router.admission.outlook import ROUNDS, VARIATION
-from router.dispatch.curve_rows import CurveRows
+from router.dispatch.candidate_rows import CandidateRows
 from router.dispatch.placement import WAITING_SHARE, PrefillCandidate
-from router.dispatch.turn_rows import TurnRows
-from router.dispatch.worker_rows import Floats, WorkerRows
+from router.dispatch.worker_rows import Floats
 
 _PENDING, _OTHERS, _SHARE, _CHUNK, _CHUNK_S, _PAIR_S = range(6)
 
 
-class PrefillRows:
+class PrefillRows(CandidateRows):
     """What the workers have to compute, and how fast they do."""
 
     def __init__(self) -> None:
-        self._rows = WorkerRows(num_fields=6)
-        self._curves = CurveRows()
-        self._turns = TurnRows()
-        self._costs: list[CostModel] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        super().__init__(num_fields=6)
+        self._costs: dict[WorkerId, CostModel] = {}
 
     def set(
         self, candidate: PrefillCandidate, turns: Mapping[Turn, int] = MappingProxyType({}), holder: int = 0
@@ -39,27 +33,18 @@ class PrefillRows:
             turns: of its pending tokens, those of which it is known whose turn they are.
             holder: the worker in the prefix index; 0 while it is not.
         """
-        row = self._rows.row(candidate.worker)
-        if row is None:
-            row = self._rows.insert(candidate.worker)
-            self._curves.insert(row)
-            self._turns.insert(row)
-            self._costs.insert(row, candidate.cost)
-            self._set_cost(row, candidate.cost)
-        elif candidate.cost is not self._costs[row]:
+        row = self._row(candidate.worker)
+        if candidate.cost is not self._costs.get(candidate.worker):
+            self._costs[candidate.worker] = candidate.cost
             self._set_cost(row, candidate.cost)
         num_others = candidate.pending_tokens - sum(turns.values())
         self._rows.set(row, (candidate.pending_tokens, num_others, candidate.share), holder)
         self._turns.set(row, turns)
 
     def drop(self, worker: WorkerId) -> None:
-        """A worker gets no prompts any more; one that got none is ignored."""
-        row = self._rows.row(worker)
-        if row is not None:
-            self._rows.delete(row)
-            self._curves.delete(row)
-            self._turns.delete(row)
-            del self._costs[row]
+        """See `CandidateRows.drop`."""
+        super().drop(worker)
+        self._costs.pop(worker, None)
 
     def pending(self, turn: Turn | None, num_new: int, passing_per_s: Mapping[Turn, float]) -> Floats:
         """What each computes before a prompt: [num_rows].
@@ -103,7 +88,8 @@ class PrefillRows:
         soonest = int(allowed_s.argmin())
         soonest_s = float(completion_s[soonest])
         if soonest_s > wanted_in_s:
-            wait_s = self._costs[soonest].backlog_s(int(pending[soonest])) / self._rows.numbers[_SHARE, soonest]
+            cost = self._costs[self._rows.workers[soonest]]
+            wait_s = cost.backlog_s(int(pending[soonest])) / self._rows.numbers[_SHARE, soonest]
             if wait_s >= WAITING_SHARE * (soonest_s - wait_s):
                 in_time = completion_s <= latest_s
                 if avoided is not None and (in_time & ~avoided).any():
@@ -113,7 +99,6 @@ class PrefillRows:
         return self._rows.workers[soonest]
 
     def _set_cost(self, row: int, cost: CostModel) -> None:
-        self._costs[row] = cost
         self._rows.numbers[_CHUNK:, row] = cost.chunk_tokens, cost.prefill.at(cost.chunk_tokens), cost.prefill_pair_s
         self._curves.set(row, cost.prefill)
 

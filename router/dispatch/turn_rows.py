@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.fair_line import Turn
-
-Floats = NDArray[np.float64]
+from router.dispatch.worker_rows import Floats
 
 
 class TurnRows:

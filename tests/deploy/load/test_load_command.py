@@ -14,9 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from core.errors import BatonError, ConfigError, UnreachableError
+from core.garbage import frozen_heap
 from deploy.cli import app
 from deploy.client_key import use_key
-from deploy.load.load_session import allow_connections, frozen_heap, plan_runs
+from deploy.load.load_session import allow_connections, plan_runs
 from deploy.run_record import record_of_this_process
 from loadtest.load.run import RunPlan
 from loadtest.load.settings import LoadSettings
