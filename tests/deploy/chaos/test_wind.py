@@ -1,9 +1,6 @@
 """Faults, of real processes that do nothing else."""
 
-import contextlib
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import psutil
@@ -18,27 +15,15 @@ from deploy.bench.chaos.wind import ROLES, Fault, Force, Processes, Wind
 from deploy.cluster_processes import listeners
 from deploy.processes import wait_ended
 from tests.deploy.fake_router import running_router, step, worker_status
+from tests.deploy.idle_process import LISTEN, started
 
 WAIT_S = 30.0
 NO_TIME = Force(calm_s=(0.0, 0.0), stopped_s=(0.0, 0.0))
-LISTEN = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); "
-
-
-@contextlib.contextmanager
-def started(code: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-c", f"{code}time.sleep(60)"], stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 @pytest.fixture
 def process() -> Iterator[psutil.Process]:
-    with started("import time; ") as child:
+    with started() as child:
         yield psutil.Process(child.pid)
 
 
@@ -174,7 +159,7 @@ def test_refused_order_is_no_fault() -> None:
 
 
 def test_listeners_are_found_by_their_port() -> None:
-    with started(LISTEN + "import time; ") as child:
+    with started(LISTEN) as child:
         assert child.stdout is not None
         port = int(child.stdout.readline())
         assert [process.pid for process in listeners(port, psutil.Process())] == [child.pid]

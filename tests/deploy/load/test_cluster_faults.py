@@ -1,10 +1,8 @@
 """Faults in a cluster of processes that do nothing, and of a router that a test scripts."""
 
 import asyncio
-import contextlib
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 
 import psutil
@@ -18,22 +16,9 @@ from deploy.load.cluster_faults import ClusterFaults
 from deploy.run_record import RunRecord
 from loadtest.load.faults import ROUTER, Deed, Fault
 from tests.deploy.fake_router import FakeRouter, running_router, step, worker_role, worker_status
+from tests.deploy.idle_process import LISTEN, started
 
 WAIT_S = 30.0
-SLEEP = "import time; time.sleep(60)"
-LISTEN = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); "
-
-
-@contextlib.contextmanager
-def started(code: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 @pytest.fixture
@@ -78,7 +63,7 @@ async def wait_for_change(process: subprocess.Popen[str], kind: int) -> int:
 
 
 async def test_worker_that_is_killed_is_dead(router: FakeRouter) -> None:
-    with started(SLEEP) as process:
+    with started() as process:
         has_workers(router, decode_0=[process_id(process)])
         outcome = await faults_in(router).do(Fault(0.0, Deed.KILL, "decode-0"))
         assert process.wait(WAIT_S) == -9
@@ -86,7 +71,7 @@ async def test_worker_that_is_killed_is_dead(router: FakeRouter) -> None:
 
 
 async def test_worker_that_is_stopped_goes_on_though_nobody_knows_it_any_more(router: FakeRouter) -> None:
-    with started(SLEEP) as process:
+    with started() as process:
         has_workers(router, decode_0=[process_id(process)])
         faults = faults_in(router)
         await faults.do(Fault(0.0, Deed.STOP, "decode-0"))
@@ -97,7 +82,7 @@ async def test_worker_that_is_stopped_goes_on_though_nobody_knows_it_any_more(ro
 
 
 async def test_router_is_found_by_its_port_and_killed(router: FakeRouter) -> None:
-    with started(f"{LISTEN}time.sleep(60)") as process:
+    with started(LISTEN) as process:
         assert process.stdout is not None
         port = int(process.stdout.readline())
         await faults_in(router, own_record(router), port).do(Fault(0.0, Deed.KILL, ROUTER))
